@@ -314,7 +314,7 @@ class StubCommand:
         self.client = StubClient()
         self._capture = capture
         self.said = self.complained = ""
-        monkeypatch.setattr("topwork.cli.connection_flags.Client", lambda *arguments, **settings: self.client)
+        monkeypatch.setattr("topwork.cli.connection.Client", lambda *arguments, **settings: self.client)
 
     def __call__(self, *words: object) -> int:
         status = cli.main([str(word) for word in words])

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from fake_server import FakeServer
 from topwork import cli
-from topwork.cli import embed, encoders, slow_start
+from topwork.cli import connection, embed, encoders
 from topwork.cli.commands import ENTRY_POINTS
 from topwork.client import Client
 from topwork.encoders import EncoderInfo, TapInfo
@@ -134,12 +134,12 @@ def test_a_first_answer_that_takes_long_is_explained(capsys: pytest.CaptureFixtu
                 asked.set()
             return encoder(name=name, detail=detail)
 
-    monkeypatch.setattr(slow_start, "SOON", 0.001)
-    monkeypatch.setattr(slow_start, "connected", lambda arguments: Busy())
-    with slow_start.explained(SimpleNamespace(json=False), "n"):
+    monkeypatch.setattr(connection, "SOON", 0.001)
+    monkeypatch.setattr(connection, "connected", lambda arguments: Busy())
+    with connection.explained(SimpleNamespace(json=False), "n"):
         assert asked.wait(10)
     assert capsys.readouterr().err == "n: is being exported\nn: is being measured\n"
-    with slow_start.explained(SimpleNamespace(json=True), "n"):
+    with connection.explained(SimpleNamespace(json=True), "n"):
         pass
     assert capsys.readouterr().err == ""
 

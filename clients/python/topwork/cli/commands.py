@@ -38,7 +38,7 @@ CLIENT_COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "predict": ("predict", "what heads say of items"),
         "heads": ("heads", "what heads there are, or one in full; export, drop"),
         "report": ("report", "how good a head is, and where it fails"),
-        "probe": ("probe", "compare encoders and taps on one task"),
+        "probe": ("train", "compare encoders and taps on one task"),
         "trainers": ("train", "the kinds of training, and their options"),
     },
 }

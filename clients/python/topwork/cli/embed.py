@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -17,14 +16,11 @@ import click
 from topwork._codec.messages import ROW_DTYPES
 from topwork._files import save_features
 from topwork.cli import output
-from topwork.cli.connection_flags import connected, connection
+from topwork.cli.connection import connected, connection, explained
 from topwork.cli.inputs import Inputs, gather, priority_flag, source_flags
-from topwork.cli.slow_start import explained
 from topwork.cli.verb import PATH, key_value, verb
 from topwork.features import Features
 
-#: Failures named one by one before the rest is only counted.
-NAMED = 5
 #: Columns of a terminal: for the name of an item, for what of it a row covers, for a number and what goes before and after them.
 NAME, SPAN, NUMBER, REST = 40, 19, 9, 5
 NUMBERS = 6
@@ -115,7 +111,8 @@ def _print(found: dict[str, Features], inputs: Inputs, written: dict[str, Path],
     noted = "".join(f", {name.replace('_', ' ')}: {count}" for name, count in _noted(next(iter(found.values()))).items())
     rate = f"{items} item{'s' * (items != 1)} in {seconds:.2f} s, {items / seconds:,.1f}/s"
     console.print(rate + noted, style="dim", markup=False)
-    _report_failures(next(iter(found.values())), inputs)
+    failures = next(iter(found.values())).failures
+    output.say_first("skipped", [f"{inputs.names[item]!r}: {error}" for item, error in failures.items()], len(failures))
 
 
 def _lines(features: Features, inputs: Inputs, columns: int, most: int = 20) -> Iterable[str]:
@@ -124,9 +121,9 @@ def _lines(features: Features, inputs: Inputs, columns: int, most: int = 20) -> 
     name_width, numbers = _widths(columns - (0 if features.spans is None else SPAN))
     for row in range(min(len(features), most)):
         name = inputs.names[features.items[row]]
-        said = " ".join(f"{value:8.4f}" for value in values[row, :numbers])
+        cells = " ".join(f"{value:8.4f}" for value in values[row, :numbers])
         short = _short(name, name_width, inputs.are_paths)
-        yield f"{short:{name_width}} {_span(features, row, name)}{said}{' ...' if features.dim > numbers else ''}"
+        yield f"{short:{name_width}} {_span(features, row, name)}{cells}{' ...' if features.dim > numbers else ''}"
     if len(features) > most:
         yield f"... and {len(features) - most} more rows: -o FILE writes all"
 
@@ -168,12 +165,3 @@ def _summary(features: Features) -> str:
     how = f", {numerics.provider} {numerics.precision} (parity {numerics.parity:.6f})" if numerics else ""
     size = f"{len(features)} x {features.dim} {features.dtype}"
     return f"{features.encoder}/{features.tap}: {size}, fingerprint {features.fingerprint[:12]}{how}"
-
-
-def _report_failures(features: Features, inputs: Inputs) -> None:
-    if not features.failures:
-        return
-    for item, error in list(features.failures.items())[:NAMED]:
-        print(f"topwork: skipped {inputs.names[item]!r}: {error}", file=sys.stderr)
-    if len(features.failures) > NAMED:
-        print(f"topwork: skipped {len(features.failures) - NAMED} more", file=sys.stderr)

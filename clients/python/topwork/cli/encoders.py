@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from topwork.cli import output
-from topwork.cli.connection_flags import connected, connection
+from topwork.cli.connection import connected, connection
 from topwork.cli.verb import verb
 from topwork.encoders import DeviceInfo, EncoderInfo, TapInfo, Word
 from topwork.features import Numerics
@@ -57,11 +57,11 @@ def _print_table(found: list[EncoderInfo]) -> None:
 
 def _details(found: list[EncoderInfo]) -> Iterable[str]:
     """What there is to say of a state, or of some of the encoders that are in it."""
-    said: dict[tuple[str, str], list[str]] = {}
+    details: dict[tuple[str, str], list[str]] = {}
     for info in found:
-        said.setdefault((info.state, info.detail.replace(info.name, "NAME")), []).append(info.name)
-    states = [state for state, _ in said]
-    for (state, detail), names in said.items():
+        details.setdefault((info.state, info.detail.replace(info.name, "NAME")), []).append(info.name)
+    states = [state for state, _ in details]
+    for (state, detail), names in details.items():
         if len(names) == 1:
             detail = detail.replace("NAME", names[0])
         if detail:
@@ -109,8 +109,8 @@ def _devices(info: EncoderInfo) -> Table:
     for device in info.devices:
         speed = f"{device.samples_per_second:,.0f} ({device.samples_per_second / slowest:.1f}x)"
         cosines = device.parity.get(info.default_tap), min(device.parity.values(), default=None), device.invariance
-        said = [f"{cosine:.6f}" if device.parity and cosine is not None else "-" for cosine in cosines]
-        made.add_row(short_device(device), speed, *said, _computes(info, device))
+        cells = [f"{cosine:.6f}" if device.parity and cosine is not None else "-" for cosine in cosines]
+        made.add_row(short_device(device), speed, *cells, _computes(info, device))
     return made
 
 
@@ -159,12 +159,12 @@ def short_taps(info: EncoderInfo) -> str:
     families: dict[str, list[TapInfo]] = {}
     for tap in sorted(info.taps, key=lambda tap: tap.name != info.default_tap):
         families.setdefault(re.sub(r"\d+", "#", tap.name, count=1), []).append(tap)
-    said, before = [], ""
+    parts, before = [], ""
     for pattern, taps in families.items():
         dims = _range(tap.dim for tap in taps)
-        said.append(_family(pattern, taps) + (f" {dims}" if dims != before else ""))
+        parts.append(_family(pattern, taps) + (f" {dims}" if dims != before else ""))
         before = dims
-    return ", ".join(said)
+    return ", ".join(parts)
 
 
 def _family(pattern: str, taps: list[TapInfo]) -> str:

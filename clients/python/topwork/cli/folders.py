@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 from topwork._codec.items import not_regular
-from topwork.cli.output import say
+from topwork.cli.output import NAMED, say_first
 from topwork.cli.text_encoding import decoded
 from topwork.errors import InvalidInput
 
 #: Called with a path and why it is not taken.
 LeftOut: TypeAlias = Callable[[Path, str], object]
-#: Paths that are named one by one before the rest is only counted.
-NAMED = 5
 SUFFIXES: Mapping[str, frozenset[str]] = {
     "text": frozenset({".txt"}),
     "image": frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}),
@@ -91,10 +89,7 @@ def count(folder: Path, modality: str) -> int:
         suffixes = ", ".join(sorted(SUFFIXES.get(modality, ())))
         why = f"; left out: {'; '.join(lost[:NAMED])}" if lost else ""
         raise InvalidInput(f"{folder} holds no files of {suffixes}{why}", remedy="name another folder")
-    for one in lost[:NAMED]:
-        say(f"left out {one}")
-    if len(lost) > NAMED:
-        say(f"left out {len(lost) - NAMED:,} more")
+    say_first("left out", lost, len(lost))
     return found
 
 

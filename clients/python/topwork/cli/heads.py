@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -10,11 +9,10 @@ from typing import Any
 import click
 
 from topwork.cli import output
-from topwork.cli.connection_flags import connected, connection
+from topwork.cli.connection import connected, connection
 from topwork.cli.output import cut
 from topwork.cli.train import source, with_interval
 from topwork.cli.verb import PATH, verb
-from topwork.errors import InvalidInput
 from topwork.heads import DESCRIBED, HeadInfo, beside
 from topwork.probes import said
 
@@ -88,7 +86,7 @@ def _about(about: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 def _drop(arguments: SimpleNamespace, name: str) -> int:
     with connected(arguments) as client:
-        if not arguments.yes and not _agreed(name):
+        if not arguments.yes and not output.agreed(f"head {name}", lambda: " with its report"):
             output.say("nothing was dropped")
             return 1
         client.drop_head(name)
@@ -97,14 +95,6 @@ def _drop(arguments: SimpleNamespace, name: str) -> int:
     else:
         print(f"head {name} is dropped")
     return 0
-
-
-def _agreed(name: str) -> bool:
-    """Asks the terminal."""
-    if not sys.stdin.isatty():
-        raise InvalidInput(f"dropping head {name} takes a yes, and there is no terminal to ask", remedy="say --yes")
-    print(f"drop head {name} with its report? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _print_all(found: list[HeadInfo]) -> None:

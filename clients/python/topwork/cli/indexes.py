@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from topwork.cli import output, vector_files
-from topwork.cli.connection_flags import connected, connection
+from topwork.cli.connection import connected, connection
 from topwork.cli.inputs import gather
 from topwork.cli.jobs import awaited
 from topwork.cli.output import counted
@@ -21,7 +21,7 @@ METRICS = ("cosine", "inner_product", "l2")
 #: Above 0, at most 1.
 SHARE = Number(min=0, max=1, min_open=True)
 EXAMPLES = """\
-An index follows its set: what was written is found by the next search, also while it is built anew.
+An index follows its set: what was written is found by the next search, also while it is built again.
 `topwork indexes --kinds` lists the kinds and what --option may set; any FAISS factory string is a kind, too.
 
 examples:
@@ -83,9 +83,9 @@ def _queries(client: Client, arguments: SimpleNamespace) -> dict[str, Any]:
 
 
 def _defined(arguments: SimpleNamespace) -> dict[str, Any]:
-    """What was said; the client knows the rest."""
-    said = {name: getattr(arguments, name) for name in ("name", "tap", "kind", "metric", "target_recall")}
-    return {name: value for name, value in said.items() if value} | {"options": dict(arguments.option)}
+    """The flags that were given; the client has the defaults of the rest."""
+    given = {name: getattr(arguments, name) for name in ("name", "tap", "kind", "metric", "target_recall")}
+    return {name: value for name, value in given.items() if value} | {"options": dict(arguments.option)}
 
 
 def _watch_it(info: IndexInfo) -> str:

@@ -14,8 +14,7 @@ import click
 
 from topwork._codec.messages import PRIORITIES
 from topwork.cli import folders, record_files
-from topwork.cli.record_files import LINE, RecordFile
-from topwork.cli.record_values import text_of
+from topwork.cli.record_files import LINE, RecordFile, text_of
 from topwork.cli.text_encoding import name as encoding_name
 from topwork.cli.verb import PATH, flags
 from topwork.errors import InvalidInput, TopworkError

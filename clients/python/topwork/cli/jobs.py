@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import click
 
 from topwork.cli import output, progress
-from topwork.cli.connection_flags import connected, connection
+from topwork.cli.connection import connected, connection
 from topwork.cli.verb import verb
 from topwork.client import Client
 from topwork.jobs import Job
@@ -104,8 +104,8 @@ def _list(client: Client, arguments: SimpleNamespace) -> int:
 
 
 def _line(job: Job) -> Iterable[str]:
-    said = job.error or job.message
-    return job.id, f"{job.kind} {job.subject}", job.state, f"{job.fraction:.0%}", output.when(job.created), said
+    text = job.error or job.message
+    return job.id, f"{job.kind} {job.subject}", job.state, f"{job.fraction:.0%}", output.when(job.created), text
 
 
 def _facts(job: Job) -> Iterable[tuple[str, str]]:

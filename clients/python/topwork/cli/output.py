@@ -1,21 +1,25 @@
-"""How the command line says things: tables, counts, sizes, times; and JSON for programs."""
+"""How the command line prints: tables, counts, sizes, times; and JSON for programs."""
 
 from __future__ import annotations
 
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from topwork.errors import InvalidInput
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+#: Things named one by one before the rest is only counted.
+NAMED = 5
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -58,8 +62,8 @@ def facts(pairs: Iterable[tuple[str, str]]) -> None:
     """A line for each: its name, right-aligned, and its value."""
     listed = list(pairs)
     width = max((len(name) for name, _ in listed), default=0)
-    for name, said in listed:
-        console().print(f"{name:>{width}}  {said}", markup=False)
+    for name, value in listed:
+        console().print(f"{name:>{width}}  {value}", markup=False)
 
 
 def say(text: str) -> None:
@@ -67,12 +71,28 @@ def say(text: str) -> None:
     print(f"topwork: {text}", file=sys.stderr, flush=True)
 
 
+def say_first(verb: str, lines: Sequence[str], count: int) -> None:
+    """Name the first few of so many things that are left out, a line each, and count the rest."""
+    for line in lines[:NAMED]:
+        say(f"{verb} {line}")
+    if count > NAMED:
+        say(f"{verb} {count - NAMED:,} more")
+
+
+def agreed(what: str, held: Callable[[], str]) -> bool:
+    """Ask the terminal whether it may be dropped, with what it holds."""
+    if not sys.stdin.isatty():
+        raise InvalidInput(f"dropping {what} takes a yes, and there is no terminal to ask", remedy="say --yes")
+    print(f"drop {what}{held()}? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def as_json(found: Any) -> None:
     print(json.dumps(plain(found)))
 
 
 def plain(found: Any) -> Any:
-    """What JSON can say: times in ISO 8601, arrays as lists, bytes by their number."""
+    """Convert to what JSON has: times in ISO 8601, arrays as lists, bytes by their number."""
     if is_dataclass(found) and not isinstance(found, type):
         return plain(asdict(found))
     if isinstance(found, dict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from topwork._files import save_features, save_predictions
 from topwork._files.save_predictions import Found, Kept
 from topwork.cli import output, record_files, vector_files
-from topwork.cli.connection_flags import connected, connection
+from topwork.cli.connection import connected, connection
 from topwork.cli.inputs import gather, priority_flag, source_flags
 from topwork.cli.output import counted, cut
 from topwork.cli.verb import COUNT, PATH, key_value, names, verb
@@ -24,8 +24,8 @@ from topwork.client import Client
 from topwork.errors import InvalidInput, TopworkError
 from topwork.predictions import Prediction, Predictions
 
-#: Items on a terminal; failures that are named; letters of an item and of what is said of it.
-SHOWN, NAMED, ITEM, SAID = 50, 5, 60, 80
+#: Items on a terminal; letters of an item and of its prediction.
+SHOWN, ITEM, PREDICTION = 50, 60, 80
 EXAMPLES = """\
 Items are given as to `topwork embed`: texts, paths, folders, - for lines of stdin, or --from a file of them. Those of a set are
 predicted from its features; nothing is encoded.
@@ -41,7 +41,7 @@ examples:
 @click.argument("heads", type=names, metavar="HEAD[,HEAD...]")
 @click.argument("items", nargs=-1, metavar="[ITEM]...")
 @source_flags
-@click.option("--keep", type=names, metavar="COLUMN,...", help="of the file, to go along with what is said")
+@click.option("--keep", type=names, metavar="COLUMN,...", help="of the file, to stand beside the predictions")
 @click.option("--set", default="", metavar="S", help="items of this set: all, or those of --id or --where")
 @click.option("--id", multiple=True, metavar="ID", help="of an item of the set; may be repeated")
 @click.option("--where", default="", metavar="SQL", help="of the set's items, those of which this is true")
@@ -64,10 +64,10 @@ def predict(arguments: SimpleNamespace) -> int:
     kept = _kept(arguments)
     started = time.perf_counter()
     with connected(arguments) as client:
-        items, asked, refused = _asked(client, arguments)
+        items, query, refused = _query(client, arguments)
         found = client.predict(
             arguments.heads,
-            **asked,
+            **query,
             top=arguments.top or 0,
             options=dict(arguments.option) or None,
             skip_bad_items=arguments.skip_bad_items,
@@ -75,8 +75,8 @@ def predict(arguments: SimpleNamespace) -> int:
             progress=not arguments.json,
         )
     assert isinstance(found, dict), "a list of heads was asked for"
-    found = {head: replace(said, failures={**said.failures, **refused}) for head, said in found.items()}
-    _say(found, [_name(item, i) for i, item in enumerate(items, 1)], kept, arguments, time.perf_counter() - started)
+    found = {head: replace(one, failures={**one.failures, **refused}) for head, one in found.items()}
+    _show(found, [_name(item, i) for i, item in enumerate(items, 1)], kept, arguments, time.perf_counter() - started)
     return 0
 
 
@@ -91,8 +91,8 @@ def _kept(arguments: SimpleNamespace) -> dict[str, list[Any]]:
     return {column: [record.values.get(column) for record in records] for column in arguments.keep}
 
 
-def _asked(client: Client, arguments: SimpleNamespace) -> tuple[Sequence[Any], dict[str, Any], Mapping[int, TopworkError]]:
-    """How each item is named, what is asked, and which records of a file hold no item."""
+def _query(client: Client, arguments: SimpleNamespace) -> tuple[Sequence[Any], dict[str, Any], Mapping[int, TopworkError]]:
+    """Names of the items, the arguments of the call, and which records of a file hold no item."""
     if arguments.set:
         ids = arguments.id or client.read(arguments.set, taps=[], columns=[], where=arguments.where).ids
         if not ids:
@@ -114,7 +114,7 @@ def _name(item: Any, number: int) -> str:
     return f"row {number}" if isinstance(item, bytes) else str(item)
 
 
-def _say(found: Found, items: Sequence[str], kept: Kept, arguments: SimpleNamespace, seconds: float) -> None:
+def _show(found: Found, items: Sequence[str], kept: Kept, arguments: SimpleNamespace, seconds: float) -> None:
     if arguments.out:
         save_predictions.save(found, items, arguments.out, all_classes=bool(arguments.top), kept=kept)
     if arguments.json:
@@ -125,13 +125,14 @@ def _say(found: Found, items: Sequence[str], kept: Kept, arguments: SimpleNamesp
     target = f" -> {arguments.out}" if arguments.out else ""
     rate = f"{counted(len(items), 'item')} in {output.seconds(seconds)}, {len(items) / seconds:,.1f}/s{target}"
     output.console().print(rate, style="bold" if arguments.out else "dim", markup=False)
-    _report_failures(found, items)
+    failures = {i: error for one in found.values() for i, error in one.failures.items()}
+    output.say_first("skipped", [f"{items[i]!r}: {failures[i]}" for i in sorted(failures)], len(failures))
 
 
 def _print_json(found: Found, items: Sequence[str], kept: Kept, arguments: SimpleNamespace) -> None:
     """An object an item, a line each; of a file what was written."""
     if arguments.out:
-        failed = len({i for said in found.values() for i in said.failures})
+        failed = len({i for one in found.values() for i in one.failures})
         output.as_json({"heads": list(found), "items": len(items), "failed": failed, "file": str(arguments.out)})
         return
     for record in save_predictions.records(found, items, kept):
@@ -142,14 +143,15 @@ def _print(found: Found, items: Sequence[str], top: int) -> None:
     shown = SHOWN if sys.stdout.isatty() else len(items)
     titles = list(found) if len(found) > 1 else ["says"]
     lines = (
-        (cut(item, ITEM), *(cut(_said(said, i, top), SAID) for said in found.values())) for i, item in enumerate(items[:shown])
+        (cut(item, ITEM), *(cut(_text(one, i, top), PREDICTION) for one in found.values()))
+        for i, item in enumerate(items[:shown])
     )
     output.rows(output.table("item", *titles), lines)
     if len(items) > shown:
         print(f"... and {len(items) - shown:,} more: -o FILE writes all")
 
 
-def _said(found: Predictions, i: int, top: int) -> str:
+def _text(found: Predictions, i: int, top: int) -> str:
     prediction: Prediction = found[i]
     if prediction.error:
         return "skipped"
@@ -165,12 +167,3 @@ def _shares(mask: Any, names: Sequence[str]) -> str:
     counts = np.bincount(mask.ravel(), minlength=len(names))[: len(names)]
     order = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
     return ", ".join(f"{names[i]} {counts[i] / mask.size:.0%}" for i in order)
-
-
-def _report_failures(found: Found, items: Sequence[str]) -> None:
-    failures = {i: error for said in found.values() for i, error in said.failures.items()}
-    named: Iterable[int] = sorted(failures)[:NAMED]
-    for i in named:
-        output.say(f"skipped {items[i]!r}: {failures[i]}")
-    if len(failures) > NAMED:
-        output.say(f"skipped {len(failures) - NAMED:,} more")

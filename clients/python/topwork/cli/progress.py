@@ -61,7 +61,7 @@ class WriteCounts:
 def of_items(total: int | None, quiet: bool, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[int, str], None]]:
     """Yields a function of how many items are done and what else there is to say."""
     if quiet:
-        yield lambda done, said: None
+        yield lambda done, text: None
     elif sys.stderr.isatty():
         with _item_bar(total, clock) as show:
             yield show
@@ -74,11 +74,11 @@ def _item_bar(total: int | None, clock: Callable[[], float]) -> Iterator[Callabl
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
     started = clock()
-    with _bar(BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}")) as bar:
-        task = bar.add_task("", total=total, said="")
+    with _bar(BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}")) as bar:
+        task = bar.add_task("", total=total, text="")
 
-        def show(done: int, said: str) -> None:
-            bar.update(task, completed=done, said=f"{_pace(done, total, clock() - started)}: {said}")
+        def show(done: int, text: str) -> None:
+            bar.update(task, completed=done, text=f"{_pace(done, total, clock() - started)}: {text}")
 
         yield show
 
@@ -93,21 +93,21 @@ def _bar(*columns: Any) -> Any:
 def _item_lines(total: int | None, clock: Callable[[], float]) -> Callable[[int, str], None]:
     started = last = clock()
 
-    def show(done: int, said: str) -> None:
+    def show(done: int, text: str) -> None:
         nonlocal last
         now = clock()
         if now - last < INTERVAL:
             return
         last = now
-        print(_line(done, total, now - started, said), file=sys.stderr, flush=True)
+        print(_line(done, total, now - started, text), file=sys.stderr, flush=True)
 
     return show
 
 
-def _line(done: int, total: int | None, elapsed: float, said: str) -> str:
+def _line(done: int, total: int | None, elapsed: float, text: str) -> str:
     """12,000 of 50,000 items, 161/s, 3 min 56 s left: 11,000 encoded, 1,000 known already."""
     of = f"{done:,} of {counted(total, 'item')}" if total else counted(done, "item")
-    return f"{of}, {_pace(done, total, elapsed)}: {said}"
+    return f"{of}, {_pace(done, total, elapsed)}: {text}"
 
 
 def _pace(done: int, total: int | None, elapsed: float) -> str:
@@ -132,12 +132,12 @@ def of_job(quiet: bool, clock: Callable[[], float] = time.monotonic) -> Iterator
 def _job_bar() -> Iterator[Callable[[Job], None]]:
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 
-    said = TextColumn("{task.fields[said]}", markup=False)
-    with _bar(TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), said) as bar:
-        task = bar.add_task("", total=1.0, said="")
+    text = TextColumn("{task.fields[text]}", markup=False)
+    with _bar(TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), text) as bar:
+        task = bar.add_task("", total=1.0, text="")
 
         def show(job: Job) -> None:
-            bar.update(task, completed=job.fraction, description=job.subject, said=_doing(job))
+            bar.update(task, completed=job.fraction, description=job.subject, text=_doing(job))
 
         yield show
 
@@ -158,4 +158,4 @@ def _job_lines(clock: Callable[[], float]) -> Callable[[Job], None]:
 
 def _doing(job: Job, width: int = 60) -> str:
     left = f"{seconds(job.seconds_left)} left" if job.seconds_left and job.running else ""
-    return ", ".join(said for said in (cut(job.message, width), left) if said)
+    return ", ".join(text for text in (cut(job.message, width), left) if text)

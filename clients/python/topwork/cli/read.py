@@ -11,7 +11,7 @@ import click
 from topwork._display.html import cut_left
 from topwork._files import save_features, save_rows
 from topwork.cli import output
-from topwork.cli.connection_flags import connected, connection
+from topwork.cli.connection import connected, connection
 from topwork.cli.output import counted
 from topwork.cli.verb import COUNT, PATH, verb, version
 from topwork.rows import Rows
@@ -42,7 +42,7 @@ def read(arguments: SimpleNamespace) -> int:
         return _save(arguments)
     limit = arguments.limit or (0 if arguments.json else SHOWN)
     with connected(arguments) as client:
-        rows = client.read(arguments.set, **_asked(arguments), taps=arguments.tap, limit=limit)
+        rows = client.read(arguments.set, **_selection(arguments), taps=arguments.tap, limit=limit)
     if arguments.json:
         output.as_json({"set": arguments.set, "version": rows.version, "total": rows.total, "items": list(_records(rows))})
     else:
@@ -50,7 +50,7 @@ def read(arguments: SimpleNamespace) -> int:
     return 0
 
 
-def _asked(arguments: SimpleNamespace) -> dict[str, Any]:
+def _selection(arguments: SimpleNamespace) -> dict[str, Any]:
     return {"columns": arguments.column or None, "where": arguments.where, "version": arguments.version}
 
 
@@ -59,14 +59,14 @@ def _save(arguments: SimpleNamespace) -> int:
     save_features.chosen(save_rows.SINKS, arguments.out)
     others: dict[str, Any] = {"taps": arguments.tap or None, "limit": arguments.limit or 0, "progress": not arguments.json}
     with connected(arguments) as client:
-        saved = client.export_set(arguments.set, arguments.out, **_asked(arguments), **others)
+        saved = client.export_set(arguments.set, arguments.out, **_selection(arguments), **others)
     if arguments.json:
         record = {"set": saved.set, "version": saved.version, "total": saved.total, "items": saved.items}
         output.as_json({**record, "file": str(saved.path), "bytes": saved.bytes})
         return 0
     taps = ", ".join(f"{tap} {count:,} x {dim}" for tap, (count, dim) in saved.rows.items())
-    said = f"{counted(saved.items, 'item')} of {saved.set}, version {saved.version} ({taps or 'no features'})"
-    print(f"{said} -> {saved.path}, {output.size(saved.bytes)}")
+    text = f"{counted(saved.items, 'item')} of {saved.set}, version {saved.version} ({taps or 'no features'})"
+    print(f"{text} -> {saved.path}, {output.size(saved.bytes)}")
     return 0
 
 
@@ -96,5 +96,5 @@ def _line(rows: Rows, i: int) -> Iterable[str]:
 def _numbers(found: Any) -> str:
     if len(found) != 1:
         return f"{counted(len(found), 'row')}"
-    said = " ".join(f"{value:.4f}" for value in found[0, :NUMBERS])
-    return f"{said}{' ...' if found.shape[1] > NUMBERS else ''}"
+    text = " ".join(f"{value:.4f}" for value in found[0, :NUMBERS])
+    return f"{text}{' ...' if found.shape[1] > NUMBERS else ''}"

@@ -1,14 +1,15 @@
-"""Files of records, read a line at a time and never whole: .txt, .csv, .tsv, .jsonl. Parquet is in
-`parquet_reader.py`, the letters of files in `text_encoding.py`."""
+"""Files of records, read a line at a time and never whole: .txt, .csv, .tsv, .jsonl; and what one record gives: its id, its item,
+its metadata. Parquet is in `parquet_reader.py`, the letters of files in `text_encoding.py`."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from topwork.cli.column_types import convert
 from topwork.cli.text_encoding import reading
 from topwork.errors import InvalidInput
 
@@ -141,7 +142,7 @@ class DelimitedFile(RecordFile):
                 try:
                     row = next(rows, None)
                 except csv.Error as error:
-                    yield line, InvalidInput(f"{self.path} line {line}: {error}", remedy="mend it there")
+                    yield line, InvalidInput(f"{self.path} line {line}: {error}", remedy="correct it there")
                 else:
                     if row is None:
                         return
@@ -156,10 +157,10 @@ class DelimitedFile(RecordFile):
         others = [other for other in (";", "\t", ",", "|") if other != self._separator]
         found = next((other for other in others if len(header) == 1 and other in header[0]), None)
         if found:
-            said = "$'\\t'" if found == "\t" else f"'{found}'"
+            separator = "$'\\t'" if found == "\t" else f"'{found}'"
             raise InvalidInput(
                 f"the columns of {self.path} seem to be separated by {found!r}, not {self._separator!r}",
-                remedy=f"say --separator {said}",
+                remedy=f"say --separator {separator}",
             )
 
 
@@ -173,6 +174,8 @@ def opened(path: Path, separator: str | None = None, encoding: str | None = None
     if suffix not in TABLES:
         raise InvalidInput(f"{path} is not a list of items", remedy=f"give one of {', '.join(TABLES)}, or a folder")
     if suffix in SEPARATORS:
+        if separator and len(separator) != 1:
+            raise InvalidInput(f"{separator!r} cannot separate columns", remedy="say one character with --separator")
         return DelimitedFile(path, separator or SEPARATORS[suffix], encoding)
     if separator:
         raise InvalidInput(f"{path} has no separator of columns", remedy="leave --separator out")
@@ -195,3 +198,60 @@ TABLES: Mapping[str, Callable[[Path, str | None], RecordFile]] = {
     ".ndjson": JsonLinesFile,
     ".parquet": _parquet,
 }
+
+
+class RecordColumn(NamedTuple):
+    """A column of a file that becomes one of metadata: its name there, its name in the set, its type."""
+
+    source: str
+    name: str
+    kind: str
+
+
+def id_of(table: RecordFile, column: str, record: Record) -> str:
+    value = record.values.get(column)
+    if value is None or value == "":
+        raise InvalidInput(f"{table.name(record)} has no id under {column!r}", remedy="give each item one")
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise InvalidInput(
+            f"{table.name(record)}: the id under {column!r} is {value!r}",
+            remedy="ids are texts or whole numbers",
+        )
+    return str(value)
+
+
+def text_of(table: RecordFile, column: str, record: Record) -> str | bytes:
+    """The item itself: a text, the path of a file or (of .parquet) its bytes."""
+    value = record.values.get(column, record.values.get(LINE))
+    if isinstance(value, str) or (isinstance(value, bytes) and value):
+        return value
+    if value in (None, b""):
+        raise InvalidInput(f"{table.name(record)} has no text under {column!r}", remedy="name where it is with --column")
+    raise InvalidInput(
+        f"{table.name(record)}: {column!r} is {value!r:.60}, no text", remedy="name the column of texts with --column"
+    )
+
+
+def is_blank(column: str, record: Record) -> bool:
+    """Tell whether a record has no item: nothing, or a text of spaces."""
+    value = record.values.get(column, record.values.get(LINE))
+    return value is None or (isinstance(value, str | bytes) and not value.strip())
+
+
+def value_of(table: RecordFile, column: str, kind: str, record: Record) -> Any:
+    value = record.values.get(column)
+    if table.texts and value == "":
+        return None
+    try:
+        return convert(kind, value)
+    except ValueError:
+        raise InvalidInput(
+            f"{table.name(record)}: {column!r} is {value!r}, no {kind}",
+            remedy=f"correct it, say --type {column}=TYPE, or which columns to keep with --metadata",
+        ) from None
+
+
+def metadata_of(table: RecordFile, columns: Iterable[RecordColumn], record: Record) -> dict[str, Any]:
+    """By the names in the set; what is missing is left out."""
+    found: Iterator[tuple[str, Any]] = ((c.name, value_of(table, c.source, c.kind, record)) for c in columns)
+    return {name: value for name, value in found if value is not None}

@@ -12,7 +12,7 @@ import click
 
 from topwork._files import save_features
 from topwork.cli import output
-from topwork.cli.connection_flags import connected, connection
+from topwork.cli.connection import connected, connection
 from topwork.cli.output import counted, cut
 from topwork.cli.verb import PATH, verb
 from topwork.errors import InvalidInput
@@ -144,7 +144,7 @@ def _confusion(report: Report) -> None:
         _title("confused most often")
         table = output.table("items", "truth", "predicted", right=("items",))
         pairs = [pair for pair in found.pairs() if OTHERS not in pair[1:]]
-        output.rows(table, ((f"{count:,}", cut(truth, TEXT), cut(said, TEXT)) for count, truth, said in pairs[:PAIRS]))
+        output.rows(table, ((f"{count:,}", cut(truth, TEXT), cut(predicted, TEXT)) for count, truth, predicted in pairs[:PAIRS]))
         return
     _title("confusion: truth down, predicted across")
     names = _distinct([cut(name, NAME) for name in found.names])

@@ -1,6 +1,6 @@
 """One pass over a file before any of it is sent: how many records, which columns of which types, and no id twice.
 
-What is wrong with a file is said then, and nothing is written of it. The pass keeps 8 bytes a record.
+A file that is wrong is refused then, and nothing of it is written. The pass keeps 8 bytes a record.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from topwork.cli.column_types import TypeInference, identifiers
-from topwork.cli.record_files import LINE, Record, RecordFile
-from topwork.cli.record_values import RecordColumn, id_of, is_blank, text_of, value_of
+from topwork.cli.record_files import LINE, Record, RecordColumn, RecordFile, id_of, is_blank, text_of, value_of
 from topwork.errors import InvalidInput
 
 #: Ids that come twice which are named before the rest is counted.
@@ -204,5 +203,5 @@ def _repeated(table: RecordFile, column: str, twice: Mapping[str, list[int]]) ->
 
 
 def _listed(places: Sequence[int], most: int = 5) -> str:
-    said = [str(place) for place in places[:most]] + (["..."] if len(places) > most else [])
-    return f"{', '.join(said[:-1])} and {said[-1]}"
+    numbers = [str(place) for place in places[:most]] + (["..."] if len(places) > most else [])
+    return f"{', '.join(numbers[:-1])} and {numbers[-1]}"

@@ -10,7 +10,7 @@ import click
 
 from topwork._display.html import cut_left
 from topwork.cli import output, vector_files
-from topwork.cli.connection_flags import connected, connection
+from topwork.cli.connection import connected, connection
 from topwork.cli.indexes import METRICS
 from topwork.cli.inputs import gather, source_flags
 from topwork.cli.output import counted
@@ -83,7 +83,7 @@ def search(arguments: SimpleNamespace) -> int:
 
 
 def _query(info: SetInfo, arguments: SimpleNamespace) -> tuple[Sequence[str], dict[str, Any]]:
-    """How each query is named, and what is asked."""
+    """Names of the queries, and the arguments of the call."""
     if arguments.id:
         return arguments.id, {"stored": arguments.id}
     if arguments.vector:

@@ -1,21 +1,41 @@
-"""`topwork sets`, `delete` and `drop`. Verbs of one set are in `set_changes.py`."""
+"""`topwork sets` with the verbs of one set, `topwork delete` and `topwork drop`."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
+from typing import Any
 
 import click
 
-from topwork.cli import output, set_changes
-from topwork.cli.connection_flags import connected, connection
+from topwork.cli import output, write_sources
+from topwork.cli.column_types import KINDS, TypeInference, convert
+from topwork.cli.connection import connected, connection
 from topwork.cli.output import counted
-from topwork.cli.verb import verb
+from topwork.cli.text_encoding import name as encoding_name
+from topwork.cli.verb import PATH, verb, version
+from topwork.cli.write_sources import InputSelection
 from topwork.client import Client
 from topwork.errors import DataLoss, InvalidInput
-from topwork.sets import SetInfo
+from topwork.sets import SetInfo, UpdateReport
 
+VERBS = ("count", "add-column", "rename-column", "cast-column", "drop-column", "update")
+SETS_EXAMPLES = """\
+verbs of one set:
+  count                      how many items there are, or how many match --where
+  add-column COLUMN TYPE     bool, int, float, string, time or strings; without values
+  rename-column COLUMN NEW
+  cast-column COLUMN TYPE    refused where a value would be lost
+  drop-column COLUMN         older versions keep it
+  update [ID ...]            change metadata, and no vectors: --set for those ids or --where, or --from a file with ids
+
+examples:
+  topwork sets birds count --where "label = 'owl'"
+  topwork sets birds cast-column year float
+  topwork sets birds update owls/1.jpg owls/2.jpg --set label=owl --set checked=true
+  topwork sets birds update --where "year < 1900" --set year=
+  topwork sets birds update --from labels.csv --id path
+"""
 DELETE_EXAMPLES = """\
 examples:
   topwork delete birds owls/1.jpg owls/2.jpg
@@ -23,14 +43,32 @@ examples:
 """
 
 
-@verb(set_changes.EXAMPLES)
+def _assignment(text: str) -> tuple[str, str]:
+    """COLUMN=VALUE, with any value, also none."""
+    column, equals, value = text.partition("=")
+    if not column or not equals:
+        raise click.BadParameter(f"{text!r} is not COLUMN=VALUE")
+    return column, value
+
+
+@verb(SETS_EXAMPLES)
 @click.argument("set", required=False, metavar="[SET]")
-@set_changes.change_flags
+@click.argument("verb", required=False, type=click.Choice(VERBS), metavar="[VERB]", help=", ".join(VERBS))
+@click.argument("words", nargs=-1, metavar="[WORD]...", help="what the verb is about: see below")
+@click.option("--where", default="", metavar="SQL", help="count, update: those of which this is true")
+@click.option("--version", type=version, default="0", metavar="N|PIN", help="count: as the set was then")
+@click.option(
+    "--set", "values", multiple=True, type=_assignment, metavar="COLUMN=VALUE", help="update: nothing after = removes it"
+)
+@click.option("--from", "source", type=PATH, metavar="FILE", help="update: .csv, .tsv, .jsonl or .parquet")
+@click.option("--id", metavar="COLUMN", help="update --from: the file's column of ids")
+@click.option("--separator", metavar="S", help="update --from: what is between the columns of a .csv")
+@click.option("--encoding", type=encoding_name, metavar="E", help="update --from: of the file's letters (default: utf-8)")
 @connection
 def sets(arguments: SimpleNamespace) -> int:
     with connected(arguments) as client:
         if arguments.verb:
-            return set_changes.run(client, arguments)
+            return CHANGES[arguments.verb](client, arguments)
         found = [client.set(arguments.set)] if arguments.set else client.sets()
     if arguments.json:
         output.as_json(found[0] if arguments.set else found)
@@ -121,7 +159,7 @@ def _missing(client: Client, name: str, ids: list[str]) -> list[str]:
 def drop(arguments: SimpleNamespace) -> int:
     what = f"index {arguments.index} of {arguments.set}" if arguments.index else f"set {arguments.set}"
     with connected(arguments) as client:
-        if not arguments.yes and not _agreed(client, arguments, what):
+        if not arguments.yes and not output.agreed(what, lambda: "" if arguments.index else _held(client, arguments.set)):
             output.say("nothing was dropped")
             return 1
         if arguments.index:
@@ -135,17 +173,6 @@ def drop(arguments: SimpleNamespace) -> int:
     return 0
 
 
-def _agreed(client: Client, arguments: SimpleNamespace, what: str) -> bool:
-    """Asks the terminal; says how much there is to lose."""
-    if not sys.stdin.isatty():
-        raise InvalidInput(f"dropping {what} takes a yes, and there is no terminal to ask", remedy="say --yes")
-    held = ""
-    if not arguments.index:
-        held = _held(client, arguments.set)
-    print(f"drop {what}{held}? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
 def _held(client: Client, name: str) -> str:
     try:
         info = client.set(name)
@@ -153,3 +180,126 @@ def _held(client: Client, name: str) -> str:
         return ", which is damaged"
     indexes = f" and {counted(len(info.indexes), 'index')}" if info.indexes else ""
     return f" with {counted(info.items, 'item')}, all versions{indexes}"
+
+
+def _count(client: Client, arguments: SimpleNamespace) -> int:
+    _words(arguments, 0, "no more words")
+    found = client.count(arguments.set, arguments.where, version=arguments.version)
+    if arguments.json:
+        output.as_json({"set": arguments.set, "where": arguments.where, "count": found})
+    else:
+        print(f"{found:,}")
+    return 0
+
+
+def _add_column(client: Client, arguments: SimpleNamespace) -> int:
+    column, type = _words(arguments, 2, "COLUMN TYPE")
+    return _changed(arguments, client.add_column(arguments.set, column, _type(type)))
+
+
+def _rename_column(client: Client, arguments: SimpleNamespace) -> int:
+    column, to = _words(arguments, 2, "COLUMN NEW")
+    return _changed(arguments, client.rename_column(arguments.set, column, to))
+
+
+def _cast_column(client: Client, arguments: SimpleNamespace) -> int:
+    column, type = _words(arguments, 2, "COLUMN TYPE")
+    return _changed(arguments, client.cast_column(arguments.set, column, _type(type)))
+
+
+def _drop_column(client: Client, arguments: SimpleNamespace) -> int:
+    (column,) = _words(arguments, 1, "COLUMN")
+    return _changed(arguments, client.drop_column(arguments.set, column))
+
+
+def _words(arguments: SimpleNamespace, count: int, wanted: str) -> list[str]:
+    words: list[str] = arguments.words
+    if len(words) != count:
+        raise InvalidInput(f"{arguments.verb} is given {len(words)} words", remedy=f"say {wanted} behind it")
+    return words
+
+
+def _type(name: str) -> str:
+    if name not in KINDS:
+        raise InvalidInput(f"{name!r} is no type of metadata", remedy=f"say one of {', '.join(KINDS)}")
+    return name
+
+
+def _changed(arguments: SimpleNamespace, info: SetInfo) -> int:
+    if arguments.json:
+        output.as_json({"set": info.name, "version": info.version, "columns": dict(info.columns)})
+    else:
+        columns = ", ".join(f"{name} {type}" for name, type in info.columns.items()) or "no metadata"
+        print(f"{info.name}, version {info.version}: {columns}")
+    return 0
+
+
+def _update(client: Client, arguments: SimpleNamespace) -> int:
+    if sum(map(bool, (arguments.words, arguments.where, arguments.source))) != 1:
+        raise InvalidInput("an update is of ids, of --where or of --from FILE", remedy="say one of the three")
+    if bool(arguments.source) == bool(arguments.values):
+        raise InvalidInput("an update takes its values from --set, or from --from FILE", remedy="say one of the two")
+    known = client.set(arguments.set).columns
+    if arguments.source:
+        report = _from_file(client, arguments, known)
+    else:
+        values = _values(arguments.values, known)
+        report = client.update(arguments.set, arguments.words or None, values, where=arguments.where)
+    return _print_report(arguments, report)
+
+
+def _from_file(client: Client, arguments: SimpleNamespace, known: Mapping[str, str]) -> UpdateReport:
+    """An empty cell takes the value away."""
+    if not arguments.id:
+        raise InvalidInput(f"{arguments.source} does not say whose its rows are", remedy="name its column of ids with --id")
+    source = write_sources.from_records(
+        arguments.source, InputSelection(id=arguments.id, kinds=known, separator=arguments.separator, encoding=arguments.encoding)
+    )
+    entries = list(source.entries)
+    names = dict.fromkeys(name for entry in entries for name in entry.metadata)
+    columns = {name: [entry.metadata.get(name) for entry in entries] for name in names}
+    return client.update(arguments.set, [entry.id for entry in entries], columns)
+
+
+def _values(pairs: list[tuple[str, str]], known: Mapping[str, str]) -> dict[str, Any]:
+    """As the set's columns have them; of a new column, as a .csv would be read."""
+    found: dict[str, Any] = {}
+    for name, text in pairs:
+        kind = next((type for column, type in known.items() if column.lower() == name.lower()), None) or _guessed(text)
+        try:
+            found[name] = None if text == "" else convert("float" if kind == "int" and not _is_int(text) else kind, text)
+        except ValueError:
+            raise InvalidInput(
+                f"{name} is {kind}, and {text!r} is none", remedy="say another value, or cast the column"
+            ) from None
+    return found
+
+
+def _is_int(text: str) -> bool:
+    return text.strip().lstrip("+-").isdecimal()
+
+
+def _guessed(text: str) -> str:
+    guess = TypeInference()
+    guess.take_text(text)
+    return guess.kind or "string"
+
+
+def _print_report(arguments: SimpleNamespace, report: UpdateReport) -> int:
+    if arguments.json:
+        record = {"set": arguments.set, "updated": report.updated, "missing": list(report.missing), "version": report.version}
+        output.as_json(record)
+        return 0
+    print(f"{counted(report.updated, 'item')} updated in {arguments.set}, version {report.version}")
+    output.say_missing(report.missing)
+    return 0
+
+
+CHANGES: Mapping[str, Callable[[Client, SimpleNamespace], int]] = {
+    "count": _count,
+    "add-column": _add_column,
+    "rename-column": _rename_column,
+    "cast-column": _cast_column,
+    "drop-column": _drop_column,
+    "update": _update,
+}

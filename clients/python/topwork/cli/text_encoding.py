@@ -50,10 +50,10 @@ def unreadable(path: object, error: UnicodeError, encoding: str) -> InvalidInput
     """Says which bytes are to blame: the position within a long file is not known."""
     bad = error.object[error.start : error.start + 8] if isinstance(error, UnicodeDecodeError) else b""
     where = f" at {bad!r}" if bad else ""
-    said = "UTF-8" if encoding == UTF8 else encoding
+    named = "UTF-8" if encoding == UTF8 else encoding
     reason = error.reason if isinstance(error, UnicodeDecodeError) else error
     return InvalidInput(
-        f"{path} is not {said}: {reason}{where}", remedy="say which it is: --encoding cp1252 (of Windows), latin-1, utf-16 ..."
+        f"{path} is not {named}: {reason}{where}", remedy="say which it is: --encoding cp1252 (of Windows), latin-1, utf-16 ..."
     )
 
 

@@ -1,4 +1,5 @@
-"""`topwork train` trains a head and says how good it is; `topwork trainers` lists what trains them."""
+"""`topwork train` trains a head and says how good it is; `topwork probe` compares trunks, and how deep in them, on one task;
+`topwork trainers` lists the kinds of training."""
 
 from __future__ import annotations
 
@@ -10,12 +11,12 @@ import click
 
 from topwork._codec.decode_heads import TASKS
 from topwork.cli import output
-from topwork.cli.connection_flags import connected, connection
+from topwork.cli.connection import connected, connection
 from topwork.cli.jobs import awaited
 from topwork.cli.output import counted
 from topwork.cli.verb import Several, flags, key_value, verb, version
 from topwork.heads import HeadInfo, MetricValue, TrainerInfo, beside
-from topwork.probes import said
+from topwork.probes import ProbeTable, said
 
 METHODS = ("self-training", "label-propagation")
 TARGET = "of metadata, that holds the labels"
@@ -29,6 +30,16 @@ examples:
   topwork train reviews --target stars --task regression --test-where "year = 2024"
   topwork train birds --target label --kind prototype --replace
   topwork train birds --target label --kind zero-shot --describe "owl=a photo of an owl" --describe "wren=a photo of a wren"
+"""
+
+
+PROBE_EXAMPLES = """\
+The same task is learnt from each tap of each set, on the same folds. Best first, with 95% intervals; "to the best" is the
+difference item by item: where its interval holds 0, the two cannot be told apart.
+
+examples:
+  topwork probe birds --target label
+  topwork probe birds-resnet birds-efficientnet --target label --taps layer2 layer3 layer4 pooled
 """
 
 
@@ -199,3 +210,30 @@ def _needs(trainer: TrainerInfo) -> str:
     described = "classes described" if trainer.needs_descriptions else ""
     least = f"{counted(trainer.min_per_class, 'example')} a class" if trainer.min_per_class else ""
     return ", ".join(need for need in (least, inputs, described) if need)
+
+
+@verb(PROBE_EXAMPLES)
+@click.argument("sets", nargs=-1, required=True, metavar="SET...")
+@click.option("--target", required=True, metavar="COLUMN", help=TARGET)
+@task_flags
+@click.option("--no-wait", is_flag=True, help="begin it, and print its job")
+@connection
+def probe(arguments: SimpleNamespace) -> int:
+    with connected(arguments) as client, awaited(arguments.json or arguments.no_wait) as progress:
+        found = client.probe(arguments.sets, **task_of(arguments), wait=not arguments.no_wait, progress=progress)
+    if arguments.json:
+        output.as_json(found)
+    elif isinstance(found, ProbeTable):
+        _print_probe(found)
+    else:
+        print(f"the probe goes on: `topwork jobs {found.id} --watch`")
+    return 0
+
+
+def _print_probe(found: ProbeTable) -> None:
+    table = output.table(*found.titles(), right=("dim", found.measure), whole=("tap", found.measure, "interval", "to the best"))
+    output.rows(table, found.lines())
+    console = output.console()
+    console.print()
+    for line in found.remarks():
+        console.print(line, markup=False, style="bold" if line == found.advice else None)

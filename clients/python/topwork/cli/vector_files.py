@@ -63,7 +63,7 @@ def _of_embed(arrays: Mapping[str, Array], path: Path) -> VectorFile:
         spans=arrays.get("spans"),
         parts=arrays.get("parts"),
         numerics=Numerics(**about["numerics"]) if about["numerics"] else None,
-        failures={int(item): TopworkError(said) for item, said in about["failures"].items()},
+        failures={int(item): TopworkError(message) for item, message in about["failures"].items()},
         **{name: about[name] for name in ("encoder", "tap", "fingerprint", "granularity", "dtype", "dim", "span_kind")},
     )
     return VectorFile(features.rows, features, arrays["inputs"].tolist() if "inputs" in arrays else None)

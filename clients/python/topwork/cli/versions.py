@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import click
 
 from topwork.cli import output
-from topwork.cli.connection_flags import connected, connection
+from topwork.cli.connection import connected, connection
 from topwork.cli.output import counted
 from topwork.cli.verb import verb
 from topwork.client import Client

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from itertools import tee
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import click
 
-from topwork.cli import output, vector_files, write_sources
+from topwork.cli import INTERRUPTED, output, progress, vector_files, write_sources
 from topwork.cli.column_types import KINDS
-from topwork.cli.connection_flags import connected, connection, patient
+from topwork.cli.connection import connected, connection, explained, patient
 from topwork.cli.inputs import priority_flag, source_flags
-from topwork.cli.output import counted
+from topwork.cli.output import counted, seconds
+from topwork.cli.progress import WriteCounts
 from topwork.cli.verb import PATH, key_value, names, verb
-from topwork.cli.write_progress import SkippedItems, finish, send
-from topwork.cli.write_sources import InputSelection, WriteSource
+from topwork.cli.write_sources import InputSelection, WriteItem, WriteSource
 from topwork.client import Client
-from topwork.errors import InvalidInput, NotFound
-from topwork.sets import SetInfo
+from topwork.errors import InvalidInput, NotFound, TopworkError
+from topwork.sets import Acknowledged, SetInfo
 
 EXAMPLES = """\
 A set that is not there is made. An item whose id is there replaces it; one that is there already, with equal content and
@@ -90,8 +94,8 @@ def write(arguments: SimpleNamespace) -> int:
             output.say(note)
     started = time.perf_counter()
     with patient(arguments) as client:
-        tally, ended = send(client, arguments, call, source, skipped)
-    return finish(arguments, tally, ended, skipped, time.perf_counter() - started)
+        tally, ended = _send(client, arguments, call, source, skipped)
+    return _finish(arguments, tally, ended, skipped, time.perf_counter() - started)
 
 
 def _check_usage(arguments: SimpleNamespace) -> None:
@@ -149,3 +153,125 @@ def _vectors(arguments: SimpleNamespace, known: SetInfo | None) -> dict[str, Any
         )
     vectors = found.rows if found.features is None else found.features
     return {"source": source, "vectors": vectors, "encoder": arguments.encoder, "fingerprint": arguments.fingerprint}
+
+
+class SkippedItems:
+    """Bad items: the first few by name, and how many. `refuse` is for those that do not even reach the server."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.named: list[tuple[str, str]] = []
+
+    def refuse(self, id: str, error: TopworkError, place: str = "") -> None:
+        """`place` is the line of the file that holds it."""
+        self.count += 1
+        if len(self.named) < output.NAMED:
+            self.named.append((id, f"{place}: {_message(error)}" if place else _message(error)))
+
+    def take(self, reply: Acknowledged, done: Sequence[WriteItem]) -> None:
+        """`done` are the entries that the reply answers."""
+        for position, error in reply.failures.items():
+            self.refuse(reply.failed_ids[position], error, done[position - reply.start].place)
+
+    def report(self) -> None:
+        output.say_first("skipped", [f"{id!r}: {message}" for id, message in self.named], self.count)
+
+
+def _message(error: TopworkError) -> str:
+    return error.message + (f" ({error.remedy})" if error.remedy else "")
+
+
+def _send(
+    client: Client, arguments: SimpleNamespace, call: dict[str, Any], source: WriteSource, skipped: SkippedItems
+) -> tuple[WriteCounts, BaseException | None]:
+    """What was done, and what ended it early: Ctrl-C or an error, which then names the item by its id."""
+    pending: deque[WriteItem] = deque()
+    tally = WriteCounts(ready="vectors" in call)
+    ids, metadata, *items = tee(source.entries, 2 if tally.ready else 3)  # one that nobody reads would keep all entries
+    if items:
+        call["items"] = (entry.item for entry in items.pop())
+    options = {"taps": arguments.tap, "options": dict(arguments.option), "keep_inputs": arguments.keep_inputs}
+    options["priority"] = arguments.priority
+    replies = client.write_stream(
+        arguments.set,
+        ids=_noting(ids, pending),
+        metadata=(entry.metadata for entry in metadata),
+        dtype=arguments.dtype,
+        **options,
+        **call,
+    )
+    encoder = "" if tally.ready else call["encoder"]
+    try:
+        with explained(arguments, encoder), closing(replies), progress.of_items(source.total, arguments.json) as show:
+            for reply in replies:
+                done = [pending.popleft() for _ in range(reply.watermark - tally.items)]
+                tally.add(reply)
+                skipped.take(reply, done)
+                show(tally.items, str(tally))
+    except KeyboardInterrupt as error:
+        return tally, error
+    except TopworkError as error:
+        return tally, _named(error, tally, pending)
+    return tally, None
+
+
+def _noting(entries: Iterator[WriteItem], pending: deque[WriteItem]) -> Iterator[str]:
+    """The ids; `pending` is what was sent and not yet acknowledged."""
+    for entry in entries:
+        pending.append(entry._replace(item=None, metadata={}))
+        yield entry.id
+
+
+def _named(error: TopworkError, tally: WriteCounts, pending: deque[WriteItem]) -> TopworkError:
+    place = -1 if error.item is None else error.item - tally.items
+    if not 0 <= place < len(pending):
+        return error
+    entry = pending[place]
+    if entry.place and entry.place not in error.message:
+        error.message = f"{entry.place}: {error.message}"
+    if entry.id not in error.message:
+        error.message = f"{entry.id!r}: {error.message}"
+    return error
+
+
+def _finish(
+    arguments: SimpleNamespace, tally: WriteCounts, ended: BaseException | None, skipped: SkippedItems, elapsed: float
+) -> int:
+    if not arguments.json:
+        skipped.report()
+        if ended and (tally.stored or isinstance(ended, KeyboardInterrupt)):
+            output.say(_safe(tally, ended))
+    if isinstance(ended, TopworkError):
+        raise ended
+    if arguments.json:
+        output.as_json(_record(arguments.set, tally, ended, skipped, elapsed))
+    elif not ended:
+        print(_summary(arguments.set, tally, skipped, elapsed))
+    return INTERRUPTED if ended else 0
+
+
+def _safe(tally: WriteCounts, ended: BaseException) -> str:
+    if not tally.stored:
+        return "nothing is stored of it"
+    verb = "is" if tally.stored == 1 else "are"
+    what = "run the same command again to go on" if isinstance(ended, KeyboardInterrupt) else "run it again when that is repaired"
+    return f"{counted(tally.stored, 'item')} {verb} stored; {what}: nothing is encoded twice"
+
+
+def _summary(name: str, tally: WriteCounts, skipped: SkippedItems, elapsed: float) -> str:
+    """5,000 items in birds (4,950 new, 50 unchanged), 2 skipped, version 12, 31 s, 161/s."""
+    done = tally.stored + skipped.count
+    parts = [("new", tally.inserted), ("updated", tally.updated), ("unchanged", tally.unchanged)]
+    changes = ", ".join(f"{count:,} {what}" for what, count in parts if count)
+    rate = f"{done / elapsed:,.0f}/s" if done >= elapsed else f"{done / elapsed:.2f}/s"
+    left_out = f", {skipped.count:,} skipped" if skipped.count else ""
+    stored = f"{counted(tally.stored, 'item')} in {name}" + (f" ({changes})" if changes else "")
+    return f"{stored}{left_out}, version {tally.version}, {seconds(elapsed)}, {rate}"
+
+
+def _record(name: str, tally: WriteCounts, ended: BaseException | None, skipped: SkippedItems, elapsed: float) -> dict[str, Any]:
+    counts = {"inserted": tally.inserted, "updated": tally.updated, "unchanged": tally.unchanged, "encoded": tally.encoded}
+    failures = {"failed": skipped.count, "failures": [{"id": id, "message": message} for id, message in skipped.named]}
+    items = tally.stored + skipped.count
+    head = {"set": name, "items": items, **counts, **failures, "version": tally.version}
+    return {**head, "seconds": round(elapsed, 3), "interrupted": ended is not None}

@@ -11,11 +11,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from topwork.cli import folders as _cli_folders
-from topwork.cli import record_files
+from topwork.cli import folders, record_files
 from topwork.cli.inputs import item_column, stdin_lines
-from topwork.cli.record_files import Record, RecordFile
-from topwork.cli.record_values import id_of, metadata_of, text_of
+from topwork.cli.record_files import Record, RecordFile, id_of, metadata_of, text_of
 from topwork.cli.schema_inference import InferredSchema, SchemaRequest, survey
 from topwork.errors import InvalidInput, TopworkError
 
@@ -54,7 +52,7 @@ class InputSelection:
 
 @dataclass(frozen=True)
 class WriteSource:
-    """Items in order, each read as it is asked for; `total` None where nobody knows; `notes` are to be said once."""
+    """Items in order, each read as it is asked for; `total` is None where it is not known; `notes` are printed once."""
 
     entries: Iterable[WriteItem]
     total: int | None
@@ -63,15 +61,15 @@ class WriteSource:
 
 def from_words(words: Sequence[str], taken: InputSelection) -> WriteSource:
     """Texts, or paths of files and folders; - is stdin, a line an item."""
-    folders = [Path(word) for word in words if taken.modality != "text" and os.path.isdir(word)]
+    named = [Path(word) for word in words if taken.modality != "text" and os.path.isdir(word)]
     if taken.column or taken.id or taken.separator or taken.encoding:
         raise InvalidInput(
             "--column, --id, --separator and --encoding are for files of items", remedy="name the file with --from"
         )
     if taken.modality == "text" and (lost := next((word for word in words if os.path.isdir(word)), None)):
         raise InvalidInput(f"{lost} is a folder, among texts", remedy="write folders one by one")
-    sizes = [_cli_folders.count(folder, taken.modality) for folder in folders]
-    total = None if "-" in words else sum(sizes) + len(words) - len(folders)
+    sizes = [folders.count(folder, taken.modality) for folder in named]
+    total = None if "-" in words else sum(sizes) + len(words) - len(named)
     entries = chain.from_iterable(_of_word(word, taken) for word in words)
     return WriteSource(_once(entries), total)
 
@@ -81,7 +79,7 @@ def from_path(path: Path, taken: InputSelection) -> WriteSource:
     if path.is_dir():
         if taken.column or taken.id or taken.separator:
             raise InvalidInput(f"{path} is a folder", remedy="leave --column, --id and --separator out")
-        return WriteSource(_of_folder(path, taken), _cli_folders.count(path, taken.modality))
+        return WriteSource(_of_folder(path, taken), folders.count(path, taken.modality))
     table = record_files.opened(path, taken.separator, taken.encoding)
     item = item_column(table, taken.column, taken.modality)
     return _of_table(table, item, taken, lambda record: _item(table, item, record, taken.modality))
@@ -167,12 +165,12 @@ def _text_id(text: str) -> str:
 
 def _of_folder(root: Path, taken: InputSelection) -> Iterator[WriteItem]:
     """Ids are paths from the folder on; `folder` is missing for files that lie in it directly."""
-    for path in _cli_folders.files(root, taken.modality):
+    for path in folders.files(root, taken.modality):
         inside = path.relative_to(root)
         name, folder = _sendable(inside.as_posix()), inside.parent.as_posix()
         metadata = {"name": inside.name} | ({} if folder == "." else {"folder": folder})
         try:
-            item = path if taken.modality != "text" else _cli_folders.contents(path, taken.encoding)
+            item = path if taken.modality != "text" else folders.contents(path, taken.encoding)
         except TopworkError as error:
             _refuse(name, error, taken)
         else:
