@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.feature_sets import id_map as rosters
 from topwork_server.feature_sets import lance_io, lance_layout, schema
 from topwork_server.feature_sets.commit_queue import PendingDelete, PendingWrite
 from topwork_server.feature_sets.from_arrow import make_projection, to_item_batch
-from topwork_server.feature_sets.id_map import IdMap
+from topwork_server.feature_sets.id_map import IdMap, IdSegment, load_id_map, make_segment
 from topwork_server.feature_sets.latest_version import ChangeListeners, LatestVersion
 from topwork_server.feature_sets.open_set import VersionView
 from topwork_server.feature_sets.set_types import KEY_BITS, Change, ColumnType, ItemBatch, WriteResult
@@ -105,7 +104,7 @@ class CommitWriter:
         self.replace_dataset(make, doing)
 
     def replace_dataset(self, make: Callable[[VersionView], Any], doing: str) -> None:
-        """Commit a version with the same items at the same places: `make` gives its dataset. Followers hear an empty change."""
+        """Commit a version with the same items at the same places: `make` gives its dataset. Listeners get an empty change."""
         view = self._current.loaded_view()
         view.check()  # what is damaged must not be written again under a new checksum
         self.publish(self._attempt(view, lambda: make(view), doing), view.loaded_id_map)
@@ -123,7 +122,7 @@ class CommitWriter:
         touched: Container[int] | None = None,
     ) -> None:
         """Make it the newest version, and tell of it; a version that changes no item is told as an empty change. `touched` as
-        `Current.publish` takes it."""
+        `LatestVersion.publish` takes it."""
         with self._listeners.lock:
             view = self._current.publish(dataset, id_map, touched)
             listeners = self._listeners.current()
@@ -191,7 +190,7 @@ class CommitWriter:
             self._catch_up_to(view, latest)
 
     def _catch_up_to(self, view: VersionView, dataset: Any) -> None:
-        id_map = rosters.load_id_map(dataset)
+        id_map = load_id_map(dataset)
         before, after = view.loaded_id_map.keys(), id_map.keys()
         inserted, _ = id_map.addresses(np.setdiff1d(after, before))
         seen = VersionView(dataset, dataset.version, view.set_metadata, schema.metadata_columns(dataset.schema))
@@ -233,13 +232,13 @@ def _rows_with_keys(view: VersionView, tables: list[Any], keep: Array | None) ->
     return table.add_column(1, arrow.field("key"), pa.array(keys))
 
 
-def _inserted_segment(view: VersionView, dataset: Any, table: Any) -> rosters.IdSegment | None:
+def _inserted_segment(view: VersionView, dataset: Any, table: Any) -> IdSegment | None:
     """Map the new rows' keys and ids to their places, in the fragments that the version before did not have."""
     if not len(table):
         return None
     new = [dataset.get_fragment(id) for id in dataset.fragment_ids() if id not in view.files]
     places = [lance_layout.addresses_of(fragment.fragment_id, fragment.physical_rows) for fragment in new]
-    return rosters.make_segment(table["key"].combine_chunks().to_numpy(), table["id"].combine_chunks(), np.concatenate(places))
+    return make_segment(table["key"].combine_chunks().to_numpy(), table["id"].combine_chunks(), np.concatenate(places))
 
 
 def _change(view: VersionView, table: Any, deleted: Array) -> Change:
@@ -278,17 +277,17 @@ def merge_operations(operations: Sequence[PendingWrite | PendingDelete], id_map:
 
 class _OperationMerger:
     def __init__(self, id_map: IdMap) -> None:
-        self._roster = id_map
+        self._id_map = id_map
         self._present: dict[str, bool] = {}
         self._places: dict[str, int] = {}
-        self._dead: list[Array] = []
+        self._deleted: list[Array] = []
         self._counts: list[tuple[int, int]] = []
         self._rows = 0
 
     def _before(self, ids: Any) -> list[tuple[str, bool]]:
         """Pair each id with whether such an item exists so far."""
-        keys, _ = self._roster.find(ids)
-        self._dead.append(keys[keys >= 0])
+        keys, _ = self._id_map.find(ids)
+        self._deleted.append(keys[keys >= 0])
         stored = (keys >= 0).tolist()
         return [(id, self._present.get(id, there)) for id, there in zip(ids.to_pylist(), stored, strict=True)]
 
@@ -309,5 +308,5 @@ class _OperationMerger:
 
     def outcome(self) -> CommitOutcome:
         keep = np.sort(np.fromiter(self._places.values(), np.int64, len(self._places)))
-        deleted = np.unique(np.concatenate(self._dead)) if self._dead else np.zeros(0, np.int64)
+        deleted = np.unique(np.concatenate(self._deleted)) if self._deleted else np.zeros(0, np.int64)
         return CommitOutcome(None if len(keep) == self._rows else keep, deleted, self._counts)

@@ -67,8 +67,8 @@ Operation: TypeAlias = PendingWrite | PendingDelete | CommitTask
 class CommitQueue:
     """A queue of one set, and its turns in the threads that commit: one turn at a time, so that nothing runs beside a commit.
 
-    `apply` commits a group of writes and deletions and answers their futures; `tidy(busy)` is called when nothing waits, and
-    after `TIDY_EVERY` groups even if something does. It must not take long without asking busy().
+    `apply` commits a group of writes and deletions and answers their futures; `maintain(busy)` is called when nothing waits, and
+    after `MAINTAIN_EVERY` groups even if something does. It must not take long without asking busy().
     """
 
     MAINTAIN_EVERY = 64
@@ -77,10 +77,10 @@ class CommitQueue:
         self,
         name: str,
         apply: Callable[[list[PendingWrite | PendingDelete]], None],
-        tidy: Callable[[Callable[[], bool]], None],
+        maintain: Callable[[Callable[[], bool]], None],
         threads: DaemonPool,
     ) -> None:
-        self._name, self._apply, self._maintain, self._threads = name, apply, tidy, threads
+        self._name, self._apply, self._maintain, self._threads = name, apply, maintain, threads
         self._changed = threading.Condition()
         self._queue: deque[Operation] = deque()
         self._waiting_bytes = self._since_maintenance = 0
@@ -116,7 +116,7 @@ class CommitQueue:
                 self._changed.wait_for(lambda: not self._in_turn)
 
     def _schedule_turn(self) -> None:
-        """With the lock held. Where no thread can be had, all that waits is told so."""
+        """Take a turn, with the lock held. Where no thread can be had, all waiting operations fail."""
         try:
             self._threads.submit(self._run_turn)
             self._in_turn = True
@@ -155,7 +155,7 @@ class CommitQueue:
             self._run_maintenance()
 
     def _next_group(self) -> list[Operation]:
-        """The group that is first in the queue."""
+        """Take the operations that share the next commit."""
         with self._changed:
             group: list[Operation] = []
             size = rows = 0
@@ -169,7 +169,7 @@ class CommitQueue:
             return group
 
     def _fail_waiting(self, error: BaseException) -> None:
-        """With the lock held: tell all that wait."""
+        """Fail all waiting operations, with the lock held."""
         while self._queue:
             operation = self._queue.popleft()
             self._waiting_bytes -= operation.size
@@ -208,9 +208,9 @@ class CommitQueue:
         try:
             self._maintain(self.busy)
         except (DiskFull, DataLoss) as error:
-            log.warning("housekeeping of the feature set %s waits: %s", self._name, error)
+            log.warning("maintenance of the feature set %s waits: %s", self._name, error)
         except BaseException:  # nothing is lost by a compaction or a pruning that failed
-            log.exception("housekeeping of the feature set %s failed", self._name)
+            log.exception("maintenance of the feature set %s failed", self._name)
 
 
 def _as_topwork_error(error: BaseException) -> TopworkError:

@@ -25,8 +25,8 @@ IDLE_SECONDS = 30.0
 
 
 class DaemonPool:
-    """Runs turns in the order in which they come. Threads start when they are needed and end when they are idle; they are
-    daemons, so that a commit that hangs does not keep the process."""
+    """Threads that run turns in order. They start when they are needed and end when they are idle, and they are daemons: a commit
+    that hangs does not keep the process."""
 
     def __init__(self, most: int = MOST_THREADS, idle_seconds: float = IDLE_SECONDS, name: str = "commits") -> None:
         self._most, self._idle_seconds, self._name = most, idle_seconds, name
@@ -68,7 +68,7 @@ class DaemonPool:
                 log.exception("a turn of commits failed")
 
     def _next_task(self) -> Callable[[], None] | None:
-        """The next turn; None where none came in time, and the thread is to end."""
+        """Wait for the next turn; None where none came in time, and the thread ends."""
         with self._changed:
             self._idle += 1
             came = self._changed.wait_for(lambda: bool(self._tasks), self._idle_seconds)
@@ -91,13 +91,13 @@ def sync(paths: Iterable[Path]) -> None:
 
 
 def sync_calls(paths: Iterable[Path]) -> list[Callable[[], None]]:
-    """The calls that `sync` makes."""
+    """Return the calls that `sync` makes."""
     return [partial(atomic_store.sync, path) for path in paths]
 
 
 def run_parallel(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """The results of calls that do not depend on each other, once all have ended. The first one's error is raised. None of the
-    calls may come here itself: all threads could then wait for calls that wait for a thread."""
+    """Run independent calls in parallel and return their results; the first error is raised once all have ended. No call may
+    come here itself: all threads could then wait for calls that wait for a thread."""
     futures = [Future[T]() for _ in calls]
     turns = [partial(_resolve, future, call) for future, call in zip(futures, calls, strict=True)]
     for turn in turns[1:]:

@@ -114,13 +114,13 @@ class FeatureSet:
 
     @while_present
     def write(self, batch: ItemBatch, numerics: Numerics | None = None) -> Future[WriteResult]:
-        """Upsert a block by id. Its arrays must not be changed before the future resolves.
+        """Upsert a batch by id. Its arrays must not be changed before the future resolves.
 
-        The future resolves when the block is committed and the followers were told; of blocks that wait together, the later one
-        wins an id. New metadata columns are grown (nulls for what is older). Raises at once, and leaves the set as it is:
-        InvalidInput for ids, shapes, numbers that are not finite, spans, types of metadata; NotReady for another fingerprint, or
-        numerics whose parity is below 0.999. The future raises InvalidInput where a block that was queued before it gave a column
-        another type, DiskFull where nothing could be written.
+        The future resolves when the batch is committed and the listeners were called; of batches that wait together, the
+        later one wins an id. New metadata columns are grown (nulls for what is older). Raises at once, and leaves the set
+        as it is: InvalidInput for ids, shapes, numbers that are not finite, spans, types of metadata; NotReady for another
+        fingerprint, or numerics whose parity is below 0.999. The future raises InvalidInput where a batch that was queued
+        before it gave a column another type, DiskFull where nothing could be written.
         """
         check_numerics(numerics)
         view = self._current.view
@@ -168,7 +168,7 @@ class FeatureSet:
 
     @while_present
     def add_column(self, name: str, type: ColumnType) -> None:
-        """A metadata column without values. AlreadyExists, or InvalidInput for a name that filters do not take."""
+        """Add a metadata column without values. AlreadyExists, or InvalidInput for a name that filters do not take."""
         self._run_exclusive(lambda: self._columns.add_column(name, type))
 
     @while_present
@@ -182,7 +182,7 @@ class FeatureSet:
 
     @while_present
     def drop_column(self, name: str) -> None:
-        """Older versions keep it."""
+        """Drop a column; older versions keep it."""
         self._run_exclusive(lambda: self._columns.drop_column(name))
 
     def _delete_matching(self, where: str, check: Check) -> tuple[int, int]:
@@ -201,36 +201,36 @@ class FeatureSet:
 
     @while_present
     def stored_rows(self, ids: Sequence[str], taps: Sequence[str]) -> tuple[tuple[TapRows, ...], Array]:
-        """Rows of each tap for those ids, in their order, and the items' keys. NotFound names an id that the set has not."""
+        """Read the rows of each tap for those ids, in their order, and the items' keys. NotFound names an id that is missing."""
         return read_set.stored_rows(self._current, ids, taps)
 
     @while_present
     def read(self, selection: Selection, check: Check = always_waits) -> ReadResult:
-        """A snapshot of one version, in blocks of about `selection.block_bytes`; rows are float32 views of Arrow's memory.
+        """Read a snapshot of one version, in batches of about `selection.batch_bytes`; rows are float32 views of Arrow's memory.
 
         `total` counts what matches before offset and limit. The order is the set's own: it stays the same within a version, so
         reading on with an offset asks for the version too. InvalidInput for an unknown tap or column and for a bad filter,
-        NotFound for a version that is gone. The version is safe from pruning until the blocks are exhausted, closed or forgotten.
+        NotFound for a version that is gone. The version is safe from pruning until the batches are read, closed or forgotten.
         `check` is called between parts of the work, and raises once the caller has left.
         """
         return read_set.read(self._current, self.presence, selection, check)
 
     @while_present
     def keys(self, where: str = "", ids: Sequence[str] | None = None, check: Check = always_waits) -> tuple[int, Array]:
-        """The version, and the ascending int64 keys of the items that match (all without a filter). InvalidInput on bad SQL."""
+        """Select items: the version, and the ascending int64 keys of those that match (all without a filter). InvalidInput."""
         return read_set.keys(self._current, where, ids, check)
 
     @while_present
     def fetch(
         self, keys: Array, *, taps: Sequence[str] | None = (), columns: Sequence[str] | None = (), inputs: bool = False
     ) -> ItemBatch:
-        """The items of those keys, in their order; those that are gone are left out (`block.keys` says which are there). None for
+        """Fetch items by key, in that order; those that are gone are left out (`keys` says which are there). None for
         `taps` or `columns` is all of them."""
         return read_set.fetch(self._current, keys, taps, columns, inputs)
 
     @while_present
     def ids_of(self, keys: Array) -> list[str | None]:
-        """The id of each key, None where it is gone. From memory."""
+        """Look up the id of each key, None where it is gone. From memory."""
         return self._current.loaded_view().loaded_id_map.ids(keys)
 
     @while_present
@@ -246,7 +246,7 @@ class FeatureSet:
             return self.version
 
     def remove_listener(self, listener: Callable[[Change], None]) -> None:
-        """No error where it does not follow (any more)."""
+        """Remove a listener; one that was removed already is no error."""
         self._listeners.remove(listener)
 
     @while_present
@@ -280,7 +280,7 @@ class FeatureSet:
         return versions.pin(self._open_for_pinning(), self._current.checksums, pin, version or self.version)
 
     def _open_for_pinning(self) -> Any:
-        """The dataset, opened for one change of its pins: Lance refuses it ("Already borrowed") on one that others read."""
+        """Open the dataset for one change of its pins: Lance refuses it ("Already borrowed") on one that others read."""
         with map_errors("opening the set"):
             return open_dataset(self.path, self.version)
 
@@ -291,7 +291,7 @@ class FeatureSet:
         return result
 
     def drop(self) -> None:
-        """Finish what waits; from now on whatever is asked of the set is NotFound."""
+        """Finish what waits; every call from now on is NotFound."""
         self.presence.dropped = True
         self.close()
 

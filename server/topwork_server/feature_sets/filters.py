@@ -38,7 +38,7 @@ _TYPES = {
 
 
 def compile_filter(where: str, columns: Mapping[str, ColumnType]) -> str:
-    """The filter for Lance. InvalidInput, naming what was wrong, for one that it should not see. `columns` are the metadata."""
+    """Translate a filter for Lance. InvalidInput says what is wrong with one that it should not see. `columns`: metadata."""
     if len(where) > MOST_CHARACTERS:
         raise InvalidInput(f"a filter of {len(where)} characters", remedy=f"at most {MOST_CHARACTERS}; select by ids instead")
     if not where.strip():
@@ -57,7 +57,7 @@ def check_constants(where: str) -> None:
     """Refuse a filter of which a condition is the same for every item, such as `'label' != 'cat'` or `1=1`: what it selects is to
     be changed, and it would be all items or none."""
     if not where.strip() or len(where) > MOST_CHARACTERS:
-        return  # as `compiled` says
+        return  # `compile_filter` refuses it
     with _bounded_depth():
         constant = constant_condition(parse(where))
     if constant is not None:

@@ -1,4 +1,4 @@
-"""Arrow tables to blocks, and tables cut into blocks of about so many bytes."""
+"""Arrow tables to batches of items, and tables cut into parts of about so many bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from topwork_server.types import Array, FingerprintedTap, Granularity
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """What is read of a set: some of its taps and metadata, in the order asked, and the raw inputs."""
+    """What is read of a set: some of its taps and metadata, in the order requested, and the raw inputs."""
 
     set_metadata: SetMetadata
     taps: tuple[FingerprintedTap, ...]
@@ -52,17 +52,17 @@ def make_projection(
     return Projection(set_metadata, tuple(by_name[name] for name in chosen_taps), {name: known[name] for name in chosen}, inputs)
 
 
-def _check_names(what: str, asked: Sequence[str] | None, known: list[str]) -> list[str]:
-    if asked is None:
+def _check_names(what: str, names: Sequence[str] | None, known: list[str]) -> list[str]:
+    if names is None:
         return known
-    for name in asked:
+    for name in names:
         if name not in known:
             raise InvalidInput(f"the set has no {what} {name!r}", remedy=f"there are: {', '.join(known) or 'none'}")
-    return list(dict.fromkeys(asked))
+    return list(dict.fromkeys(names))
 
 
 def to_item_batch(table: Any, projection: Projection, ids: list[str] | None = None, keys: Array | None = None) -> ItemBatch:
-    """The block of a table with the projection's columns; its ids and keys are the table's own where none are given."""
+    """Convert a table with the projection's columns; the ids and keys are the table's own where none are given."""
     taps = tuple(tap_rows(table, projection.set_metadata, info) for info in projection.taps)
     return ItemBatch(
         ids=table["id"].to_pylist() if ids is None else ids,
@@ -125,8 +125,8 @@ def _numbers(array: Any, width: int) -> Array:
     return np.asarray(array.flatten().to_numpy(zero_copy_only=False).reshape(-1, width), np.float32)
 
 
-def rechunk(tables: Iterable[Any], block_bytes: int) -> Iterator[Any]:
-    """The same rows as tables of about `block_bytes` each: small ones are joined, large ones are cut."""
+def rechunk(tables: Iterable[Any], batch_bytes: int) -> Iterator[Any]:
+    """The same rows as tables of about `batch_bytes` each: small ones are joined, large ones are cut."""
     import pyarrow as pa
 
     waiting: list[Any] = []
@@ -134,23 +134,23 @@ def rechunk(tables: Iterable[Any], block_bytes: int) -> Iterator[Any]:
     for table in tables:
         waiting.append(table)
         size += table.nbytes
-        if size >= block_bytes:
-            yield from split_table(pa.concat_tables(waiting), block_bytes)
+        if size >= batch_bytes:
+            yield from split_table(pa.concat_tables(waiting), batch_bytes)
             waiting, size = [], 0
     if waiting:
-        yield from split_table(pa.concat_tables(waiting), block_bytes)
+        yield from split_table(pa.concat_tables(waiting), batch_bytes)
 
 
-def split_table(table: Any, block_bytes: int) -> Iterator[Any]:
+def split_table(table: Any, batch_bytes: int) -> Iterator[Any]:
     """Even parts by the mean size of a row; a part that is still twice too large is halved."""
     if not len(table):
         return
-    parts = max(1, round(table.nbytes / block_bytes))
+    parts = max(1, round(table.nbytes / batch_bytes))
     rows = max(1, -(-len(table) // parts))
     for start in range(0, len(table), rows):
         part = table.slice(start, rows)
-        if len(part) > 1 and part.nbytes > 2 * block_bytes:
-            yield from split_table(part.slice(0, len(part) // 2), block_bytes)
-            yield from split_table(part.slice(len(part) // 2), block_bytes)
+        if len(part) > 1 and part.nbytes > 2 * batch_bytes:
+            yield from split_table(part.slice(0, len(part) // 2), batch_bytes)
+            yield from split_table(part.slice(len(part) // 2), batch_bytes)
         else:
             yield part

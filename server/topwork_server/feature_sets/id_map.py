@@ -18,7 +18,7 @@ import numpy as np
 from topwork_server.types import Array
 
 _CHUNK = 1 << 16
-# Random for each process, so that nobody can construct ids that share one hash.
+# Random for each process, so that ids that share one hash cannot be constructed.
 _MULTIPLIER = np.uint64(secrets.randbits(64) | 1)
 _POWERS = np.multiply.accumulate(np.full(1 << 10, _MULTIPLIER, np.uint64))
 
@@ -43,7 +43,7 @@ def _hash_chunk(ids: Any) -> Array:
 @dataclass(frozen=True)
 class IdSegment:
     """keys (n,) int64 ascending; ids Arrow strings; addresses (n,) uint64; by_hash (n,) int32: positions in
-    the order of their hashes; alive (n,) bool."""
+    the order of their hashes; live (n,) bool."""
 
     keys: Array
     ids: Any
@@ -57,7 +57,7 @@ class IdSegment:
         return int(np.count_nonzero(self.live))
 
     def find(self, id_hashes: Array, ids: Any) -> Array:
-        """Positions of the ids that are alive here, -1 for the others. `wanted` are their hashes."""
+        """Find the positions of the ids that are live here, -1 for the others."""
         import pyarrow.compute as pc
 
         found = np.full(len(id_hashes), -1, np.int64)
@@ -84,7 +84,7 @@ def make_segment(keys: Array, ids: Any, addresses: Array) -> IdSegment:
 
 
 def merge_segments(segments: Sequence[IdSegment]) -> IdSegment:
-    """One segment of what is alive in those. Nothing is hashed again, and runs that are sorted are merged, not sorted."""
+    """Merge the live items of segments into one. Nothing is hashed again, and runs that are sorted are merged, not sorted."""
     import pyarrow as pa
 
     parts: list[tuple[Array, Array]] = []
@@ -155,8 +155,8 @@ class IdMap:
 
     def with_addresses(self, keys: Array, addresses: Array) -> IdMap:
         """After a compaction: the same items at other addresses. `keys` ascending, of all items."""
-        alive = [merge_segments([s]) for s in self.segments if s.count]
-        return IdMap(tuple(replace(s, addresses=addresses[np.searchsorted(keys, s.keys)]) for s in alive))
+        live = [merge_segments([s]) for s in self.segments if s.count]
+        return IdMap(tuple(replace(s, addresses=addresses[np.searchsorted(keys, s.keys)]) for s in live))
 
 
 def _compact_segments(segments: list[IdSegment]) -> tuple[IdSegment, ...]:

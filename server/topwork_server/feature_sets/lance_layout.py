@@ -63,7 +63,7 @@ def checked_files(path: Path) -> list[str]:
     return _files_in(path, DATA, DELETIONS, VERSIONS, TAGS)
 
 
-def unasked_files(path: Path) -> list[str]:
+def unchecked_files(path: Path) -> list[str]:
     """List the files that Lance looks for by itself in the folders of versions and transactions."""
     return _files_in(path, VERSIONS, TRANSACTIONS)
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from topwork_server.errors import DataLoss, NotFound, TopworkError
-from topwork_server.feature_sets import id_map as rosters
 from topwork_server.feature_sets import lance_layout, pins
 from topwork_server.feature_sets.checksums import Checksums
-from topwork_server.feature_sets.id_map import IdMap
+from topwork_server.feature_sets.id_map import IdMap, load_id_map
 from topwork_server.feature_sets.lance_io import map_errors
 from topwork_server.feature_sets.open_set import VersionView, open_newest, open_version, record_version, view_after, view_of
 from topwork_server.feature_sets.set_types import Change
@@ -80,7 +79,7 @@ class LatestVersion:
             if self.view.id_map is None:
                 self.view.check()
                 with map_errors(f"reading the ids of the set {self.name!r}"):
-                    self.view = replace(self.view, id_map=rosters.load_id_map(self.view.dataset))
+                    self.view = replace(self.view, id_map=load_id_map(self.view.dataset))
             return self.view
 
     @contextmanager

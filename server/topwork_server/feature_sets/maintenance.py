@@ -1,4 +1,4 @@
-"""Keeps a set quick without being asked: joins small fragments, prunes old versions. In the commit thread, when it is idle."""
+"""Maintenance of a set, in the commit thread while it is idle: small fragments are joined and old versions pruned."""
 
 from __future__ import annotations
 

@@ -100,8 +100,8 @@ def open_newest(checksums: Checksums, name: str) -> OpenedVersion:
 
 
 def open_version(checksums: Checksums, name: str, version: int, *, alone: bool = False) -> VersionView:
-    """Open one version. DataLoss where its manifest or a deletion file is damaged, or a data file is gone. `alone`: nobody
-    is served by this process, which may try by itself what has no checksum."""
+    """Open one version. DataLoss where its manifest or a deletion file is damaged, or a data file is gone. `alone`: this
+    process serves no client, and may read by itself what has no checksum."""
     dataset = open_dataset_version(checksums, name, version, alone=alone)
     try:
         view = view_of(dataset, name, checksums)
@@ -126,7 +126,7 @@ def open_dataset_version(checksums: Checksums, name: str, version: int, *, alone
 
 
 def open_checked_dataset(path: Path, version: int) -> Any:
-    """Open one version in a process that serves nobody, once every file of it was compared."""
+    """Open one version in a process that serves no client, once every file of it was compared."""
     checksums = Checksums(path, owner=False)
     dataset = open_dataset_version(checksums, path.stem, version, alone=True)
     checksums.check([name for names in lance_layout.files_of(dataset).values() for name in names])
@@ -135,7 +135,7 @@ def open_checked_dataset(path: Path, version: int) -> Any:
 
 def _delete_special_files(checksums: Checksums) -> None:
     """Delete pipes and devices among the files that Lance reads without a checksum, hints and notes: it would wait for ever."""
-    for name in lance_layout.unasked_files(checksums.path):
+    for name in lance_layout.unchecked_files(checksums.path):
         path = checksums.path / name
         if name not in checksums.entries and not path.is_file() and not path.is_dir():
             log.warning("%s is no regular file, and is deleted", path)

@@ -1,4 +1,4 @@
-"""Presence of a set: what calls on a set that was dropped meanwhile are told, whatever they ran into on the disk."""
+"""Presence of a set: calls on one that was dropped meanwhile fail with NotFound, not with what they met on the disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a set: a snapshot at one version, cut into blocks; items by key; which items match a filter."""
+"""Reading a set: a snapshot at one version, cut into batches; items by key or id; which items match a filter."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def safe_condition(view: VersionView, where: str) -> str:
 
 
 def count_matching(view: VersionView, condition: str, where: str, check: Check = always_waits) -> int:
-    """Count the items that match; `condition` as `checked` gives it, of the filter `where`."""
+    """Count the items that match; `condition` as `safe_condition` gives it, of the filter `where`."""
     if not condition:
         return int(view.dataset.count_rows())
     return sum(batch.num_rows for batch in _scan_matching(view, "key", condition, where, check))
@@ -180,7 +180,7 @@ def _take_tables(view: VersionView, projection: Projection, addresses: Array, se
         table = take_rows(view, chosen[start : start + step], ["id", "key", *projection.stored])
         yield table
         start += step
-        # As many as make a block, by what these took; but rows differ, so not much more than last time.
+        # As many as make a batch, by what these took; but rows differ, so not much more than last time.
         step = max(1, min(MOST_ROWS, 8 * step, selection.batch_bytes * len(table) // max(1, table.nbytes)))
 
 

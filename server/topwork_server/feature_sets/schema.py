@@ -77,7 +77,7 @@ def to_json(set_metadata: SetMetadata) -> str:
 
 
 def from_schema(schema: Any, name: str) -> SetMetadata:
-    """The facts of an opened dataset; the folder's name is the set's. NotReady where it is not one of ours."""
+    """Read the metadata of an opened dataset; the folder's name is the set's. NotReady where it is not one of ours."""
     try:
         record = json.loads((schema.metadata or {})[METADATA_KEY])
         if record["format"] != FORMAT:
@@ -100,7 +100,7 @@ def _tap(record: Mapping[str, Any]) -> FingerprintedTap:
 
 
 def with_numerics(set_metadata: SetMetadata, numerics: tuple[Numerics, ...]) -> SetMetadata:
-    """The facts with every new pair of provider and precision; a known pair stays as it was first told."""
+    """Add every new pair of provider and precision; a known pair stays as it was first told."""
     known = {(n.provider, n.precision): n for n in set_metadata.numerics}
     for one in numerics:
         known.setdefault((one.provider, one.precision), one)

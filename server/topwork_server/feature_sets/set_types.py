@@ -30,7 +30,7 @@ class ColumnType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Metadata of a block: one value an item, None where it is missing. TIME values are int microseconds since 1970, UTC."""
+    """Metadata of a batch: one value an item, None where it is missing. TIME values are int microseconds since 1970, UTC."""
 
     name: str
     type: ColumnType
@@ -105,7 +105,7 @@ class WriteResult:
 
 @dataclass(frozen=True, slots=True)
 class StoredItem:
-    """A stored item, for a writer who asks whether it must encode: its content's digest and its metadata (missing ones too)."""
+    """A stored item, by which a writer decides whether to encode: its content's digest and its metadata (missing ones too)."""
 
     key: int
     content_hash: str
@@ -139,7 +139,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class ReadResult:
-    """A read under way: what it will give in all, at which version, and its blocks."""
+    """A read under way: its version, how many items it gives in all, and its batches."""
 
     version: int
     total: int

@@ -40,7 +40,7 @@ class FolderPresence:
 
 
 class Snapshot:
-    """One version. Its rows and facts stay as they are; it must be pinned, or somebody may prune it."""
+    """One version. It never changes; it must be pinned, since others prune."""
 
     def __init__(self, view: VersionView, presence: FolderPresence) -> None:
         self.presence = presence

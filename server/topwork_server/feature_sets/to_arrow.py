@@ -1,4 +1,4 @@
-"""Blocks to Arrow tables, without a copy where the numbers allow it."""
+"""Batches of items to Arrow tables, without a copy where the numbers allow it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ FIRST_TIME, LAST_TIME = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 
 def to_arrow_table(set_metadata: SetMetadata, batch: ItemBatch) -> Any:
-    """The block's columns as the set stores them, all but `key`: that is given by the commit. Checks everything but whether the
-    metadata fits what is stored (see `fitted`). InvalidInput or NotReady, each naming what was wrong."""
+    """Convert a batch to the columns that the set stores, all but `key`: the commit gives that. Checks everything but whether the
+    metadata fits what is stored (see `fit_columns`). InvalidInput or NotReady, each naming what was wrong."""
     import pyarrow as pa
 
-    write_checks.check_block(batch, set_metadata.definition.keep_inputs)
+    write_checks.check_batch(batch, set_metadata.definition.keep_inputs)
     ids = id_array(batch.ids)
     columns: dict[str, Any] = {"id": ids, "content": _contents(batch)}
     for rows in write_checks.check_taps(set_metadata.definition, batch):

@@ -53,7 +53,7 @@ class DiskUsage:
 
 
 def list_versions(checksums: Checksums) -> list[SetVersion]:
-    """All versions that are kept, oldest first, damaged ones too. Lance is not asked: it fails where one manifest is damaged."""
+    """List all versions that are kept, oldest first, damaged ones too. Lance's own list fails where one manifest is damaged."""
     there = pins.read_pins(checksums)
     whole, damaged = pins.names_by_version(there, damaged=False), pins.names_by_version(there, damaged=True)
     found = []
@@ -74,7 +74,7 @@ def pin(dataset: Any, checksums: Checksums, name: str, version: int) -> SetVersi
 
 
 def prunable(checksums: Checksums, in_use: Container[int], older_than: float, most: int | None = None) -> list[int]:
-    """Versions that may go: not in use, not pinned, and older than so many seconds (or beyond the newest
+    """List the versions that may go: not in use, not pinned, and older than so many seconds (or beyond the newest
     `most`). DataLoss while a pin is damaged: it is not certain which version it keeps."""
     pins.check_pins(checksums)
     now = time.time()
@@ -85,7 +85,7 @@ def prunable(checksums: Checksums, in_use: Container[int], older_than: float, mo
 
 
 def prune(dataset: Any, checksums: Checksums, versions: list[int]) -> tuple[int, int]:
-    """Delete those versions, and whatever files no version holds (of commits that never ended): (versions, bytes) removed.
+    """Delete those versions, and files that no version holds (of commits that never ended): (versions, bytes) removed.
 
     To be called where no commit is under way. The current version in the list is left, so it alone deletes leftovers only.
     Lance reads every manifest: damaged ones in the list go first, and another one is DataLoss, since its files are unknown.

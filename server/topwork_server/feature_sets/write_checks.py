@@ -27,7 +27,7 @@ def check_numerics(numerics: Numerics | None) -> None:
 
 
 def check_taps(definition: SetDefinition, batch: ItemBatch) -> tuple[TapRows, ...]:
-    """The block's taps in the set's order, rows as (n, dim) of a float type. Dims, fingerprints, counts, spans, finiteness."""
+    """Check the batch's taps (dims, fingerprints, counts, spans, numbers); return them in the set's order, rows (n, dim)."""
     given = {rows.tap.tap.name: rows for rows in batch.taps}
     names = [info.tap.name for info in definition.taps]
     if len(given) != len(batch.taps) or set(given) != set(names):
@@ -95,11 +95,11 @@ def _check_spans(info: FingerprintedTap, given: TapRows, rows: int) -> None:
         raise InvalidInput(f"tap {info.tap.name!r}: parts of shape {np.shape(given.spans.parts)} for {rows} rows")
 
 
-def check_block(batch: ItemBatch, keep_inputs: bool) -> None:
+def check_batch(batch: ItemBatch, keep_inputs: bool) -> None:
     """Lengths and names, before anything is converted."""
     items = len(batch.ids)
     if items > MOST_ITEMS:
-        raise InvalidInput(f"{items} items in one block", remedy=f"send at most {MOST_ITEMS}")
+        raise InvalidInput(f"{items} items in one batch", remedy=f"send at most {MOST_ITEMS}")
     lists = {"contents": len(batch.content_hashes), "inputs": len(batch.inputs) if keep_inputs else 0}
     for what, length in lists.items():
         if length not in (0, items):

@@ -83,7 +83,7 @@ def test_only_touched_fragments_are_asked_again(dataset: LanceDataset) -> None:
 def test_every_file_is_checked_or_is_a_note(dataset: LanceDataset, path: Path) -> None:
     dataset.tags.create("first", 2)
     found = {one["path"] for one in dataset.all_files().read_all().to_pylist()}
-    known = {*lance_layout.checked_files(path), *lance_layout.unasked_files(path)}
+    known = {*lance_layout.checked_files(path), *lance_layout.unchecked_files(path)}
     assert found - known == set(), "Lance keeps files in another place: nothing checks those"
     needed = tracked(dataset, "manifest") | tracked(dataset, "data file") | tracked(dataset, "deletion file")
     assert needed <= {*lance_layout.checked_files(path)}, "a version needs files that have no checksum: checked_files"
@@ -92,9 +92,9 @@ def test_every_file_is_checked_or_is_a_note(dataset: LanceDataset, path: Path) -
 
 
 def test_hints_and_notes_may_go(path: Path) -> None:
-    for name in set(lance_layout.unasked_files(path)) - set(lance_layout.manifests(path).values()):
+    for name in set(lance_layout.unchecked_files(path)) - set(lance_layout.manifests(path).values()):
         (path / name).unlink()
-    assert lance.dataset(str(path)).count_rows() == 18, "Lance needs a file that has no checksum: unasked_files"
+    assert lance.dataset(str(path)).count_rows() == 18, "Lance needs a file that has no checksum: unchecked_files"
 
 
 def test_a_tag_is_a_file_of_its_name(dataset: LanceDataset, path: Path) -> None:
