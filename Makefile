@@ -65,7 +65,7 @@ protos: install  ## generate the code of protos/ again, and record what is new i
 
 BENCH_PARTS ?= text,pictures,video,words
 bench: install weights  ## side by side: ceilings, Topwork, and peers (`make bench-peers` first); BENCH_PARTS=text,words chooses
-	$(BIN)/python -c 'import aiohttp, matplotlib, skimage' || $(BIN)/python -m pip install --quiet -e '.[bench]'
+	$(BIN)/python -c 'import aiohttp, skimage' || $(BIN)/python -m pip install --quiet -e '.[bench]'
 	$(BIN)/python -m benchmarks.serving --parts $(BENCH_PARTS) --json docs/benchmarks.json --page docs/benchmarks.md
 
 soak: install  ## kill the server 300 times while clients write, delete and search, and 300 times while one trains

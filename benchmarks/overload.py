@@ -165,7 +165,8 @@ class Run:
                 await flood.opened(times * capacity, tally := self.tally())
                 found = {"times": times, **tally.summary()}
                 found["goodput"] = found["answered_per_s"] / capacity
-                found["bound_ms"] = 1e3 * queue / items / max(found["answered_per_s"], 1e-9)
+                answered = found["answered_per_s"]
+                found["bound_ms"] = 1e3 * queue / items / answered if answered else float("nan")
                 found["server_cpu_s"], found["client_cpu_s"] = cpu_seconds([self._pid]) - before, time.process_time() - own
                 rows.append(found)
         return {"capacity_per_s": capacity, "items": items, "callers": callers, "rates": rows}

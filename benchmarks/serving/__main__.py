@@ -64,7 +64,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--open-rounds", type=int, default=1, help="of those, with the open loop")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each load")
     parser.add_argument("--json", type=Path, default=Path("docs/benchmarks.json"))
-    parser.add_argument("--page", type=Path, help="render the tables and plots into this page")
+    parser.add_argument("--page", type=Path, help="write the tables into this page")
     parser.add_argument("--again", action="store_true", help="measure again what was measured already")
     asked = parser.parse_args()
     if unknown := set(asked.parts) - set(PARTS):

@@ -1,8 +1,8 @@
-"""The tables and plots of a JSON file, written into a page between its two marks:
+"""The tables of a JSON file, written into a page between its two marks:
 
     python -m benchmarks.serving.page [docs/benchmarks.json] [docs/benchmarks.md]
 
-Everything else in the page stays as it is; without marks the tables come at its end. Plots go to pictures/ beside the page.
+Everything else in the page stays as it is; without marks the tables come at its end.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +23,14 @@ BEGIN, END = "<!-- serving: written by benchmarks.serving.page -->", "<!-- /serv
 
 
 def write(results: dict[str, Any], page: Path) -> None:
-    """The plots are left as they are where matplotlib is not installed."""
-    drawn = draw(results, page.parent / "pictures")
-    section = f"{BEGIN}\n\n{all_parts(results, drawn)}\n{END}"
+    section = f"{BEGIN}\n\n{all_parts(results)}\n{END}"
     before = page.read_text("utf-8") if page.exists() else "# Benchmarks\n"
     found = re.search(f"{re.escape(BEGIN)}.*?{re.escape(END)}", before, re.DOTALL)
     after = before[: found.start()] + section + before[found.end() :] if found else f"{before.rstrip()}\n\n{section}\n"
     page.write_text(after, "utf-8")
 
 
-def draw(results: dict[str, Any], folder: Path) -> list[str]:
-    """Names of the pictures that there are."""
-    try:
-        from benchmarks.serving import plots
-    except ImportError:
-        print("no plots: pip install 'topwork-server[bench]'", file=sys.stderr)
-        return [path.name for path in sorted(folder.glob("serving-*.svg"))]
-    folder.mkdir(parents=True, exist_ok=True)
-    return plots.draw(results, folder)
-
-
-def all_parts(results: dict[str, Any], drawn: Sequence[str]) -> str:
+def all_parts(results: dict[str, Any]) -> str:
     """The machine, and a section for each part."""
     about = results["machine"]
     packages = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
@@ -53,11 +39,11 @@ def all_parts(results: dict[str, Any], drawn: Sequence[str]) -> str:
         f" {about['memory GiB']:g} GiB), {about['system']}, Python {about['python']}; {packages}.\n"
     )
     measured = {name: part for name, part in results["parts"].items() if part["records"] or part["failed"]}
-    sections = [section(name, part, drawn) for name, part in measured.items()]
-    return "\n".join([picture("serving-shares", "Share of the ceiling, part by part", drawn), machine, *sections])
+    sections = [section(name, part) for name, part in measured.items()]
+    return "\n".join([machine, *sections])
 
 
-def section(name: str, stored: Stored, drawn: Sequence[str]) -> str:
+def section(name: str, stored: Stored) -> str:
     part, settings = PARTS[name], stored["settings"]
     lines = [
         f"### {part.heading}\n",
@@ -70,9 +56,7 @@ def section(name: str, stored: Stored, drawn: Sequence[str]) -> str:
         latencies(stored),
         "CPU milliseconds an item at the most callers, and the least cosine to the rows of fp32 in process.\n",
         costs(stored),
-        picture(f"serving-{name}-rates", f"{part.heading}: rates", drawn),
-        picture(f"serving-{name}-cpu", f"{part.heading}: CPU time", drawn),
-        picture(f"serving-{name}-open", f"{part.heading}: open loop", drawn),
+        *open_loop(part.unit, stored),
         *(f"{key}, round {int(key.split()[-1]) + 1}: not measured: {why}\n" for key, why in stored["failed"].items()),
     ]
     return "\n".join(line for line in lines if line)
@@ -128,6 +112,17 @@ def costs(stored: Stored) -> str:
     return table(["", "device", "server", "client", "cosine", "versions"], lines)
 
 
+def open_loop(unit: str, stored: Stored) -> list[str]:
+    """p99 by the rate that was asked for, as far as each contender was asked."""
+    asked = sorted({record["rate"] for record in stored["records"] if record["load"] == "open"})
+    if not asked:
+        return []
+    title = f"Open loop: p99 in milliseconds by {unit} asked for a second, until a server falls behind.\n"
+    cells = {name: [chosen(stored, name, "open", rate=rate) for rate in asked] for name in names(stored)}
+    lines = [[bold(name), *(middle(records, "p99_ms") for records in found)] for name, found in cells.items()]
+    return [title, table(["", *(f"{rate:g}" for rate in asked)], lines)]
+
+
 def closed_loads(stored: Stored) -> list[Record]:
     """By callers, those of single items first. Peers may take smaller batches than ours."""
     found = {(r["size"], r["callers"]): r for r in stored["records"] if r["load"] == "closed"}
@@ -137,10 +132,6 @@ def closed_loads(stored: Stored) -> list[Record]:
 def load_name(record: Record) -> str:
     callers = f"{record['callers']} caller{'s' if record['callers'] > 1 else ''}"
     return callers if record["size"] == 1 else f"{callers}, {record['size']} a request"
-
-
-def picture(name: str, title: str, drawn: Sequence[str]) -> str:
-    return f"![{title}](pictures/{name}.svg)\n" if f"{name}.svg" in drawn else ""
 
 
 def bold(name: str) -> str:

@@ -29,7 +29,7 @@ INSTRUCTIONS = "avx2 avx512f avx512_vnni avx512_bf16 amx_bf16 amx_int8".split()
 SHARED = ("inputs", "measure", "models", "processes")
 SOURCES = ("server", "plugins", "clients/python", "benchmarks/serving", *(f"benchmarks/{name}.py" for name in SHARED))
 """What the figures of a part depend on: a part that was measured from other sources is measured again."""
-SHOWN = {"targets.py", "page.py", "plots.py"}
+SHOWN = {"targets.py", "page.py"}
 """Of those, what only shows figures."""
 
 
