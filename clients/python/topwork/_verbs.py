@@ -162,7 +162,7 @@ def _is_pair(pair: Any) -> bool:
 
 
 class ClientBase:
-    """What both clients share: their verbs, and how they are opened."""
+    """The common part of both clients: their verbs, and how they are opened."""
 
     health = Verb(embed_ops.health)
     encoders = Verb(embed_ops.encoders)

@@ -1,4 +1,4 @@
-"""How labels of spans, boxes and pixels are written into the metadata of a set."""
+"""Labels of spans, boxes and pixels, as they are written into the metadata of a set."""
 
 from __future__ import annotations
 

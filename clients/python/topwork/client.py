@@ -137,7 +137,7 @@ class Client(ClientBase):
             stream.tries.close()
 
     def _activity(self, encoder: str) -> object:
-        """What the encoder has done so far: what changes from one look to the next has moved. None where nobody says."""
+        """Get a summary of the encoder's work so far, which changes while it moves; None where the server does not answer."""
         request = encoders_pb2.GetEncoderRequest(name=encoder)
         try:
             found = self._stub(GET_ENCODER)(request, timeout=SOON, metadata=self._connection.metadata)

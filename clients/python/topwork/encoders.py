@@ -1,4 +1,4 @@
-"""What a server says of its encoders."""
+"""Records of a server's encoders."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class OptionInfo:
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """How one provider computes an encoder on the server's machine, measured there with the inputs that its export kept.
+    """Measurement of one provider that computes an encoder on the server's machine, with the inputs that its export kept.
 
     numerics              of the taps that it computes well enough, the worst of them
     invariance            least cosine between a row computed alone and the same row in a batch

@@ -1,4 +1,4 @@
-"""What comes back from `embed`: rows of numbers, and what each row stands for."""
+"""Results of `embed`: rows of numbers, and what each row stands for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHOWN, SHOWN_NUMBERS = 10, 6
 
 @dataclass(frozen=True, slots=True)
 class Numerics:
-    """What computed the rows, and how near they are to fp32 torch (the reference), over real inputs.
+    """Provider and precision that computed the rows, and how near they are to fp32 torch (the reference), over real inputs.
 
     `parity` is the minimum cosine over rows and taps, `max_abs_error` the largest absolute difference.
     """
@@ -36,8 +36,8 @@ class Numerics:
 
     @property
     def mixes(self) -> bool:
-        """Whether such rows may stand beside others of their fingerprint: those near enough to fp32, and those of an int8 graph,
-        which is a network of its own with a fingerprint of its own."""
+        """Tell whether such rows may stand beside others of their fingerprint: those near enough to fp32, and those of an int8
+        graph, which is a network of its own with a fingerprint of its own."""
         return self.precision == INT8 or self.parity >= LEAST_PARITY
 
 

@@ -1,4 +1,4 @@
-"""What a server says of its heads and of what trains them."""
+"""Records of a server's heads and of what trains them."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def upright_rgb(image: Image) -> Image:
 
 
 def rgb(image: Image) -> Image:
-    """As `upright_rgb`, but as the pixels lie."""
+    """Convert to RGB as `upright_rgb` does, without turning the image."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):  # as older releases of PIL open 16 bits
         return _of_16_bits(image)
     if image.mode in ("I", "F"):

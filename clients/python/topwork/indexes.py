@@ -1,4 +1,4 @@
-"""What a server says of its indexes."""
+"""Records of a server's indexes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class IndexKind:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What a search effort (nprobe, efSearch) gave on held-out rows: recall at 10 against exact search, and queries a second in
-    one batch, in the build's own process."""
+    """Measurement of a search effort (nprobe, efSearch) on held-out rows: recall at 10 against exact search, and queries a second
+    in one batch, in the build's own process."""
 
     effort: int
     recall: float

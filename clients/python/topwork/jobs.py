@@ -34,7 +34,7 @@ class Job:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended yet; it may also be waiting for its turn."""
+        """Tell whether it has not ended yet; it may also be waiting for its turn."""
         return self.state in ("waiting", "running")
 
 

@@ -1,4 +1,4 @@
-"""What heads say of items."""
+"""Predictions of heads."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class FoundSpan(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
-    """What one head says of one item; what is not of the head's task is None or empty.
+    """Prediction of one item by one head; fields of other tasks than the head's are None or empty.
 
     label, probability  classification: the likeliest class. `probability` is calibrated
     probabilities       classification, multi-label: by name, largest first; of `top` names where that was asked for
@@ -63,7 +63,7 @@ class Prediction:
 
     @property
     def answer(self) -> str | None:
-        """Of question answering: the text of the likeliest span."""
+        """The text of the likeliest span, in question answering."""
         return max(self.spans, key=lambda span: span.probability).text if self.spans else None
 
     def __repr__(self) -> str:
@@ -87,7 +87,7 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
-    """What one head says of a number of items, in their order; iterating gives a `Prediction` each, and so does an index.
+    """Predictions of a number of items by one head, in their order; iterating gives a `Prediction` each, and so does an index.
 
     task           of the head; what is not of it is None
     names          classes or labels

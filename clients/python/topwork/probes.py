@@ -1,4 +1,4 @@
-"""What `probe` finds: the same task learnt on several encoders and taps."""
+"""Results of `probe`: the same task learned on several encoders and taps."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class ProbeTable:
         return next(iter(self.rows), None)
 
     def titles(self) -> list[str]:
-        """Of the columns."""
+        """The titles of the columns."""
         return [*TITLES[:5], self.measure, *TITLES[5:]]
 
     def lines(self) -> Iterator[list[str]]:
@@ -73,7 +73,7 @@ class ProbeTable:
         return (_cells(row) for row in self.rows)
 
     def remarks(self) -> list[str]:
-        """What is to be said below the table."""
+        """The lines below the table."""
         baseline = [f"baseline: {self.baseline}"] if self.baseline else []
         judged = [self.estimate] if self.estimate else []
         said = [*judged, *baseline, *(f"warning: {warning}" for warning in self.warnings), self.advice]

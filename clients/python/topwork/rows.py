@@ -1,4 +1,4 @@
-"""What a read of a feature set gives."""
+"""Results of a read of a feature set."""
 
 from __future__ import annotations
 

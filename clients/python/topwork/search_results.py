@@ -1,4 +1,4 @@
-"""What a search finds."""
+"""Results of a search."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Hit(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Hits:
-    """What one query found, best first. Iterating gives a `Hit` each, and so does an index.
+    """Results of one query, best first. Iterating gives a `Hit` each, and so does an index.
 
     ids        str each
     scores     (n,) float32: cosine or inner product (larger is nearer), or Euclidean distance (smaller is nearer): see `metric`
@@ -61,7 +61,7 @@ class Hits:
     _inputs: Callable[[Sequence[str]], Mapping[str, Any]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the way back to the server: hits go to other processes."""
+        """Leave out the way back to the server: hits go to other processes."""
         return {**self.__dict__, "_inputs": None}
 
     def __len__(self) -> int:
@@ -112,7 +112,7 @@ class Hits:
         yield from (hit.metadata[name] for name in columns)
 
     def _shown_inputs(self, ids: Sequence[str]) -> Mapping[str, Any]:
-        """None where the server cannot be asked any more: what is known is shown all the same."""
+        """Get the raw inputs of hits; none where the server cannot be asked any more, and the hits are shown all the same."""
         with suppress(Exception):
             return self._inputs(ids) if self._inputs and ids else {}
         return {}

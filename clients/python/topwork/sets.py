@@ -1,4 +1,4 @@
-"""What a server says of its feature sets, and of what was written to them."""
+"""Records of a server's feature sets, and of what was written to them."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class VersionInfo:
 
 @dataclass(frozen=True)
 class Pruned:
-    """How many versions were removed, and the bytes of disk that this gave back."""
+    """Counts of a pruning: the versions that were removed, and the bytes of disk that this freed."""
 
     removed: int
     bytes: int
@@ -96,7 +96,7 @@ class Pruned:
 
 @dataclass(frozen=True)
 class SavedSet:
-    """What `export_set` wrote: so many items of `total` that were selected; `rows` are (rows, dim) by tap."""
+    """Record of what `export_set` wrote: `items` of the `total` that were selected; `rows` are (rows, dim) by tap."""
 
     set: str
     path: Path
@@ -109,7 +109,7 @@ class SavedSet:
 
 @dataclass(frozen=True)
 class UpdateReport:
-    """What an update of metadata did: how many items it changed, which of the ids the set has not, and the set's version."""
+    """Report of an update of metadata: the number of changed items, the ids that the set does not have, and the set's version."""
 
     updated: int
     missing: tuple[str, ...]
@@ -118,7 +118,7 @@ class UpdateReport:
 
 @dataclass(frozen=True)
 class Acknowledged:
-    """What the server said to one chunk of a write: its items are on disk, or in `failures`.
+    """Acknowledgement of one chunk of a write: its items are on disk, or in `failures`.
 
     watermark   all items of the input before this position are done
     start       the position of the chunk's first item
@@ -141,7 +141,7 @@ class Acknowledged:
 
 @dataclass(frozen=True, repr=False)
 class WriteReport:
-    """What a whole write did. `items` counts all of the input; the rest is as in `Acknowledged`, summed over its chunks.
+    """Report of a whole write. `items` counts all of the input; the rest is as in `Acknowledged`, summed over its chunks.
 
     inserted + updated + unchanged + len(failures) == items. `version` is that of the last chunk; 0 where nothing was written.
     """

@@ -59,7 +59,7 @@ def head(message: heads_pb2.Head) -> HeadInfo:
 def predictions(
     message: heads_pb2.Predictions, reply: heads_pb2.PredictResponse, encoder: str, items: Sequence[types_pb2.Item], start: int
 ) -> Predictions:
-    """What one head says. `items` are those that were sent, whose texts spans are cut out of, from position `start` on."""
+    """Read one head's predictions of the `items` that were sent from position `start` on; spans are cut out of their texts."""
     found = [tap for tap in reply.features if tap.fingerprint == message.fingerprint]
     notes = {note.item: dict(note.counts) for note in reply.notes}
     timings = messages.of_message(Timings, reply.timings)
@@ -87,7 +87,7 @@ def predictions(
 
 
 def _is_missing(message: heads_pb2.Predictions, tensors: Mapping[str, Array], item: int) -> bool:
-    """Whether the head says nothing of that item: another head, which reads something else, may."""
+    """Tell whether the head has no prediction of that item; another head, which reads other taps, may have one."""
     numbers = [array[item] for array in tensors.values() if array.dtype.kind == "f"]
     return any(np.isnan(of_item).any() for of_item in numbers) or (bool(message.spans) and not message.spans[item].spans)
 

@@ -54,7 +54,7 @@ def rows(reply: sets_pb2.ReadResponse, encoder: str, computed: Numerics | None, 
 
 
 def raw(item: types_pb2.Item) -> RawInput | None:
-    """What was written, or None where nothing was kept."""
+    """The item as it was written, or None where it was not kept."""
     match item.WhichOneof("content"):
         case "text":
             return item.text

@@ -1,4 +1,4 @@
-"""What a caller passes -> what is sent: strings, paths, bytes, pictures, arrays and pairs of texts."""
+"""Converts items that a caller passes to messages: strings, paths, bytes, pictures, arrays and pairs of texts."""
 
 from __future__ import annotations
 
@@ -85,14 +85,14 @@ def listed(items: Any, modality: str, blocking: Callable[[AsyncIterable[Any]], I
 
 
 def is_lone(items: Any, modality: str) -> bool:
-    """Whether it is one item and not several."""
+    """Tell whether `items` is one item and not several."""
     if isinstance(items, str | bytes | bytearray | memoryview | os.PathLike) or _is_picture(items):
         return True
     return bool(getattr(items, "ndim", None) == AXES.get(modality, "none"))
 
 
 def is_brief(items: Iterable[Any], modality: str) -> bool:
-    """Whether packing them takes but a moment: a few in a list, no file to read, no code of the caller's to run."""
+    """Tell whether items can be packed at once: a few in a list, no file to read, no code of the caller's to run."""
     kind = str if modality == "text" else bytes
     return (
         isinstance(items, list | tuple)
@@ -159,7 +159,7 @@ PACKERS: Mapping[str, Callable[[Any], Packed]] = {"text": _text, "image": _image
 
 
 def not_regular(path: Path) -> str:
-    """Why a path is no file that can be read to its end; "" where it is one, or a folder. Links are followed."""
+    """Say why a path is not a file that can be read to its end; "" for such a file and for a folder. Links are followed."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -200,7 +200,7 @@ def _tensor(value: Any, wanted: str, instead: str) -> types_pb2.Item:
 
 
 def _is_picture(value: Any) -> bool:
-    """Whether it is a PIL image, without importing PIL."""
+    """Tell whether a value is a PIL image, without importing PIL."""
     return any(kind.__module__ == "PIL.Image" and kind.__name__ == "Image" for kind in type(value).__mro__)
 
 
@@ -251,7 +251,7 @@ def _unreadable(value: Any, error: OSError | ValueError, position: int) -> Inval
 
 
 def describe(value: Any) -> str:
-    """How a message names a value: short texts and paths as they are, others by their type."""
+    """Name a value in a message: short texts and paths as they are, others by their type."""
     if isinstance(value, str | os.PathLike):
         text = str(value)
         return repr(text if len(text) <= 60 else text[:57] + "...")

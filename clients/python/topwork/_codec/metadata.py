@@ -63,7 +63,7 @@ class ColumnTypes:
 
 
 def _has_fractions(values: Sequence[Any]) -> bool:
-    """Whether a column of whole numbers must widen to take these: the server widens what it has stored."""
+    """Tell whether a column of whole numbers must widen to take these values; the server widens what it has stored."""
     floats = {kind for kind in set(map(type, values)) if kind_of(kind) == "float"}
     return bool(floats) and any(type(v) in floats and not is_missing(v) and not float(v).is_integer() for v in values)
 
@@ -89,7 +89,7 @@ def kind_of(kind: type) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """None, NaN, NaT and pandas' NA."""
+    """Tell whether a value is missing: None, NaN, NaT or pandas' NA."""
     kind = kind_of(type(value))
     return kind == "missing" or (kind in ("float", "time") and bool(value != value))
 
@@ -138,7 +138,7 @@ def _packed(name: str, kind: str, values: Sequence[Any], start: int) -> sets_pb2
 
 
 def _as_it_is(kind: str, values: Sequence[Any]) -> bool:
-    """Whether no value needs a conversion, which is most columns of most writes."""
+    """Tell whether no value needs a conversion, as in most columns of most writes."""
     if set(map(type, values)) != {_EXACT.get(kind)}:
         return False
     return kind != "float" or not any(value != value for value in values)

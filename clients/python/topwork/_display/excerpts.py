@@ -1,4 +1,4 @@
-"""What a caller sent, as a message may repeat it: short, and quickly made, however long it is. Used by the server too."""
+"""Excerpts of what a caller sent, for messages: short and quickly made, however long the value is. Used by the server too."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def excerpt(value: Any, longest: int = LONGEST) -> str:
 
 
 def cut_bytes(text: str, longest: int) -> str:
-    """So many bytes of UTF-8 at most, and nothing that UTF-8 does not have."""
+    """Cut a text to at most `longest` bytes of valid UTF-8."""
     encoded = text[:longest].encode("utf-8", "replace")
     return encoded[:longest].decode("utf-8", "ignore")
 

@@ -1,4 +1,4 @@
-"""How results look in a notebook: tables in HTML in which everything of the server's is escaped, and small pictures."""
+"""Tables in HTML for notebooks, in which everything of the server's is escaped, and thumbnails."""
 
 from __future__ import annotations
 

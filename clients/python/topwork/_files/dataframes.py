@@ -24,7 +24,7 @@ def column(kind: str, tap: str) -> str:
 
 
 def is_single(features: Features) -> bool:
-    """Whether each item has one row."""
+    """Tell whether each item has one row."""
     return features.granularity == "item" and bool((features.counts == 1).all())
 
 

@@ -44,7 +44,7 @@ def whole(target: Path) -> Iterator[IO[bytes]]:
 
 
 def writer(path: Path) -> Callable[[Features, IO[bytes], Inputs], None]:
-    """What writes files of that name. Raises before any work is done: InvalidInput, or NotReady where pyarrow is missing."""
+    """The writer of files of that name. Raises before any work is done: InvalidInput, or NotReady where pyarrow is missing."""
     return chosen(WRITERS, path)
 
 
@@ -61,14 +61,14 @@ def chosen(writers: Mapping[str, W], path: Path) -> W:
 
 
 def made_by(features: Features) -> dict[str, Any]:
-    """What made the rows, as JSON can say it."""
+    """Describe in JSON values what made the rows."""
     names = ("encoder", "fingerprint", "granularity", "dtype", "dim", "span_kind")
     made: dict[str, Any] = {name: getattr(features, name) for name in names}
     return made | {"numerics": asdict(features.numerics) if features.numerics else None}
 
 
 def about(features: Features) -> dict[str, Any]:
-    """What made the rows, and what became of the items, as JSON can say it."""
+    """Describe in JSON values what made the rows, and the notes and failures of items."""
     return made_by(features) | {
         "tap": features.tap,
         "notes": {str(item): dict(counts) for item, counts in features.notes.items()},

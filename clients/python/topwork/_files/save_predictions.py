@@ -40,7 +40,7 @@ def records(found: Found, names: Sequence[str], kept: Kept) -> Iterator[dict[str
 
 
 def record(found: Prediction) -> dict[str, Any]:
-    """What there is of it, in plain values; a mask as rows of numbers."""
+    """The filled fields of a prediction in plain values; a mask as rows of numbers."""
     if found.error:
         return {"error": str(found.error)}
     plain: dict[str, Any] = {}

@@ -61,7 +61,7 @@ def sink(path: Path) -> Iterator[RowsWriter]:
 
 
 def about(rows: Rows) -> dict[str, Any]:
-    """What the arrays are, as JSON can say it."""
+    """Describe the arrays in JSON values."""
     return {
         "version": rows.version,
         "total": rows.total,
@@ -242,7 +242,7 @@ class CsvWriter:
             self._writer.writerow([record["id"], *map(_cell, cells)])
 
     def finish(self) -> None:
-        """Nothing is left to do: closing the text flushes it."""
+        """Do nothing: closing the text flushes it."""
 
 
 def _writing(file: IO[bytes], stack: ExitStack) -> IO[str]:
@@ -281,7 +281,7 @@ def _array(values: Sequence[Any], kind: str) -> Array | list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """As numpy can hold it: a time without its zone (it is UTC), a list of strings as JSON."""
+    """Convert a value to one that numpy can hold: a time without its zone (it is UTC), a list of strings as JSON."""
     if isinstance(value, datetime):
         return value.replace(tzinfo=None)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""What callers pass, checked against the types that a verb declares before anything is done: a wrong argument is InvalidInput.
+"""Checks the arguments of verbs against their declared types before anything is done: a wrong argument is InvalidInput.
 
 Types that a verb takes apart itself (items, ids, metadata, vectors) are left to it.
 """
@@ -55,7 +55,7 @@ def _rules(verb: Callable[..., Any]) -> tuple[inspect.Signature, dict[str, Conve
 
 
 def _rule(hint: Any) -> Convert | None:
-    """None where the verb itself looks at the value."""
+    """The conversion of an argument; None where the verb itself looks at the value."""
     kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     readers = [_reader(kind) for kind in kinds]
     if not all(readers):
@@ -74,7 +74,7 @@ def _rule(hint: Any) -> Convert | None:
 
 
 def _reader(kind: Any) -> tuple[Callable[[str, Any], Any], str] | None:
-    """What reads values of a type, or says that they are of another; and how a message names the type."""
+    """The function that reads values of a type, or returns _OTHER, and the name of the type in messages."""
     if get_origin(kind) is Sequence and get_args(kind) == (str,):
         return _texts, "a list of str"
     if get_origin(kind) is Mapping:
@@ -180,7 +180,7 @@ _READERS: Mapping[Any, tuple[Callable[[str, Any], Any], str]] = {
 
 
 def shown(value: Any) -> str:
-    """How a message names a value: short ones as they are, others by their type."""
+    """Name a value in a message: short ones as they are, others by their type."""
     if value is None or isinstance(value, bool | float):
         return str(value)
     if isinstance(value, int):

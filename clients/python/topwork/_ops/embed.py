@@ -36,7 +36,7 @@ def health(session: ClientState, service: str = "", *, timeout: float | None = N
 
 
 def encoders(session: ClientState, *, timeout: float | None = None) -> Steps[list[EncoderInfo]]:
-    """All that the server serves, by name, whether its weights are there or not."""
+    """List the server's encoders by name, with or without their weights."""
     reply = yield from unary(LIST_ENCODERS, encoders_pb2.ListEncodersRequest(), timeout)
     return [messages.encoder(message) for message in reply.encoders]
 
@@ -210,7 +210,7 @@ def _known_chunks(session: ClientState, encoder: str, items: Items, timeout: flo
 
 
 def known_encoder(session: ClientState, name: str, timeout: float | None) -> Steps[EncoderInfo]:
-    """What this client has asked once: what the encoder reads and how large its rows are."""
+    """Get what the encoder reads and how large its rows are; a client asks once."""
     info = session.encoders.get(name)
     if info is None or not info.taps:  # the taps of an encoder may be known only after its first use
         info = yield from encoder(session, name, timeout=timeout)
@@ -223,6 +223,6 @@ def _split(source: Iterable[object], info: EncoderInfo, settings: EmbedSettings,
 
 
 def _received(reply: encoders_pb2.EmbedResponse, encoder: str, chunk: Chunk) -> list[Features]:
-    """What could not be read here has come back as a failure of an empty item: the true reason takes its place."""
+    """Read a reply. An item unreadable here came back as the failure of an empty one: its true error takes the place."""
     found = messages.features(reply, encoder, chunk.start)
     return [replace(f, failures={**f.failures, **chunk.failures}) for f in found] if chunk.failures else found

@@ -123,7 +123,7 @@ def head(session: ClientState, name: str, *, timeout: float | None = None) -> St
 
 
 def heads(session: ClientState, encoder: str = "", *, timeout: float | None = None) -> Steps[list[HeadInfo]]:
-    """All heads, or those on one encoder; those that came with their encoder ("efficientnet-lite0/imagenet"), too."""
+    """List all heads or those on one encoder, with those that came with their encoder ("efficientnet-lite0/imagenet")."""
     reply = yield from unary(LIST_HEADS, heads_pb2.ListHeadsRequest(encoder=encoder), timeout)
     return [decode_heads.head(message) for message in reply.heads]
 
@@ -135,7 +135,7 @@ def drop_head(session: ClientState, name: str, *, timeout: float | None = None) 
 
 
 def report(session: ClientState, name: str, *, timeout: float | None = None) -> Steps[Report]:
-    """How good a head is and where it fails, on items that it has not seen. Raises NotFound."""
+    """Get the evaluation of a head on items that it has not seen, with its worst errors. Raises NotFound."""
     reply = yield from unary(GET_REPORT, heads_pb2.GetReportRequest(name=name), timeout)
     record = json.loads(reply.json)
     return of_record(Report, {**record, "json": record})
@@ -244,7 +244,7 @@ class HeadDownload:
     description: dict[str, Any] = field(default_factory=dict)
 
     def ask(self) -> heads_pb2.ExportHeadRequest | None:
-        """Nothing more where all has come; else all of it again."""
+        """The request for the whole file, which begins again after a break; None where it has come."""
         if self.done == self.total:
             return None
         self.file.seek(0)

@@ -19,7 +19,7 @@ IDS = "pass one id an item: str or int"
 
 @dataclass
 class KnownIds:
-    """All ids, looked at before anything is sent."""
+    """Ids that are all known and checked before anything is sent."""
 
     values: list[str]
 
@@ -43,7 +43,7 @@ class StreamedIds:
 
 
 class PathIds:
-    """Where no ids were passed: the items' own paths, noted as the items are read."""
+    """The items' own paths as ids where none were passed, noted as the items are read."""
 
     def __init__(self) -> None:
         self.total: int | None = None

@@ -51,7 +51,7 @@ class Chunk:
 
 @dataclass
 class MessageSizes:
-    """How many bytes an item's rows will take, guessed from what the server says of the taps that were asked for."""
+    """Estimates the bytes of an item's rows from the server's description of the requested taps."""
 
     taps: list[TapInfo]
     width: float
@@ -156,7 +156,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class StreamedRequest(Generic[T]):
-    """What is asked of items, both ways: `request` makes the one message, `opening` begins a stream. `read` takes a reply; the
+    """A request over items, in both forms: `request` makes the one message, `opening` begins a stream. `read` takes a reply; the
     `encoder` reads the items."""
 
     encoder: str
@@ -183,7 +183,7 @@ def answered(
     *,
     brief: bool = False,
 ) -> Steps[list[T]]:
-    """What was answered to each chunk of the source. No items at all are sent too: the server says what it thinks of that.
+    """Collect the answer to each chunk of the source. Without any item the server is asked all the same, and judges that.
 
     `brief` as in `_items.is_brief`: the first chunks are made at once.
     """

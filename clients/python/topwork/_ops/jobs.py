@@ -59,7 +59,7 @@ def ended(session: ClientState, job: Job, show: Callable[[Job], object], timeout
 
 
 def left(timeout: float | None, started: float) -> float | None:
-    """Of so many seconds since then, as time.monotonic() counts them."""
+    """Seconds that are left of a timeout which began at `started`, by time.monotonic()."""
     return None if timeout is None else max(0.0, started + timeout - time.monotonic())
 
 

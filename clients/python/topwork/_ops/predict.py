@@ -44,7 +44,7 @@ def predict(
     progress: Progress = None,
     timeout: float | None = None,
 ) -> Steps[Predictions | dict[str, Predictions]]:
-    """What a head says of items, in their order; of a list of heads a dict by their names, from one pass of each trunk.
+    """Predict items with a head, in their order; with a list of heads a dict by their names, from one pass of each trunk.
 
     items           as in `embed`; any number of them. A lone item is one
     vectors         instead of items: rows (n, dim) of the head's tap, pooled as it reads them; or Features of one row an item
@@ -102,7 +102,7 @@ def _predicted(
     progress: Progress,
     timeout: float | None,
 ) -> Steps[list[Predictions]]:
-    """What each head says of all items."""
+    """Collect the predictions of each head over all items."""
     try:
         known = yield from _known(session, settings.heads, timeout)
         if items is not None:
@@ -118,7 +118,7 @@ def _predicted(
 
 
 def _known(session: ClientState, names: Any, timeout: float | None) -> Steps[dict[str, HeadInfo]]:
-    """What this client has asked once: on which encoder a head stands."""
+    """Get on which encoder each head stands; a client asks once."""
     for name in names:
         if name not in session.heads or not session.heads[name].encoder:
             yield from head(session, name, timeout=timeout)
@@ -164,7 +164,7 @@ def _ask(settings: PredictSettings, known: Mapping[str, HeadInfo], encoder: str)
 
 
 def _received(reply: heads_pb2.PredictResponse, known: Mapping[str, HeadInfo], chunk: Chunk) -> list[Predictions]:
-    """What could not be read here has come back as a failure of an empty item: the true reason takes its place."""
+    """Read a reply. An item unreadable here came back as the failure of an empty one: its true error takes the place."""
     found = [decode_heads.predictions(of, reply, known[of.head].encoder, chunk.items, chunk.start) for of in reply.predictions]
     return [replace(one, failures={**one.failures, **chunk.failures}) for one in found] if chunk.failures else found
 
@@ -172,7 +172,7 @@ def _received(reply: heads_pb2.PredictResponse, known: Mapping[str, HeadInfo], c
 def _each(
     known: Mapping[str, HeadInfo], parts: list[tuple[int, PredictRequest]], label: str, progress: Progress, timeout: float | None
 ) -> Steps[list[list[Predictions]]]:
-    """All parts, one after another: (the position of its first entry, the request)."""
+    """Send all parts, one after another: (the position of its first entry, the request)."""
     pieces: list[list[Predictions]] = []
     with reporting(progress, sum(map(_size, (request for _, request in parts))), label) as advance:
         for start, request in parts:
@@ -187,7 +187,7 @@ def _size(request: PredictRequest) -> int:
 
 
 def _of_vectors(settings: PredictSettings, vectors: Any, fingerprint: str) -> Iterator[tuple[int, PredictRequest]]:
-    """At least one message: the server says what it thinks of no rows."""
+    """Cut vectors into messages, at least one: the server judges an empty array."""
     rows = ready_vectors.matrix(_single(vectors) if isinstance(vectors, Features) else vectors)
     if rows.ndim not in (1, 2):
         raise InvalidInput(f"vectors of shape {list(rows.shape)}", remedy="pass (dim,) or (n, dim)")

@@ -1,4 +1,4 @@
-"""How far long work has come: a bar for people, a function for programs."""
+"""Progress of long work: a bar for people, a function for programs."""
 
 from __future__ import annotations
 

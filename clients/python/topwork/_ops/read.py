@@ -73,7 +73,7 @@ def read_stream(
     inputs: bool = False,
     timeout: float | None = None,
 ) -> Steps[StreamCall[Rows]]:
-    """As `read`, a part at a time (of some megabytes), for sets of any size: memory stays bounded.
+    """Read a part at a time (of some megabytes), for sets of any size: memory stays bounded. See `read` for the rest.
 
     A server that restarts meanwhile is met with retries: nothing is lost and nothing comes twice.
     """
@@ -97,7 +97,7 @@ def export_set(
     progress: Progress = None,
     timeout: float | None = None,
 ) -> Steps[SavedSet]:
-    """As `read`, into a file, a part at a time: memory stays bounded however large the set is.
+    """Write items of a set into a file, a part at a time: memory stays bounded for sets of any size. See `read` for the rest.
 
     path  .npz (arrays), .parquet, .npy (the features of one tap), .jsonl or .csv. The file appears whole or not at all
     """
@@ -139,7 +139,7 @@ class ReadState:
 
 
 def _whole(session: ClientState, reading: ReadState, progress: Progress, timeout: float | None) -> Steps[Rows]:
-    """All that is asked for, as one Rows."""
+    """Read all selected items as one Rows."""
     pieces: list[Rows] = []
     with reporting(progress, None, reading.request.set) as advance:
 
@@ -175,7 +175,7 @@ def _saved(session: ClientState, reading: ReadState, path: Path, progress: Progr
 
 @dataclass
 class _Tally:
-    """What has come, counted."""
+    """Counts of the items and rows that have come."""
 
     first: Rows | None = None
     items: int = 0

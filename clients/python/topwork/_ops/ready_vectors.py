@@ -21,7 +21,7 @@ GRANULARITIES = {name.removeprefix("GRANULARITY_").lower(): name for name, _ in 
 
 @dataclass(frozen=True)
 class VectorTarget:
-    """What is known of the taps that vectors go to. `tap` is that of a bare array, "" for the set's only one; fingerprints are by
+    """Knowledge of the taps that vectors go to. `tap` is that of a bare array, "" for the set's only one; fingerprints are by
     tap, that of "" is any other's."""
 
     tap: str
@@ -49,7 +49,7 @@ class ReadyVectors:
 
     @property
     def item_bytes(self) -> float:
-        """Of one item, on the average."""
+        """Average bytes of an item."""
         return float(self.rows.shape[0] * self.rows.shape[1] * 4 / max(len(self), 1))
 
     @cached_property
@@ -102,7 +102,7 @@ def pieces(vectors: Any, target: VectorTarget) -> Iterator[tuple[ReadyVectors, .
 
 
 def total(vectors: Any) -> int | None:
-    """How many items there are, where that is known beforehand."""
+    """Number of items, None where it is not known beforehand."""
     if isinstance(vectors, Mapping):
         return total(next(iter(vectors.values()), None))
     if isinstance(vectors, Features):

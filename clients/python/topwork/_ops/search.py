@@ -149,7 +149,7 @@ def queries_of_index(session: ClientState, set: str, encoder: str, queries: Any,
 def _each(
     session: ClientState, settings: SearchRequest, parts: Iterator[SearchBatch], files: bool, timeout: float | None
 ) -> Steps[list[Hits]]:
-    """All parts, one after another; `files`: a part may take a while to come."""
+    """Search all parts, one after another; `files`: a part may take a while to come."""
     found: list[Hits] = []
     try:
         while part := ((yield from work(lambda: next(parts, None))) if files else next(parts, None)):
@@ -179,7 +179,7 @@ def _is_vectors(query: Any) -> bool:
 
 
 def _modality(session: ClientState, set: str, encoder: str, timeout: float | None) -> Steps[str]:
-    """What the query is. A set is asked for once."""
+    """The modality of the query. A client asks for a set once."""
     if encoder:
         return (yield from known_encoder(session, encoder, timeout)).modality
     info = session.sets.get(set) or (yield from asked_set(session, set, timeout=timeout))

@@ -32,7 +32,7 @@ LONGEST_NUMBER = 19
 
 
 def sets(session: ClientState, *, timeout: float | None = None) -> Steps[list[SetInfo]]:
-    """All feature sets of the server, by name."""
+    """List the server's feature sets by name."""
     reply = yield from unary(LIST_SETS, sets_pb2.ListSetsRequest(), timeout)
     return [decode_sets.feature_set(message) for message in reply.sets]
 
@@ -111,7 +111,7 @@ IDS = 50_000
 
 
 def count(session: ClientState, set: str, where: str = "", *, version: int | str = 0, timeout: float | None = None) -> Steps[int]:
-    """How many items a filter matches; all without one. `version` as for `read`."""
+    """Count the items that a filter matches, or all items without one. `version` as for `read`."""
     number = yield from numbered(session, set, version, timeout)
     request = sets_pb2.CountRowsRequest(set=set, where=where, version=number)
     return (yield from unary(COUNT_ROWS, request, timeout)).count

@@ -100,7 +100,7 @@ def write_stream(
     priority: str = "normal",
     timeout: float | None = None,
 ) -> Steps[StreamCall[Acknowledged]]:
-    """As `write`, for any number of items, even endless: an `Acknowledged` for each chunk, as soon as it is on disk.
+    """Write any number of items, even endless: an `Acknowledged` for each chunk, as soon as it is on disk. See `write`.
 
     `items`, `ids`, `metadata` and `vectors` may be iterators; they are read a few chunks ahead and no further.
     """
@@ -145,7 +145,7 @@ class WriteArguments:
         )
 
     def bridged(self, session: ClientState) -> WriteArguments:
-        """With asynchronous sources turned into ones that a thread can read. Must be called where the event loop runs."""
+        """Turn asynchronous sources into ones that a thread can read. Must be called where the event loop runs."""
         sources = {"items": self.items, "ids": self.ids, "metadata": self.metadata, "vectors": self.vectors}
         turned: dict[str, Any] = {
             name: session.blocking(source) for name, source in sources.items() if isinstance(source, AsyncIterable)
@@ -153,7 +153,7 @@ class WriteArguments:
         return replace(self, **turned)
 
     def release(self) -> None:
-        """Nobody reads the sources any more."""
+        """Stop reading the sources."""
         for source in (self.items, self.ids, self.metadata, self.vectors):
             item_requests.release(source)
 
@@ -211,7 +211,7 @@ def _found_set(session: ClientState, name: str, timeout: float | None) -> Steps[
 
 
 def _acknowledged(reply: sets_pb2.WriteResponse, chunk: WriteChunk) -> Acknowledged:
-    """What could not be read here has come back as a failure of an empty item: the true reason takes its place."""
+    """Read a reply. An item unreadable here came back as the failure of an empty one: its true error takes the place."""
     start = chunk.start
     failures: dict[int, TopworkError] = {
         start + f.item: status.failure(f.code, f.message, f.remedy, start + f.item) for f in reply.failures
@@ -251,7 +251,7 @@ def _read_labels(asked: WriteArguments) -> tuple[item_labels.IdSource | None, it
 
 
 def _is_lone_row(asked: WriteArguments) -> bool:
-    """Whether the metadata is the one dict of the one item: no value of it is a column."""
+    """Tell whether the metadata is the one dict of the one item: no value of it is a column."""
     values = asked.metadata.values() if isinstance(asked.metadata, Mapping) else ()
     return isinstance(asked.ids, str | int) and bool(values) and not any(isinstance(value, list) for value in values)
 

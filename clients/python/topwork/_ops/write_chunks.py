@@ -103,7 +103,7 @@ class ItemLabels:
         return ids, self.metadata.take(start, count)
 
     def finish(self, count: int) -> None:
-        """All items have been taken."""
+        """Check that no id is left once all items have been taken."""
         if isinstance(self.ids, KnownIds) and (more := self.ids.take(count, 1)):
             raise InvalidInput(f"there are more ids than the {count} items, from {more[0]!r} on", remedy=IDS)
 

@@ -1,5 +1,5 @@
-"""What a verb asks of a client. A verb is a generator: it yields these, gets their answers (a TopworkError is thrown in), and
-returns its result.
+"""Steps that a verb asks of a client. A verb is a generator: it yields these, gets their answers (a TopworkError is thrown in),
+and returns its result.
 
 Each verb is written once (`_ops`); `Client` runs it with blocking calls, `AsyncClient` with asynchronous ones.
 """
@@ -83,7 +83,7 @@ def work(function: Callable[[], T]) -> Steps[T]:
 
 @dataclass
 class ClientState:
-    """What the verbs of one client share. `timeout` in seconds, None for no limit; `retry_for` seconds where the server
+    """State that the verbs of one client share. `timeout` in seconds, None for no limit; `retry_for` seconds where the server
     is away or overloaded; `reached`: it has answered once.
 
     `blocking` turns a caller's asynchronous source into one that a thread can iterate over; `inputs` gives the raw inputs of some

@@ -1,4 +1,4 @@
-"""How a channel is set up, for both clients; which addresses can be a server's, and why there was no answer from one."""
+"""Channels of both clients, checks of addresses, and reasons why there was no answer from one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_target(target: str) -> str:
 
 
 def is_local(target: str) -> bool:
-    """Whether the address is this machine, which no proxy stands before."""
+    """Tell whether the address is this machine, which is reached without a proxy."""
     return re.match(r"(ipv4:|ipv6:|dns:/*)?(127\.|localhost\b|\[?::1\b)|unix", target) is not None
 
 
@@ -59,7 +59,7 @@ def is_proxy(uri: str) -> bool:
 
 
 def unreached_reason(details: str) -> str:
-    """Why no connection was made, out of what gRPC says."""
+    """Say why no connection was made, from gRPC's details."""
     for pattern, plain in REASONS.items():
         if found := re.search(pattern, details):
             return found.expand(plain)
@@ -67,7 +67,7 @@ def unreached_reason(details: str) -> str:
 
 
 def unreached_remedy(target: str) -> str:
-    """What to do about a server that does not answer."""
+    """Say what to do about a server that does not answer."""
     proxy = None if is_local(target) else proxy_variable()
     if proxy and not is_proxy(os.environ[proxy]):
         return f"${proxy} is no http://HOST:PORT, so calls go through no proxy: write it so, or unset it"

@@ -1,4 +1,4 @@
-"""When a call that failed is made again, for both clients and for streams. gRPC's own retries end after five tries, some seconds;
+"""Retries of failed calls, for both clients and for streams. gRPC's own retries end after five tries, some seconds;
 a server with a large home takes longer to come back."""
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class UnaryRetries:
         self._patience = RetryPolicy(session.retry_for, self._deadline, call.method.once, reached=lambda: session.reached)
 
     def left(self) -> float | None:
-        """Seconds that the next try may take."""
+        """The seconds that the next try may take."""
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def answered(self) -> None:

@@ -129,7 +129,7 @@ def _bare(code: grpc.StatusCode, details: str, target: str, timeout: float | Non
 
 
 def _unreachable(details: str, target: str) -> errors.Unavailable:
-    """Where no connection was made, nothing was sent."""
+    """Make the error of a server that cannot be reached. Where no connection was made, nothing was sent."""
     found = errors.Unavailable(
         f"no answer from {target}: {channel.unreached_reason(details)}", remedy=channel.unreached_remedy(target)
     )
@@ -138,7 +138,7 @@ def _unreachable(details: str, target: str) -> errors.Unavailable:
 
 
 def late(target: str, timeout: float | None, method: str = "") -> errors.DeadlineExceeded:
-    """Nothing came in time."""
+    """Make the error of an answer that did not come in time."""
     within = "in time" if timeout is None else f"within {timeout:g} s"
     if method == "WatchJob":
         return errors.DeadlineExceeded(

@@ -48,7 +48,7 @@ class StreamRetries(ABC, Generic[A]):
 
     @abstractmethod
     def requests(self) -> Any:
-        """What one try sends; None where nothing is left to be asked."""
+        """The messages of one try; None where nothing is left to be asked."""
 
     @abstractmethod
     def answered(self) -> A:
@@ -59,7 +59,7 @@ class StreamRetries(ABC, Generic[A]):
         """The server has ended the stream well. Raises where it should not have."""
 
     def _awaits(self) -> bool:
-        """Whether a reply is due."""
+        """Tell whether a reply is due."""
         return True
 
     def _first(self) -> int:
@@ -102,7 +102,7 @@ class StreamRetries(ABC, Generic[A]):
             raise self.failure
 
     def close(self) -> None:
-        """Nobody reads any more."""
+        """End the stream: its replies are not read any more."""
         with self._changed:
             self._over()
             self._closed = True

@@ -34,7 +34,7 @@ class AsyncBridge(Iterator[Any]):
         return await anext(self._source, _END)
 
     def cancel(self) -> None:
-        """Nobody wants more; a thread that waits is released."""
+        """Release a thread that waits: no more items are wanted."""
         self._cancelled = True
         if self._waiting is not None:
             self._waiting.cancel()
