@@ -10,7 +10,7 @@ import pytest
 from topwork_server import InvalidInput, option
 from topwork_server.plugin_api.options import choices, parse
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
-from topwork_server.services.convert.option_messages import option_messages
+from topwork_server.services.convert import encoder_messages
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Declared:
 
 
 def test_each_is_told_as_a_json_schema() -> None:
-    said = {message.name: message for message in option_messages(Declared)}
+    said = {message.name: message for message in encoder_messages.options(Declared)}
     assert {name: json.loads(message.schema) for name, message in said.items()} == {
         "truncate": {"type": "boolean", "default": False},
         "width": {"type": "integer", "minimum": 1, "maximum": 64, "default": 8},

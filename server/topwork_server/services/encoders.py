@@ -1,4 +1,4 @@
-"""The Encoders service: thin. Messages become items, the engine works, its features become a message."""
+"""The Encoders service: converts messages into items, lets the engine embed them, and converts the features back."""
 
 from __future__ import annotations
 
@@ -7,100 +7,99 @@ import logging
 import time
 from collections.abc import AsyncIterator, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
-import grpc
 from topwork.v1 import encoders_pb2, encoders_pb2_grpc, types_pb2
 
 from topwork_server.config import Config
-from topwork_server.errors import InvalidInput, NotReady, TooLarge, TopworkError
+from topwork_server.errors import InvalidInput, NotReady, TopworkError
 from topwork_server.features import EmbedResult
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.inference.output_format import OutputFormat
 from topwork_server.models.catalog import Catalog, CatalogEntry
 from topwork_server.services.convert import encoder_messages, item_messages
-from topwork_server.services.message_budget import MAX_MESSAGE
+from topwork_server.services.request_checks import Context, check_item_count, check_name, check_reply_size, deadline
 from topwork_server.services.streaming import RequestStream, load_of, settings_of
 from topwork_server.services.uploads import Upload, UploadStore
 
+#: The kind of name that requests have, and the method that lists them.
+ENCODER = ("encoder", "ListEncoders")
 MOST_WORDS = 1000
 #: More words than this are put into a reply in a thread: a million take a second.
 MANY_WORDS = 10_000
-#: Rows of more bytes than this are shaped in a thread, so that the loop goes on serving others.
+#: Rows of more bytes than this are formatted in a thread, so that the loop goes on serving others.
 LARGE = 1 << 20
 
-Context: TypeAlias = "grpc.aio.ServicerContext"
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedSettings:
-    """What the settings of a request come to. A stream is a flow of its own; single requests are one flow a connection."""
+    """The settings of a request, checked. A stream is a client of its own; the single requests of a connection are one."""
 
-    ask: EmbedParams
-    shaping: OutputFormat
+    params: EmbedParams
+    format: OutputFormat
     fingerprint: str
 
     @classmethod
-    def of(cls, settings: encoders_pb2.EmbedSettings, deadline: float | None, flow: Hashable, *, wait: bool) -> EmbedSettings:
+    def of(cls, settings: encoders_pb2.EmbedSettings, deadline: float | None, client: Hashable, *, wait: bool) -> EmbedSettings:
         if settings.fingerprint and len(settings.taps) > 1:
             raise InvalidInput("a fingerprint belongs to one tap", remedy="ask for one tap, or leave the fingerprint out")
-        ask = EmbedParams(
-            encoder=_named(settings.encoder),
+        params = EmbedParams(
+            encoder=check_name(settings.encoder, *ENCODER),
             taps=tuple(settings.taps),
             options=item_messages.options(settings.options),
             deadline=deadline,
             wait=wait,
             skip_bad_items=settings.skip_bad_items,
-            client=flow,
+            client=client,
             priority=item_messages.priority(settings.priority),
         )
-        return cls(ask, item_messages.shaping(settings), settings.fingerprint)
+        return cls(params, item_messages.output_format(settings), settings.fingerprint)
 
     def check(self, features: EmbedResult) -> None:
-        """NotReady where the features mean something else than the caller holds."""
-        found = features.taps[0].tap.fingerprint
-        if self.fingerprint and self.fingerprint != found:
+        """NotReady where the features have another fingerprint than the caller asked for."""
+        found = features.taps[0].tap
+        if self.fingerprint and self.fingerprint != found.fingerprint:
             raise NotReady(
-                f"the tap {features.taps[0].tap.tap.name} of {self.ask.encoder} has fingerprint {found}, not {self.fingerprint}",
-                remedy="these features do not mix with yours: embed anew, or serve the encoder that made them",
+                f"the tap {found.tap.name} of {self.params.encoder} has fingerprint {found.fingerprint}, not {self.fingerprint}",
+                remedy="these features do not mix with yours: embed again, or serve the encoder that made them",
             )
 
 
 class EncodersService(encoders_pb2_grpc.EncodersServicer):
-    def __init__(self, engine: Engine, catalogue: Catalog, config: Config, stopping: asyncio.Event | None = None) -> None:
+    def __init__(self, engine: Engine, catalog: Catalog, config: Config, stopping: asyncio.Event | None = None) -> None:
         self._engine, self._stopping = engine, stopping
-        self._catalogue = catalogue
-        self._config = config
+        self._catalog = catalog
+        self._max_items = config.max_items
         self.spool = UploadStore(config.home / "spool", config.max_video_bytes)
         self.spool.sweep()
 
     async def ListEncoders(  # noqa: N802
         self, request: encoders_pb2.ListEncodersRequest, context: Context
     ) -> encoders_pb2.ListEncodersResponse:
-        entries = await asyncio.to_thread(readable_entries, self._catalogue)
+        entries = await asyncio.to_thread(readable_entries, self._catalog)
         return encoders_pb2.ListEncodersResponse(encoders=[self._describe(entry) for entry in entries])
 
     async def GetEncoder(  # noqa: N802
         self, request: encoders_pb2.GetEncoderRequest, context: Context
     ) -> encoders_pb2.Encoder:
-        return self._describe(await asyncio.to_thread(self._catalogue.entry, _named(request.name)))
+        return self._describe(await asyncio.to_thread(self._catalog.entry, check_name(request.name, *ENCODER)))
 
     async def Embed(self, request: encoders_pb2.EmbedRequest, context: Context) -> encoders_pb2.EmbedResponse:  # noqa: N802
-        self._check_count(request.items)
-        job = EmbedSettings.of(request.settings, deadline(context), context.peer(), wait=False)
-        return await self._answer(job, request.items)
+        check_item_count(request.items, self._max_items, "EmbedStream")
+        settings = EmbedSettings.of(request.settings, deadline(context), context.peer(), wait=False)
+        return await self._embed(settings, request.items)
 
     async def EmbedStream(  # noqa: N802
         self, requests: AsyncIterator[encoders_pb2.EmbedStreamRequest], context: Context
     ) -> None:
         first = await settings_of(requests, "items", self._stopping)
-        job = EmbedSettings.of(first.settings, deadline(context), object(), wait=True)
-        self._catalogue.spec(job.ask.encoder)
+        settings = EmbedSettings.of(first.settings, deadline(context), object(), wait=True)
+        self._catalog.spec(settings.params.encoder)
 
         async def answer(message: encoders_pb2.EmbedStreamRequest, upload: Upload | None) -> encoders_pb2.EmbedResponse:
-            self._check_count(message.items.items)
-            return await self._answer(job, message.items.items, upload)
+            check_item_count(message.items.items, self._max_items, "EmbedStream")
+            return await self._embed(settings, message.items.items, upload)
 
         stream = RequestStream("items", answer, lambda message: load_of(message.items.items), self.spool, self._stopping)
         await stream.run(requests, context.write)
@@ -108,66 +107,44 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
     async def NearestWords(  # noqa: N802
         self, request: encoders_pb2.NearestWordsRequest, context: Context
     ) -> encoders_pb2.NearestWordsResponse:
-        self._check_count(request.items)
+        check_item_count(request.items, self._max_items, "EmbedStream")
         if request.k > MOST_WORDS:
             raise InvalidInput(f"k is {request.k}", remedy=f"ask for at most {MOST_WORDS} words")
         options = item_messages.options(request.options)
-        ask = EmbedParams(_named(request.encoder), options=options, deadline=deadline(context), client=context.peer())
+        params = EmbedParams(
+            check_name(request.encoder, *ENCODER), options=options, deadline=deadline(context), client=context.peer()
+        )
         items, _, _ = item_messages.items(request.items, None, skip=False)
-        found = await self._engine.nearest(ask, items, request.k or 10)
+        found = await self._engine.nearest(params, items, request.k or 10)
         if sum(map(len, found)) > MANY_WORDS:
             return await asyncio.to_thread(_nearest_words, found)
         return _nearest_words(found)
 
-    async def _answer(
-        self, job: EmbedSettings, messages: Sequence[types_pb2.Item], upload: Upload | None = None
+    async def _embed(
+        self, settings: EmbedSettings, messages: Sequence[types_pb2.Item], upload: Upload | None = None
     ) -> encoders_pb2.EmbedResponse:
         started = time.monotonic()
-        items, positions, failures = item_messages.items(messages, upload.path if upload else None, skip=job.ask.skip_bad_items)
-        features = await self._engine.embed(job.ask, items)
-        job.check(features)
+        items, positions, failures = item_messages.items(
+            messages, upload.path if upload else None, skip=settings.params.skip_bad_items
+        )
+        features = await self._engine.embed(settings.params, items)
+        settings.check(features)
         if failures:
             features = features.among(positions, failures)
-        reply = await _response(features, job.shaping, started)
-        if reply.ByteSize() > MAX_MESSAGE:
-            raise TooLarge(
-                f"the reply would have {reply.ByteSize()} bytes, and a message may have {MAX_MESSAGE}",
-                remedy="send fewer items at a time, or ask for float16, int8, fewer dimensions or fewer taps",
-            )
-        return reply
-
-    def _check_count(self, items: Sequence[types_pb2.Item]) -> None:
-        if not items:
-            raise InvalidInput("there are no items", remedy="send at least one")
-        if len(items) > self._config.max_items:
-            raise InvalidInput(
-                f"{len(items)} items in one message, which may have {self._config.max_items}",
-                remedy="use EmbedStream with smaller messages, or the SDK, which does so by itself",
-            )
+        reply = await _response(features, settings.format, started)
+        return check_reply_size(reply, "send fewer items at a time, or ask for float16, int8, fewer dimensions or fewer taps")
 
     def _describe(self, entry: CatalogEntry) -> encoders_pb2.Encoder:
         name, engine = entry.spec.name, self._engine
         return encoder_messages.encoder(entry, engine.encoder_status(name), engine.loaded_encoder(name), engine.plans_of(entry))
 
 
-def _named(name: str) -> str:
-    if not name:
-        raise InvalidInput("no encoder is named", remedy="name one of those that ListEncoders returns")
-    return name
-
-
-def deadline(context: Context) -> float | None:
-    """When the caller's time is over, in time.monotonic(); None where it never is."""
-    remaining = context.time_remaining()
-    return None if remaining is None else time.monotonic() + remaining
-
-
-def readable_entries(catalogue: Catalog) -> list[CatalogEntry]:
+def readable_entries(catalog: Catalog) -> list[CatalogEntry]:
     """All that can be read: one whose plugin was uninstalled must not hide the others."""
     found = []
-    for name in catalogue.names():
+    for name in catalog.names():
         try:
-            found.append(catalogue.entry(name))
+            found.append(catalog.entry(name))
         except TopworkError as error:
             log.warning("encoder=%s left out of the list: %s", name, error)
         except Exception:  # a plugin may raise anything on weights that are damaged
@@ -175,11 +152,11 @@ def readable_entries(catalogue: Catalog) -> list[CatalogEntry]:
     return found
 
 
-async def _response(features: EmbedResult, wanted: OutputFormat, started: float) -> encoders_pb2.EmbedResponse:
+async def _response(features: EmbedResult, format: OutputFormat, started: float) -> encoders_pb2.EmbedResponse:
     total = time.monotonic() - started
     if sum(tap.rows.nbytes for tap in features.taps) > LARGE:
-        return await asyncio.to_thread(item_messages.response, features, wanted, total)
-    return item_messages.response(features, wanted, total)
+        return await asyncio.to_thread(item_messages.response, features, format, total)
+    return item_messages.response(features, format, total)
 
 
 def _nearest_words(found: Sequence[Sequence[tuple[str, float]]]) -> encoders_pb2.NearestWordsResponse:

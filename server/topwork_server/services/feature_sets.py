@@ -1,4 +1,4 @@
-"""The FeatureSets service: thin. Messages become blocks, the sets keep them, and blocks become messages."""
+"""The FeatureSets service: writes, reads, changes and lists feature sets."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from topwork_server.ingest import validation
 from topwork_server.ingest.pipeline import IngestPipeline
 from topwork_server.ingest.validation import IncomingItems
 from topwork_server.services.convert import item_messages, set_messages
-from topwork_server.services.encoders import Context, deadline
 from topwork_server.services.message_budget import MAX_MESSAGE
+from topwork_server.services.request_checks import Context, check_set_name, deadline
 from topwork_server.services.streaming import RequestStream, load_of, settings_of
 from topwork_server.services.uploads import Upload, UploadStore
 
@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 DropSet: TypeAlias = Callable[[str, Callable[[str], None]], Awaitable[None]]
 
 
-async def _alone(name: str, drop: Callable[[str], None]) -> None:
-    """Where there are no indexes, the set goes alone."""
+async def _drop_set_alone(name: str, drop: Callable[[str], None]) -> None:
+    """Drop a set that has no indexes."""
     await asyncio.to_thread(drop, name)
 
 
@@ -50,7 +50,7 @@ class FeatureSetsService(sets_pb2_grpc.FeatureSetsServicer):
         spool: UploadStore,
         max_items: int,
         indexes_of: Callable[[str], Sequence[str]] = lambda name: (),
-        drop_set: DropSet = _alone,
+        drop_set: DropSet = _drop_set_alone,
         stopping: asyncio.Event | None = None,
     ) -> None:
         self._ingest, self._sets = ingest, ingest.sets
@@ -63,15 +63,15 @@ class FeatureSetsService(sets_pb2_grpc.FeatureSetsServicer):
         return sets_pb2.ListSetsResponse(sets=await asyncio.to_thread(self._all))
 
     async def GetSet(self, request: sets_pb2.GetSetRequest, context: Context) -> sets_pb2.FeatureSet:  # noqa: N802
-        return await asyncio.to_thread(self._describe, _named(request.set))
+        return await asyncio.to_thread(self._describe, check_set_name(request.set))
 
     async def DropSet(self, request: sets_pb2.DropSetRequest, context: Context) -> sets_pb2.DropSetResponse:  # noqa: N802
-        await self._drop_set(_named(request.set), self._sets.drop)
+        await self._drop_set(check_set_name(request.set), self._sets.drop)
         return sets_pb2.DropSetResponse()
 
     async def Write(self, requests: AsyncIterator[sets_pb2.WriteRequest], context: Context) -> None:  # noqa: N802
         first = await settings_of(requests, "rows", self._stopping)
-        _named(first.settings.set)
+        check_set_name(first.settings.set)
         writing = await self._ingest.open(set_messages.settings(first.settings), deadline(context))
         skip = writing.settings.skip_bad_items
 
@@ -99,7 +99,7 @@ class FeatureSetsService(sets_pb2_grpc.FeatureSetsServicer):
         finally:
             caller.leave()
             await asyncio.wait({ahead})  # a generator that runs cannot be closed
-            _ = ahead.cancelled() or ahead.exception()  # else one that nobody waits for is reported as never retrieved
+            _ = ahead.cancelled() or ahead.exception()  # else asyncio reports it as never retrieved
             await asyncio.to_thread(messages.close)
 
     async def DeleteRows(self, request: sets_pb2.DeleteRowsRequest, context: Context) -> sets_pb2.DeleteRowsResponse:  # noqa: N802
@@ -158,7 +158,7 @@ class FeatureSetsService(sets_pb2_grpc.FeatureSetsServicer):
         return sets_pb2.PruneVersionsResponse(removed=removed, bytes=size)
 
     async def _get(self, name: str) -> FeatureSet:
-        return await asyncio.to_thread(self._sets.get, _named(name))
+        return await asyncio.to_thread(self._sets.get, check_set_name(name))
 
     def _describe(self, name: str) -> sets_pb2.FeatureSet:
         return set_messages.feature_set(self._sets.get(name).describe(), self._indexes_of(name))
@@ -177,12 +177,6 @@ class FeatureSetsService(sets_pb2_grpc.FeatureSetsServicer):
                 log.exception("set=%s cannot be described", name)
                 found.append(sets_pb2.FeatureSet(name=name, damage=f"it cannot be read: {type(error).__name__}"))
         return found
-
-
-def _named(name: str) -> str:
-    if not name:
-        raise InvalidInput("no set is named", remedy="name one of those that ListSets returns")
-    return name
 
 
 def _load(message: sets_pb2.WriteRequest) -> float:
@@ -217,16 +211,16 @@ def _next(messages: Iterator[sets_pb2.ReadResponse]) -> asyncio.Future[sets_pb2.
 def _messages(feature_set: FeatureSet, selection: Selection, check: Check) -> Generator[sets_pb2.ReadResponse]:
     """At least one: where no item is selected, it says so, and which taps and columns there would be."""
     reading = feature_set.read(selection, check)
-    said = False
+    sent = False
     try:
         for block in reading.batches:
             for message in _within_bounds(block, reading):
-                said = True
+                sent = True
                 yield message
     finally:
         close = getattr(reading.batches, "close", bool)  # else its version is held until it is collected
         close()
-    if not said:
+    if not sent:
         taps = [info.tap.name for info in feature_set.definition.taps] if selection.taps is None else selection.taps
         block = feature_set.fetch(np.zeros(0, np.int64), taps=taps, columns=selection.columns, inputs=selection.inputs)
         yield set_messages.read_response(block, reading)

@@ -1,4 +1,4 @@
-"""The Heads service: thin. A request becomes a training or a prediction, what is known of a head becomes a message."""
+"""The Heads service: trains, evaluates, serves and exports heads through their manager."""
 
 from __future__ import annotations
 
@@ -11,23 +11,31 @@ import numpy as np
 from topwork.v1 import heads_pb2, heads_pb2_grpc, jobs_pb2, types_pb2
 
 from topwork_server.config import Config
-from topwork_server.errors import InvalidInput, NotFound, TooLarge
+from topwork_server.errors import InvalidInput, NotFound
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.heads.evaluation.report_page import render_page
 from topwork_server.heads.head_manager import HeadManager
-from topwork_server.heads.serving.head_output import spread_output as spread_said
+from topwork_server.heads.serving.head_output import spread_output
 from topwork_server.heads.serving.predictor import PredictionResult, Predictor, PredictParams
 from topwork_server.inference.engine import Engine
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
-from topwork_server.services.convert import head_messages, item_messages, prediction_messages
-from topwork_server.services.convert.index_messages import named
-from topwork_server.services.encoders import LARGE, Context, deadline
+from topwork_server.services.convert import head_messages, item_messages
+from topwork_server.services.encoders import LARGE
 from topwork_server.services.jobs import job_message
-from topwork_server.services.message_budget import MAX_MESSAGE
+from topwork_server.services.request_checks import (
+    Context,
+    check_item_count,
+    check_name,
+    check_reply_size,
+    check_set_name,
+    deadline,
+)
 from topwork_server.services.streaming import RequestStream, load_of, settings_of
 from topwork_server.services.uploads import Upload, UploadStore
 
+#: The kind of name that requests have, and the method that lists them.
+HEAD = ("head", "ListHeads")
 #: Bytes of a chunk of an exported head.
 CHUNK_BYTES = 1 << 20
 #: Ids of stored items that one request may name.
@@ -44,7 +52,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         sets: FeatureSets,
         plugins: PluginRegistry,
         engine: Engine,
-        catalogue: Catalog,
+        catalog: Catalog,
         config: Config,
         spool: UploadStore,
         stopping: asyncio.Event | None = None,
@@ -52,7 +60,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         self._stopping = stopping
         self._heads, self._sets, self._plugins, self._spool = heads, sets, plugins, spool
         self._max_items = config.max_items
-        self._predictor = Predictor(engine, catalogue, heads.store, config.threads)
+        self._predictor = Predictor(engine, catalog, heads.store, config.threads)
 
     async def ListTrainers(  # noqa: N802
         self, request: heads_pb2.ListTrainersRequest, context: Context
@@ -61,7 +69,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         return heads_pb2.ListTrainersResponse(trainers=trainers)
 
     async def Train(self, request: heads_pb2.TrainRequest, context: Context) -> heads_pb2.Head:  # noqa: N802
-        return head_messages.head(await self._heads.train(head_messages.wish(request)))
+        return head_messages.head(await self._heads.train(head_messages.train_request(request)))
 
     async def ListHeads(  # noqa: N802
         self, request: heads_pb2.ListHeadsRequest, context: Context
@@ -70,26 +78,26 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         return heads_pb2.ListHeadsResponse(heads=[head_messages.head(one) for one in found])
 
     async def GetHead(self, request: heads_pb2.GetHeadRequest, context: Context) -> heads_pb2.Head:  # noqa: N802
-        return head_messages.head(await self._heads.get(head_messages.head_name(request.name)))
+        return head_messages.head(await self._heads.get(check_name(request.name, *HEAD)))
 
     async def DropHead(self, request: heads_pb2.DropHeadRequest, context: Context) -> heads_pb2.DropHeadResponse:  # noqa: N802
-        await self._heads.drop(head_messages.head_name(request.name))
+        await self._heads.drop(check_name(request.name, *HEAD))
         return heads_pb2.DropHeadResponse()
 
     async def GetReport(self, request: heads_pb2.GetReportRequest, context: Context) -> heads_pb2.Report:  # noqa: N802
-        report = await self._heads.report(head_messages.head_name(request.name))
+        report = await self._heads.report(check_name(request.name, *HEAD))
         made = await asyncio.to_thread(render_page, report) if request.page else ""
         return heads_pb2.Report(json=json.dumps(report.to_record()), page=made)
 
     async def Probe(self, request: heads_pb2.ProbeRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
-        return job_message(await self._heads.probe(head_messages.probe_wish(request)))
+        return job_message(await self._heads.probe(head_messages.probe_request(request)))
 
     async def Predict(self, request: heads_pb2.PredictRequest, context: Context) -> heads_pb2.PredictResponse:  # noqa: N802
         started = time.monotonic()
-        ask = prediction_messages.ask(request.settings, deadline(context), context.peer(), wait=False)
+        params = head_messages.predict_params(request.settings, deadline(context), context.peer(), wait=False)
         names = _names(request.settings)
         try:
-            found = await self._predicted(names, ask, request)
+            found = await self._predicted(names, params, request)
         except NotFound:
             await self._heads.check_served(names)  # of one that is in training there is more to say
             raise
@@ -100,43 +108,47 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
     ) -> None:
         first = await settings_of(requests, "items", self._stopping)
         settings, names = first.settings, _names(first.settings)
-        ask = prediction_messages.ask(settings, deadline(context), object(), wait=True)
+        params = head_messages.predict_params(settings, deadline(context), object(), wait=True)
         await self._heads.check_served(names)  # now, and not with the first items
 
         async def answer(message: heads_pb2.PredictStreamRequest, upload: Upload | None) -> Reply:
             started = time.monotonic()
-            return await _reply(await self._of_items(names, ask, message.items.items, upload), settings, started)
+            return await _reply(await self._of_items(names, params, message.items.items, upload), settings, started)
 
         stream = RequestStream("items", answer, lambda message: load_of(message.items.items), self._spool, self._stopping)
         await stream.run(requests, context.write)
 
     async def ExportHead(self, request: heads_pb2.ExportHeadRequest, context: Context) -> None:  # noqa: N802
-        name = head_messages.head_name(request.name)
+        name = check_name(request.name, *HEAD)
         data, description = await self._heads.export(name)
         for start in range(0, len(data), CHUNK_BYTES):
-            said = description if start == 0 else ""
-            await context.write(head_messages.export_response(data[start : start + CHUNK_BYTES], len(data), said))
+            chunk, about = data[start : start + CHUNK_BYTES], description if start == 0 else ""
+            await context.write(heads_pb2.ExportHeadResponse(chunk=chunk, total=len(data), description=about))
 
-    async def _predicted(self, names: Sequence[str], ask: PredictParams, request: heads_pb2.PredictRequest) -> PredictionResult:
+    async def _predicted(
+        self, names: Sequence[str], params: PredictParams, request: heads_pb2.PredictRequest
+    ) -> PredictionResult:
         match request.WhichOneof("input"):
             case "items":
-                return await self._of_items(names, ask, request.items.items)
+                return await self._of_items(names, params, request.items.items)
             case "vectors":
-                return await self._predictor.predict_vectors(names, head_messages.vectors(request.vectors), request.fingerprint)
+                return await self._predictor.predict_vectors(
+                    names, item_messages.float_rows(request.vectors, "vectors"), request.fingerprint
+                )
             case "stored":
                 return await self._of_stored(names, request.stored)
         raise InvalidInput("nothing to predict", remedy="send items, vectors, or ids of a set")
 
     async def _of_items(
-        self, names: Sequence[str], ask: PredictParams, messages: Sequence[types_pb2.Item], upload: Upload | None = None
+        self, names: Sequence[str], params: PredictParams, messages: Sequence[types_pb2.Item], upload: Upload | None = None
     ) -> PredictionResult:
-        self._check_count(messages)
-        items, positions, failures = item_messages.items(messages, upload.path if upload else None, skip=ask.skip_bad_items)
-        found = await self._predictor.predict(names, ask, items)
+        check_item_count(messages, self._max_items, "PredictStream")
+        items, positions, failures = item_messages.items(messages, upload.path if upload else None, skip=params.skip_bad_items)
+        found = await self._predictor.predict(names, params, items)
         if not failures:
             return found
         return PredictionResult(
-            outputs=tuple(spread_said(said, np.array(positions, np.int64), len(messages)) for said in found.outputs),
+            outputs=tuple(spread_output(output, np.array(positions, np.int64), len(messages)) for output in found.outputs),
             features=tuple(features.among(positions, failures) for features in found.features),
             notes={positions[i]: note for i, note in found.notes.items()},
             failures={**{positions[i]: error for i, error in found.failures.items()}, **failures},
@@ -146,17 +158,8 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
     async def _of_stored(self, names: Sequence[str], stored: heads_pb2.StoredItems) -> PredictionResult:
         if not 1 <= len(stored.ids) <= MOST_STORED:
             raise InvalidInput(f"{len(stored.ids)} ids of stored items", remedy=f"send 1 to {MOST_STORED:,} at a time")
-        feature_set = await asyncio.to_thread(self._sets.get, named(stored.set))
+        feature_set = await asyncio.to_thread(self._sets.get, check_set_name(stored.set))
         return await self._predictor.predict_stored(names, feature_set, list(stored.ids))
-
-    def _check_count(self, items: Sequence[types_pb2.Item]) -> None:
-        if not items:
-            raise InvalidInput("there are no items", remedy="send at least one")
-        if len(items) > self._max_items:
-            raise InvalidInput(
-                f"{len(items)} items in one message, which may have {self._max_items}",
-                remedy="use PredictStream with smaller messages, or the SDK, which does so by itself",
-            )
 
 
 def _names(settings: Settings) -> list[str]:
@@ -167,13 +170,8 @@ def _names(settings: Settings) -> list[str]:
 
 async def _reply(found: PredictionResult, settings: Settings, started: float) -> Reply:
     total = time.monotonic() - started
-    if prediction_messages.size(found) > LARGE:
-        reply = await asyncio.to_thread(prediction_messages.response, found, settings.top, total)
+    if head_messages.prediction_size(found) > LARGE:
+        reply = await asyncio.to_thread(head_messages.predict_response, found, settings.top, total)
     else:
-        reply = prediction_messages.response(found, settings.top, total)
-    if reply.ByteSize() > MAX_MESSAGE:
-        raise TooLarge(
-            f"the reply would have {reply.ByteSize()} bytes, and a message may have {MAX_MESSAGE}",
-            remedy="send fewer items at a time, ask for the top few classes, or for no features",
-        )
-    return reply
+        reply = head_messages.predict_response(found, settings.top, total)
+    return check_reply_size(reply, "send fewer items at a time, ask for the top few classes, or for no features")

@@ -1,4 +1,4 @@
-"""The Indexes service: thin. A request becomes a query, the executor searches, hits become a message."""
+"""The Indexes service: manages indexes, resolves queries, searches by the executor, and converts hits into messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from topwork.v1 import indexes_pb2, indexes_pb2_grpc
 
 from topwork_server.blocking_calls import in_thread
 from topwork_server.config import Config
-from topwork_server.errors import InvalidInput, NotFound, TooLarge
+from topwork_server.errors import InvalidInput, NotFound
 from topwork_server.indexes.executor import SearchExecutor
 from topwork_server.indexes.index import OpenedIndex
 from topwork_server.indexes.index_manager import IndexManager
@@ -25,10 +25,9 @@ from topwork_server.jobs.manager import JobManager
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.services.convert import index_messages, item_messages
-from topwork_server.services.encoders import Context, deadline
-from topwork_server.services.message_budget import MAX_MESSAGE
+from topwork_server.services.request_checks import Context, check_reply_size, check_set_name, deadline
 from topwork_server.services.search_query import QueryResolver
-from topwork_server.services.search_reply import answer, behind, needs_fetch
+from topwork_server.services.search_reply import make_reply, needs_fetch, skip_best
 from topwork_server.types import Array
 
 #: Replies with more hits than this are made in a thread.
@@ -45,18 +44,18 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
     def __init__(
         self,
         indexes: IndexManager,
-        desk: SearchExecutor,
+        executor: SearchExecutor,
         jobs: JobManager,
         plugins: PluginRegistry,
         engine: Engine,
-        catalogue: Catalog,
+        catalog: Catalog,
         config: Config,
         live_recall: LiveRecallSampler | None = None,
     ) -> None:
         self._live_recall = live_recall
-        self._indexes, self._desk, self._jobs, self._plugins = indexes, desk, jobs, plugins
-        self._asker = QueryResolver(engine, catalogue, config.max_items)
-        self._matches = FilterCache()
+        self._indexes, self._executor, self._jobs, self._plugins = indexes, executor, jobs, plugins
+        self._resolver = QueryResolver(engine, catalog, config.max_items)
+        self._filters = FilterCache()
 
     async def ListKinds(  # noqa: N802
         self, request: indexes_pb2.ListKindsRequest, context: Context
@@ -66,16 +65,18 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
     async def CreateIndex(  # noqa: N802
         self, request: indexes_pb2.CreateIndexRequest, context: Context
     ) -> indexes_pb2.Index:
-        wish = index_messages.wish(request)
+        params = index_messages.create_index_params(request)
         if request.WhichOneof("queries"):
-            wish = replace(wish, queries=await self._queries(request, wish, context))
-        return self._message(await self._indexes.create(wish))
+            params = replace(params, queries=await self._queries(request, params, context))
+        return self._message(await self._indexes.create(params))
 
-    async def _queries(self, request: indexes_pb2.CreateIndexRequest, wish: CreateIndexParams, context: Context) -> Array:
+    async def _queries(self, request: indexes_pb2.CreateIndexRequest, params: CreateIndexParams, context: Context) -> Array:
         """The caller's own queries as they are searched: (q, dim), at most so many of them."""
-        opened = await self._indexes.open_unindexed(wish.set, wish.tap, wish.metric)
-        asking = await self._asker.asking(index_messages.own_queries(request), opened, deadline(context), context.peer())
-        rows = prepare_query(asking.query, wish.metric, opened.definition.tap.tap.dim).vectors
+        opened = await self._indexes.open_unindexed(params.set, params.tap, params.metric)
+        resolved = await self._resolver.resolve(
+            index_messages.search_for_queries(request), opened, deadline(context), context.peer()
+        )
+        rows = prepare_query(resolved.query, params.metric, opened.definition.tap.tap.dim).vectors
         if not len(rows):
             raise InvalidInput("the queries of the index have no rows", remedy="send queries that the encoder gives rows for")
         chosen: Array = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_QUERIES)).astype(int)]
@@ -92,15 +93,15 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
     async def GetIndex(self, request: indexes_pb2.GetIndexRequest, context: Context) -> indexes_pb2.Index:  # noqa: N802
         if request.name and (damaged := self._indexes.damaged(request.set, request.name)):
             return index_messages.damaged(damaged[0])
-        return self._message(await self._indexes.get(index_messages.named(request.set), request.name))
+        return self._message(await self._indexes.get(check_set_name(request.set), request.name))
 
     async def RebuildIndex(self, request: indexes_pb2.RebuildIndexRequest, context: Context) -> indexes_pb2.Index:  # noqa: N802
-        return self._message(await self._indexes.rebuild(index_messages.named(request.set), request.name))
+        return self._message(await self._indexes.rebuild(check_set_name(request.set), request.name))
 
     async def DropIndex(  # noqa: N802
         self, request: indexes_pb2.DropIndexRequest, context: Context
     ) -> indexes_pb2.DropIndexResponse:
-        await self._indexes.drop(index_messages.named(request.set), request.name)
+        await self._indexes.drop(check_set_name(request.set), request.name)
         return indexes_pb2.DropIndexResponse()
 
     async def Search(  # noqa: N802
@@ -108,22 +109,22 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
     ) -> indexes_pb2.SearchResponse:
         started = time.monotonic()
         metric = index_messages.metric(request.metric) if request.metric else None
-        opened = await self._indexes.open(index_messages.named(request.set), request.index, metric)
-        asking = await self._asker.asking(request, opened, deadline(context), context.peer())
+        opened = await self._indexes.open(check_set_name(request.set), request.index, metric)
+        resolved = await self._resolver.resolve(request, opened, deadline(context), context.peer())
         began = time.monotonic()
-        hits = await self._hits(opened, asking.query, request.where, deadline(context))
+        hits = await self._hits(opened, resolved.query, request.where, deadline(context))
         searched = time.monotonic() - began
-        response = await self._response(request, behind(hits, request.offset), opened)
+        response = await self._response(request, skip_best(hits, request.offset), opened)
         response.search_seconds = searched
         response.unindexed, response.rows_compared = not opened.indexed, hits.compared
-        response.timings.CopyFrom(item_messages.timings(asking.timings, time.monotonic() - started))
-        return _fitting(response)
+        response.timings.CopyFrom(item_messages.timings(resolved.timings, time.monotonic() - started))
+        return check_reply_size(response, "ask for fewer hits, fewer columns or no vectors, or send fewer queries at a time")
 
     async def _response(
         self, request: indexes_pb2.SearchRequest, hits: SearchHits, opened: OpenedIndex
     ) -> indexes_pb2.SearchResponse:
         def made() -> indexes_pb2.SearchResponse:
-            found = answer(request, hits, opened)
+            found = make_reply(request, hits, opened)
             return index_messages.response(found, opened.definition, with_vectors=request.with_vectors)
 
         return await asyncio.to_thread(made) if len(hits.keys) > MANY or needs_fetch(request, opened) else made()
@@ -133,9 +134,9 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
         if not where:
             return await self._searched(opened, query)
         for _ in range(TRIES):
-            known = self._matches.cached_keys(opened.feature_set, where)
+            known = self._filters.cached_keys(opened.feature_set, where)
             if known is None:
-                known = await in_thread(lambda check: self._matches.keys(opened.feature_set, where, check), until)
+                known = await in_thread(lambda check: self._filters.keys(opened.feature_set, where, check), until)
             version, allowed = known
             hits = await self._searched(opened, replace(query, allowed=allowed))
             if hits.version == version:
@@ -143,7 +144,7 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
         return hits
 
     async def _searched(self, opened: OpenedIndex, query: SearchQuery) -> SearchHits:
-        hits = await self._desk.search(opened.live, query)
+        hits = await self._executor.search(opened.live, query)
         if self._live_recall:
             self._live_recall.offer(opened.live, query, hits)
         return hits
@@ -158,12 +159,3 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
             return self._jobs.get(id)
         except NotFound:  # none yet, or its record is among those that were dropped
             return None
-
-
-def _fitting(response: indexes_pb2.SearchResponse) -> indexes_pb2.SearchResponse:
-    if response.ByteSize() > MAX_MESSAGE:
-        raise TooLarge(
-            f"the reply would have {response.ByteSize()} bytes, and a message may have {MAX_MESSAGE}",
-            remedy="ask for fewer hits, fewer columns or no vectors, or send fewer queries at a time",
-        )
-    return response

@@ -1,18 +1,16 @@
-"""The Jobs service: thin. What `jobs.Jobs` knows becomes messages."""
+"""The Jobs service: lists, watches and cancels jobs."""
 
 from __future__ import annotations
 
 import json
 from contextlib import aclosing
-from typing import TypeAlias
 
-import grpc
 from topwork.v1 import jobs_pb2, jobs_pb2_grpc
 
 from topwork_server.jobs.job_records import JobRecord, JobState
 from topwork_server.jobs.manager import JobManager
+from topwork_server.services.request_checks import Context
 
-Context: TypeAlias = "grpc.aio.ServicerContext"
 STATES = {
     JobState.WAITING: jobs_pb2.JOB_STATE_WAITING,
     JobState.RUNNING: jobs_pb2.JOB_STATE_RUNNING,

@@ -1,6 +1,6 @@
-"""A request to search becomes a Query: its items are embedded, its vectors checked, its stored ids looked up.
+"""Resolves the query of a search: embeds its items, checks its vectors, or looks up its stored ids.
 
-What does not mean the same as the set's rows is refused with both fingerprints named, never searched in silence.
+A query of another fingerprint than the set's rows is refused, and the error names both.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ Request = indexes_pb2.SearchRequest
 
 @dataclass(frozen=True, slots=True)
 class ResolvedQuery:
-    """A query as far as it goes without a filter, and what the encoder took for it."""
+    """A query before its filter, and the time that the encoder took for it."""
 
     query: SearchQuery
     timings: Timings
 
 
 class QueryResolver:
-    def __init__(self, engine: Engine, catalogue: Catalog, most_items: int) -> None:
-        self._engine, self._catalogue, self._most_items = engine, catalogue, most_items
+    def __init__(self, engine: Engine, catalog: Catalog, most_items: int) -> None:
+        self._engine, self._catalog, self._most_items = engine, catalog, most_items
 
-    async def asking(self, request: Request, opened: OpenedIndex, deadline: float | None, flow: Hashable) -> ResolvedQuery:
-        """NotReady where the query means something else than the set's rows."""
+    async def resolve(self, request: Request, opened: OpenedIndex, deadline: float | None, client: Hashable) -> ResolvedQuery:
+        """The query as vectors. NotReady where its fingerprint is not the set's."""
         tap, kind = opened.definition.tap, request.WhichOneof("query")
         if request.fingerprint:
             check_fingerprint(request.fingerprint, tap, "the query has")
@@ -55,7 +55,7 @@ class QueryResolver:
         if kind != "items" and request.encoder:
             await self._check_encoder(request.encoder, opened)
         if kind == "items":
-            found = await self._of_items(request, opened, deadline, flow)
+            found = await self._of_items(request, opened, deadline, client)
         elif kind == "vectors":
             rows = index_messages.vectors(request.vectors, tap.tap.dim)
             found = ResolvedQuery(_query(rows, np.ones(len(rows), np.int64)), Timings())
@@ -63,7 +63,7 @@ class QueryResolver:
             found = ResolvedQuery(await asyncio.to_thread(_of_stored, list(request.stored.values), opened), Timings())
         return replace(found, query=_with_settings(found.query, request, k))
 
-    async def _of_items(self, request: Request, opened: OpenedIndex, deadline: float | None, flow: Hashable) -> ResolvedQuery:
+    async def _of_items(self, request: Request, opened: OpenedIndex, deadline: float | None, client: Hashable) -> ResolvedQuery:
         tap, wanted = opened.definition.tap, opened.feature_set.definition
         name = request.encoder or wanted.encoder
         if not name:
@@ -75,10 +75,10 @@ class QueryResolver:
         if name == wanted.encoder:
             whose = f"the set {wanted.name}, of {name} (fingerprint {tap.fingerprint}),"
             check_modality(items, wanted.modality, whose, "search it with what its encoder reads")
-            ask = EmbedParams(name, (tap.tap.name,), wanted.options, deadline, client=flow)
+            params = EmbedParams(name, (tap.tap.name,), wanted.options, deadline, client=client)
         else:
-            ask = EmbedParams(name, await asyncio.to_thread(self._tap_of_other, name, tap), deadline=deadline, client=flow)
-        features = await self._engine.embed(ask, items)
+            params = EmbedParams(name, await asyncio.to_thread(self._tap_of_other, name, tap), deadline=deadline, client=client)
+        features = await self._engine.embed(params, items)
         rows = features.taps[0]
         check_fingerprint(rows.tap.fingerprint, tap, f"the tap {rows.tap.tap.name} of {name} has")
         return ResolvedQuery(_query(np.asarray(rows.rows, np.float32), np.asarray(rows.counts, np.int64)), features.timings)
@@ -95,7 +95,7 @@ class QueryResolver:
 
     def _tap_of_other(self, name: str, tap: FingerprintedTap) -> tuple[str, ...]:
         """The tap of another encoder that means the same; the default one where nothing is known before the export."""
-        manifest = self._catalogue.entry(name).manifest
+        manifest = self._catalog.entry(name).manifest
         if manifest is None:
             return ()
         same = next((info for info in manifest.taps if info.fingerprint == tap.fingerprint), None)
@@ -108,7 +108,7 @@ def check_fingerprint(found: str, tap: FingerprintedTap, whose: str) -> None:
     if found != tap.fingerprint:
         raise NotReady(
             f"{whose} fingerprint {found or 'none'}, and the set's tap {tap.tap.name} has {tap.fingerprint or 'none'}",
-            remedy="these features do not mix: embed the query with the encoder that made the set, or make the set anew",
+            remedy="these features do not mix: embed the query with the encoder that made the set, or write the set again",
         )
 
 

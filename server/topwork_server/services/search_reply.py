@@ -1,4 +1,4 @@
-"""Hits become a reply: ids, and what else was asked of the items, fetched once for all queries."""
+"""Makes the reply of a search: ids, and what else was asked of the items, fetched once for all queries."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def needs_fetch(request: Request, opened: OpenedIndex) -> bool:
     return bool(request.columns) or request.all_columns or _needs_rows(request, opened)
 
 
-def answer(request: Request, hits: SearchHits, opened: OpenedIndex) -> SearchReply:
+def make_reply(request: Request, hits: SearchHits, opened: OpenedIndex) -> SearchReply:
     """Blocking, but for ids alone. A hit whose item was deleted or replaced meanwhile is left out."""
     if needs_fetch(request, opened):
         return _fetched(request, hits, opened)
@@ -41,8 +41,8 @@ def answer(request: Request, hits: SearchHits, opened: OpenedIndex) -> SearchRep
     return SearchReply(hits, [id for id in ids if id is not None])
 
 
-def behind(hits: SearchHits, offset: int) -> SearchHits:
-    """The hits of each query but for so many of its best."""
+def skip_best(hits: SearchHits, offset: int) -> SearchHits:
+    """Leave out so many of the best hits of each query."""
     if not offset:
         return hits
     return _kept(hits, aranges(0, hits.counts) >= offset)

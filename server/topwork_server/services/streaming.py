@@ -192,7 +192,7 @@ def load_of(items: Iterable[types_pb2.Item]) -> float:
 async def _cancel(work: set[asyncio.Future[Any]]) -> None:
     for task in work:
         task.cancel()
-    # Gathered, so that an error that nobody waits for any more is not reported as never retrieved.
+    # Gathered, so that asyncio does not report their errors as never retrieved.
     await asyncio.gather(*work, return_exceptions=True)
 
 

@@ -77,7 +77,7 @@ class Upload:
 
     def _delete(self, written: asyncio.Future[int] | None = None) -> None:
         if written and not written.cancelled():
-            written.exception()  # nobody else asks for it any more
+            written.exception()  # else asyncio reports it as never retrieved
         if not self._file.closed:
             self._spool.used -= self.size
             self.path.unlink(missing_ok=True)

@@ -27,7 +27,6 @@ from topwork.v1.encoders_pb2 import Items
 from topwork_server.app import OPTIONS
 from topwork_server.heads.head_status import HeadState
 from topwork_server.heads.head_types import Task
-from topwork_server.services import encoders
 from topwork_server.services.convert import head_messages, item_messages
 from topwork_server.services.heads import HeadsService
 from topwork_server.services.interceptor import RequestInterceptor
@@ -291,10 +290,9 @@ async def test_large_replies_are_made_in_a_thread_and_too_large_ones_refused(hom
         await w.train()
         monkeypatch.setattr("topwork_server.services.heads.LARGE", 0)
         assert said(await w.predict(items=items("a"))).shape == (1, 3)
-        monkeypatch.setattr("topwork_server.services.heads.MAX_MESSAGE", 100)
+        monkeypatch.setattr("topwork_server.services.request_checks.MAX_MESSAGE", 100)
         code, _, info = await refusal(w.predict(items=items("a")))
         assert (code, info.reason) == (Code.RESOURCE_EXHAUSTED, "TooLarge")
-        assert encoders.MAX_MESSAGE == 64 << 20
 
 
 async def test_a_stream_answers_in_order(home):

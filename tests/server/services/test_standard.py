@@ -11,7 +11,7 @@ from google.protobuf import descriptor_pb2
 from grpc import StatusCode, aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
-from topwork_server.services import headroom
+from topwork_server.services import health
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -28,7 +28,7 @@ async def test_where_no_memory_is_left_nothing_serves(tmp_path, monkeypatch):
         world.app.health.interval = 0.02
         watch = health_pb2_grpc.HealthStub(world.channel).Watch(health_pb2.HealthCheckRequest(service=""))
         assert (await watch.read()).status == SERVING
-        monkeypatch.setattr(headroom, "LEAST", 1 << 62)
+        monkeypatch.setattr(health, "LEAST", 1 << 62)
         assert (await watch.read()).status == NOT_SERVING
         for service in ("", "topwork.v1.Encoders", "encoder/ready"):
             assert await check(world, service) == NOT_SERVING
@@ -44,7 +44,7 @@ async def test_a_look_at_the_headroom_takes_none(tmp_path):
         tracemalloc.start()
         try:
             assert await check(world, "") == SERVING
-            assert tracemalloc.get_traced_memory()[1] < headroom.LEAST // 4
+            assert tracemalloc.get_traced_memory()[1] < health.LEAST // 4
         finally:
             tracemalloc.stop()
 

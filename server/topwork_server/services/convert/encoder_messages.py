@@ -1,20 +1,22 @@
-"""A line of the catalogue as a message."""
+"""Encoders, their options, taps and devices as messages."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from typing import Any
 
 from topwork.v1 import encoders_pb2, types_pb2
 
 from topwork_server.inference.model_cache import LoadedEncoder
 from topwork_server.models.artifacts import Manifest
 from topwork_server.models.catalog import CatalogEntry, EncoderState
+from topwork_server.plugin_api import options as declared_options
 from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.runtime import device_selection
 from topwork_server.runtime.device_records import DeviceRecord
 from topwork_server.runtime.device_selection import PlanSet
 from topwork_server.services.convert import item_messages
-from topwork_server.services.convert.option_messages import option_messages
 from topwork_server.types import EncoderSpec, Tap
 
 
@@ -46,7 +48,7 @@ def encoder(
         state=f"ENCODER_STATE_{state.upper()}",
         detail=detail,
         numerics=item_messages.numerics(numerics) if numerics else None,
-        options=option_messages(spec.encoder.options),
+        options=options(spec.encoder.options),
         plugin=entry.owner,
         has_vocabulary=spec.encoder.nearest is not Encoder.nearest,
         artifact_bytes=manifest.bytes if manifest else 0,
@@ -92,3 +94,18 @@ def tap(declared: Tap, fingerprint: str = "") -> types_pb2.Tap:
         description=declared.description,
         fingerprint=fingerprint,
     )
+
+
+def options(declared: type[Any]) -> list[encoders_pb2.Option]:
+    """What a request may set, with types, bounds, choices and defaults as JSON; `declared` is the dataclass of the options of an
+    encoder, a kind of index or a trainer."""
+    return [
+        encoders_pb2.Option(
+            name=choice.name,
+            type=choice.type,
+            default=choice.default,
+            description=choice.description,
+            schema=json.dumps(choice.schema, ensure_ascii=False),
+        )
+        for choice in declared_options.choices(declared)
+    ]

@@ -1,14 +1,13 @@
-"""Protobuf <-> the frozen data of `heads`, and nothing else."""
+"""Converts between messages and the data of heads and predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeVar
 
-from google.protobuf.struct_pb2 import Struct
+import numpy as np
 from topwork.heads import MetricValue
-from topwork.v1 import heads_pb2, types_pb2
+from topwork.v1 import heads_pb2
 
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.head_status import HeadDescription, HeadState
@@ -21,13 +20,15 @@ from topwork_server.heads.head_types import (
     TrainRequest,
     UnlabeledUse,
 )
+from topwork_server.heads.serving.head_output import HeadOutput, PredictedSpan
+from topwork_server.heads.serving.predictor import PredictionResult, PredictParams
 from topwork_server.heads.training.probe_request import ProbeRequest
+from topwork_server.inference.output_format import OutputFormat
 from topwork_server.plugin_api.plugin_registry import RegisteredTrainer
 from topwork_server.plugin_api.trainer import TrainerSpec
-from topwork_server.services.convert import item_messages
-from topwork_server.services.convert.index_messages import named
-from topwork_server.services.convert.option_messages import option_messages
+from topwork_server.services.convert import encoder_messages, item_messages
 from topwork_server.services.jobs import job_message
+from topwork_server.services.request_checks import check_set_name
 from topwork_server.types import Array
 
 TASKS: Mapping[int, Task] = {
@@ -44,12 +45,11 @@ STATES = {
     HeadState.READY: heads_pb2.HEAD_STATE_READY,
     HeadState.FAILED: heads_pb2.HEAD_STATE_FAILED,
 }
-T = TypeVar("T")
 
 
-def wish(request: heads_pb2.TrainRequest) -> TrainRequest:
+def train_request(request: heads_pb2.TrainRequest) -> TrainRequest:
     return TrainRequest(
-        set=named(request.set),
+        set=check_set_name(request.set),
         target=request.target,
         name=request.name,
         kind=request.kind or DEFAULT_KIND,
@@ -69,7 +69,7 @@ def wish(request: heads_pb2.TrainRequest) -> TrainRequest:
     )
 
 
-def probe_wish(request: heads_pb2.ProbeRequest) -> ProbeRequest:
+def probe_request(request: heads_pb2.ProbeRequest) -> ProbeRequest:
     return ProbeRequest(
         sets=tuple(request.sets),
         target=request.target,
@@ -85,18 +85,12 @@ def probe_wish(request: heads_pb2.ProbeRequest) -> ProbeRequest:
     )
 
 
-def head_name(name: str) -> str:
-    if not name:
-        raise InvalidInput("no head is named", remedy="name one of those that ListHeads returns")
-    return name
-
-
 def trainer(registered: RegisteredTrainer) -> heads_pb2.Trainer:
     spec = registered.spec
     return heads_pb2.Trainer(
         kind=spec.kind,
         description=spec.description,
-        options=option_messages(spec.trainer.options),
+        options=encoder_messages.options(spec.trainer.options),
         plugin=registered.owner,
         tasks=[TASK_NUMBERS[task] for task in Task if task.target in spec.trainer.targets and not _undescribed(task, spec)],
         needs_inputs=spec.tunes,
@@ -132,11 +126,11 @@ def _fill_definition(message: heads_pb2.Head, definition: HeadDefinition) -> Non
     message.kind, message.set, message.version = definition.kind, definition.set, definition.version
     message.target, message.encoder, message.seed = definition.target, definition.encoder, definition.seed
     message.tap, message.pooling, message.fingerprint = tap.tap.name, pooling, tap.fingerprint
-    message.options.CopyFrom(_struct(definition.options))
+    message.options.CopyFrom(item_messages.struct(definition.options))
 
 
 def _fill_head(message: heads_pb2.Head, head: Head) -> None:
-    """What was learnt."""
+    """What was learned."""
     message.task = TASK_NUMBERS[head.task]  # type: ignore[assignment]
     message.kind, message.encoder, message.estimate, message.server_version = (
         head.kind,
@@ -148,27 +142,16 @@ def _fill_head(message: heads_pb2.Head, head: Head) -> None:
     message.names.extend(head.names)
     message.metrics.extend(map(_figure, head.metrics))
     message.baseline.extend(map(_figure, head.baseline))
-    message.chosen.CopyFrom(_struct(head.chosen))
+    message.chosen.CopyFrom(item_messages.struct(head.chosen))
     message.labeled, message.unlabeled = head.labeled, head.unlabeled
     message.temperature, message.max_abs_error = head.temperature, head.max_abs_error
     message.created, message.training_seconds, message.pretrained = head.created, head.training_seconds, head.pretrained
     message.warnings.extend(head.warnings)
 
 
-def vectors(message: types_pb2.Tensor) -> Array:
-    """InvalidInput for another dtype than a row may have."""
-    if message.dtype not in (types_pb2.DTYPE_UNSPECIFIED, types_pb2.DTYPE_FLOAT32, types_pb2.DTYPE_FLOAT16):
-        raise InvalidInput("vectors come as float32 or float16", remedy="send one of these")
-    return item_messages.array(message)
-
-
 def version(head: Head) -> str:
     """When it was trained."""
     return datetime.fromtimestamp(head.created, UTC).isoformat(timespec="milliseconds")
-
-
-def export_response(chunk: bytes, total: int, description: str = "") -> heads_pb2.ExportHeadResponse:
-    return heads_pb2.ExportHeadResponse(chunk=chunk, total=total, description=description)
 
 
 def _figure(figure: MetricValue) -> heads_pb2.MetricValue:
@@ -189,14 +172,65 @@ def _unlabeled(method: str) -> UnlabeledUse:
         raise InvalidInput(f"unlabeled {method!r} is not known", remedy=f"ask for {known}, or leave it out") from None
 
 
-def _struct(values: Mapping[str, Any]) -> Struct:
-    struct = Struct()
-    struct.update({name: _plain(value) for name, value in values.items()})
-    return struct
+def predict_params(settings: heads_pb2.PredictSettings, deadline: float | None, client: Hashable, *, wait: bool) -> PredictParams:
+    return PredictParams(
+        options=item_messages.options(settings.options) if settings.HasField("options") else None,
+        deadline=deadline,
+        wait=wait,
+        skip_bad_items=settings.skip_bad_items,
+        features=settings.features,
+        client=client,
+        priority=item_messages.priority(settings.priority),
+    )
 
 
-def _plain(value: Any) -> Any:
-    """As a Struct takes it."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
+def prediction_size(found: PredictionResult) -> int:
+    """About how many bytes its message takes."""
+    arrays = [array for out in found.outputs for array in (out.probabilities, out.masks, out.confidences) if array is not None]
+    arrays += [tap.rows for features in found.features for tap in features.taps]
+    spans = sum(len(one) for out in found.outputs for one in out.spans or ())
+    return sum(array.nbytes for array in arrays) + 64 * spans
+
+
+def predict_response(found: PredictionResult, top: int, total: float) -> heads_pb2.PredictResponse:
+    """The whole reply; `total` is the request's time in seconds."""
+    return heads_pb2.PredictResponse(
+        predictions=[predictions(output, top) for output in found.outputs],
+        features=[item_messages.tap_features(tap, OutputFormat()) for features in found.features for tap in features.taps],
+        notes=item_messages.notes(found.notes),
+        failures=[item_messages.failure(i, error) for i, error in sorted(found.failures.items())],
+        timings=item_messages.timings(found.timings, total),
+    )
+
+
+def predictions(output: HeadOutput, top: int) -> heads_pb2.Predictions:
+    head = output.head
+    message = heads_pb2.Predictions(
+        head=head.name,
+        task=TASK_NUMBERS[head.task],
+        names=head.names,
+        interval=head.interval,
+        fingerprint=head.tap.fingerprint,
+        version=version(head),
+    )
+    if output.probabilities is not None:
+        _fill_probabilities(message, output.probabilities, top)
+    for field in ("values", "masks", "confidences", "boxes"):
+        array: Array | None = getattr(output, field)
+        if array is not None:
+            getattr(message, field).CopyFrom(item_messages.tensor(array))
+    for spans in output.spans or ():
+        message.spans.append(heads_pb2.FoundSpans(spans=map(_span, spans)))
+    return message
+
+
+def _fill_probabilities(message: heads_pb2.Predictions, probabilities: Array, top: int) -> None:
+    if top:
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top].astype(np.int32)
+        message.best.CopyFrom(item_messages.tensor(best))
+        probabilities = np.take_along_axis(probabilities, best, axis=1)
+    message.probabilities.CopyFrom(item_messages.tensor(probabilities))
+
+
+def _span(span: PredictedSpan) -> heads_pb2.FoundSpan:
+    return heads_pb2.FoundSpan(start=span.start, end=span.end, label=span.label, probability=span.probability, part=span.part)

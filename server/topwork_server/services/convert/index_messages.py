@@ -1,13 +1,11 @@
-"""Protobuf <-> the frozen data of `indexes`, and nothing else."""
+"""Converts between messages and the data of indexes and searches."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
-from google.protobuf.struct_pb2 import Struct
 from topwork.v1 import indexes_pb2, types_pb2
 
 from topwork_server.errors import InvalidInput
@@ -24,9 +22,9 @@ from topwork_server.inference.output_format import OutputFormat
 from topwork_server.jobs.job_records import JobRecord
 from topwork_server.plugin_api.plugin_registry import RegisteredIndex
 from topwork_server.plugin_api.vector_index import Metric
-from topwork_server.services.convert import item_messages, set_messages
-from topwork_server.services.convert.option_messages import option_messages
+from topwork_server.services.convert import encoder_messages, item_messages, set_messages
 from topwork_server.services.jobs import job_message
+from topwork_server.services.request_checks import check_set_name
 from topwork_server.services.search_reply import SearchReply
 from topwork_server.types import Array, Granularity
 
@@ -50,9 +48,9 @@ def metric(number: int) -> Metric:
     return METRICS[number]
 
 
-def wish(request: indexes_pb2.CreateIndexRequest) -> CreateIndexParams:
+def create_index_params(request: indexes_pb2.CreateIndexRequest) -> CreateIndexParams:
     return CreateIndexParams(
-        set=named(request.set),
+        set=check_set_name(request.set),
         name=request.name,
         tap=request.tap,
         kind=request.kind,
@@ -62,8 +60,8 @@ def wish(request: indexes_pb2.CreateIndexRequest) -> CreateIndexParams:
     )
 
 
-def own_queries(request: indexes_pb2.CreateIndexRequest) -> indexes_pb2.SearchRequest:
-    """As a search would ask them."""
+def search_for_queries(request: indexes_pb2.CreateIndexRequest) -> indexes_pb2.SearchRequest:
+    """A search for the queries that came with CreateIndex."""
     search = indexes_pb2.SearchRequest(set=request.set, encoder=request.encoder, fingerprint=request.fingerprint, k=1)
     kind = request.WhichOneof("queries")
     if kind == "items":
@@ -75,17 +73,9 @@ def own_queries(request: indexes_pb2.CreateIndexRequest) -> indexes_pb2.SearchRe
     return search
 
 
-def named(set_name: str) -> str:
-    if not set_name:
-        raise InvalidInput("no feature set is named", remedy="name one of those that ListSets returns")
-    return set_name
-
-
 def vectors(message: types_pb2.Tensor, dim: int) -> Array:
     """(n, dim) float32. InvalidInput for another shape or dtype, and (of the vector's position) numbers that are not finite."""
-    if message.dtype not in (types_pb2.DTYPE_UNSPECIFIED, types_pb2.DTYPE_FLOAT32, types_pb2.DTYPE_FLOAT16):
-        raise InvalidInput("query vectors come as float32 or float16", remedy="send one of these")
-    values = item_messages.array(message)
+    values = item_messages.float_rows(message, "query vectors")
     if values.ndim != 2 or values.shape[1] != dim:
         raise InvalidInput(
             f"query vectors of shape {list(values.shape)}", remedy=f"the set's rows have {dim} numbers: send (n, {dim})"
@@ -101,7 +91,7 @@ def kind(registered: RegisteredIndex) -> indexes_pb2.IndexKind:
     return indexes_pb2.IndexKind(
         kind=spec.kind,
         description=spec.description,
-        options=option_messages(spec.index.options),
+        options=encoder_messages.options(spec.index.options),
         plugin=registered.owner,
     )
 
@@ -125,7 +115,7 @@ def index(described: IndexDescription, job: JobRecord | None, live_recall: Seque
         target_recall=definition.target_recall,
         memory_bytes=described.memory,
         job=job_message(job) if job else None,
-        options=_struct(definition.options),
+        options=item_messages.struct(definition.options),
         live_recall=[indexes_pb2.LiveRecall(**asdict(figure)) for figure in live_recall],
     )
     if facts:
@@ -138,7 +128,7 @@ def index(described: IndexDescription, job: JobRecord | None, live_recall: Seque
 
 def damaged(index: DamagedIndex) -> indexes_pb2.Index:
     """Convert what is known of a damaged index."""
-    detail = f"{index.damage}; drop it, and create it anew"
+    detail = f"{index.damage}; drop it, and create it again"
     return indexes_pb2.Index(set=index.set, name=index.name, state=STATES[IndexState.FAILED], detail=detail, damage=index.damage)
 
 
@@ -163,9 +153,3 @@ def response(found: SearchReply, definition: IndexDefinition, *, with_vectors: b
 
 def _operating(point: MeasuredEffort) -> indexes_pb2.OperatingPoint:
     return indexes_pb2.OperatingPoint(effort=point.effort, recall=point.recall, qps=point.qps)
-
-
-def _struct(values: Mapping[str, Any]) -> Struct:
-    struct = Struct()
-    struct.update(dict(values))
-    return struct

@@ -164,6 +164,26 @@ def _plain(value: Value) -> Any:
     return None
 
 
+def struct(values: Mapping[str, Any]) -> Struct:
+    """Plain Python as a message, the inverse of `options`; sequences become lists."""
+    message = Struct()
+    message.update({name: _structured(value) for name, value in values.items()})
+    return message
+
+
+def _structured(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _structured(one) for key, one in value.items()}
+    return [_structured(one) for one in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def float_rows(message: types_pb2.Tensor, what: str) -> Array:
+    """Vectors, float32 or float16. InvalidInput for another dtype."""
+    if message.dtype not in (types_pb2.DTYPE_UNSPECIFIED, types_pb2.DTYPE_FLOAT32, types_pb2.DTYPE_FLOAT16):
+        raise InvalidInput(f"{what} come as float32 or float16", remedy="send one of these")
+    return array(message)
+
+
 def priority(number: int) -> Priority:
     """One that this server does not know is a wrong request, not a NORMAL one."""
     if number not in PRIORITIES:
@@ -171,8 +191,8 @@ def priority(number: int) -> Priority:
     return PRIORITIES[number]
 
 
-def shaping(settings: encoders_pb2.EmbedSettings) -> OutputFormat:
-    """How the rows of a reply shall be."""
+def output_format(settings: encoders_pb2.EmbedSettings) -> OutputFormat:
+    """The format of the rows of a reply."""
     if settings.dtype not in ROW_TYPES:
         raise InvalidInput(
             f"features do not come as {dtype_name(settings.dtype)}", remedy="ask for FLOAT32, FLOAT16, INT8 or BINARY"
@@ -180,10 +200,10 @@ def shaping(settings: encoders_pb2.EmbedSettings) -> OutputFormat:
     return OutputFormat(ROW_TYPES[settings.dtype], settings.normalize, settings.dimensions)
 
 
-def response(features: EmbedResult, wanted: OutputFormat, total: float) -> encoders_pb2.EmbedResponse:
+def response(features: EmbedResult, format: OutputFormat, total: float) -> encoders_pb2.EmbedResponse:
     """The whole reply; `total` is the request's time in seconds."""
     return encoders_pb2.EmbedResponse(
-        features=[tap_features(tap, wanted) for tap in features.taps],
+        features=[tap_features(tap, format) for tap in features.taps],
         notes=notes(features.notes),
         failures=[failure(i, error) for i, error in sorted(features.failures.items())],
         numerics=numerics(features.numerics),
@@ -201,9 +221,9 @@ def timings(found: Timings, total: float) -> encoders_pb2.Timings:
     return encoders_pb2.Timings(preprocess=found.preprocess, queue=found.queue, compute=found.compute, total=total)
 
 
-def tap_features(tap: TapRows, wanted: OutputFormat) -> types_pb2.TapFeatures:
-    """Rows of one tap, shaped as wanted."""
-    packed = format_rows(tap.rows, wanted)
+def tap_features(tap: TapRows, format: OutputFormat) -> types_pb2.TapFeatures:
+    """Rows of one tap, in that format."""
+    packed = format_rows(tap.rows, format)
     return types_pb2.TapFeatures(
         tap=tap.tap.tap.name,
         fingerprint=tap.tap.fingerprint,

@@ -189,8 +189,8 @@ def _spans(message: types_pb2.TapFeatures, rows: int) -> Spans | None:
 def numerics(message: sets_pb2.WriteRows) -> Numerics | None:
     if not message.HasField("numerics"):
         return None
-    said = message.numerics
-    return Numerics(said.provider, said.precision, said.parity, said.max_abs_error)
+    given = message.numerics
+    return Numerics(given.provider, given.precision, given.parity, given.max_abs_error)
 
 
 def write_response(outcome: IngestOutcome, watermark: int) -> sets_pb2.WriteResponse:
