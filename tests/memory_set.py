@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from topwork_server.blocking_calls import Report
 from topwork_server.feature_sets.set_types import KEY_BITS, Change, ItemBatch, ReadResult, Selection
 from topwork_server.features import TapRows
 from topwork_server.indexes.index_types import BuildFacts, BuiltIndex, IndexDefinition, SearchQuery
 from topwork_server.inference.output_format import normalize
-from topwork_server.jobs.progress import Report
 from topwork_server.plugin_api.vector_index import Metric, VectorIndex, VectorSource
 from topwork_server.types import Array, FingerprintedTap, Granularity, Tap
 

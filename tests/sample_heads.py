@@ -10,7 +10,7 @@ from topwork.heads import MetricValue
 from topwork.report import Report
 from topwork_server.heads.head_types import Head, HeadDefinition, Pooling, Task
 from topwork_server.models.head_graph import served_graph
-from topwork_server.plugin_api.head_graphs import linear_graph
+from topwork_server.plugin_api.trainer import linear_graph
 from topwork_server.types import Array, FingerprintedTap, Granularity, Modality, Tap
 
 TAP = FingerprintedTap(Tap("mean", 4, Granularity.ITEM), "a" * 64)

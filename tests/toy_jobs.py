@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server import InvalidInput
-from topwork_server.jobs.progress import Report
+from topwork_server.blocking_calls import Report
 
 Arguments = Mapping[str, Any]
 

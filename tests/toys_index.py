@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 from topwork_server import IndexSpec, Metric, VectorIndex, VectorSource
-from topwork_server.jobs.progress import Report
+from topwork_server.blocking_calls import Report
 from topwork_server.types import Array
 
 

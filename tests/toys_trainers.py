@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from topwork_server import Examples, FittedHead, InvalidInput, Target, Trainer, TrainerSpec, Trial, linear_graph
-from topwork_server.jobs.progress import Report
+from topwork_server.blocking_calls import Report
 from topwork_server.types import Array
 
 

@@ -6,17 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from topwork_server.blocking_calls import Report, check_caller
     from topwork_server.errors import DiskFull, InvalidInput, TopworkError
     from topwork_server.features import rows_of, starts_of, sums_of
-    from topwork_server.jobs.progress import Report
     from topwork_server.models.onnx_graph import node_inputs, node_subgraphs
     from topwork_server.models.torch_compat import prepare_torchvision
-    from topwork_server.plugin_api.cancellation import check_caller
     from topwork_server.plugin_api.encoder import Encoder, NoOptions, Trunk, batch_key
     from topwork_server.plugin_api.example_inputs import texts as example_texts
-    from topwork_server.plugin_api.head_graphs import head_graph, linear_graph
     from topwork_server.plugin_api.hookspecs import hookimpl
-    from topwork_server.plugin_api.modalities import item_kind
     from topwork_server.plugin_api.options import option
     from topwork_server.plugin_api.sources import SourceUri
     from topwork_server.plugin_api.splits import folds, rest
@@ -32,6 +29,8 @@ if TYPE_CHECKING:
         Trainer,
         TrainerSpec,
         Trial,
+        head_graph,
+        linear_graph,
     )
     from topwork_server.plugin_api.vector_index import IndexSpec, Metric, VectorIndex, VectorSource
     from topwork_server.runtime.parity import FP32_FLOOR, difference
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
         TextItem,
         TokenSpans,
         VideoItem,
+        item_kind,
     )
 
 __version__ = "0.1.0"
@@ -113,26 +113,23 @@ __all__ = [
 #: The module of each name, and its name there where that is another. A name loads at its first use, so that commands start
 #: fast and what only an export needs stays out of a server at rest.
 _MODULES = {
+    "blocking_calls": "Report check_caller",
     "errors": "DiskFull InvalidInput TopworkError",
     "features": "rows_of starts_of sums_of",
-    "jobs.progress": "Report",
     "models.onnx_graph": "node_inputs node_subgraphs",
     "models.torch_compat": "prepare_torchvision",
-    "plugin_api.cancellation": "check_caller",
     "plugin_api.encoder": "Encoder NoOptions Trunk batch_key",
     "plugin_api.example_inputs": "example_texts=texts",
-    "plugin_api.head_graphs": "head_graph linear_graph",
     "plugin_api.hookspecs": "hookimpl",
-    "plugin_api.modalities": "item_kind",
     "plugin_api.options": "option",
     "plugin_api.sources": "SourceUri",
     "plugin_api.splits": "folds rest",
     "plugin_api.trainer": "Examples FeatureView FineTuneDataset FineTuneResult FineTuner FittedHead NativeHead Target Trainer "
-    "TrainerSpec Trial",
+    "TrainerSpec Trial head_graph linear_graph",
     "plugin_api.vector_index": "IndexSpec Metric VectorIndex VectorSource",
     "runtime.parity": "FP32_FLOOR difference",
     "runtime.session": "Session",
-    "types": "Array EncoderSpec Granularity ImageItem Item Modality Refusal Sample Tap TextItem TokenSpans VideoItem",
+    "types": "Array EncoderSpec Granularity ImageItem Item Modality Refusal Sample Tap TextItem TokenSpans VideoItem item_kind",
 }
 
 if not TYPE_CHECKING:  # for a type checker the names are those of the imports above

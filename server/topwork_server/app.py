@@ -23,7 +23,7 @@ from topwork_server.errors import DataLoss, StartError
 from topwork_server.inference.engine import Engine
 from topwork_server.models.catalog import Catalog, EncoderState
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
-from topwork_server.process_memory import MemoryTrimmer
+from topwork_server.process_resources import MemoryTrimmer
 from topwork_server.runtime.session_factory import check_provider
 from topwork_server.server_state import ServerState
 from topwork_server.services.encoders import EncodersService, readable_entries

@@ -1,4 +1,8 @@
-"""Work of callers who may leave: blocking work ends then, or at their deadline; work that must not be left half done goes on."""
+"""Long work: how it tells its progress, and what becomes of it when its caller leaves or the deadline passes.
+
+Blocking work asks between its parts whether it still has a caller, and ends where it has none; work that must not be left half
+done goes on.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar
 
 from topwork_server.errors import DeadlineExceeded
@@ -14,9 +19,12 @@ from topwork_server.errors import DeadlineExceeded
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+_work = threading.local()
 
 #: Called between parts of long work; raises where nobody waits for it any more.
 Check: TypeAlias = Callable[[], None]
+#: Called with the fraction that is done (0 to 1) and what is being done.
+Report: TypeAlias = Callable[[float, str], None]
 
 
 def always_waits() -> None:
@@ -62,3 +70,32 @@ async def shielded(work: Coroutine[Any, Any, T]) -> T:
         if not task.cancelled() and (error := task.exception()):
             log.warning("what a caller began who has left failed: %s", error)
         raise
+
+
+def check_caller() -> None:
+    """Raise where the caller of the item that this thread preprocesses has left, or has no time left.
+
+    For an encoder whose `preprocess` works on one item for longer than a second: call it between steps, and let what it raises
+    pass. Outside of a request it does nothing.
+    """
+    has_left: Callable[[], bool] | None = getattr(_work, "has_left", None)
+    if has_left is not None and has_left():
+        raise DeadlineExceeded(
+            "the deadline passed, or the caller left, while an item was preprocessed", remedy="allow more time"
+        )
+
+
+@contextmanager
+def working_for(has_left: Callable[[], bool]) -> Iterator[None]:
+    """Let `check_caller` ask `has_left` in this thread."""
+    before = getattr(_work, "has_left", None)
+    _work.has_left = has_left
+    try:
+        yield
+    finally:
+        _work.has_left = before
+
+
+def part(report: Report, start: float, end: float) -> Report:
+    """Reports of a part of the work, as a part of the whole."""
+    return lambda fraction, message: report(start + (end - start) * fraction, message)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from topwork_server.errors import StartError
-from topwork_server.process_memory import usable_memory
+from topwork_server.process_resources import usable_memory
 
 GIB = 1 << 30
 

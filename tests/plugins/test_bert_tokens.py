@@ -20,8 +20,8 @@ from topwork_plugins.bert.plugin import BertOptions
 from topwork_plugins.bert.text_prefix import MOST_CHARACTERS
 from topwork_plugins.bert.tokens import Tokenization
 from topwork_server import ImageItem, InvalidInput, Item, Sample, TextItem
+from topwork_server.blocking_calls import working_for
 from topwork_server.errors import DeadlineExceeded
-from topwork_server.plugin_api.cancellation import working_for
 
 TEXT = "Naïve café 漢字 😀! A  small bird\n sings."
 PROMPTS = {"prompts": {"query": "query: ", "passage": "passage: "}, "default_prompt_name": "passage"}

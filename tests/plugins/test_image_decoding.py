@@ -13,8 +13,8 @@ import pytest
 from PIL import Image, ImageOps
 from topwork_plugins.images import decode
 from topwork_server import ImageItem, InvalidInput, TextItem, TopworkError, VideoItem
+from topwork_server.blocking_calls import working_for
 from topwork_server.plugin_api import example_inputs
-from topwork_server.plugin_api.cancellation import working_for
 from topwork_server.types import Array
 
 PHOTOGRAPH = (example_inputs.FOLDER / "coffee.jpg").read_bytes()

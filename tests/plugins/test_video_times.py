@@ -165,7 +165,7 @@ def test_decoding_ends_where_the_caller_has_left(tmp_path: Path) -> None:
     from topwork_plugins.i3d.plugin import INCEPTION_RECIPE
     from topwork_plugins.i3d.readers import RgbReader
     from topwork_server import TopworkError, VideoItem
-    from topwork_server.plugin_api.cancellation import working_for
+    from topwork_server.blocking_calls import working_for
 
     taken: list[Frame] = []
     frames = RgbReader(INCEPTION_RECIPE).frames(VideoItem(write(tmp_path / "long.mkv", shades(COUNT))), 0)

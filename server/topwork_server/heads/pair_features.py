@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from topwork_server.blocking_calls import Report
 from topwork_server.errors import InvalidInput, NotReady, TopworkError
 from topwork_server.features import EmbedResult, TapRows, rows_of, starts_of
 from topwork_server.heads import pooling
 from topwork_server.heads.head_types import HeadDefinition, Pooling
 from topwork_server.heads.pooling import TOWERS
-from topwork_server.jobs.progress import Report
 from topwork_server.models.artifacts import MODEL
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.encoder import Encoder

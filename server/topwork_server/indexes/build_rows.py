@@ -14,11 +14,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from topwork_server.blocking_calls import Report
 from topwork_server.feature_sets import lance_io
 from topwork_server.feature_sets.open_set import open_checked_dataset
 from topwork_server.features import aranges, starts_of
 from topwork_server.inference.output_format import normalize
-from topwork_server.jobs.progress import Report
 from topwork_server.plugin_api.vector_index import Metric
 from topwork_server.types import Array, FingerprintedTap, Granularity
 

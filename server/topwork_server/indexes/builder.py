@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from topwork_server.blocking_calls import Report, part
 from topwork_server.errors import InvalidInput
 from topwork_server.indexes.build_rows import CollectedRows, DatasetColumn, RowSubset, collect_rows
 from topwork_server.indexes.effort_calibration import (
@@ -26,7 +27,6 @@ from topwork_server.indexes.effort_calibration import (
 )
 from topwork_server.indexes.index_store import BuildFolder, order_by_key, read_definition
 from topwork_server.indexes.index_types import BuildFacts, BuiltIndex, IndexDefinition, MeasuredEffort
-from topwork_server.jobs.progress import Report, part
 from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.plugin_registry import AUTO, PluginRegistry, RegisteredIndex
 from topwork_server.plugin_api.vector_index import IndexSpec, VectorIndex

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from topwork_server.blocking_calls import Report
 from topwork_server.indexes.exact_search import NearestRows, RowBlock
 from topwork_server.indexes.index_types import MeasuredEffort
 from topwork_server.indexes.prepared_query import PreparedQuery
-from topwork_server.jobs.progress import Report
 from topwork_server.plugin_api.result_checks import search_index
 from topwork_server.plugin_api.vector_index import Metric, VectorIndex
 from topwork_server.types import Array

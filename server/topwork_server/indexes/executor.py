@@ -24,7 +24,7 @@ from topwork_server.containment import contained
 from topwork_server.errors import DeadlineExceeded, Overloaded, TopworkError, Unavailable
 from topwork_server.indexes.index_types import SearchHits, SearchQuery
 from topwork_server.indexes.prepared_query import check_hit_count, count_queries
-from topwork_server.runtime import blas_threads
+from topwork_server.process_resources import limit_blas
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +207,7 @@ class SearchExecutor:
 
     def _start_worker(self) -> None:
         """One more worker. RuntimeError where no thread can be had, and none is there."""
-        blas_threads.set_threads(1)
+        limit_blas(1)
         worker = threading.Thread(target=self._worker_loop, name=f"search {len(self._workers)}", daemon=True)
         try:
             worker.start()

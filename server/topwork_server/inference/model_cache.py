@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from topwork_server import process_memory
+from topwork_server import process_resources
 from topwork_server.config import Config
 from topwork_server.errors import NotReady, Overloaded, TooLarge
 from topwork_server.inference.admission import AdmissionController
@@ -138,7 +138,7 @@ class ModelCache:
         del self._loaded[name]
         loaded.batcher.close()
         del loaded
-        process_memory.give_back()
+        process_resources.give_back()
         log.info("unloaded %s", name)
         return True
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import IO, Any, TypeAlias
 
-from topwork_server.jobs.progress import Report
+from topwork_server.blocking_calls import Report
 
 Process: TypeAlias = "Popen[bytes]"
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import topwork_server
 from topwork_server.errors import ExportFailed
 from topwork_server.models.head_graph import served_graph
-from topwork_server.plugin_api.head_graphs import linear_graph
-from topwork_server.plugin_api.trainer import NativeHead, Target
+from topwork_server.plugin_api.trainer import NativeHead, Target, linear_graph
 from topwork_server.types import FingerprintedTap
 
 PREFIX = "head-"

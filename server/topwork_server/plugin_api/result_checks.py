@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from topwork_server.blocking_calls import Report
 from topwork_server.errors import PluginFault
-from topwork_server.jobs.progress import Report
 from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.plugin_api.trainer import Examples, FittedHead, Target, Trainer
 from topwork_server.plugin_api.vector_index import VectorIndex

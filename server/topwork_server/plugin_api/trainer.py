@@ -12,12 +12,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from topwork_server.jobs.progress import Report
+import numpy as np
+
+from topwork_server.blocking_calls import Report
 from topwork_server.plugin_api.encoder import Encoder, NoOptions, Trunk
 from topwork_server.types import Array, Item, Tap
 
 if TYPE_CHECKING:
     import onnx
+
+#: Of the graphs of heads; every onnxruntime that has the opset understands the version.
+OPSET, IR_VERSION = 20, 10
 
 
 class Target(StrEnum):
@@ -225,3 +230,30 @@ class NativeHead:
     bias: Array
     target: Target = Target.CLASSES
     description: str = ""
+
+
+def linear_graph(weight: Array, bias: Array) -> onnx.ModelProto:
+    """A head in ONNX: scores = rows @ weight.T + bias, of weight (outputs, dim) and bias (outputs,)."""
+    from onnx import helper
+
+    gemm = helper.make_node("Gemm", ["rows", "weight", "bias"], ["scores"], transB=1)
+    return head_graph([gemm], {"weight": weight, "bias": bias}, weight.shape[1], weight.shape[0])
+
+
+def head_graph(nodes: Sequence[onnx.NodeProto], constants: Mapping[str, Array], dim: int, outputs: int) -> onnx.ModelProto:
+    """A head in ONNX of those nodes, checked: input `rows` (n, dim) float32, output `scores` (n, outputs) float32. Constants of
+    floating point become float32, others int64."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    rows = helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["n", dim])
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", outputs])
+    stored = [numpy_helper.from_array(_constant(array), name) for name, array in constants.items()]
+    graph = helper.make_graph(list(nodes), "head", [rows], [scores], stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _constant(array: Array) -> Array:
+    return np.ascontiguousarray(array, np.float32 if np.issubdtype(array.dtype, np.floating) else np.int64)

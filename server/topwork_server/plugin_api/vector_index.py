@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
-from topwork_server.jobs.progress import Report
+from topwork_server.blocking_calls import Report
 from topwork_server.plugin_api.encoder import NoOptions
 from topwork_server.types import Array
 

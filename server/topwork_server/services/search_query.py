@@ -18,9 +18,8 @@ from topwork_server.indexes.index import OpenedIndex
 from topwork_server.indexes.index_types import MOST_HITS, SearchQuery
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.catalog import Catalog
-from topwork_server.plugin_api.modalities import check_modality
 from topwork_server.services.convert import index_messages, item_messages
-from topwork_server.types import Array, FingerprintedTap, Item, Timings
+from topwork_server.types import Array, FingerprintedTap, Item, Timings, check_modality
 
 #: Hits that one request may ask for: queries times k.
 MOST_IN_ALL = 2_000_000

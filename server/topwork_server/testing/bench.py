@@ -22,10 +22,9 @@ from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models import artifacts
 from topwork_server.models.artifacts import Manifest
 from topwork_server.plugin_api.encoder import Encoder, batch_key
-from topwork_server.plugin_api.modalities import item_kind
 from topwork_server.runtime import parity
 from topwork_server.runtime.session import Session
-from topwork_server.types import Array, Granularity, Item, Modality, Sample, Tap, TokenSpans
+from topwork_server.types import Array, Granularity, Item, Modality, Sample, Tap, TokenSpans, item_kind
 
 T = TypeVar("T")
 

@@ -9,8 +9,7 @@ from onnx import helper
 from topwork_server.errors import TopworkError
 from topwork_server.heads.serving.head_session import CHUNK_ROWS, max_score_difference, run_head
 from topwork_server.models.head_graph import served_graph
-from topwork_server.plugin_api.head_graphs import head_graph, linear_graph
-from topwork_server.plugin_api.trainer import FittedHead, Target
+from topwork_server.plugin_api.trainer import FittedHead, Target, head_graph, linear_graph
 from topwork_server.runtime.session import Session
 
 RNG = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from fake_engine import refusal, served
 from topwork.v1 import encoders_pb2, types_pb2
-from topwork_server import process_memory
+from topwork_server import process_resources
 from topwork_server.errors import Overloaded
 from topwork_server.services import message_budget
 from topwork_server.services.message_budget import MAX_MESSAGE, MessageBudget
@@ -128,8 +128,8 @@ def test_the_limits_of_control_groups_are_found(tmp_path, lines, files, limits):
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    assert process_memory.cgroup_limits(root, tmp_path / "cgroup") == limits
+    assert process_resources.cgroup_limits(root, tmp_path / "cgroup") == limits
 
 
 def test_the_memory_is_that_of_the_machine_or_less():
-    assert 1 << 28 < process_memory.usable_memory() < 1 << 50
+    assert 1 << 28 < process_resources.usable_memory() < 1 << 50

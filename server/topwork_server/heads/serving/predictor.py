@@ -23,8 +23,7 @@ from topwork_server.heads.serving.head_cache import HeadCache, OpenedHead
 from topwork_server.heads.serving.head_output import HeadOutput, concat_outputs, decode_output, output_of_pooled
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.catalog import Catalog
-from topwork_server.plugin_api.modalities import check_modality
-from topwork_server.types import Array, Item, Priority, Timings
+from topwork_server.types import Array, Item, Priority, Timings, check_modality
 
 #: Stored items whose rows are in memory at a time: a tap of cells has 90 KB per item.
 STORED = 1000

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from topwork_server.blocking_calls import Report, part
 from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.set_types import Selection
 from topwork_server.feature_sets.snapshot import Snapshot, open_snapshot
@@ -26,7 +27,6 @@ from topwork_server.heads.training.labeled_items import (
 from topwork_server.heads.training.labels import SHOWN, LabelColumn, check_target
 from topwork_server.heads.training.row_loader import LoadedRows, load_rows, without_items
 from topwork_server.heads.training.target_values import TargetValues, item_values, row_values
-from topwork_server.jobs.progress import Report, part
 from topwork_server.plugin_api.trainer import Examples, FeatureView, Target
 from topwork_server.types import Array, Item
 

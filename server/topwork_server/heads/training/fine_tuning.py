@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from topwork_server.blocking_calls import Report as Progress
+from topwork_server.blocking_calls import part
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.features import TapRows, aranges, rows_of, spans_of, starts_of
 from topwork_server.heads import pooling
@@ -25,8 +27,6 @@ from topwork_server.heads.training.frozen import MOST_DISAGREEMENT
 from topwork_server.heads.training.previews import SpanPreviews, preview
 from topwork_server.heads.training.scaling import ScaledHead, TargetScale
 from topwork_server.heads.training.training_result import TrainingResult
-from topwork_server.jobs.progress import Report as Progress
-from topwork_server.jobs.progress import part
 from topwork_server.models.artifacts import MODEL
 from topwork_server.models.catalog import Catalog, CatalogEntry
 from topwork_server.models.head_graph import served_graph

@@ -10,6 +10,8 @@ import numpy as np
 from topwork.heads import MetricValue
 from topwork.report import LearningCurvePoint, SemiSupervisedGain
 
+from topwork_server.blocking_calls import Report as Progress
+from topwork_server.blocking_calls import part
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.heads.evaluation import evaluate
 from topwork_server.heads.evaluation.evaluate import Evaluation
@@ -23,13 +25,11 @@ from topwork_server.heads.training.dataset import TrainingDataset
 from topwork_server.heads.training.previews import SpanPreviews, preview
 from topwork_server.heads.training.scaling import Scaling, TargetScale
 from topwork_server.heads.training.training_result import TrainingResult, held_out_predictions, item_count
-from topwork_server.jobs.progress import Report as Progress
-from topwork_server.jobs.progress import part
 from topwork_server.models.head_graph import served_graph
 from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.result_checks import fit_heads
 from topwork_server.plugin_api.trainer import Examples, FittedHead, Trainer, TrainerSpec
-from topwork_server.runtime import blas_threads
+from topwork_server.process_resources import limit_blas
 from topwork_server.types import Array
 
 #: A score of the served graph may differ so much from the trainer's own, of scores of about one.
@@ -55,7 +55,7 @@ def threads_for(examples: Examples, threads: int) -> int:
     """As many as so many numbers are worth; BLAS is told, too."""
     numbers = max((view.rows.size for view in examples.views), default=0)
     worth = threads if numbers >= WORTH_THREADS else 1
-    blas_threads.set_threads(worth)
+    limit_blas(worth)
     return worth
 
 

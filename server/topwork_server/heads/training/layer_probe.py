@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from topwork.heads import MetricValue
 
+from topwork_server.blocking_calls import Report as Progress
+from topwork_server.blocking_calls import part
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.evaluation import evaluate
 from topwork_server.heads.evaluation.evaluation_data import HeldOutPredictions
@@ -27,8 +29,6 @@ from topwork_server.heads.training.dataset import TrainingDataset
 from topwork_server.heads.training.frozen import threads_for
 from topwork_server.heads.training.scaling import Scaling
 from topwork_server.heads.training.training_result import held_out_predictions, item_count
-from topwork_server.jobs.progress import Report as Progress
-from topwork_server.jobs.progress import part
 from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.plugin_api.result_checks import fit_heads

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from topwork_server.blocking_calls import Report, part
 from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.set_types import ItemBatch, Selection
 from topwork_server.feature_sets.snapshot import Snapshot
@@ -14,7 +15,6 @@ from topwork_server.features import TapRows, aranges, starts_of
 from topwork_server.heads.head_types import HeadDefinition, Pooling
 from topwork_server.heads.pair_features import Encode, is_pair, pool_sides
 from topwork_server.heads.pooling import TOWERS, dim_after, pool_rows, rows_read, usable_items
-from topwork_server.jobs.progress import Report, part
 from topwork_server.types import Array, FingerprintedTap, TextItem
 
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from topwork_server.blocking_calls import Report, part
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.head_types import UnlabeledUse
 from topwork_server.heads.span_decoding import softmax
 from topwork_server.heads.training.equal_rows import components, equal_rows
 from topwork_server.inference.output_format import normalize
-from topwork_server.jobs.progress import Report, part
 from topwork_server.plugin_api.result_checks import fit_heads
 from topwork_server.plugin_api.trainer import Examples, FeatureView, FittedHead, Target, Trainer
 from topwork_server.types import Array

@@ -11,12 +11,12 @@ from typing import Any
 from topwork.report import Report
 
 import topwork_server
+from topwork_server.blocking_calls import Report as Progress
 from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import Head, HeadDefinition, definition_of
 from topwork_server.heads.pair_features import PairEncoder
 from topwork_server.heads.training import frozen
 from topwork_server.heads.training.training_result import TrainingResult
-from topwork_server.jobs.progress import Report as Progress
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 

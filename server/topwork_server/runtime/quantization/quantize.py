@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,18 +14,23 @@ from topwork_server.errors import InvalidInput
 from topwork_server.features import rows_of
 from topwork_server.models.artifacts import MODEL
 from topwork_server.models.catalog import CatalogEntry
+from topwork_server.models.onnx_graph import ancestors
 from topwork_server.runtime import parity
 from topwork_server.runtime.parity import ParityBatch, ParityRecord
 from topwork_server.runtime.providers import cpu_flags
 from topwork_server.runtime.quantization import qdq
 from topwork_server.runtime.quantization.calibration_data import CalibrationData
 from topwork_server.runtime.quantization.calibration_ranges import calibrate
-from topwork_server.runtime.quantization.fp32_fallback import fp32_prefixes
 from topwork_server.runtime.session import Session
 from topwork_server.types import Tap
 
 #: Processors with one of these sum four byte products in 32 bits; others may overflow on the way.
 EXACT = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
+#: Operators that only move values. onnxruntime carries integers back across them, so a border behind one is a border before it,
+#: and slow.
+MOVES = ("MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Identity")
+#: A prefix of more than this share of the convolutions leaves too little to gain.
+LONGEST_PREFIX = 0.4
 #: Number of calibration inputs on which the fp32 prefix is chosen.
 CHOOSERS = 48
 
@@ -119,3 +124,32 @@ def _median(tap: Tap, batches: Sequence[ParityBatch], reference: Session, candid
         a, b = (session.run([tap.name], batch.feeds)[0][0] for session in (reference, candidate))
         cosines.append(parity.difference(rows_of(tap, a, batch.samples[0]), rows_of(tap, b, batch.samples[0]))[1])
     return float(np.median(cosines))
+
+
+def fp32_prefixes(model: Path, tap: str) -> Iterator[list[str]]:
+    """Prefixes of the graph that may stay fp32, as names of nodes, the shortest (none) first; after each, a single tensor leads
+    on to the tap.
+
+    Errors cost most in the first layers, since every later one carries them on, and the first convolutions, with few channels,
+    gain least from integers.
+    """
+    import onnx
+
+    graph = onnx.load(str(model)).graph
+    kept = sorted(ancestors(graph, tap))
+    convolutions = sum(graph.node[i].op_type == "Conv" for i in kept)
+    last_use = {name: i for i in kept for name in graph.node[i].input}
+    names: list[str] = []
+    seen, live = 0, {value.name for value in graph.input}
+    yield []
+    for i in kept:
+        node = graph.node[i]
+        seen += node.op_type == "Conv"
+        names += [node.name] if node.op_type in qdq.OPERATORS else []
+        live = {name for name in (*live, *node.output) if last_use.get(name, -1) > i}
+        if seen > LONGEST_PREFIX * convolutions:
+            return
+        follower = next((graph.node[j] for j in kept if node.output[0] in graph.node[j].input), None)
+        activated = follower is not None and follower.op_type in ("Relu", "Clip")  # it belongs to what it follows
+        if seen and len(live) == 1 and node.op_type not in MOVES and not activated:
+            yield list(names)

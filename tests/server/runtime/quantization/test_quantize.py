@@ -30,7 +30,7 @@ from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.runtime.export import export_encoder
 from topwork_server.runtime.quantization import unfinished
 from topwork_server.runtime.quantization.calibration_ranges import BINS, Histogram
-from topwork_server.runtime.quantization.fp32_fallback import fp32_prefixes
+from topwork_server.runtime.quantization.quantize import fp32_prefixes
 from topwork_server.runtime.session import Session
 from topwork_server.types import Numerics
 

@@ -4,7 +4,7 @@ import ctypes
 
 import psutil
 import pytest
-from topwork_server import process_memory
+from topwork_server import process_resources
 
 MIB = 1 << 20
 
@@ -16,6 +16,6 @@ def test_what_was_freed_goes_back_to_the_machine() -> None:
     full = psutil.Process().memory_info().rss
     del blocks
     assert psutil.Process().memory_info().rss > full - 30 * MIB
-    process_memory.give_back()
+    process_resources.give_back()
     assert psutil.Process().memory_info().rss < full - 90 * MIB
     assert last
