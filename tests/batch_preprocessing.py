@@ -10,7 +10,7 @@ from topwork_server import Encoder, Item, Sample
 from topwork_server.types import Array
 
 
-def check_slab(encoder: Encoder, items: Sequence[Item], options: Any) -> None:
+def check_batch(encoder: Encoder, items: Sequence[Item], options: Any) -> None:
     """Raises AssertionError where one item comes out otherwise than alone."""
     for item, found in zip(items, encoder.preprocess_many(items, options), strict=True):
         try:

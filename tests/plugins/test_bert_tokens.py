@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_berts
-from batch_preprocessing import check_slab
+from batch_preprocessing import check_batch
 from tiny_berts import POSITIONS, Prepared, prepare
 from tokenizers import Encoding, Tokenizer
 from topwork_plugins.bert.plugin import BertOptions
@@ -298,7 +298,7 @@ def test_threads_do_not_share_a_truncation(bert: Prepared) -> None:
         assert all(pool.map(attempt, range(60)))
 
 
-def test_a_slab_gives_what_its_texts_give_alone(tokenized: Prepared) -> None:
+def test_a_batch_gives_what_its_texts_give_alone(tokenized: Prepared) -> None:
     """Over all kinds of tokenizer: white space, marks, signs of control, added tokens, the empty and the too long."""
     dice = random.Random(3)
     signs = [*"aB'-.,!\u00e9\u6f22\u0301\u200b\x07\x1c\t\n\u00a0\u3000\U0001f600", " ", "  ", " bird", "Small ", "[SEP]", "</s>"]
@@ -316,8 +316,8 @@ def test_a_slab_gives_what_its_texts_give_alone(tokenized: Prepared) -> None:
     encoder = tokenized.encoder
     for options in (BertOptions(), BertOptions(truncate=True), BertOptions(prompt="query: ")):
         for start in range(0, len(items), 40):
-            check_slab(encoder, items[start : start + 40], options)
-        check_slab(encoder, [TextItem(""), TextItem("")], options)
+            check_batch(encoder, items[start : start + 40], options)
+        check_batch(encoder, [TextItem(""), TextItem("")], options)
 
 
 @pytest.mark.parametrize("text", ["\U0001f996", "q" * 101, "ACGTTGCA" * 20, "\U0001f996 \U0001f996"])
@@ -328,8 +328,8 @@ def test_a_text_of_unknown_tokens_alone_is_refused_unless_it_is_allowed(bert: Pr
         assert text[:40] in refused.value.message
         assert "'allow'" in refused.value.remedy
     assert sample(bert, text, unknown="allow").notes["unknown_tokens"] == text.count(" ") + 1
-    check_slab(bert.encoder, [TextItem(text), TextItem("A small bird"), TextItem(text)], BertOptions())
-    check_slab(bert.encoder, [TextItem(text), TextItem("A small bird"), TextItem(text)], BertOptions(unknown="allow"))
+    check_batch(bert.encoder, [TextItem(text), TextItem("A small bird"), TextItem(text)], BertOptions())
+    check_batch(bert.encoder, [TextItem(text), TextItem("A small bird"), TextItem(text)], BertOptions(unknown="allow"))
 
 
 @pytest.mark.parametrize("text", ["[PAD]", "[CLS] [SEP]", "[MASK]", "[UNK]", "[MASK] \U0001f996"])
@@ -340,7 +340,7 @@ def test_a_text_of_nothing_but_special_tokens_is_as_unknown(bert: Prepared, text
     assert sample(bert, f"A small bird {text}").notes == {"unknown_tokens": text.count(" ") + 1}
     assert sample(bert, text, unknown="allow").notes == {"unknown_tokens": text.count(" ") + 1}
     for options in (BertOptions(), BertOptions(unknown="error"), BertOptions(unknown="allow")):
-        check_slab(bert.encoder, [TextItem(text), TextItem("A small bird"), TextItem("A bird " + text)], options)
+        check_batch(bert.encoder, [TextItem(text), TextItem("A small bird"), TextItem("A bird " + text)], options)
 
 
 def test_unknown_tokens_are_counted_and_may_be_refused(bert: Prepared) -> None:
@@ -350,7 +350,7 @@ def test_unknown_tokens_are_counted_and_may_be_refused(bert: Prepared) -> None:
     with pytest.raises(InvalidInput, match="does not know 2 of the tokens"):
         sample(bert, text, unknown="error")
     for options in (BertOptions(), BertOptions(unknown="error"), BertOptions(unknown="allow")):
-        check_slab(bert.encoder, [TextItem(text), TextItem("A small bird"), TextItem("A " + text)], options)
+        check_batch(bert.encoder, [TextItem(text), TextItem("A small bird"), TextItem("A " + text)], options)
 
 
 def test_each_kind_of_tokenizer_tells_what_it_does_not_know(tokenized: Prepared) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from batch_preprocessing import check_slab
+from batch_preprocessing import check_batch
 from pyarrow import parquet
 from topwork_plugins.word2vec import files as word_files
 from topwork_plugins.word2vec import plugin as word2vec
@@ -321,7 +321,7 @@ def test_entries_with_signs_emoji_and_several_words_are_found_in_texts(
     assert made.notes == ({"unknown_words": lost} if (lost := expected.count(None)) else {})
     assert made.tokens is not None
     assert all(a[1] <= b[0] for a, b in pairwise(made.tokens.chars.tolist()))
-    check_slab(encoder, [TextItem(text)] * 5 + [TextItem("the owl")], WordOptions("zero"))
+    check_batch(encoder, [TextItem(text)] * 5 + [TextItem("the owl")], WordOptions("zero"))
 
 
 @pytest.mark.parametrize(("lowercase", "known"), [(None, ["Owl", "owl", "red"]), (True, ["owl", "red"]), (False, ["Owl", "owl"])])
@@ -531,7 +531,7 @@ def test_a_sentence_in_glove(glove_encoder: tuple[WordVectors, Manifest]) -> Non
 
 
 @pytest.mark.weights
-def test_a_slab_of_prose_in_glove(glove_encoder: tuple[WordVectors, Manifest]) -> None:
+def test_a_batch_of_prose_in_glove(glove_encoder: tuple[WordVectors, Manifest]) -> None:
     pages = sorted((Path(__file__).parents[2] / "docs").glob("*.md"))
     lines = [TextItem(line) for page in pages for line in page.read_text("utf-8").splitlines()]
-    check_slab(glove_encoder[0], lines[:600], WordOptions("zero"))
+    check_batch(glove_encoder[0], lines[:600], WordOptions("zero"))

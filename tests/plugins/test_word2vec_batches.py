@@ -1,4 +1,4 @@
-"""Slabs of texts: the same words, rows, spans, notes and refusals as one text after another."""
+"""Batches of texts: the same words, rows, spans, notes and refusals as one text after another."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from batch_preprocessing import check_slab
-from topwork_plugins.word2vec import batch_tokenizer as word_slab
+from batch_preprocessing import check_batch
+from topwork_plugins.word2vec import batch_tokenizer
 from topwork_plugins.word2vec import table as word_table
-from topwork_plugins.word2vec.batch_tokenizer import LONGEST_TEXT, Slabs
+from topwork_plugins.word2vec.batch_tokenizer import LONGEST_TEXT, BatchTokenizer
 from topwork_plugins.word2vec.files import Block
 from topwork_plugins.word2vec.plugin import WordOptions, WordVectors
 from topwork_plugins.word2vec.tokens import Tokenizer
@@ -74,10 +74,10 @@ def corpus(count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("unknown", ["skip", "zero", "error"])
-def test_a_slab_gives_what_its_texts_give_alone(encoder: WordVectors, unknown: Any) -> None:
+def test_a_batch_gives_what_its_texts_give_alone(encoder: WordVectors, unknown: Any) -> None:
     texts = [TextItem(text) for text in corpus(300)]
     for start in range(0, len(texts), 50):
-        check_slab(encoder, list(texts[start : start + 50]), WordOptions(unknown))
+        check_batch(encoder, list(texts[start : start + 50]), WordOptions(unknown))
 
 
 def test_what_is_out_of_the_ordinary_rides_with_the_rest(encoder: WordVectors) -> None:
@@ -90,13 +90,13 @@ def test_what_is_out_of_the_ordinary_rides_with_the_rest(encoder: WordVectors) -
         TextItem("?! ;"),
     ]
     plain: list[Item] = [TextItem("the owl"), TextItem("owl"), TextItem("the red owl"), TextItem("don't")]
-    check_slab(encoder, [*odd, *plain, *odd], WordOptions())
-    check_slab(encoder, plain[:1], WordOptions())
-    check_slab(encoder, [], WordOptions())
+    check_batch(encoder, [*odd, *plain, *odd], WordOptions())
+    check_batch(encoder, plain[:1], WordOptions())
+    check_batch(encoder, [], WordOptions())
 
 
-def test_the_longest_text_of_a_slab(encoder: WordVectors) -> None:
-    check_slab(
+def test_the_longest_text_of_a_batch(encoder: WordVectors) -> None:
+    check_batch(
         encoder,
         [TextItem("x" * LONGEST_TEXT), *[TextItem("the owl")] * 4, TextItem(" " * (LONGEST_TEXT - 1) + "x")],
         WordOptions("zero"),
@@ -104,14 +104,14 @@ def test_the_longest_text_of_a_slab(encoder: WordVectors) -> None:
 
 
 def test_what_is_remembered_is_bounded(encoder: WordVectors, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(word_slab, "MOST_PIECES", 20)
+    monkeypatch.setattr(batch_tokenizer, "MOST_PIECES", 20)
     tokenizer = Tokenizer(encoder.table.find)
-    slabs = Slabs(tokenizer)
+    batches = BatchTokenizer(tokenizer)
     for start in range(0, 2000, 10):
         texts = [f"the owl w{i} don't" for i in range(start, start + 10)]
-        words = slabs.words(texts)
+        words = batches.words(texts)
         assert words.rows.tolist() == [token.row for text in texts for token in tokenizer.tokens(text)]
-        assert len(slabs._pieces) <= 20 + 13
-    monkeypatch.setattr(word_slab, "MOST_CHARACTERS", 10)
-    slabs.words(["the owl"])
-    assert sorted(slabs._pieces) == ["owl", "the"]
+        assert len(batches._pieces) <= 20 + 13
+    monkeypatch.setattr(batch_tokenizer, "MOST_CHARACTERS", 10)
+    batches.words(["the owl"])
+    assert sorted(batches._pieces) == ["owl", "the"]

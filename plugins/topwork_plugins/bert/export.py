@@ -1,4 +1,4 @@
-"""From a model's folder to a Trunk, and the files that the server reads beside the graph. Export process only."""
+"""Makes a Trunk of a model's folder, and the files that the server reads beside the graph. Export process only."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def pool(mode: str, tokens: Tensor, mask: Tensor) -> Tensor:
 
 
 def _weights(mode: str, mask: Tensor) -> Tensor:
-    """What each token counts in the pooled row: every mode but max is a weighted sum. Padding counts 0."""
+    """Weights of the tokens in the pooled row: every mode but max is a weighted sum. Padding counts 0."""
     count = mask.sum(dim=1, keepdim=True)
     place = mask.cumsum(dim=1)
     if mode == "cls":

@@ -77,7 +77,7 @@ class Layout:
 
     @property
     def definition(self) -> dict[str, Any]:
-        """All of the architecture that changes what a feature means."""
+        """The parts of the architecture that change what a feature means."""
         return {
             "config": {key: value for key, value in self.config.items() if not IDLE_KEYS.fullmatch(key)},
             "poolings": list(self.poolings),
@@ -145,7 +145,7 @@ def _labels(config: Mapping[str, Any]) -> int:
 
 
 def taps(dim: int, layers: int, pooled: int | None = None) -> tuple[Tap, ...]:
-    """Of a trunk with `layers` layers of width `dim`; `pooled` is the width of its own pooled row where that differs."""
+    """List the taps of a trunk with `layers` layers of width `dim`; `pooled` is the width of its pooled row if that differs."""
     hidden = [
         Tap(f"hidden.{n}", dim, Granularity.TOKEN, description=f"tokens after layer {n}" if n else "token embeddings")
         for n in range(layers + 1)
@@ -159,7 +159,7 @@ def taps(dim: int, layers: int, pooled: int | None = None) -> tuple[Tap, ...]:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether the folder holds a model of this family, by its JSON files alone."""
+    """Tell whether the folder holds a model of this family, by its JSON files alone."""
     try:
         read_layout(folder)
     except InvalidInput:

@@ -36,7 +36,7 @@ from topwork_plugins.bert.tokens import FILE, Tokenization, Tokens
 
 @dataclass(frozen=True)
 class BertOptions:
-    """What a request may set."""
+    """Options of a request."""
 
     truncate: bool = field(default=False, metadata={"help": "cut a text over the limit instead of refusing it"})
     prompt: str = field(default="", metadata={"help": "put before the text; takes part in attention, gives no rows"})

@@ -1,4 +1,4 @@
-"""What the server must know of an exported BERT beside its graph and its tokenizer: a small JSON file in the artifact."""
+"""Settings of an exported BERT that the server reads beside its graph and tokenizer: a small JSON file in the artifact."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Beginning:
     ends: tuple[int, ...]
 
     def cut(self, tokens: int) -> Beginning:
-        """As far as its first tokens reach."""
+        """Cut a text to the part that its first tokens cover."""
         if len(self.ends) <= tokens:
             return self
         return Beginning(self.text[: self.ends[tokens - 1]], self.tokens, False, self.ends[:tokens])
@@ -82,7 +82,7 @@ class Beginnings:
         self.most = max(MOST_CHARACTERS, MOST_A_TOKEN * limit)
 
     def condensed(self, text: str) -> Condensed:
-        """At most `most` characters of a text; a text of no more than `first` as it is."""
+        """Keep at most `most` characters of a text; a text of no more than `first` stays as it is."""
         if len(text) <= self.first or not self._skips_blanks:
             return Condensed(text[: self.most], _NONE, _NONE, max(0, len(text) - self.most))
         parts, at, left_out = list[str](), list[int](), list[int]()
@@ -124,7 +124,7 @@ class Beginnings:
         return (short, long) if one.tokens < other.tokens else (long, short)
 
     def _settled(self, found: Encoding) -> int:
-        """How many of the first tokens do not change with what follows: not those of the last two words, which may be longer;
+        """Count the first tokens that do not change with what follows: not those of the last two words, which may be longer;
         where words have no greatest length, not those near the end."""
         words = [-1 if word is None else word for word in found.word_ids]
         settled = bisect_left(words, words[-1] - 1) if words else 0
@@ -132,12 +132,12 @@ class Beginnings:
 
     @cached_property
     def _bounds_words(self) -> bool:
-        """Whether a word of more than so many characters is one unknown token, whatever its beginning is."""
+        """Tell whether a word of more than so many characters is one unknown token, whatever its beginning is."""
         return hasattr(self._tokenizer.model, "max_input_chars_per_word")
 
     @cached_property
     def _skips_blanks(self) -> bool:
-        """Whether any run of blanks, in front and between words, is as one."""
+        """Tell whether any run of blanks, in front and between words, counts as one."""
 
         def ids(text: str) -> list[int]:
             return list(self._tokenizer.encode(text, add_special_tokens=False).ids)

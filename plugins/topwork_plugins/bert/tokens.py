@@ -57,7 +57,7 @@ class Tokenization:
         self._unknown = _unknown_ids(self._tokenizer, file)
 
     def length(self, text: str, pair: str | None = None) -> int:
-        """How many tokens, special ones included."""
+        """Number of tokens, special ones included."""
         return len(_encode(self._tokenizer, text, pair))
 
     def words(self, count: int) -> list[str]:
@@ -93,8 +93,8 @@ class Tokenization:
         )
 
     def encode_many(self, texts: Sequence[str]) -> list[Tokens | None]:
-        """What `encode` gives of each text, which is not blank; None of one that is out of the ordinary: too long, or with tokens
-        that take a closer look, or none that is known. The library works on all of them at once, without the interpreter lock."""
+        """Encode texts that are not blank, each as `encode` does; None for one out of the ordinary: too long, with tokens that
+        take a closer look, or without a known one. The library works on all of them at once, without the interpreter lock."""
         if self._word_mark is not None or sum(map(len, texts)) > FAR * self.limit:
             return [None] * len(texts)
         try:
@@ -187,7 +187,7 @@ def _unknown_id(tokenizer: Tokenizer, file: Path) -> int | None:
 
 
 def _flat(values: Iterable[Iterable[int]], counts: Array) -> Array:
-    """All numbers one after another, (sum of counts,) int64."""
+    """Join all numbers, one after another: (sum of counts,) int64."""
     return np.fromiter(chain.from_iterable(values), np.int64, int(counts.sum()))
 
 
@@ -200,7 +200,7 @@ def _usual(codes: Array, texts: Sequence[str], chars: Array, ours: Array, counts
 
 
 def _encode(tokenizer: Tokenizer, text: str, pair: str | None) -> Encoding:
-    """By `encode_batch`, which lets go of the interpreter lock; `encode` keeps it, and a long text would stop the server."""
+    """Encode by `encode_batch`, which releases the interpreter lock; `encode` keeps it, and a long text would stop the server."""
     return tokenizer.encode_batch([text if pair is None else (text, pair)])[0]
 
 

@@ -1,4 +1,4 @@
-"""Which way is up in a video: the display matrix of its file, as phones and editors write it."""
+"""Orientation of a video: the display matrix of its file, as phones and editors write it."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class FileTimes:
 
 @dataclass(slots=True)
 class _Faults:
-    """How often a time was not later than the one before it."""
+    """Counts how often a time was not later than the one before it."""
 
     count: int = 0
     last: int | None = None

@@ -117,11 +117,11 @@ class InceptionI3d(nn.Module):
         return width
 
     def taps(self) -> tuple[Tap, ...]:
-        """In the order of `forward`; each row is one window."""
+        """List the taps in the order of `forward`; each row is one window."""
         return inception_taps(BLOCK_TAPS, DIM, self.classes)
 
     def blocks(self) -> tuple[tuple[str, ...], ...]:
-        """As `Trunk.blocks`: the convolutions and Inception blocks; the classifier, which none names, goes with the last."""
+        """List the blocks of `Trunk.blocks`: the convolutions and Inception blocks; the unnamed classifier goes with the last."""
         return tuple(
             (f"{name}.",) for name, part in self.named_children() if isinstance(part, Unit3D | Mixed) and name != "logits"
         )

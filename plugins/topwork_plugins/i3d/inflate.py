@@ -25,7 +25,7 @@ HALVED = "layer1"
 
 @dataclass
 class Clips:
-    """How many frames each clip of the pass under way has, where it is now: they lie in the batch axis, clip after clip."""
+    """Counts of frames of each clip in the pass under way, at the current layer: they lie in the batch axis, clip after clip."""
 
     frames: int = 0
 
@@ -94,13 +94,13 @@ class InflatedResNet(nn.Module):
         self.eval()
 
     def taps(self, size: tuple[int, int]) -> tuple[Tap, ...]:
-        """In the order of `forward`; each row is one window. `size` is (height, width)."""
+        """List the taps in the order of `forward`; each row is one window. `size` is (height, width)."""
         with torch.no_grad():
             *layers, pooled, _ = (rows.shape[1] for rows in self(torch.zeros(1, 3, 2, *size)))
         return inflated_taps(dict(zip(self.tapped.places, layers, strict=True)), pooled)
 
     def blocks(self) -> tuple[tuple[str, ...], ...]:
-        """As `Trunk.blocks`: those of the picture net, whose stages keep their names."""
+        """List the blocks of `Trunk.blocks`: those of the picture net, whose stages keep their names."""
         return under("tapped.", self.tapped.blocks())
 
     def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
@@ -116,7 +116,7 @@ class InflatedResNet(nn.Module):
 
 
 def spans(net: nn.Module) -> dict[str, int]:
-    """By the name of a convolution, how many frames it will span. InvalidInput where the net has no ResNet's layers."""
+    """Map the name of each convolution to the number of frames that it will span. InvalidInput where the net is no ResNet."""
     found = {_first_convolution(net, ""): STEM_SPAN}
     for layer, pattern in BLOCK_SPANS.items():
         blocks = getattr(net, layer, None)

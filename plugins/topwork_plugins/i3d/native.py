@@ -23,7 +23,7 @@ def kinetics_head(net: InceptionI3d, checkpoint: Path) -> NativeHead:
 
 
 def class_names(file: Path, count: int) -> tuple[str, ...]:
-    """Of the file, or "class 0", "class 1" ... where there is none. InvalidInput where it is another net's."""
+    """Read the names of the file, or make "class 0", "class 1" ... without one. InvalidInput where it is another net's."""
     if not file.exists():
         return tuple(f"class {i}" for i in range(count))
     names = tuple(line.strip() for line in file.read_text("utf-8").splitlines() if line.strip())

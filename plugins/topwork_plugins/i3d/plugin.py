@@ -45,7 +45,7 @@ MOST_FRAMES, MOST_STRIDE, MOST_FPS = 512, 2**20, 240
 
 @dataclass(frozen=True)
 class WindowOptions:
-    """How a video is cut into windows. The last window repeats its last frame to be full (notes: repeated_frames)."""
+    """Options of a video's windows. The last window repeats its last frame to be full (notes: repeated_frames)."""
 
     frames: int = option(
         16, "frames in a window: an even number; for Inception I3D a multiple of 8, at least 16", minimum=2, maximum=MOST_FRAMES
@@ -145,7 +145,7 @@ class InflatedEncoder(VideoEncoder):
 
 
 def _write_reader(out: Path, recipe: Recipe | None) -> dict[str, Any]:
-    """What `VideoEncoder.__init__` reads: flow, or pictures by a recipe. Returns its meaning, for the fingerprint."""
+    """Write what `VideoEncoder.__init__` reads: flow, or pictures by a recipe. Returns its meaning, for the fingerprint."""
     (out / READER).write_text(json.dumps({"reads": "rgb" if recipe else "flow"}))
     if recipe is None:
         return i3d_flow.MEANING

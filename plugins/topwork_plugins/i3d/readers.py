@@ -1,4 +1,4 @@
-"""What a video encoder reads of its input: pictures, or the flow between them."""
+"""Readers of a video encoder's input: pictures, or the flow between them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from topwork_plugins.images.preprocess import Recipe
 
 
 class Reader(Protocol):
-    """What an encoder reads: `frames` gives an item's, one after another, `prepare` turns one into the net's input."""
+    """Reader of an encoder's input: `frames` gives an item's, one after another, `prepare` turns one into the net's input."""
 
     def frames(self, item: Item, fps: float) -> Iterator[Frame]: ...
 

@@ -12,7 +12,7 @@ def _tap(name: str, dim: int, description: str) -> Tap:
 
 
 def inception_taps(blocks: Mapping[str, int], dim: int, classes: int) -> tuple[Tap, ...]:
-    """Of Inception-v1 I3D: `blocks` are the dims of its blocks."""
+    """List the taps of Inception-v1 I3D: `blocks` are the dims of its blocks."""
     return (
         *(_tap(name, width, "mean over space and time") for name, width in blocks.items()),
         _tap("pooled", dim, "average pool of 2x7x7, then the mean over time"),
@@ -22,7 +22,7 @@ def inception_taps(blocks: Mapping[str, int], dim: int, classes: int) -> tuple[T
 
 
 def inflated_taps(layers: Mapping[str, int], dim: int) -> tuple[Tap, ...]:
-    """Of an inflated net: `layers` are the dims of its layers."""
+    """List the taps of an inflated net: `layers` are the dims of its layers."""
     return (
         *(_tap(name, width, "mean over space and time") for name, width in layers.items()),
         _tap("pooled", dim, "the picture net's pooled features, mean over time"),

@@ -149,7 +149,7 @@ def _check_whole(track: VideoStream, first: float, shown: float) -> None:
 
 
 def _declared(track: VideoStream) -> tuple[float, float]:
-    """Where the track begins in its file, and how long it is, in seconds; (0, 0) where the file does not say."""
+    """The start of the track in its file and its length, in seconds; (0, 0) where the file does not say."""
     if track.duration and track.time_base:
         return float((track.start_time or 0) * track.time_base), float(track.duration * track.time_base)
     # Matroska and WebM write where the track ends, counted from the beginning of the file: 00:00:01.920000000

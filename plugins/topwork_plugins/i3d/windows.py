@@ -73,12 +73,12 @@ def bounded(frames: Iterable[Frame]) -> Iterator[Frame]:
 
 
 def spaced(frames: Iterable[Frame], count: int, stride: int) -> Iterator[Frame]:
-    """Without those that no window of `count` frames every `stride` frames shows."""
+    """Leave out pictures that no window of `count` frames every `stride` frames shows."""
     return (frame for i, frame in enumerate(frames) if i % stride < count)
 
 
 def mapped(frames: Iterable[Frame], function: Callable[[Any], Array]) -> Iterator[Frame]:
-    """With `function` of each picture; a picture that is shown again is not computed again."""
+    """Apply `function` to each picture; one that is shown again is not computed again."""
     picture: Any = None
     result: Any = None
     for frame in frames:

@@ -86,7 +86,7 @@ class Description:
 
     @classmethod
     def parse(cls, record: Mapping[str, Any], file: str) -> Description:
-        """Of a mapping as TOML or JSON gives it; `file` is what errors call it."""
+        """Read a description from a mapping as TOML or JSON gives it; `file` is what errors call it."""
         fields = Fields(file, "", record)
         modality = Modality(fields.choice("modality", [str(m) for m in GRANULARITIES]))
         reads = _READERS[modality](fields.section(modality))

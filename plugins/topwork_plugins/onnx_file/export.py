@@ -1,4 +1,4 @@
-"""From an ONNX file and its description to a Trunk. Export process only."""
+"""Makes a Trunk of an ONNX file and its description. Export process only."""
 
 from __future__ import annotations
 

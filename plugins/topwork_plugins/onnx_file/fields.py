@@ -51,7 +51,7 @@ class Fields:
         return value
 
     def numbers(self, name: str, count: int, default: Sequence[float]) -> tuple[float, ...]:
-        """So many numbers, or one that stands for all."""
+        """Read so many numbers, or one that stands for all."""
         value = self._take(name, list(default))
         values = value if isinstance(value, list) else [value] * count
         if len(values) != count or not all(type(v) in (int, float) for v in values):

@@ -43,7 +43,7 @@ def load(path: Path) -> onnx.ModelProto:
 
 
 def inputs(model: onnx.ModelProto) -> list[Input]:
-    """What is fed: of old files, whose inputs list the constants too, not those."""
+    """The inputs that are fed, without the constants that old files list among them."""
     constants = {tensor.name for tensor in model.graph.initializer}
     return [_input(value) for value in model.graph.input if value.name not in constants]
 
@@ -127,7 +127,7 @@ def _rename_in(names: object, old: str, new: str) -> None:
 
 
 def names(graph: onnx.GraphProto) -> set[str]:
-    """Of all tensors at the top of the graph."""
+    """The names of all tensors at the top of the graph."""
     found = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     return found | {name for node in graph.node for name in (*node.input, *node.output) if name}
 

@@ -1,4 +1,4 @@
-"""What a description reads, held against the graph's inputs, and written for the server. Export process only."""
+"""Checks what a description reads against the graph's inputs, and writes it for the server. Export process only."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _text(reads: TextReads, model: onnx.ModelProto, file: str, assets: Path, out
 
 
 def _copy_tokenizer(path: Path, out: Path, file: str) -> str:
-    """Without its truncation and padding, which are the server's to do. The SHA-256 of the file."""
+    """Copy a tokenizer without its truncation and padding, which the server does. Returns the SHA-256 of the file."""
     from tokenizers import Tokenizer
 
     try:

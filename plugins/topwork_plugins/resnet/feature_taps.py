@@ -50,7 +50,7 @@ class Tapped(nn.Module):
         return image_taps(pooled.shape[1], layers, self.places)
 
     def blocks(self) -> tuple[tuple[str, ...], ...]:
-        """As `Trunk.blocks`: the stem and the stages."""
+        """List the blocks of `Trunk.blocks`: the stem and the stages."""
         return under("net.", self._blocks())
 
     def _blocks(self) -> tuple[tuple[str, ...], ...]:
@@ -95,7 +95,7 @@ class TappedTimm(Tapped):
         return maps, self.net.forward_head(last, pre_logits=True)  # type: ignore
 
     def _blocks(self) -> tuple[tuple[str, ...], ...]:
-        """As timm groups them for rates that fall from layer to layer; a net that timm does not group has none."""
+        """Group the layers as timm does for rates that fall from layer to layer; a net that timm does not group has none."""
         from timm.models import group_parameters
 
         matcher = getattr(self.net, "group_matcher", None)
@@ -124,7 +124,7 @@ class Net:
 
 
 def open_net(assets: Path, architecture: str | None) -> Net:
-    """Of a timm folder, of ResNet-50-thin's ONNX file, or of a state dict whose timm `architecture` is named."""
+    """Open the net of a timm folder, of ResNet-50-thin's ONNX file, or of a state dict whose timm `architecture` is named."""
     if assets.suffix == ".onnx":
         net = TappedThin(load_resnet_thin(assets))
         heads = read_classifier(assets)  # its graph numbers the tensors, and does not name them

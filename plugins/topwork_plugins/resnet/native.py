@@ -40,7 +40,7 @@ def class_names(config: Mapping[str, Any], count: int) -> tuple[str, ...]:
 
 
 def imagenet_names() -> tuple[str, ...]:
-    """Of ImageNet-1k, in its order, as WordNet has them; a name of two classes with the synset: "crane (n02012849)"."""
+    """List the classes of ImageNet-1k as WordNet names them; a name of two classes has its synset: "crane (n02012849)"."""
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo("imagenet-1k")

@@ -32,6 +32,6 @@ def image_taps(
 
 
 def taps_at_224(pooled: int, *dims: int, places: Iterable[str] = LAYERS) -> tuple[Tap, ...]:
-    """Of a net that reads 224 x 224 pixels."""
+    """List the taps of a net that reads 224 x 224 pixels."""
     layers = {name: (dim, (224 // stride, 224 // stride)) for (name, stride), dim in zip(LAYERS.items(), dims, strict=True)}
     return image_taps(pooled, layers, dict(zip(LAYERS, places, strict=True)))

@@ -80,7 +80,7 @@ def pretrained_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Of the first file of WEIGHTS that is there; never unpickled."""
+    """Read the first file of WEIGHTS that is there; it is never unpickled."""
     path = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if path is None:
         raise InvalidInput(f"{folder} holds none of {', '.join(WEIGHTS)}", remedy="copy the weights beside config.json")

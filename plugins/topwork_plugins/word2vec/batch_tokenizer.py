@@ -1,8 +1,8 @@
-"""Many texts to words at once: what `Tokenizer.tokens` gives of each, at a small part of the cost.
+"""Splits many texts into words at once, each as `Tokenizer.tokens` does, at a small part of the cost.
 
 Texts repeat their words, so a piece (what stands between white space) is split once and remembered: how it is split does not
-depend on its neighbours, but where an entry of several words may begin. Texts that may have one are told, and not for a slab. A
-text of one piece is a piece of its own kind, because it is first looked up as a whole. A slab of texts then costs a dict look-up
+depend on its neighbours, but where an entry of several words may begin. Texts that may have one are told, and not for a batch. A
+text of one piece is a piece of its own kind, because it is first looked up as a whole. A batch of texts then costs a dict look-up
 a piece, and numpy for the rest.
 """
 
@@ -22,7 +22,7 @@ from topwork_plugins.word2vec.tokens import UNKNOWN, Tokenizer
 SPAN_BITS = 14
 LOW = (1 << SPAN_BITS) - 1
 SEVERAL = -1
-#: Characters of a text that may go through a slab, so that spans fit, and no piece takes much of the memory.
+#: Characters of a text that may go through a batch, so that spans fit, and no piece takes much of the memory.
 LONGEST_TEXT = LOW
 #: Pieces and characters that are remembered (about 12 MB) before all are forgotten.
 MOST_PIECES, MOST_CHARACTERS = 1 << 16, 1 << 21
@@ -49,15 +49,15 @@ class Words:
         return Words(self.rows[known], self.chars[known], sums_of(known, self.counts), self.phrased)
 
 
-class Slabs:
-    """Splits slabs of texts, in any number of threads."""
+class BatchTokenizer:
+    """Splits batches of texts, in any number of threads."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._pieces = _Pieces(tokenizer)
 
     def words(self, texts: Sequence[str]) -> Words:
-        """Of texts that are not blank and have at most LONGEST_TEXT characters."""
+        """Split texts that are not blank and have at most LONGEST_TEXT characters."""
         if self._pieces.is_full:
             self._pieces = _Pieces(self._tokenizer)  # other threads end with the one that they have
         pieces = self._pieces
@@ -87,7 +87,7 @@ class _Pieces(dict[str, int]):
         return len(self) > MOST_PIECES or self._characters > MOST_CHARACTERS
 
     def may_have_phrase(self, pieces: list[str]) -> bool:
-        """Whether an entry of several words may begin with one of the pieces, which are known, and the next."""
+        """Tell whether an entry of several words may begin with one of the pieces, which are known, and the next."""
         if self._openers.keys().isdisjoint(pieces):
             return False
         openers, may_go_on = self._openers, self._tokenizer.may_go_on
@@ -124,7 +124,7 @@ class _Pieces(dict[str, int]):
 
 
 def _starts(texts: Sequence[str], split: list[list[str]], per_text: Array) -> Array:
-    """Where each piece begins in its text; by a search only where white space is more than one character between two."""
+    """Find where each piece begins in its text; by a search only where white space is more than one character between two."""
     sizes = np.fromiter(map(len, chain.from_iterable(split)), np.int64, int(per_text.sum())) + 1
     first = starts_of(per_text)
     starts = starts_of(sizes)

@@ -64,7 +64,7 @@ def read(path: Path) -> WordFile:
 
 
 def recognise(path: Path) -> bool:
-    """Whether a first look says that this file holds word vectors."""
+    """Tell whether the file holds word vectors, by its beginning."""
     if path.suffix == ".npy":
         return path.is_file() and vocabulary_of(path) is not None
     if path.suffix not in (*TEXT_SUFFIXES, ".bin") or not path.is_file():

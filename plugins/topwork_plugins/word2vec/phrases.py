@@ -25,7 +25,7 @@ _SEPARATOR = re.compile(r"[ _]+")
 
 
 class Phrases:
-    """What a table knows of its entries of several words."""
+    """Index of a table's entries of several words."""
 
     def __init__(self, stored: Array) -> None:
         self.longest = int(stored[0])
@@ -33,13 +33,13 @@ class Phrases:
         self._mask = 8 * len(self._bits) - 1
 
     def may_begin(self, *words: str) -> bool:
-        """Whether an entry may begin with one word, or with two."""
+        """Tell whether an entry may begin with one word, or with two."""
         place = _place(*words) & self._mask
         return bool(self._bits[place >> 3] >> (place & 7) & 1)
 
 
 def write(words: bytearray, offsets: array[int], folder: Path) -> None:
-    """Of all words, one after another, of which word i is words[offsets[i]:offsets[i + 1]]."""
+    """Write the index of all words, one after another: word i is words[offsets[i]:offsets[i + 1]]."""
     letters = np.frombuffer(words, np.uint8)
     separators = np.flatnonzero((letters == 0x20) | (letters == 0x5F))
     rows = np.unique(np.searchsorted(np.array(offsets, np.int64), separators, "right") - 1)

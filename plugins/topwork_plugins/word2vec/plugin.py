@@ -4,7 +4,7 @@ What the graph is: the masked mean. `preprocess` takes the words' rows out of a 
 are those rows, gives `mean` and `tokens` in one pass. The table is not in the graph because it would then be in the memory of
 every session beside the mapped one that `nearest` needs, and because a single ONNX file ends at 2 GB, where GoogleNews has 3.6.
 Gathering in the graph was measured to be 1.15 times as fast at one text of 20 words (107,000 a second against 93,000) and 1.4
-times at 256 texts (1.4 million against 1.0): little beside the 100,000 texts a second that a core prepares in slabs.
+times at 256 texts (1.4 million against 1.0): little beside the 100,000 texts a second that a core prepares in batches.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from topwork_server import (
 
 from topwork_plugins.word2vec import files as word_files
 from topwork_plugins.word2vec import table as word_table
-from topwork_plugins.word2vec.batch_tokenizer import LONGEST_TEXT, Slabs
+from topwork_plugins.word2vec.batch_tokenizer import LONGEST_TEXT, BatchTokenizer
 from topwork_plugins.word2vec.tokens import UNKNOWN, Token, Tokenizer
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ FEW = 4
 
 @dataclass(frozen=True)
 class WordOptions:
-    """What a request may set."""
+    """Options of a request."""
 
     unknown: Literal["skip", "zero", "error"] = field(
         default="skip",
@@ -101,7 +101,7 @@ class WordVectors(Encoder):
         super().__init__(spec, folder)
         self.table = word_table.WordTable(folder)
         self._tokenizer = Tokenizer(self.table.find, spec.settings.get("lowercase"), self.table.phrases)
-        self._slabs = Slabs(self._tokenizer)
+        self._batches = BatchTokenizer(self._tokenizer)
 
     def preprocess(self, item: Item, options: WordOptions) -> Iterable[Sample]:
         """One sample: `vectors` (words, dim) float32 and `mask` (words,) float32, with the number of unknown words."""
@@ -132,8 +132,8 @@ class WordVectors(Encoder):
             yield from super().preprocess_many([item], options) if sample is None else ([sample],)
 
     def _together(self, texts: Sequence[str], options: WordOptions) -> list[Sample | None]:
-        """What `preprocess` gives of each text; None where it may refuse, or find an entry of several words."""
-        words = self._slabs.words(texts)
+        """Preprocess texts together, each as `preprocess` does; None where that may refuse, or find an entry of several words."""
+        words = self._batches.words(texts)
         known = words.without_unknown()
         unknown = words.counts - known.counts
         refused = words.phrased | (known.counts == 0) | (options.unknown == "error" and unknown > 0)

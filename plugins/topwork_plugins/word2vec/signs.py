@@ -15,7 +15,7 @@ _VARIANT = "\ufe0f"
 
 
 def has_odd(text: str) -> bool:
-    """Whether a text has signs other than those that end sentences or join words, or several that stand alone."""
+    """Tell whether a text has signs other than those that end sentences or join words, or several that stand alone."""
     return _ODD.search(text) is not None
 
 
@@ -36,10 +36,10 @@ def ways_of_symbol(symbol: str) -> list[str]:
 
 
 def is_entry(piece: str) -> bool:
-    """Whether a piece may be looked for as a whole: not where it is one sign, or one sign repeated ("--", "...")."""
+    """Tell whether a piece may be looked up as a whole: not where it is one sign, or one sign repeated ("--", "...")."""
     return len(set(piece)) > 1 or piece.isalnum()
 
 
 def may_end(text: str, start: int, end: int) -> bool:
-    """Whether an entry that is looked for in a text may be text[start:end]."""
+    """Tell whether an entry that is looked up in a text may be text[start:end]."""
     return (text[start] == "." or text[start] not in SENTENCE) and text[end - 1] not in SENTENCE

@@ -35,7 +35,7 @@ ROWS = 1 << 14
 
 @dataclass(frozen=True)
 class Written:
-    """What went into a table: `duplicates` counts later vectors of a word that was there already, which are dropped.
+    """Report of a written table: `duplicates` counts later vectors of a word that was there already, which are dropped.
 
     `vectors` and `words` are SHA-256 of the numbers and of the words, equal wherever the table is equal.
     """
@@ -186,7 +186,7 @@ def _drop_rows(path: Path, dim: int, rows: Array) -> None:
 
 
 def _slots(hashes: Array) -> Array:
-    """All words at once, a round for each step of linear probing: of those that want a free slot the earliest row gets it."""
+    """Place all words at once, a round a step of linear probing: of those that want a free slot the earliest row gets it."""
     size = 1 << (2 * len(hashes) - 1).bit_length()
     slots = np.zeros(size, np.uint32)
     rows, wanted = np.arange(1, len(hashes) + 1, dtype=np.uint32), hashes & np.uint32(size - 1)

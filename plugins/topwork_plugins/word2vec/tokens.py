@@ -59,7 +59,7 @@ class Tokenizer:
         return last[0] if last and self._phrases and self._phrases.may_begin(last[0]) else ""
 
     def may_go_on(self, opener: str, piece: str) -> bool:
-        """Whether an entry of several words may begin with that word and the first of the piece."""
+        """Tell whether an entry of several words may begin with that word and the first of the piece."""
         first = self._words(piece)[:1]
         return bool(first and self._phrases and self._phrases.may_begin(opener, _POSSESSIVE.sub("", first[0])))
 
@@ -75,7 +75,7 @@ class Tokenizer:
         return self.parts(text)
 
     def parts(self, text: str) -> list[Token]:
-        """As `tokens`, but never the whole text as one word."""
+        """Split as `tokens` does, but never take the whole text as one word."""
         found: list[Token] = []
         units = self._units(text)
         for number, token in enumerate(self._joined(text, list(units)) if self._phrases else units):
@@ -85,7 +85,7 @@ class Tokenizer:
         return found
 
     def _units(self, text: str) -> Iterable[Token]:
-        """What is looked up as one word, and split where it is not known."""
+        """Split into units that are looked up as one word, and split further where they are not known."""
         return self._marked(text) if has_odd(text) else (Token(UNSPLIT, *span) for span in _spans(text))
 
     def _marked(self, text: str) -> Iterator[Token]:
@@ -197,7 +197,7 @@ class Tokenizer:
             yield from self._split(text, right, end)
 
     def _cut(self, text: str, start: int, joint: int, end: int) -> tuple[int, int]:
-        """Where the left part ends and the right part begins."""
+        """Find where the left part ends and the right part begins."""
         if text[joint] in "'\u2019":
             negated = joint - 1  # do|n't
             if text[negated].lower() == "n" and negated > start and self.row(text[negated:end]) != UNKNOWN:
