@@ -66,13 +66,13 @@ class HeadManager:
         self._pins.sweep(self._served_definition)
         self._fine_tuned.sweep()
 
-    async def train(self, wish: TrainRequest) -> HeadDescription:
+    async def train(self, request: TrainRequest) -> HeadDescription:
         """Start a training. NotFound, InvalidInput, NotReady or AlreadyExists where it cannot be."""
-        name = head_name(wish)
+        name = head_name(request)
         async with self._lock(name):
             await self._await_ended_job(name)
-            self._check_free(name, replace=wish.replace)
-            definition = await self._requests.definition(wish)
+            self._check_free(name, replace=request.replace)
+            definition = await self._requests.definition(request)
             await shielded(self._start_training(definition))
         return await self.get(name)
 
@@ -108,9 +108,9 @@ class HeadManager:
         for name in names:
             serving_head(await self.get(name))
 
-    async def probe(self, wish: ProbeRequest) -> JobRecord:
+    async def probe(self, request: ProbeRequest) -> JobRecord:
         """Start a probe. The errors are those of `train`."""
-        return await asyncio.shield(self._start_probe(await definitions(wish, self._requests, self._sets)))
+        return await asyncio.shield(self._start_probe(await definitions(request, self._requests, self._sets)))
 
     async def drop(self, name: str) -> None:
         """Drop a head, its running training, and the encoder that was fine-tuned with it."""

@@ -106,7 +106,7 @@ class PairEncoder:
             if now is None or now.fingerprint != info.fingerprint:
                 raise NotReady(
                     f"the tap {info.tap.name} of {definition.encoder} has another fingerprint than the set {definition.set}",
-                    remedy="the encoder has changed since: write the set anew",
+                    remedy="the encoder has changed since: write the set again",
                 )
         encoder = entry.spec.encoder(entry.spec, entry.folder)
         return encoder, Session(entry.folder / MODEL, self._threads), taps

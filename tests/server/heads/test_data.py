@@ -125,7 +125,7 @@ def test_filters_choose_and_test_items_judge(birds):
     assert data.test.values.tolist() == [i % 2 for i in range(20, 30) if i % 5]
     assert data.test.items.tolist() == list(range(8))
     assert data.unlabeled == 4
-    with pytest.raises(InvalidInput, match=r"no item matches year > 3000 .mend `where`"):
+    with pytest.raises(InvalidInput, match=r"no item matches year > 3000 .correct `where`"):
         loaded(birds, where="year > 3000")
     with pytest.raises(InvalidInput, match="no item matches year > 2035 among the items to learn from"):
         loaded(birds, where="year < 2010", test_where="year > 2035")
@@ -183,7 +183,7 @@ def test_what_a_test_item_shows_is_not_learnt(sets):
     birds = written(sets, ids, [features(POOLED, ids)], labels, contents=[*"1234561", ""])
     data = loaded(birds, test_where="id >= 'item-00006'", least=1)
     assert data.ids == tuple(names(1, 6))
-    assert data.warnings == ("1 items are not learnt from: their content is that of a test item",)
+    assert data.warnings == ("1 items are not trained on: their content is that of a test item",)
     np.testing.assert_array_equal(data.examples.views[0].rows[:, 0], range(1, 6))
 
 
@@ -194,7 +194,7 @@ def test_what_equals_a_test_item_as_features_is_not_learnt(sets):
     birds = written(sets, ids, [TapRows(POOLED, rows, np.ones(10, np.int64))], column("label", T.STRING, ["a", "b"] * 5))
     data = loaded(birds, test_where="id >= 'item-00008'", least=1)
     assert data.ids == tuple(names(2, 8))
-    assert data.warnings == ("2 items are not learnt from: their features are those of a test item",)
+    assert data.warnings == ("2 items are not trained on: their features are those of a test item",)
     np.testing.assert_array_equal(data.examples.views[0].rows, rows[2:8])
 
 
@@ -227,7 +227,7 @@ def test_a_group_that_both_learns_and_judges_is_told(sets):
     who = column("who", T.STRING, ["x", "x", "y", "y", None, "z", None, "x"])
     birds = written(sets, ids, [features(POOLED, ids)], column("label", T.STRING, ["a", "b"] * 4), who)
     [said] = loaded(birds, test_where="id >= 'item-00006'", group="who", least=1).warnings
-    assert said == "2 items that are learnt from share a who with test items: figures may be too good"
+    assert said == "2 items that are trained on share a who with test items: metrics may be too good"
     assert loaded(birds, test_where="id >= 'item-00006'", least=1).warnings == ()
     assert loaded(birds, group="who", least=1).warnings == ()
 
@@ -435,7 +435,7 @@ def test_without_raw_inputs_there_is_no_lesson(sets):
     wanted = definition(kept(sets, keep=False))
     data = load_dataset(wanted, 2, quiet)
     assert data.inputs(["item-00001"]) == {}
-    with pytest.raises(NotReady, match=r"keeps no raw inputs, and linear learns from them .*write --keep-inputs"):
+    with pytest.raises(NotReady, match=r"keeps no raw inputs, and linear trains on them .*write --keep-inputs"):
         fine_tune_dataset(wanted, data, None, 0)
 
 

@@ -1,4 +1,4 @@
-"""A head's life: wishes come to terms with sets, trainings are held, fail or are cancelled, and what is left of them."""
+"""A head's life: requests are checked against sets, trainings are held, fail or are cancelled, and what is left of them."""
 
 from __future__ import annotations
 
@@ -455,15 +455,15 @@ async def test_inputs_and_descriptions_reach_kinds_that_need_them(home, monkeypa
             with pytest.raises(InvalidInput, match=said):
                 await w.heads.train(TrainRequest("texts", "label", name="n", kind="tunes", **fields))
         said = {"others": "fhjlm", "vowels": "aei", "plosives": "bdg"}
-        wish = TrainRequest(
+        request = TrainRequest(
             "texts", "label", name="d", kind="describes", taps=("mean", "letters"), poolings=("mean",), descriptions=said
         )
-        definition = definition_of(await described(w, wish))
+        definition = definition_of(await described(w, request))
         rows = (await w.engine.embed(EmbedParams("letters", ("mean",)), [TextItem(text) for text in said.values()])).taps[0].rows
         assert list(definition.descriptions) == list(said)
         for view in definition.described:  # the mean of the letters is what the tap "mean" is
             np.testing.assert_allclose(np.array(view), rows, rtol=1e-5, atol=1e-6)
-        again = replace(wish, name="e")
+        again = replace(request, name="e")
 
         async def refuse(ask, items):
             raise InvalidInput("not a picture", remedy="send one", item=1)
@@ -575,6 +575,6 @@ async def test_a_server_that_stops_begins_nothing_and_holds_nothing(home):
         assert feature_set.version
 
 
-async def described(w, wish):
-    await w.heads.train(wish)
+async def described(w, request):
+    await w.heads.train(request)
     return json.loads(json.dumps(w.jobs.started[-1][1]["definition"]))

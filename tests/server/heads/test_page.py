@@ -176,10 +176,10 @@ def test_the_baseline_is_named_as_what_it_is() -> None:
 
 
 def test_what_was_not_judged_says_so() -> None:
-    bare = replace(report(), metrics=(), baseline=(), curve=(), estimate="no item had a label: nothing was judged", wrong=())
+    bare = replace(report(), metrics=(), baseline=(), curve=(), estimate="no item had a label: nothing was evaluated", wrong=())
     made = render_page(replace(bare, target=""))
     assert "classification of classes by their descriptions, linear head" in made
-    assert "nothing was judged" in made
+    assert "nothing was evaluated" in made
     assert 'class="big"' not in made
 
 

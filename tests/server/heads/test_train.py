@@ -211,7 +211,7 @@ def test_described_classes_need_no_label_nor_even_a_column(sets: Sets, tmp_path:
     said = {"descriptions": dict.fromkeys(CLASSES, "a bird"), "described": (tuple(map(tuple, centres.tolist())),)}
     trainers = Trainers([TrainerSpec("zero-shot", ZeroShotTrainer, min_per_class=0, needs_descriptions=True)])
     head = trained(tmp_path, definition(birds, kind="zero-shot", target=target, **said), trainers)
-    assert (head.labeled, head.metrics, head.estimate) == (0, (), "no item had a label: nothing was judged")
+    assert (head.labeled, head.metrics, head.estimate) == (0, (), "no item had a label: nothing was evaluated")
     scores = Session(HeadStore(tmp_path / "heads").graph("birds-label"), 1).run(["scores"], {"rows": centres.astype(np.float32)})
     assert scores[0].argmax(1).tolist() == [0, 1, 2]
 

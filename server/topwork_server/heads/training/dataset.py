@@ -40,7 +40,7 @@ class TrainingDataset:
     test       the items that `test_where` names, with positions in `test_ids`
     labels     those of `ids`
     unlabeled how many items have no label
-    partial    ids of the items that lost some of their rows (cells that nobody labeled)
+    partial    ids of the items that lost some of their rows (unlabeled cells)
     chars      for tasks whose rows are tokens: (rows, 2), the characters that the rows of each item cover
     """
 
@@ -67,8 +67,8 @@ class TrainingDataset:
 def labels_of(read: Read, definition: HeadDefinition, min_per_class: int) -> LabelColumn:
     """Read only the labels of the training items. InvalidInput for wrong ones among them or among the test items'."""
     every = labeled_items(read, definition)
-    learnt = every.take(np.flatnonzero(~every.test))
-    labels = training_labels(learnt, definition, min_per_class)
+    training = every.take(np.flatnonzero(~every.test))
+    labels = training_labels(training, definition, min_per_class)
     if every.test.any():
         test_labels(every.take(np.flatnonzero(every.test)), labels, definition)
     return labels
@@ -104,33 +104,33 @@ class _Loader:
         report(0.0, "reading labels")
         every = labeled_items(self._snapshot.read, definition)
         contents = self._snapshot.content_hashes(definition.where)
-        learnt, test = every.take(np.flatnonzero(~every.test)), every.take(np.flatnonzero(every.test))
-        labels = training_labels(learnt, definition, self._least)
-        unlabeled = _chosen(learnt, ~labels.labeled)
-        learnt = self._without_test_content(_chosen(learnt, labels.labeled), test, contents)
+        training, test = every.take(np.flatnonzero(~every.test)), every.take(np.flatnonzero(every.test))
+        labels = training_labels(training, definition, self._least)
+        unlabeled = _chosen(training, ~labels.labeled)
+        training = self._without_test_content(_chosen(training, labels.labeled), test, contents)
         if len(test.ids):
             test = _chosen(test, test_labels(test, labels, definition).labeled)
         used = unlabeled.ids if definition.unlabeled is not UnlabeledUse.LEFT_OUT else ()
-        rows = self._rows([learnt.ids, test.ids, used], part(report, 0.05, 0.95))
-        learnt, test = (self._with_rows(one, rows, which) for one, which in ((learnt, 0), (test, 1)))
-        learnt, rows[0] = self._without_test_features(learnt, test, rows)
-        labels = self._remaining_labels(labels, learnt)
-        return self._dataset(labels, learnt, test, rows, contents, len(unlabeled.ids))
+        rows = self._rows([training.ids, test.ids, used], part(report, 0.05, 0.95))
+        training, test = (self._with_rows(one, rows, which) for one, which in ((training, 0), (test, 1)))
+        training, rows[0] = self._without_test_features(training, test, rows)
+        labels = self._remaining_labels(labels, training)
+        return self._dataset(labels, training, test, rows, contents, len(unlabeled.ids))
 
-    def _without_test_content(self, learnt: LabeledItems, test: LabeledItems, contents: Mapping[str, str]) -> LabeledItems:
+    def _without_test_content(self, training: LabeledItems, test: LabeledItems, contents: Mapping[str, str]) -> LabeledItems:
         """Leave out training items with the content of a test item, and warn of groups that `test_where` splits."""
-        judged = {contents.get(id) for id in test.ids} - {"", None}
-        again = np.array([contents.get(id) in judged for id in learnt.ids], bool)
+        test_contents = {contents.get(id) for id in test.ids} - {"", None}
+        again = np.array([contents.get(id) in test_contents for id in training.ids], bool)
         if again.any():
-            self._warnings.append(f"{again.sum():,} items are not learnt from: their content is that of a test item")
-        learnt = _chosen(learnt, ~again)
-        judging = set(test.groups)
-        shared = sum(group is not None and group in judging for group in learnt.groups)
+            self._warnings.append(f"{again.sum():,} items are not trained on: their content is that of a test item")
+        training = _chosen(training, ~again)
+        test_groups = set(test.groups)
+        shared = sum(group is not None and group in test_groups for group in training.groups)
         if shared:
             self._warnings.append(
-                f"{shared:,} items that are learnt from share a {self._definition.group} with test items: figures may be too good"
+                f"{shared:,} items that are trained on share a {self._definition.group} with test items: metrics may be too good"
             )
-        return learnt
+        return training
 
     def _rows(self, ids: Sequence[Sequence[str]], report: Report) -> list[LoadedRows]:
         """Load the rows of each list of ids, in its order."""
@@ -153,18 +153,18 @@ class _Loader:
         return _chosen(some, there)
 
     def _without_test_features(
-        self, learnt: LabeledItems, test: LabeledItems, rows: Sequence[LoadedRows]
+        self, training: LabeledItems, test: LabeledItems, rows: Sequence[LoadedRows]
     ) -> tuple[LabeledItems, LoadedRows]:
         """Leave out training items with the features of a test item."""
-        if not (len(learnt.ids) and len(test.ids)):
-            return learnt, rows[0]
-        again = np.zeros(len(learnt.ids), bool)
+        if not (len(training.ids) and len(test.ids)):
+            return training, rows[0]
+        again = np.zeros(len(training.ids), bool)
         for firsts in self._equal(rows[:2]):
-            ours, theirs = np.split(firsts, [len(learnt.ids)])
+            ours, theirs = np.split(firsts, [len(training.ids)])
             again |= np.isin(ours, theirs) | np.isin(ours, firsts[theirs])
         if again.any():
-            self._warnings.append(f"{again.sum():,} items are not learnt from: their features are those of a test item")
-        return _chosen(learnt, ~again), without_items(rows[0], again)
+            self._warnings.append(f"{again.sum():,} items are not trained on: their features are those of a test item")
+        return _chosen(training, ~again), without_items(rows[0], again)
 
     def _equal(self, rows: Sequence[LoadedRows]) -> list[Array]:
         """Give for each view (items,) int64: for each item with rows, the first item with equal features."""
@@ -176,38 +176,38 @@ class _Loader:
         told = [view for view, (_, how) in zip(whole, self._definition.views, strict=True) if how is not Pooling.COSINE]
         return [equal_rows(view, self._by_direction) for view in told]
 
-    def _remaining_labels(self, labels: LabelColumn, learnt: LabeledItems) -> LabelColumn:
+    def _remaining_labels(self, labels: LabelColumn, training: LabeledItems) -> LabelColumn:
         """Reduce the labels to the remaining items; they are checked again, since a class may have lost too many."""
         there = int(labels.labeled.sum())
-        if there and not len(learnt.ids):
+        if there and not len(training.ids):
             pairs = "write pairs of question and context; " if self._definition.task is Task.QUESTION_ANSWERING else ""
             raise InvalidInput("no labeled item has rows to learn from", remedy=pairs + "; ".join(self._warnings))
-        if there == len(learnt.ids):
+        if there == len(training.ids):
             return _taken(labels, np.flatnonzero(labels.labeled))
-        again = training_labels(learnt, self._definition, self._least)
+        again = training_labels(training, self._definition, self._least)
         return replace(again, warnings=tuple(dict.fromkeys((*labels.warnings, *again.warnings))))
 
     def _dataset(
         self,
         labels: LabelColumn,
-        learnt: LabeledItems,
+        training: LabeledItems,
         test: LabeledItems,
         rows: Sequence[LoadedRows],
         contents: Mapping[str, str],
         unlabeled: int,
     ) -> TrainingDataset:
         definition = self._definition
-        examples, positions = self._examples(labels, learnt, rows[0], contents)
+        examples, positions = self._examples(labels, training, rows[0], contents)
         _check_several(definition, examples)
         free = self._views(rows[2].views) if definition.unlabeled is not UnlabeledUse.LEFT_OUT else ()
         described = tuple(np.array(view, np.float32) for view in definition.described)
         examples = replace(examples, unlabeled=free, described=described)
-        judged, test_ids = self._test_examples(labels, test, rows[1], contents) if definition.test_where else (None, ())
+        test_examples, test_ids = self._test_examples(labels, test, rows[1], contents) if definition.test_where else (None, ())
         return TrainingDataset(
             labels=_taken(labels, positions),
             examples=examples,
-            ids=tuple(learnt.ids[i] for i in positions),
-            test=judged,
+            ids=tuple(training.ids[i] for i in positions),
+            test=test_examples,
             test_ids=test_ids,
             unlabeled=unlabeled,
             warnings=(*labels.warnings, *self._warnings),
@@ -221,10 +221,10 @@ class _Loader:
     ) -> tuple[Examples, tuple[str, ...]]:
         mine = test_labels(test, labels, self._definition)
         self._warnings += mine.warnings
-        judged, positions = self._examples(mine, test, rows, contents)
-        if not judged.count:
-            raise InvalidInput("no test item has rows to judge by", remedy="choose others with `test_where`")
-        return judged, tuple(test.ids[i] for i in positions)
+        examples, positions = self._examples(mine, test, rows, contents)
+        if not examples.count:
+            raise InvalidInput("no test item has rows to evaluate", remedy="choose others with `test_where`")
+        return examples, tuple(test.ids[i] for i in positions)
 
     def _examples(
         self, labels: LabelColumn, some: LabeledItems, rows: LoadedRows, contents: Mapping[str, str]

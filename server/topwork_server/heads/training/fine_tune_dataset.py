@@ -1,4 +1,4 @@
-"""The data of a FineTuner: the raw items of a training, split once into those that train, validate and judge."""
+"""The data of a FineTuner: the raw items of a training, split once into training, validation and test items."""
 
 from __future__ import annotations
 
@@ -21,36 +21,37 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: One of these validates and one judges: about 70, 15 and 15 of a hundred.
-PARTS = 7
+PARTS = 7  # one validates and one tests: about 70, 15 and 15 of a hundred
 
 
 def fine_tune_dataset(
     definition: HeadDefinition, data: TrainingDataset, encoder_options: Any, seed: int, warn: Callable[[str], None] = log.warning
 ) -> tuple[FineTuneDataset, tuple[str, ...]]:
-    """The lesson, and the ids of its items. Groups are whole, and classes are spread evenly; `test` is the items that
-    `test_where` names, where it names any. NotReady where the set keeps no inputs; items whose own is missing are left out."""
+    """Collect the raw items and their ids. Groups are whole, and classes are spread evenly.
+
+    `test` are the items that `test_where` names, where it names any. NotReady where the set keeps no inputs; items whose
+    own input is missing are left out.
+    """
     inputs = data.inputs((*data.ids, *data.test_ids))
     _check_kept(definition, data, bool(inputs))
-    learnt, ids = _with_inputs(data.examples, data.ids, set(inputs) - data.partial)
-    judged, test_ids = _with_inputs(data.test, data.test_ids, set(inputs) - data.partial) if data.test else (None, ())
+    training, ids = _with_inputs(data.examples, data.ids, set(inputs) - data.partial)
+    test_examples, test_ids = _with_inputs(data.test, data.test_ids, set(inputs) - data.partial) if data.test else (None, ())
     _warn_of_missing(data, inputs.keys(), warn)
-    if judged is not None and not judged.count:
+    if test_examples is not None and not test_examples.count:
         raise NotReady("the set keeps no raw input of a test item", remedy="write them again, or choose others with `test_where`")
-    train, validation, test = _split(learnt, len(ids), len(test_ids), seed)
-    _warn_of_classes(learnt, train, warn)
-    every = [learnt.values] if judged is None else [learnt.values, judged.values]
-    counts = [np.bincount(one.items, minlength=n) for one, n in ((learnt, len(ids)), (judged, len(test_ids))) if one is not None]
+    train, validation, test = _split(training, len(ids), len(test_ids), seed)
+    _warn_of_classes(training, train, warn)
+    parts = [(training, len(ids))] + ([(test_examples, len(test_ids))] if test_examples is not None else [])
     all_ids = (*ids, *test_ids)
     made = FineTuneDataset(
         items=[inputs[id] for id in all_ids],
         options=encoder_options,
         tap=definition.views[0][0].tap,
         pooling=definition.views[0][1].value,
-        target=learnt.target,
-        names=learnt.names,
-        values=np.concatenate(every),
-        counts=np.concatenate(counts).astype(np.int64),
+        target=training.target,
+        names=training.names,
+        values=np.concatenate([part.values for part, _ in parts]),
+        counts=np.concatenate([np.bincount(part.items, minlength=count) for part, count in parts]).astype(np.int64),
         train=train,
         validation=validation,
         test=test,
@@ -64,13 +65,13 @@ def _check_kept(definition: HeadDefinition, data: TrainingDataset, some: bool) -
     keeps = data.snapshot is not None and data.snapshot.definition.keep_inputs
     raise NotReady(
         f"the set {definition.set!r} keeps {'the raw input of no labeled item' if keeps else 'no raw inputs'}, and"
-        f" {definition.kind} learns from them",
+        f" {definition.kind} trains on them",
         remedy="write the items to a set that keeps them: write --keep-inputs",
     )
 
 
 def _with_inputs(examples: Examples, ids: tuple[str, ...], there: set[str]) -> tuple[Examples, tuple[str, ...]]:
-    """Values alone, of the items that can be prepared again."""
+    """Select the items whose inputs are kept, without their features."""
     plain = replace(examples, views=(), unlabeled=(), described=())
     kept = np.array([id in there for id in ids], bool)
     rows = np.flatnonzero(kept[examples.items])
@@ -85,29 +86,29 @@ def _warn_of_missing(data: TrainingDataset, inputs: Any, warn: Callable[[str], N
         warn(f"{len(missing):,} items are left out: the set does not keep their input (such as {missing[0]!r})")
     partial = len(data.partial & {*data.ids, *data.test_ids})
     if partial:
-        warn(f"{partial:,} items are left out: some of their rows are to be ignored, and a trunk is learnt from whole items")
+        warn(f"{partial:,} items are left out: some of their rows are to be ignored, and a trunk is trained on whole items")
 
 
 def _split(examples: Examples, count: int, tests: int, seed: int) -> tuple[Array, Array, Array]:
-    """Positions of items: train, validation, test. A given test set stands after the `count` others."""
+    """Split positions of items into train, validation and test. A given test set stands after the `count` others."""
     dealt = folds(examples, PARTS, seed)
     if len(dealt) < (2 if tests else 3):
         raise InvalidInput(
-            f"{len(dealt)} groups of items cannot be split into those that train, validate and judge",
+            f"{len(dealt)} groups of items cannot be split into training, validation and test items",
             remedy="label more items (those of one group, or of equal content, stay together)",
         )
     if tests:
         (held,) = _best(examples, dealt, 1)
         validation, test = _items(examples, dealt[held]), np.arange(count, count + tests)
     else:
-        judge, held = _best(examples, dealt, 2)
-        validation, test = _items(examples, dealt[held]), _items(examples, dealt[judge])
+        test_fold, held = _best(examples, dealt, 2)
+        validation, test = _items(examples, dealt[held]), _items(examples, dealt[test_fold])
     train = np.setdiff1d(np.arange(count), np.concatenate([validation, test]))
     return train, validation, test
 
 
 def _best(examples: Examples, dealt: list[Array], held: int) -> tuple[int, ...]:
-    """Which folds are held, so that most classes are left to learn from, and then that most are judged."""
+    """Choose the folds to hold out, so that most classes are left to train on, and then that most are evaluated."""
     counts = np.array([_counted(examples, rows) for rows in dealt])
 
     def left(chosen: tuple[int, ...]) -> tuple[int, ...]:
@@ -118,7 +119,7 @@ def _best(examples: Examples, dealt: list[Array], held: int) -> tuple[int, ...]:
 
 
 def _counted(examples: Examples, rows: Array) -> Array:
-    """(classes,): how many of those rows are of each."""
+    """Count the rows of each class, (classes,)."""
     values = examples.values[rows]
     if examples.target is Target.CLASSES:
         return np.bincount(values, minlength=len(examples.names))

@@ -1,4 +1,4 @@
-"""A training of trunk and head together. The trunk that comes of it is an encoder like any other, exported and checked."""
+"""Training of trunk and head together. The new trunk becomes an encoder like any other, exported and checked."""
 
 from __future__ import annotations
 
@@ -47,16 +47,15 @@ from topwork_server.runtime import export
 from topwork_server.runtime.session import Session
 from topwork_server.types import Array, FingerprintedTap, Item
 
-#: Held-out items whose scores through the exported trunk are compared with torch's.
-COMPARED = 16
+COMPARED = 16  # held-out items whose scores through the exported trunk are compared with torch's
 
 
 def fine_tune(
     definition: HeadDefinition, spec: TrainerSpec, home: Path, plugins: PluginRegistry, threads: int, report: Progress
 ) -> TrainingResult:
-    """InvalidInput for what cannot be learnt; TopworkError where what is exported is not what was trained."""
+    """Train and evaluate. InvalidInput for what cannot be trained; TopworkError where the export is not what was trained."""
     if not issubclass(spec.trainer, FineTuner):
-        raise InvalidInput(f"{spec.kind} learns heads on frozen features")
+        raise InvalidInput(f"{spec.kind} trains heads on frozen features")
     catalogue = Catalog(plugins, home)
     found = dataset.load_dataset(definition, spec.min_per_class, part(report, 0.0, 0.02))
     with tempfile.TemporaryDirectory(prefix="topwork-tune-") as scratch:
@@ -66,24 +65,24 @@ def fine_tune(
         encoder = base.encoder(base, Path(scratch))
         warnings = list(found.warnings)
         asked = parse(base.encoder.options, definition.encoder_options)
-        lesson, ids = fine_tune_dataset(definition, found, asked, definition.seed, warnings.append)
+        tuning, ids = fine_tune_dataset(definition, found, asked, definition.seed, warnings.append)
         options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
-        target = TargetScale.of(lesson.values) if lesson.target is Target.NUMBERS else None
+        target = TargetScale.of(tuning.values) if tuning.target is Target.NUMBERS else None
         tuned = spec.trainer.tune(
-            trunk, encoder, _scaled(lesson, target), options, definition.seed, threads, Path(scratch), part(report, 0.02, 0.85)
+            trunk, encoder, _scaled(tuning, target), options, definition.seed, threads, Path(scratch), part(report, 0.02, 0.85)
         )
         name = f"{definition.name}-{secrets.token_hex(4)}"  # never that of an encoder which serves
         report(0.85, "exporting the trunk")
         found = replace(found, warnings=tuple(warnings))
-        return _published(definition, found, lesson, ids, _in_numbers(tuned, target), name, catalogue, target)
+        return _published(definition, found, tuning, ids, _in_numbers(tuned, target), name, catalogue, target)
 
 
-def _scaled(lesson: FineTuneDataset, target: TargetScale | None) -> FineTuneDataset:
-    return lesson if target is None else replace(lesson, values=target.to_scores(lesson.values))
+def _scaled(tuning: FineTuneDataset, target: TargetScale | None) -> FineTuneDataset:
+    return tuning if target is None else replace(tuning, values=target.to_scores(tuning.values))
 
 
 def _in_numbers(tuned: FineTuneResult, target: TargetScale | None) -> FineTuneResult:
-    """With scores as the values came."""
+    """Convert the scores of a regression back to the numbers that they stand for."""
     if target is None:
         return tuned
     validation, test = target.to_numbers(tuned.validation_scores), target.to_numbers(tuned.test_scores)
@@ -93,45 +92,45 @@ def _in_numbers(tuned: FineTuneResult, target: TargetScale | None) -> FineTuneRe
 def _published(
     definition: HeadDefinition,
     found: TrainingDataset,
-    lesson: FineTuneDataset,
+    tuning: FineTuneDataset,
     ids: Sequence[str],
     tuned: FineTuneResult,
     name: str,
     catalogue: Catalog,
     target: TargetScale | None,
 ) -> TrainingResult:
-    """The trunk is in the catalogue once this returns; where it raises, it is not."""
-    said = f"{catalogue.spec(definition.encoder).trained_on}; then {definition.target} of {definition.set}"
-    catalogue.add_fine_tuned(name, definition.encoder, tuned.weights, lesson.tap.name, said)
+    """Add the trunk to the catalog and describe the training; where it raises, the trunk is removed again."""
+    trained_on = f"{catalogue.spec(definition.encoder).trained_on}; then {definition.target} of {definition.set}"
+    catalogue.add_fine_tuned(name, definition.encoder, tuned.weights, tuning.tap.name, trained_on)
     try:
         catalogue.export(name)
-        return _learnt(definition, found, lesson, ids, tuned, catalogue.entry(name), target)
+        return _result(definition, found, tuning, ids, tuned, catalogue.entry(name), target)
     except BaseException:
         catalogue.delete_fine_tuned(name)
         raise
 
 
-def _learnt(
+def _result(
     definition: HeadDefinition,
     found: TrainingDataset,
-    lesson: FineTuneDataset,
+    tuning: FineTuneDataset,
     ids: Sequence[str],
     tuned: FineTuneResult,
     entry: CatalogEntry,
     target: TargetScale | None,
 ) -> TrainingResult:
     assert entry.manifest is not None, "it was exported"
-    tap = entry.manifest.tap(lesson.tap.name)
+    tap = entry.manifest.tap(tuning.tap.name)
     assert tap is not None, "its taps are those of its base"
     groups = _groups(found, ids)
-    judged, learnt = (_examples(lesson, positions, groups) for positions in (lesson.test, lesson.train))
-    test_ids = [ids[position] for position in lesson.test]
-    said = HeldOutPredictions(np.arange(judged.count), tuned.test_scores, np.zeros(judged.count, np.int64))
-    judgement = evaluate.evaluate_predictions(
-        judged, definition.task, said, test_ids, learnt, definition.seed, SpanPreviews(found)
+    test, training = (_examples(tuning, positions, groups) for positions in (tuning.test, tuning.train))
+    test_ids = [ids[position] for position in tuning.test]
+    predictions = HeldOutPredictions(np.arange(test.count), tuned.test_scores, np.zeros(test.count, np.int64))
+    evaluation = evaluate.evaluate_predictions(
+        test, definition.task, predictions, test_ids, training, definition.seed, SpanPreviews(found)
     )
-    served = served_graph(tuned.head.graph(), lesson.target, judgement.temperature)
-    inputs = dict(zip(ids, lesson.items, strict=True))
+    served = served_graph(tuned.head.graph(), tuning.target, evaluation.temperature)
+    inputs = dict(zip(ids, tuning.items, strict=True))
     return TrainingResult(
         fitted=tuned.head,
         graph=served,
@@ -139,29 +138,29 @@ def _learnt(
         tap=tap,
         pooling=definition.views[0][1],
         dim=pooling.dim_after(definition.views[0][1], tap.tap.dim),
-        names=lesson.names,
-        estimate=_estimate(definition, lesson),
-        items=len(lesson.test),
-        labeled=len(lesson.train) + len(lesson.validation),
+        names=tuning.names,
+        estimate=_estimate(definition, tuning),
+        items=len(tuning.test),
+        labeled=len(tuning.train) + len(tuning.validation),
         unlabeled=found.unlabeled,
-        max_abs_error=_agreement(definition, lesson, tuned, served, entry, tap, target or TargetScale()),
+        max_abs_error=_agreement(definition, tuning, tuned, served, entry, tap, target or TargetScale()),
         target=target,
-        evaluation=judgement,
-        previews={wrong.id: preview(inputs[wrong.id]) for wrong in judgement.wrong},
+        evaluation=evaluation,
+        previews={wrong.id: preview(inputs[wrong.id]) for wrong in evaluation.wrong},
         history=tuned.history,
         warnings=found.warnings,
         tuned_encoder=entry.spec.name,
     )
 
 
-def _estimate(definition: HeadDefinition, lesson: FineTuneDataset) -> str:
+def _estimate(definition: HeadDefinition, tuning: FineTuneDataset) -> str:
     which = f"that match {definition.test_where}" if definition.test_where else "held out"
-    train, validation, test = (f"{len(part):,}" for part in (lesson.train, lesson.validation, lesson.test))
+    train, validation, test = (f"{len(part):,}" for part in (tuning.train, tuning.validation, tuning.test))
     return f"{test} items {which}; {train} trained it and {validation} told when to stop"
 
 
 def _groups(found: TrainingDataset, ids: Sequence[str]) -> Array:
-    """(items,) int64: the group of each, of those that learn and of those of a test set by themselves."""
+    """Find the group of each item, (items,) int64; the items of a test set have groups of their own."""
     of: dict[str, int] = {}
     for examples, names in ((found.examples, found.ids), (found.test, found.test_ids)):
         if examples is not None:
@@ -169,30 +168,29 @@ def _groups(found: TrainingDataset, ids: Sequence[str]) -> Array:
     return np.array([of[id] for id in ids], np.int64)
 
 
-def _examples(lesson: FineTuneDataset, positions: Array, groups: Array) -> Examples:
-    """The rows of those items, without features: the judge looks at values alone. `groups` of all items."""
-    counts = lesson.counts[positions]
-    rows = aranges(starts_of(lesson.counts)[positions], counts)
+def _examples(tuning: FineTuneDataset, positions: Array, groups: Array) -> Examples:
+    """Take the rows of items, without features, which the evaluation does not read. `groups` are those of all items."""
+    counts = tuning.counts[positions]
+    rows = aranges(starts_of(tuning.counts)[positions], counts)
     items = np.repeat(np.arange(len(positions)), counts)
-    view = FeatureView(lesson.tap.name, lesson.pooling, np.zeros((len(rows), 1), np.float32))
-    return Examples((view,), lesson.target, lesson.names, lesson.values[rows], items, np.repeat(groups[positions], counts))
+    view = FeatureView(tuning.tap.name, tuning.pooling, np.zeros((len(rows), 1), np.float32))
+    return Examples((view,), tuning.target, tuning.names, tuning.values[rows], items, np.repeat(groups[positions], counts))
 
 
 def _agreement(
     definition: HeadDefinition,
-    lesson: FineTuneDataset,
+    tuning: FineTuneDataset,
     tuned: FineTuneResult,
     served: bytes,
     entry: CatalogEntry,
     tap: FingerprintedTap,
     target: TargetScale,
 ) -> float:
-    """The whole way of a request, from the item to the score, against torch's, in units of the target. TopworkError where they
-    differ."""
+    """Compare the served scores of items with torch's, in units of the target. TopworkError where they differ."""
     assert entry.folder is not None, "it was exported"
     encoder, session = entry.spec.encoder(entry.spec, entry.folder), Session(entry.folder / MODEL)
-    compared = lesson.test[:COMPARED]
-    features = [_features(encoder, session, tap, lesson.items[i], lesson.options) for i in compared]
+    compared = tuning.test[:COMPARED]
+    features = [_features(encoder, session, tap, tuning.items[i], tuning.options) for i in compared]
     rows = np.concatenate([pooling.pool_rows(definition.task, definition.views[0][1], one)[0] for one in features])
     wanted = tuned.test_scores[: len(rows)]
     apart = float(np.abs((tuned.head.scores(rows) - wanted) / target.unit).max())

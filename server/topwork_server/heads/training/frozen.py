@@ -1,4 +1,4 @@
-"""A training on frozen features: one call of the trainer learns heads on every fold, on growing parts of one, and on all."""
+"""Training on frozen features: one call of the trainer fits heads on every fold, on growing parts of one, and on all rows."""
 
 from __future__ import annotations
 
@@ -32,27 +32,26 @@ from topwork_server.plugin_api.trainer import Examples, FittedHead, Trainer, Tra
 from topwork_server.process_resources import limit_blas
 from topwork_server.types import Array
 
-#: A score of the served graph may differ so much from the trainer's own, of scores of about one.
+#: The largest difference of scores of about one between the served graph and the trainer's own head.
 MOST_DISAGREEMENT = 1e-3
-#: Rows on which that is looked at.
-AGREED_ON = 512
-#: Numbers of a view from which more than one thread is worth while, though others may be at work: see blas.py.
+AGREED_ON = 512  # rows on which they are compared
+#: Numbers of a view from which more than one thread pays, though other processes may be at work: see runtime/blas_threads.py.
 WORTH_THREADS = 30_000_000
-#: Of classes that are described, and of which no item has a label.
-NOTHING = SplitPlan([], [], [], "no item had a label: nothing was judged")
+#: The plan for described classes, where no item has a label.
+NOTHING = SplitPlan([], [], [], "no item had a label: nothing was evaluated")
 
 
 def train_on_frozen_features(
     definition: HeadDefinition, spec: TrainerSpec, threads: int, report: Progress, encode: Encode | None = None
 ) -> TrainingResult:
-    """InvalidInput for what cannot be learnt; TopworkError where the graph is not the head."""
+    """Train and evaluate a head. InvalidInput for what cannot be trained; TopworkError where the graph is not the head."""
     found = dataset.load_dataset(definition, spec.min_per_class, part(report, 0.0, 0.15), spec.reads_directions, encode)
     threads = threads_for(found.examples, threads)
     return _Frozen(definition, spec, found, threads, part(report, 0.15, 0.85)).train(part(report, 0.85, 0.95))
 
 
 def threads_for(examples: Examples, threads: int) -> int:
-    """As many as so many numbers are worth; BLAS is told, too."""
+    """Choose the number of threads by the size of the features, and limit BLAS to it."""
     numbers = max((view.rows.size for view in examples.views), default=0)
     worth = threads if numbers >= WORTH_THREADS else 1
     limit_blas(worth)
@@ -64,14 +63,14 @@ class _Frozen:
         self, definition: HeadDefinition, spec: TrainerSpec, found: TrainingDataset, threads: int, report: Progress
     ) -> None:
         if not issubclass(spec.trainer, Trainer):
-            raise InvalidInput(f"{spec.kind} learns the trunk, too: it reads raw inputs, not features")
+            raise InvalidInput(f"{spec.kind} trains the trunk, too: it reads raw inputs, not features")
         self.definition, self.data, self.examples = definition, found, found.examples
         self._scaling = Scaling.of(found.examples)
         self._trainer, self._threads, self._report = spec.trainer, threads, report
         self._options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
 
     def train(self, report: Progress) -> TrainingResult:
-        """One call trains all heads; those of `held` judge, the last is the one that is served."""
+        """Train all heads in one call: those of the folds are evaluated, the last one is served."""
         examples, everything = self.examples, np.arange(self.examples.count)
         plan = plan_splits(examples, self.definition.folds, self.definition.seed) if examples.count else NOTHING
         of_folds = plan.train if self.data.test is None else []
@@ -82,23 +81,23 @@ class _Frozen:
         final = next(heads)
         if not folds and self.data.test is None:
             return replace(self._unevaluated(final), estimate=plan.estimate)
-        judged = self.data.test or examples
-        held = plan.test if folds else [np.arange(judged.count)]
-        said = held_out_predictions(judged, held, folds or [final])
-        report(0.2, "judging")
-        judgement = self._evaluation(judged, said)
+        data = self.data.test or examples
+        held = plan.test if folds else [np.arange(data.count)]
+        predictions = held_out_predictions(data, held, folds or [final])
+        report(0.2, "evaluating")
+        evaluation = self._evaluation(data, predictions)
         sizes = [item_count(examples, rows[0]) for rows in (*curve, plan.train if folds else [everything])]
-        points = self._curve(judged, held, sizes, [*grown, (folds or [final])[: len(grown[0]) if grown else 1]])
+        points = self._curve(data, held, sizes, [*grown, (folds or [final])[: len(grown[0]) if grown else 1]])
         report(0.6, "checking what is served")
         return replace(
-            self._unevaluated(final, judgement.temperature),
+            self._unevaluated(final, evaluation.temperature),
             estimate=plan.estimate if folds else f"{len(self.data.test_ids):,} items that match {self.definition.test_where}",
-            items=item_count(judged, said.rows),
-            evaluation=judgement,
+            items=item_count(data, predictions.rows),
+            evaluation=evaluation,
             curve=points,
-            curve_estimate=self._curve_estimate(judged, held, len(folds), grown),
-            help=self._semi_supervised_gain(judged, held, said, of_folds),
-            previews=self._previews(judgement),
+            curve_estimate=self._curve_estimate(data, held, len(folds), grown),
+            help=self._semi_supervised_gain(data, held, predictions, of_folds),
+            previews=self._previews(evaluation),
         )
 
     def _fit(self, subsets: Sequence[Array]) -> list[FittedHead]:
@@ -113,46 +112,50 @@ class _Frozen:
         self._used = used[-1]
         return [self._scaling.unscaled(head) for head in heads]
 
-    def _evaluation(self, judged: Examples, said: HeldOutPredictions) -> Evaluation:
-        learnt = None if judged is self.examples else self.examples
-        ids = self.data.ids if learnt is None else self.data.test_ids
+    def _evaluation(self, data: Examples, predictions: HeldOutPredictions) -> Evaluation:
+        training = None if data is self.examples else self.examples
+        ids = self.data.ids if training is None else self.data.test_ids
         return evaluate.evaluate_predictions(
-            judged, self.definition.task, said, ids, learnt, self.definition.seed, SpanPreviews(self.data)
+            data, self.definition.task, predictions, ids, training, self.definition.seed, SpanPreviews(self.data)
         )
 
     def _curve(
-        self, judged: Examples, held: Sequence[Array], sizes: Sequence[int], heads: Sequence[Sequence[FittedHead]]
+        self, data: Examples, held: Sequence[Array], sizes: Sequence[int], heads: Sequence[Sequence[FittedHead]]
     ) -> tuple[LearningCurvePoint, ...]:
-        """How the main figure grows with the items that are learnt from, always on the same held-out ones."""
-        figures = [self._main_metric(judged, held_out_predictions(judged, held[: len(size)], size)) for size in heads]
+        """Compute how the main metric grows with the training items, always on the same held-out ones."""
+        figures = [self._main_metric(data, held_out_predictions(data, held[: len(size)], size)) for size in heads]
         return tuple(LearningCurvePoint(size, figure) for size, figure in zip(sizes, figures, strict=True))
 
-    def _curve_estimate(self, judged: Examples, held: Sequence[Array], folds: int, grown: Sequence[Sequence[FittedHead]]) -> str:
-        """Of a curve on the first fold alone."""
+    def _curve_estimate(self, data: Examples, held: Sequence[Array], folds: int, grown: Sequence[Sequence[FittedHead]]) -> str:
+        """Say on which items the curve was evaluated, where that was the first fold alone."""
         if not grown or len(grown[0]) >= folds:
             return ""
-        return f"the first of {folds} folds alone, {item_count(judged, held[0]):,} items"
+        return f"the first of {folds} folds alone, {item_count(data, held[0]):,} items"
 
-    def _main_metric(self, judged: Examples, said: HeldOutPredictions) -> MetricValue:
-        return evaluate.main_metric(judged, self.definition.task, said, self.definition.seed)
+    def _main_metric(self, data: Examples, predictions: HeldOutPredictions) -> MetricValue:
+        return evaluate.main_metric(data, self.definition.task, predictions, self.definition.seed)
 
     def _semi_supervised_gain(
-        self, judged: Examples, held: Sequence[Array], said: HeldOutPredictions, of_folds: Sequence[Array]
+        self, data: Examples, held: Sequence[Array], predictions: HeldOutPredictions, of_folds: Sequence[Array]
     ) -> SemiSupervisedGain | None:
-        """The same folds without the unlabeled items."""
+        """Compare with the same folds without the unlabeled items."""
         if self.definition.unlabeled is UnlabeledUse.LEFT_OUT:
             return None
         seed, subsets = self.definition.seed, of_folds or [np.arange(self.examples.count)]
         examples = self._scaling.examples
         plain = fit_heads(self._trainer, examples, subsets, self._options, seed, self._threads, lambda fraction, message: None)
-        without = held_out_predictions(judged, held, [self._scaling.unscaled(head) for head in plain])
-        gain = evaluate.metric_difference(judged, self.definition.task, said, without, seed)
+        without = held_out_predictions(data, held, [self._scaling.unscaled(head) for head in plain])
+        gain = evaluate.metric_difference(data, self.definition.task, predictions, without, seed)
         return SemiSupervisedGain(
-            self.definition.unlabeled, self._used, self._main_metric(judged, without), self._main_metric(judged, said), gain
+            self.definition.unlabeled,
+            self._used,
+            self._main_metric(data, without),
+            self._main_metric(data, predictions),
+            gain,
         )
 
-    def _previews(self, judgement: Evaluation) -> dict[str, str]:
-        inputs = self.data.inputs([wrong.id for wrong in judgement.wrong])
+    def _previews(self, evaluation: Evaluation) -> dict[str, str]:
+        inputs = self.data.inputs([wrong.id for wrong in evaluation.wrong])
         return {id: preview(item) for id, item in inputs.items()}
 
     def _unevaluated(self, fitted: FittedHead, temperature: float = 1.0) -> TrainingResult:
@@ -178,7 +181,7 @@ class _Frozen:
 
 
 def check_served_graph(fitted: FittedHead, served: bytes, rows: Array, target: TargetScale | None) -> float:
-    """In units of the target. TopworkError where what would be served is not what was trained."""
+    """Measure the largest difference of scores, in units of the target. TopworkError where the served graph is not the head."""
     if not len(rows):
         return 0.0
     chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), AGREED_ON)).astype(np.int64)]

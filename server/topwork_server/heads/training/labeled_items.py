@@ -40,7 +40,7 @@ def labeled_items(read: Read, definition: HeadDefinition) -> LabeledItems:
     """InvalidInput where a column is not there, or nothing matches."""
     ids, found = _columns(read, definition)
     if not ids:
-        raise InvalidInput(_none_matches(definition.where), remedy="mend `where`, or write items first")
+        raise InvalidInput(_none_matches(definition.where), remedy="correct `where`, or write items first")
     unknown = Column("", ColumnType.STRING, [None] * len(ids))
     column, group = found.get(definition.target, unknown), found.get(definition.group, unknown)
     if group.type not in GROUPS:
@@ -84,7 +84,9 @@ def _matching(read: Read, definition: HeadDefinition) -> set[str]:
     ids = {id for block in read(_selection(definition, where, ())).batches for id in block.ids}
     if not ids:
         within = " among the items to learn from" if definition.where else ""
-        raise InvalidInput(f"no item matches {definition.test_where:.200}{within}", remedy="mend `test_where`, or leave it out")
+        raise InvalidInput(
+            f"no item matches {definition.test_where:.200}{within}", remedy="correct `test_where`, or leave it out"
+        )
     return ids
 
 
@@ -97,7 +99,7 @@ def training_labels(learnt: LabeledItems, definition: HeadDefinition, min_per_cl
     names = tuple(definition.descriptions)
     if not learnt.ids:
         raise InvalidInput(
-            f"every item matches {definition.test_where:.200}: none is left to learn from", remedy="mend `test_where`"
+            f"every item matches {definition.test_where:.200}: none is left to learn from", remedy="correct `test_where`"
         )
     try:
         return read_labels(learnt.column, definition.task, min_per_class, definition.target, names)

@@ -1,6 +1,7 @@
-"""A probe: a job's function, in a process of its own. The same task is learnt on several sets, taps and poolings, on the same
-folds, and one table says which trunk and which depth suits the data (Alain and Bengio 2016, "Understanding intermediate layers
-using linear classifier probes").
+"""The probe job: trains the same task on several sets, taps and poolings, on the same folds, in a process of its own.
+
+Its table shows which trunk and which depth suits the data (Alain and Bengio 2016, "Understanding intermediate layers using linear
+classifier probes").
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ DEPTH = re.compile(r"(?:layer|blocks|hidden|Mixed_)\D*(\d+)")
 
 @dataclass(frozen=True)
 class ProbeLine:
-    """One line of the table. `difference` is that to the best line, over the same items; None where those differ."""
+    """A line of the table. `difference` is that to the best line, on the same items; None where the items differ."""
 
     set: str
     encoder: str
@@ -54,7 +55,7 @@ class ProbeLine:
 
 @dataclass(frozen=True)
 class _Probed:
-    """A line, and what it was judged by."""
+    """A line with the predictions that it was computed from."""
 
     line: ProbeLine
     examples: Examples
@@ -63,7 +64,7 @@ class _Probed:
 
 
 def probe(arguments: Mapping[str, Any], report: Progress) -> Mapping[str, Any]:
-    """The job. Returns the table: {"measure", "estimate", "items", "baseline", "rows", "advice", "warnings"}, best line first."""
+    """Run the job. The table is {"measure", "estimate", "items", "baseline", "rows", "advice", "warnings"}, best line first."""
     definitions = [definition_of(one) for one in arguments["definitions"]]
     plugins, threads = PluginRegistry.load(), int(arguments["threads"])
     home = Path(arguments["home"])
@@ -74,7 +75,7 @@ def probe(arguments: Mapping[str, Any], report: Progress) -> Mapping[str, Any]:
 def probe_table(
     definitions: Sequence[HeadDefinition], spec: TrainerSpec, threads: int, report: Progress, encoders: Sequence[Encode] = ()
 ) -> dict[str, Any]:
-    """InvalidInput where there is nothing to learn from, or nothing to judge by."""
+    """Compute the table. InvalidInput where nothing can be trained on, or nothing can be evaluated."""
     probed: list[_Probed] = []
     first: _Set | None = None
     warnings: list[str] = []
@@ -100,13 +101,13 @@ def probe_table(
 
 
 class _Set:
-    """One set: its examples once, and a head a fold for each view."""
+    """A set: its examples are loaded once, and each view has a head for each fold."""
 
     def __init__(
         self, definition: HeadDefinition, spec: TrainerSpec, threads: int, report: Progress, encode: Encode | None
     ) -> None:
         if not issubclass(spec.trainer, Trainer):
-            raise InvalidInput(f"a probe looks at frozen features, and {spec.kind} changes them", remedy="probe with linear")
+            raise InvalidInput(f"a probe compares frozen features, and {spec.kind} changes them", remedy="probe with linear")
         self.definition, self._trainer, self._report = definition, spec.trainer, report
         self._options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
         self.data: TrainingDataset = dataset.load_dataset(
@@ -130,18 +131,18 @@ class _Set:
         report(0.0, f"{definition.set}: {view.tap} ({view.pooling})")
         scaling, plan, seed = Scaling.of(examples), self.plan, definition.seed
         heads = fit_heads(self._trainer, scaling.examples, plan.train, self._options, seed, self._threads, report)
-        said = held_out_predictions(examples, plan.test, [scaling.unscaled(head) for head in heads])
-        figure = evaluate.main_metric(examples, definition.task, said, definition.seed)
+        predictions = held_out_predictions(examples, plan.test, [scaling.unscaled(head) for head in heads])
+        figure = evaluate.main_metric(examples, definition.task, predictions, definition.seed)
         seconds, chosen = time.monotonic() - began, dict(heads[0].chosen)
         row = ProbeLine(definition.set, encoder, view.tap, view.pooling, view.rows.shape[1], figure, chosen, seconds)
-        return _Probed(row, replace(examples, views=()), said, self.data.ids)
+        return _Probed(row, replace(examples, views=()), predictions, self.data.ids)
 
     def _described(self, position: int) -> tuple[Any, ...]:
         described = self.data.examples.described
         return described[position : position + 1]
 
     def baseline(self, probed: Sequence[_Probed]) -> MetricValue:
-        """The majority class, or the mean, on the same folds."""
+        """Compute the main metric of the majority class, or of the mean, on the same folds."""
         one = next(one for one in probed if one.line.set == self.definition.set)
         return evaluate.evaluate_predictions(
             one.examples, self.definition.task, one.predictions, one.ids, None, self.definition.seed
@@ -149,20 +150,20 @@ class _Set:
 
 
 def _difference(best: _Probed, one: _Probed, task: Any, seed: int) -> MetricValue | None:
-    """Of the main figures of two heads that were judged by the same labels of the same items."""
+    """Compare the main metrics of two heads that were evaluated on the same labels of the same items."""
     if one is best or one.ids != best.ids or not _same(one, best):
         return None
     return evaluate.metric_difference(best.examples, task, one.predictions, best.predictions, seed)
 
 
 def _same(one: _Probed, best: _Probed) -> bool:
-    """Sets of one column may hold other classes, or another label of an item."""
+    """Tell whether both sets have the same classes, and the same label of each item."""
     there, truth = one.examples.names == best.examples.names, (one.examples.values, best.examples.values)
     return there and np.array_equal(one.predictions.rows, best.predictions.rows) and np.array_equal(*truth)
 
 
 def advice(rows: Sequence[ProbeLine]) -> str:
-    """What the table says, in a sentence or two."""
+    """Summarize the table in a sentence or two."""
     best = rows[0]
     if len(rows) == 1:
         return ""
@@ -173,27 +174,29 @@ def advice(rows: Sequence[ProbeLine]) -> str:
         pooling = f" ({row.pooling})" if taps.count((row.set, row.tap)) > 1 else ""
         return f"{row.tap}{pooling} of {row.set}"
 
-    said = f"{named(best)} is best"
+    text = f"{named(best)} is best"
     if ties:
-        said += f", not measurably before {', '.join(map(named, ties[:4]))}"
-    return f"{said}.{_freezing(rows, ties)}"
+        text += f", not measurably before {', '.join(map(named, ties[:4]))}"
+    return f"{text}.{_freezing(rows, ties)}"
 
 
 def _freezing(rows: Sequence[ProbeLine], ties: Sequence[ProbeLine]) -> str:
-    """How much of the best set's trunk fine-tuning may leave as it is: up to the lowest layer that is as good as the best, where
-    there are layers above it."""
+    """Say how much of the best set's trunk fine-tuning may freeze: up to the lowest layer that is as good as the best.
+
+    "" where no layer stands above that one.
+    """
     best = rows[0]
     depths = {row.tap: depth for row in rows if row.set == best.set and (depth := depth_of(row.tap)) is not None}
     good = [row.tap for row in (best, *ties) if row.set == best.set and row.tap in depths]
     lowest = min(good, key=lambda tap: depths[tap], default="")
     if not lowest or depths[lowest] == max(depths.values()):
         return ""
-    said = f" What {lowest} gives is as good as what stands above it: fine-tuning may freeze the layers up to it"
+    text = f" What {lowest} gives is as good as what stands above it: fine-tuning may freeze the layers up to it"
     # A transformer's blocks are its embeddings and its layers; those of other nets are grouped as their makers did.
-    return f"{said} (frozen_blocks={depths[lowest] + 1})." if lowest.startswith("hidden.") else f"{said}."
+    return f"{text} (frozen_blocks={depths[lowest] + 1})." if lowest.startswith("hidden.") else f"{text}."
 
 
 def depth_of(tap: str) -> int | None:
-    """6 of "hidden.6", 3 of "layer3.pooled"; None where the name says nothing of depth."""
+    """Read the depth from a tap's name: 6 of "hidden.6", 3 of "layer3.pooled"; None where it has none."""
     found = DEPTH.match(tap)
     return int(found.group(1)) if found else None

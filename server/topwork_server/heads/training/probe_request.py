@@ -1,4 +1,4 @@
-"""What Probe asks for: one definition a set, with all views that are to be compared."""
+"""Checks probe requests: they become one definition for each set, with all views that are compared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from topwork_server.heads.training.request import TrainRequests
 
 @dataclass(frozen=True)
 class ProbeRequest:
-    """A TrainRequest of several sets. `taps`: of each set those that it has; none: all that suit the task."""
+    """Settings of a probe of several sets. `taps`: each set is probed on those that it has; none: all that suit the task."""
 
     sets: tuple[str, ...]
     target: str
@@ -30,47 +30,49 @@ class ProbeRequest:
     seed: int = 0
 
 
-async def definitions(wish: ProbeRequest, wishes: TrainRequests, sets: FeatureSets) -> list[HeadDefinition]:
-    """In the order of the sets. InvalidInput where their tasks differ, and as `Wishes.definition`."""
-    wishes.check_probe(wish.kind)
-    if not wish.sets:
+async def definitions(request: ProbeRequest, requests: TrainRequests, sets: FeatureSets) -> list[HeadDefinition]:
+    """Resolve a probe, in the order of its sets. InvalidInput where their tasks differ, and as `TrainRequests.definition`."""
+    requests.check_probe(request.kind)
+    if not request.sets:
         raise InvalidInput("no set is named", remedy="name one set, or several to compare their encoders")
-    if len(set(wish.sets)) != len(wish.sets):
+    if len(set(request.sets)) != len(request.sets):
         raise InvalidInput("a set is named twice", remedy="name each set once")
-    taps = await asyncio.to_thread(_taps, wish, sets)
-    found = [await wishes.definition(_train_request(wish, name, taps[name]), any_tap=not wish.taps) for name in wish.sets]
+    taps = await asyncio.to_thread(_taps, request, sets)
+    found = [
+        await requests.definition(_train_request(request, name, taps[name]), any_tap=not request.taps) for name in request.sets
+    ]
     tasks = {definition.set: definition.task for definition in found}
     if len(set(tasks.values())) > 1:
-        said = ", ".join(f"{task} in {name}" for name, task in tasks.items())
-        raise InvalidInput(f"the column {wish.target!r} means different tasks: {said}", remedy="say the task")
+        found_tasks = ", ".join(f"{task} in {name}" for name, task in tasks.items())
+        raise InvalidInput(f"the column {request.target!r} means different tasks: {found_tasks}", remedy="name the task")
     return found
 
 
-def _train_request(wish: ProbeRequest, name: str, taps: Sequence[str]) -> TrainRequest:
+def _train_request(request: ProbeRequest, name: str, taps: Sequence[str]) -> TrainRequest:
     return TrainRequest(
         set=name,
-        target=wish.target,
+        target=request.target,
         name="probe",
-        kind=wish.kind,
-        task=wish.task,
+        kind=request.kind,
+        task=request.task,
         taps=tuple(taps),
-        poolings=wish.poolings,
-        options=wish.options,
-        where=wish.where,
-        group=wish.group,
-        folds=wish.folds,
-        seed=wish.seed,
+        poolings=request.poolings,
+        options=request.options,
+        where=request.where,
+        group=request.group,
+        folds=request.folds,
+        seed=request.seed,
     )
 
 
-def _taps(wish: ProbeRequest, sets: FeatureSets) -> dict[str, list[str]]:
-    """Of each set. NotFound for a tap that none of them has, and for a set that has none of the taps."""
-    there = {name: [info.tap.name for info in sets.get(name).definition.taps] for name in wish.sets}
-    for tap in wish.taps:
+def _taps(request: ProbeRequest, sets: FeatureSets) -> dict[str, list[str]]:
+    """Select the taps of each set. NotFound for a tap that none of them has, and for a set that has none of the taps."""
+    there = {name: [info.tap.name for info in sets.get(name).definition.taps] for name in request.sets}
+    for tap in request.taps:
         if not any(tap in taps for taps in there.values()):
-            said = "; ".join(f"{name} has {', '.join(taps)}" for name, taps in there.items())
-            raise NotFound(f"no set has a tap {tap!r}", remedy=said)
-    chosen = {name: [tap for tap in taps if not wish.taps or tap in wish.taps] for name, taps in there.items()}
+            known = "; ".join(f"{name} has {', '.join(taps)}" for name, taps in there.items())
+            raise NotFound(f"no set has a tap {tap!r}", remedy=known)
+    chosen = {name: [tap for tap in taps if not request.taps or tap in request.taps] for name, taps in there.items()}
     for name, taps in chosen.items():
         if not taps:
             raise NotFound(f"the set {name} has none of those taps", remedy=f"its taps are {', '.join(there[name])}")

@@ -1,4 +1,4 @@
-"""What Train asks for, come to terms with its set: everything that can be wrong is said at once, before a job begins."""
+"""Checks training requests against their set, so that all that can be wrong is reported before a job begins."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class TrainerKinds(Protocol):
     def trainer(self, kind: str) -> TrainerSpec: ...
 
 
-def head_name(wish: TrainRequest) -> str:
+def head_name(request: TrainRequest) -> str:
     """The head's name: the given one, or one made of the set and the column. InvalidInput for a given name that can be none."""
-    name = wish.name or default_name(wish.set, wish.target or wish.kind or DEFAULT_KIND)
+    name = request.name or default_name(request.set, request.target or request.kind or DEFAULT_KIND)
     if "/" in name:
         raise InvalidInput(
             f"{name!r} names a head that comes with its encoder",
@@ -82,43 +82,43 @@ class TrainRequests:
         """InvalidInput for a kind that learns from more than features and labels."""
         spec = self._trainers.trainer(kind or DEFAULT_KIND)
         if spec.tunes or spec.needs_descriptions:
-            needs = "learns the trunk, too" if spec.tunes else "learns from descriptions of classes"
-            raise InvalidInput(f"a probe looks at frozen features, and the kind {kind} {needs}", remedy="probe with linear")
+            needs = "trains the trunk, too" if spec.tunes else "needs descriptions of classes"
+            raise InvalidInput(f"a probe compares frozen features, and the kind {kind} {needs}", remedy="probe with linear")
 
-    async def definition(self, wish: TrainRequest, *, any_tap: bool = False) -> HeadDefinition:
+    async def definition(self, request: TrainRequest, *, any_tap: bool = False) -> HeadDefinition:
         """NotFound, InvalidInput (of settings and of labels), or NotReady where the set does not have what the kind needs.
 
         `any_tap`: of the taps those that suit the task, rather than InvalidInput for one that does not."""
-        spec = self._trainers.trainer(wish.kind or DEFAULT_KIND)
-        definition = await in_thread(lambda caller: self._resolve(wish, spec, any_tap, caller), None)
+        spec = self._trainers.trainer(request.kind or DEFAULT_KIND)
+        definition = await in_thread(lambda caller: self._resolve(request, spec, any_tap, caller), None)
         if not definition.descriptions:
             return definition
         return replace(definition, described=await embed_descriptions(definition, self._engine))
 
-    def _resolve(self, wish: TrainRequest, spec: TrainerSpec, any_tap: bool, caller: Check) -> HeadDefinition:
+    def _resolve(self, request: TrainRequest, spec: TrainerSpec, any_tap: bool, caller: Check) -> HeadDefinition:
         """In a thread; `caller` raises once the caller has left."""
-        feature_set = self._sets.get(wish.set)
+        feature_set = self._sets.get(request.set)
         described, read = feature_set.describe(), partial(feature_set.read, check=caller)
-        wish = replace(wish, version=wish.version or described.version)
-        _check_settings(wish, spec)
-        _check_columns(wish, spec, described)
-        _check_trunk(wish, spec, described)
-        taps = select_taps(wish.set, described.definition.taps, wish.taps)
-        task = wish.task or (task_of(_column(wish, read)) if wish.target else Task.CLASSIFICATION)
+        request = replace(request, version=request.version or described.version)
+        _check_settings(request, spec)
+        _check_columns(request, spec, described)
+        _check_trunk(request, spec, described)
+        taps = select_taps(request.set, described.definition.taps, request.taps)
+        task = request.task or (task_of(_column(request, read)) if request.target else Task.CLASSIFICATION)
         if any_tap:
             taps = _readable_taps(task, taps)
-        views = views_of(task, taps, wish.poolings)
+        views = views_of(task, taps, request.poolings)
         towers = any(how in TOWERS for _, how in views)
-        if towers or not (wish.poolings or any_tap or spec.tunes or wish.descriptions or task.every_row):
-            pairs = _keeps_pairs(wish, feature_set)
+        if towers or not (request.poolings or any_tap or spec.tunes or request.descriptions or task.every_row):
+            pairs = _keeps_pairs(request, feature_set)
             if towers and not pairs:
-                raise _no_sides(wish, described)
+                raise _no_sides(request, described)
             views = (*views, *_tower_views(taps)) if pairs and not towers else views
-        _check_kind(wish, spec, task, views)
-        definition = _definition_of(wish, spec, described, task, views)
+        _check_kind(request, spec, task, views)
+        definition = _definition_of(request, spec, described, task, views)
         labels = labels_of(read, definition, spec.min_per_class)
-        if wish.unlabeled is not UnlabeledUse.LEFT_OUT and labels.labeled.all():
-            raise InvalidInput(f"every item has a label: there is none for {wish.unlabeled}", remedy="leave `unlabeled` out")
+        if request.unlabeled is not UnlabeledUse.LEFT_OUT and labels.labeled.all():
+            raise InvalidInput(f"every item has a label: there is none for {request.unlabeled}", remedy="leave `unlabeled` out")
         return definition
 
 
@@ -127,24 +127,24 @@ def _tower_views(taps: Sequence[FingerprintedTap]) -> Views:
     return tuple((info, how) for info in taps for how in TOWERS if info.tap.granularity in (Granularity.ITEM, Granularity.TOKEN))
 
 
-def _keeps_pairs(wish: TrainRequest, feature_set: FeatureSet) -> bool:
+def _keeps_pairs(request: TrainRequest, feature_set: FeatureSet) -> bool:
     """Whether the set keeps its items, and the first of them are pairs of texts. Others are left out of a training on pairs, so
     that one that is none says no."""
     wanted = feature_set.definition
     if not (wanted.encoder and wanted.keep_inputs and wanted.modality is Modality.TEXT):
         return False
-    selection = Selection(version=wish.version, taps=(), columns=(), inputs=True, where=wish.where, limit=PAIRS_SEEN)
+    selection = Selection(version=request.version, taps=(), columns=(), inputs=True, where=request.where, limit=PAIRS_SEEN)
     inputs = [item for block in feature_set.read(selection).batches for item in block.inputs]
     return bool(inputs) and all(is_pair(item) for item in inputs)
 
 
-def _no_sides(wish: TrainRequest, described: SetDescription) -> TopworkError:
+def _no_sides(request: TrainRequest, described: SetDescription) -> TopworkError:
     if described.definition.keep_inputs:
         return InvalidInput(
-            f"the items of {wish.set} are no pairs of texts, whose sides could be compared", remedy="choose other poolings"
+            f"the items of {request.set} are no pairs of texts, whose sides could be compared", remedy="choose other poolings"
         )
     return NotReady(
-        f"two towers encode each text of a pair by itself, and the set {wish.set} keeps no raw inputs",
+        f"two towers encode each text of a pair by itself, and the set {request.set} keeps no raw inputs",
         remedy="write the pairs to a set with an encoder of texts and keep_inputs, or choose other poolings",
     )
 
@@ -187,37 +187,39 @@ def _pooling(name: str) -> Pooling:
         raise InvalidInput(f"there is no pooling {name!r}", remedy=f"there are {', '.join(Pooling)}") from None
 
 
-def _definition_of(wish: TrainRequest, spec: TrainerSpec, described: SetDescription, task: Task, views: Views) -> HeadDefinition:
+def _definition_of(
+    request: TrainRequest, spec: TrainerSpec, described: SetDescription, task: Task, views: Views
+) -> HeadDefinition:
     wanted = described.definition
     return HeadDefinition(
-        name=head_name(wish),
-        set=wish.set,
-        version=wish.version,
+        name=head_name(request),
+        set=request.set,
+        version=request.version,
         path=described.path,
         set_created=described.created,
-        target=wish.target,
+        target=request.target,
         kind=spec.kind,
         task=task,
         encoder=wanted.encoder,
         encoder_options=dict(wanted.options),
         modality=wanted.modality,
         views=views,
-        options=dict(wish.options),
-        where=wish.where,
-        test_where=wish.test_where,
-        group=wish.group,
-        folds=wish.folds,
-        seed=wish.seed,
-        unlabeled=wish.unlabeled,
-        descriptions=dict(wish.descriptions),
+        options=dict(request.options),
+        where=request.where,
+        test_where=request.test_where,
+        group=request.group,
+        folds=request.folds,
+        seed=request.seed,
+        unlabeled=request.unlabeled,
+        descriptions=dict(request.descriptions),
     )
 
 
-def _check_settings(wish: TrainRequest, spec: TrainerSpec) -> None:
-    parse(spec.trainer.options, wish.options, f"the kind {spec.kind}")
-    if wish.folds and not FEWEST_FOLDS <= wish.folds <= MOST_FOLDS:
-        raise InvalidInput(f"{wish.folds} folds", remedy=f"ask for {FEWEST_FOLDS} to {MOST_FOLDS}, or 0 to have them chosen")
-    for name, text in wish.descriptions.items():
+def _check_settings(request: TrainRequest, spec: TrainerSpec) -> None:
+    parse(spec.trainer.options, request.options, f"the kind {spec.kind}")
+    if request.folds and not FEWEST_FOLDS <= request.folds <= MOST_FOLDS:
+        raise InvalidInput(f"{request.folds} folds", remedy=f"ask for {FEWEST_FOLDS} to {MOST_FOLDS}, or 0 to have them chosen")
+    for name, text in request.descriptions.items():
         if not name or not text.strip() or len(text) > LONGEST_DESCRIPTION:
             raise InvalidInput(
                 f"the class {name!r} has a description of {len(text)} characters",
@@ -225,42 +227,42 @@ def _check_settings(wish: TrainRequest, spec: TrainerSpec) -> None:
             )
 
 
-def _check_columns(wish: TrainRequest, spec: TrainerSpec, described: SetDescription) -> None:
-    if wish.target:
-        check_target(wish.target, described.columns, wish.set)
-    elif not (spec.needs_descriptions and wish.descriptions):
+def _check_columns(request: TrainRequest, spec: TrainerSpec, described: SetDescription) -> None:
+    if request.target:
+        check_target(request.target, described.columns, request.set)
+    elif not (spec.needs_descriptions and request.descriptions):
         raise InvalidInput("no target is named", remedy="name the column of metadata that holds the labels")
-    if wish.group and wish.group not in described.columns:
+    if request.group and request.group not in described.columns:
         raise InvalidInput(
-            f"the set {wish.set} has no column {wish.group!r} to group by",
+            f"the set {request.set} has no column {request.group!r} to group by",
             remedy=f"its columns are {', '.join(sorted(described.columns))}",
         )
 
 
-def _check_trunk(wish: TrainRequest, spec: TrainerSpec, described: SetDescription) -> None:
+def _check_trunk(request: TrainRequest, spec: TrainerSpec, described: SetDescription) -> None:
     wanted = described.definition
     if spec.tunes and not (wanted.encoder and wanted.keep_inputs):
         missing = "keeps no raw inputs" if wanted.encoder else "holds ready vectors of no encoder"
         raise NotReady(
-            f"the kind {spec.kind} learns from raw inputs, and the set {wish.set} {missing}",
+            f"the kind {spec.kind} learns from raw inputs, and the set {request.set} {missing}",
             remedy="write the items to a set with an encoder and keep_inputs, or train a kind that learns from features",
         )
-    if wish.descriptions and not wanted.encoder:
+    if request.descriptions and not wanted.encoder:
         raise NotReady(
-            f"the set {wish.set} holds ready vectors of no encoder, so nothing embeds the descriptions of classes",
+            f"the set {request.set} holds ready vectors of no encoder, so nothing embeds the descriptions of classes",
             remedy="write the items with an encoder that embeds texts too, or leave the descriptions out",
         )
-    if wish.descriptions and not (spec.reads_descriptions or spec.needs_descriptions):
+    if request.descriptions and not (spec.reads_descriptions or spec.needs_descriptions):
         raise InvalidInput(
             f"the kind {spec.kind} reads no descriptions of classes", remedy="leave them out, or choose another kind"
         )
-    if spec.needs_descriptions and not wish.descriptions:
+    if spec.needs_descriptions and not request.descriptions:
         raise InvalidInput(
             f"the kind {spec.kind} learns from descriptions of the classes", remedy="describe each class by a text"
         )
 
 
-def _check_kind(wish: TrainRequest, spec: TrainerSpec, task: Task, views: Views) -> None:
+def _check_kind(request: TrainRequest, spec: TrainerSpec, task: Task, views: Views) -> None:
     if task.target not in spec.trainer.targets:
         raise InvalidInput(
             f"the kind {spec.kind} does not learn {task}", remedy="choose another kind: ListTrainers says what each learns"
@@ -269,25 +271,27 @@ def _check_kind(wish: TrainRequest, spec: TrainerSpec, task: Task, views: Views)
         raise InvalidInput(f"the kind {spec.kind} learns on one tap with one pooling", remedy="name one of each")
     if spec.tunes and views[0][1] in TOWERS:
         raise InvalidInput(f"the kind {spec.kind} learns from pairs that are read together", remedy="choose another pooling")
-    if wish.descriptions and any(how in TOWERS for _, how in views):
+    if request.descriptions and any(how in TOWERS for _, how in views):
         raise InvalidInput("a description is one text, and two towers read two", remedy="choose another pooling")
-    if spec.tunes and (wish.descriptions or wish.unlabeled is not UnlabeledUse.LEFT_OUT):
+    if spec.tunes and (request.descriptions or request.unlabeled is not UnlabeledUse.LEFT_OUT):
         raise InvalidInput(
             f"the kind {spec.kind} learns from labeled items alone", remedy="leave descriptions and `unlabeled` out"
         )
-    if wish.unlabeled is not UnlabeledUse.LEFT_OUT and task.target is not Target.CLASSES:
-        raise InvalidInput(f"{wish.unlabeled} is for classes, not for {task}", remedy="leave `unlabeled` out")
-    if wish.descriptions and task not in DESCRIBABLE:
+    if request.unlabeled is not UnlabeledUse.LEFT_OUT and task.target is not Target.CLASSES:
+        raise InvalidInput(f"{request.unlabeled} is for classes, not for {task}", remedy="leave `unlabeled` out")
+    if request.descriptions and task not in DESCRIBABLE:
         raise InvalidInput(f"descriptions are of classes, and {task} has none", remedy="leave them out")
 
 
-def _column(wish: TrainRequest, read: Callable[[Selection], ReadResult]) -> Column:
-    selection = Selection(version=wish.version, taps=(), columns=(wish.target,), where=wish.where)
+def _column(request: TrainRequest, read: Callable[[Selection], ReadResult]) -> Column:
+    selection = Selection(version=request.version, taps=(), columns=(request.target,), where=request.where)
     columns = [block.metadata[0] for block in read(selection).batches]
     values: list[Any] = [value for column in columns for value in column.values]
     if not columns:
-        what = f"no item of {wish.set} matches {wish.where:.200}" if wish.where else f"the set {wish.set} has no items"
-        raise InvalidInput(what, remedy="mend `where`, or write items first")
+        what = (
+            f"no item of {request.set} matches {request.where:.200}" if request.where else f"the set {request.set} has no items"
+        )
+        raise InvalidInput(what, remedy="correct `where`, or write items first")
     return replace(columns[0], values=values)
 
 
@@ -312,7 +316,7 @@ def _pooled_descriptions(definition: HeadDefinition, rows: Mapping[str, TapRows]
             raise NotReady(
                 f"the tap {info.tap.name} of {definition.encoder} has fingerprint {here.tap.fingerprint}, and the set "
                 f"{definition.set} has {info.fingerprint}",
-                remedy="the encoder has changed since: write the set anew",
+                remedy="the encoder has changed since: write the set again",
             )
         vectors, _ = pool_rows(definition.task, pooling, here)
         found.append(tuple(tuple(row) for row in vectors.tolist()))

@@ -1,4 +1,4 @@
-"""A training: a job's function, in a process of its own. What was learnt is published with its report, all of it or nothing."""
+"""The training job: trains a head in a process of its own, and publishes it with its report, both or neither."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """What a job is given. `home` is where the shelf of heads is, and the catalogue."""
+    """The arguments of a job. `home` holds the heads and the catalog."""
 
     home: Path
     definition: HeadDefinition
@@ -34,69 +34,69 @@ class TrainingJob:
 
 
 def train(arguments: Mapping[str, Any], report: Progress) -> Mapping[str, Any]:
-    """The job. Returns the head's name and its figures."""
-    order, plugins = TrainingJob.of(arguments), PluginRegistry.load()
-    head = run_training(order, plugins, report)
-    return {"head": head.name, "estimate": head.estimate, "metrics": [asdict(figure) for figure in head.metrics]}
+    """Run the job. Returns the head's name, its metrics and how they were estimated."""
+    job, plugins = TrainingJob.of(arguments), PluginRegistry.load()
+    head = run_training(job, plugins, report)
+    return {"head": head.name, "estimate": head.estimate, "metrics": [asdict(metric) for metric in head.metrics]}
 
 
-def run_training(order: TrainingJob, plugins: PluginRegistry, report: Progress) -> Head:
-    """Learn, judge, publish. TopworkError for what cannot be learnt; then nothing has changed."""
+def run_training(job: TrainingJob, plugins: PluginRegistry, report: Progress) -> Head:
+    """Train, evaluate and publish a head. TopworkError where it cannot be trained; then nothing has changed."""
     began = time.monotonic()
-    spec = plugins.trainer(order.definition.kind)
+    spec = plugins.trainer(job.definition.kind)
     if spec.tunes:
         from topwork_server.heads.training import fine_tuning
 
-        learnt = fine_tuning.fine_tune(order.definition, spec, order.home, plugins, order.threads, report)
+        result = fine_tuning.fine_tune(job.definition, spec, job.home, plugins, job.threads, report)
     else:
-        encode = PairEncoder(order.home, plugins, order.definition, order.threads)
-        learnt = frozen.train_on_frozen_features(order.definition, spec, order.threads, report, encode)
+        encode = PairEncoder(job.home, plugins, job.definition, job.threads)
+        result = frozen.train_on_frozen_features(job.definition, spec, job.threads, report, encode)
     report(0.97, "publishing")
-    head = _head(order.definition, learnt, time.monotonic() - began)
-    HeadStore(order.home / "heads").publish(head, learnt.graph, _report(head, learnt))
+    head = _head(job.definition, result, time.monotonic() - began)
+    HeadStore(job.home / "heads").publish(head, result.graph, _report(head, result))
     return head
 
 
-def _head(definition: HeadDefinition, learnt: TrainingResult, seconds: float) -> Head:
+def _head(definition: HeadDefinition, result: TrainingResult, seconds: float) -> Head:
     head = Head(
         name=definition.name,
         definition=definition,
         task=definition.task,
-        encoder=learnt.encoder,
+        encoder=result.encoder,
         encoder_options=definition.encoder_options,
-        tap=learnt.tap,
-        pooling=learnt.pooling,
-        dim=learnt.dim,
-        names=learnt.names,
+        tap=result.tap,
+        pooling=result.pooling,
+        dim=result.dim,
+        names=result.names,
         created=time.time(),
         server_version=topwork_server.__version__,
         kind=definition.kind,
-        chosen=dict(learnt.fitted.chosen),
-        estimate=learnt.estimate,
-        labeled=learnt.labeled,
-        unlabeled=learnt.unlabeled,
-        max_abs_error=learnt.max_abs_error,
+        chosen=dict(result.fitted.chosen),
+        estimate=result.estimate,
+        labeled=result.labeled,
+        unlabeled=result.unlabeled,
+        max_abs_error=result.max_abs_error,
         training_seconds=seconds,
-        warnings=learnt.warnings,
-        tuned=learnt.tuned_encoder,
-        target_center=learnt.target.center if learnt.target else 0.0,
-        target_unit=learnt.target.unit if learnt.target else 1.0,
+        warnings=result.warnings,
+        tuned=result.tuned_encoder,
+        target_center=result.target.center if result.target else 0.0,
+        target_unit=result.target.unit if result.target else 1.0,
     )
-    judged = learnt.evaluation
-    if judged is None:
+    evaluation = result.evaluation
+    if evaluation is None:
         return head
     return replace(
         head,
-        temperature=judged.temperature,
-        interval=judged.interval,
-        metrics=judged.metrics,
-        baseline=judged.baseline,
-        warnings=(*head.warnings, *judged.warnings),
+        temperature=evaluation.temperature,
+        interval=evaluation.interval,
+        metrics=evaluation.metrics,
+        baseline=evaluation.baseline,
+        warnings=(*head.warnings, *evaluation.warnings),
     )
 
 
-def _report(head: Head, learnt: TrainingResult) -> Report:
-    definition, judged = head.definition, learnt.evaluation
+def _report(head: Head, result: TrainingResult) -> Report:
+    definition, evaluation = head.definition, result.evaluation
     assert definition is not None, "a head that was trained has a definition"
     report = Report(
         head=head.name,
@@ -111,35 +111,35 @@ def _report(head: Head, learnt: TrainingResult) -> Report:
         fingerprint=head.tap.fingerprint,
         names=head.names,
         estimate=head.estimate,
-        items=learnt.items,
+        items=result.items,
         labeled=head.labeled,
         unlabeled=head.unlabeled,
         metrics=head.metrics,
         baseline=head.baseline,
         temperature=head.temperature,
         interval=head.interval,
-        curve=learnt.curve,
-        curve_estimate=learnt.curve_estimate,
-        help=learnt.help,
+        curve=result.curve,
+        curve_estimate=result.curve_estimate,
+        help=result.help,
         chosen=head.chosen,
-        measure=learnt.fitted.measure,
-        trials=tuple(asdict(trial) for trial in learnt.fitted.trials),
-        history=tuple(learnt.history),
+        measure=result.fitted.measure,
+        trials=tuple(asdict(trial) for trial in result.fitted.trials),
+        history=tuple(result.history),
         options=definition.options,
         seed=definition.seed,
         server_version=head.server_version,
         training_seconds=head.training_seconds,
         warnings=head.warnings,
     )
-    if judged is None:
+    if evaluation is None:
         return report
-    shown = learnt.previews or {}
+    shown = result.previews or {}
     return replace(
         report,
-        calibration_before=judged.calibration_before,
-        calibration_after=judged.calibration_after,
-        classes=judged.classes,
-        confusion=judged.confusion,
-        scatter=judged.scatter,
-        wrong=tuple(replace(wrong, shown=shown.get(wrong.id, "")) for wrong in judged.wrong),
+        calibration_before=evaluation.calibration_before,
+        calibration_after=evaluation.calibration_after,
+        classes=evaluation.classes,
+        confusion=evaluation.confusion,
+        scatter=evaluation.scatter,
+        wrong=tuple(replace(wrong, shown=shown.get(wrong.id, "")) for wrong in evaluation.wrong),
     )

@@ -1,4 +1,4 @@
-"""What came of a training, whichever way it went, and what is judged by which head."""
+"""The result of a training, on frozen features or with the trunk, and predictions of rows that were held out."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from topwork_server.types import Array, FingerprintedTap
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """`graph` is the one that is served, `max_abs_error` the largest difference of a score between it and the trainer's own head.
-    `items` were judged; `judgement` is None where no item had a label."""
+    """A trained head and its evaluation.
+
+    `graph` is the one that is served, `max_abs_error` the largest difference of a score between it and the trainer's own head.
+    `items` is the number of evaluated items; `evaluation` is None where no item had a label.
+    """
 
     fitted: FittedHead
     graph: bytes
@@ -46,7 +49,7 @@ class TrainingResult:
 
 
 def held_out_predictions(examples: Examples, held: Sequence[Array], heads: Sequence[FittedHead]) -> HeldOutPredictions:
-    """What each head says of the rows that are held from it."""
+    """Predict with each head the rows that were held out from it."""
     scores = [head.scores(examples.views[head.view].rows[rows]) for rows, head in zip(held, heads, strict=True)]
     rows = np.concatenate(held)
     order = np.argsort(rows, kind="stable")
@@ -55,5 +58,5 @@ def held_out_predictions(examples: Examples, held: Sequence[Array], heads: Seque
 
 
 def item_count(examples: Examples, rows: Array) -> int:
-    """How many items those rows are of."""
+    """Count the items that rows belong to."""
     return len(np.unique(examples.items[rows]))
