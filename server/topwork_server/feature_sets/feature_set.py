@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from topwork_server.blocking_calls import Check, always_waits
 from topwork_server.errors import DataLoss, InvalidInput
-from topwork_server.feature_sets import filters, pins, read_set, versions
+from topwork_server.feature_sets import filters, read_set, versions
 from topwork_server.feature_sets.checksums import Checksums
 from topwork_server.feature_sets.column_changes import ColumnChanges, UpdateResult
 from topwork_server.feature_sets.commit import CommitWriter
@@ -24,7 +24,6 @@ from topwork_server.feature_sets.daemon_pool import DaemonPool
 from topwork_server.feature_sets.lance_io import map_errors, open_dataset
 from topwork_server.feature_sets.latest_version import ChangeListeners, LatestVersion, OnLost
 from topwork_server.feature_sets.maintenance import Maintenance
-from topwork_server.feature_sets.pins import Pin
 from topwork_server.feature_sets.presence import Presence, was_dropped, while_present
 from topwork_server.feature_sets.set_names import id_array
 from topwork_server.feature_sets.set_types import (
@@ -40,7 +39,7 @@ from topwork_server.feature_sets.set_types import (
     WriteResult,
 )
 from topwork_server.feature_sets.to_arrow import fit_columns, to_arrow_table
-from topwork_server.feature_sets.versions import DiskUsage, SetVersion
+from topwork_server.feature_sets.versions import DiskUsage, Pin, SetVersion
 from topwork_server.feature_sets.write_checks import check_numerics
 from topwork_server.features import TapRows
 from topwork_server.types import Array, Numerics
@@ -83,7 +82,7 @@ class FeatureSet:
 
     def damage(self) -> DataLoss | None:
         """Known damage: why the newest version cannot be read or a pin cannot be trusted; "" where neither is known."""
-        damage = self._current.damage() or pins.first_damage(self._current.checksums)
+        damage = self._current.damage() or versions.first_damage(self._current.checksums)
         if damage is not None and self.presence.dropped:
             raise was_dropped(self.presence.name)
         return damage
@@ -91,7 +90,7 @@ class FeatureSet:
     @while_present
     def damaged_pins(self) -> list[Pin]:
         """List the pins whose files are not what was written."""
-        return [pin for pin in pins.read_pins(self._current.checksums) if pin.damage]
+        return [pin for pin in versions.read_pins(self._current.checksums) if pin.damage]
 
     @while_present
     def describe(self) -> SetDescription:
@@ -261,7 +260,7 @@ class FeatureSet:
 
     @while_present
     def unpin(self, pin: str) -> None:
-        self._run_exclusive(lambda: pins.remove_pin(self._current.checksums, pin))
+        self._run_exclusive(lambda: versions.remove_pin(self._current.checksums, pin))
 
     @while_present
     def prune(self, older_than: float) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from topwork_server.errors import DataLoss, NotFound, TopworkError
-from topwork_server.feature_sets import lance_layout, pins
+from topwork_server.feature_sets import lance_layout, versions
 from topwork_server.feature_sets.checksums import Checksums
 from topwork_server.feature_sets.id_map import IdMap, load_id_map
 from topwork_server.feature_sets.lance_io import map_errors
@@ -44,7 +44,7 @@ class LatestVersion:
         found = open_newest(self.checksums, name)
         self.view, self.newest_damage = found.view, found.newest_damage
         try:
-            pins.record_checksums(self.checksums)
+            versions.record_pins(self.checksums)
         except (TopworkError, OSError) as error:
             log.warning("pins of %s: %s", name, error)
 

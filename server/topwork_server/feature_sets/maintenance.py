@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
-from topwork_server.errors import TopworkError
-from topwork_server.feature_sets import lance_io, versions
+from topwork_server.errors import DataLoss, TopworkError
+from topwork_server.feature_sets import lance_io, lance_layout, versions
+from topwork_server.feature_sets.checksums import Checksums
 from topwork_server.feature_sets.commit import CommitWriter
 from topwork_server.feature_sets.latest_version import LatestVersion
 from topwork_server.feature_sets.open_set import VersionView
@@ -48,7 +49,7 @@ class Maintenance:
         self._current.check()
         dataset, sums = self._current.view.dataset, self._current.checksums
         in_use = self._current.readers.versions_in_use() | {dataset.version}
-        return versions.prune(dataset, sums, versions.prunable(sums, in_use, older_than, most))
+        return _prune(dataset, sums, _prunable(sums, in_use, older_than, most))
 
     def compact(self, busy: Callable[[], bool] = lambda: False) -> int:
         """Join small fragments and rewrite those with many deleted rows: how many steps were done. Readers notice nothing."""
@@ -105,3 +106,46 @@ class Maintenance:
 def _id_map_after(view: VersionView, dataset: Any) -> Any:
     table = dataset.scanner(columns=["key"], with_row_address=True).to_table().sort_by("key")
     return view.loaded_id_map.with_addresses(table["key"].to_numpy(), table["_rowaddr"].to_numpy())
+
+
+def _prunable(checksums: Checksums, in_use: Container[int], older_than: float, most: int | None = None) -> list[int]:
+    """List the versions that may go: not in use, not pinned, and older than so many seconds (or beyond the newest
+    `most`). DataLoss while a pin is damaged: it is not certain which version it keeps."""
+    versions.check_pins(checksums)
+    now = time.time()
+    infos = versions.list_versions(checksums)
+    beyond = {info.version for info in infos[:-most]} if most else set()
+    old = (info for info in infos if now - info.time >= older_than or info.version in beyond)
+    return [info.version for info in old if info.version not in in_use and not info.pins]
+
+
+def _prune(dataset: Any, checksums: Checksums, chosen: list[int]) -> tuple[int, int]:
+    """Delete those versions, and files that no version holds (of commits that never ended): (versions, bytes) removed.
+
+    To be called where no commit is under way. The current version in the list is left, so it alone deletes leftovers only.
+    Lance reads every manifest: damaged ones in the list go first, and another one is DataLoss, since its files are unknown.
+    """
+    # Else the record of a newest manifest that is gone would go too.
+    checksums.verify(lance_layout.manifest_name(dataset.version))
+    deleted = _delete_damaged(checksums, chosen)
+    left = [version for version in chosen if version not in deleted]
+    with lance_io.map_errors("pruning versions"):
+        stats = dataset.cleanup_old_versions(
+            versions=left or [dataset.version], delete_unverified=True, error_if_tagged_old_versions=False
+        )
+    checksums.rewrite(lance_layout.checked_files(checksums.path))
+    return int(stats.old_versions) + len(deleted), int(stats.bytes_removed)
+
+
+def _delete_damaged(checksums: Checksums, chosen: list[int]) -> list[int]:
+    deleted = []
+    for version, name in lance_layout.manifests(checksums.path).items():
+        try:
+            if name in checksums.entries:
+                checksums.check([name])
+        except DataLoss:
+            if version not in chosen:
+                raise
+            versions.delete_path(checksums.path / name)
+            deleted.append(version)
+    return deleted

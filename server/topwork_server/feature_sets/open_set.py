@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from topwork_server.errors import DataLoss, NotFound, NotReady, TopworkError
-from topwork_server.feature_sets import lance_check, lance_io, lance_layout, pins, schema
+from topwork_server.feature_sets import lance_check, lance_io, lance_layout, schema, versions
 from topwork_server.feature_sets.checksums import Checksums
 from topwork_server.feature_sets.id_map import IdMap
 from topwork_server.feature_sets.presence import was_dropped
@@ -186,7 +186,7 @@ def find_damage(path: Path) -> Iterator[str]:
         yield error.message
     except NotFound:
         return
-    yield from (pin.damage.message for pin in pins.read_pins(checksums) if pin.damage)
+    yield from (pin.damage.message for pin in versions.read_pins(checksums) if pin.damage)
     bad = {*checksums.damaged_files}
     for name in list(checksums.entries):
         if name in bad or not (path / name).exists():

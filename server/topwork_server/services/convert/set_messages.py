@@ -10,9 +10,8 @@ from google.protobuf.struct_pb2 import Struct
 from topwork.v1 import sets_pb2, types_pb2
 
 from topwork_server.errors import InvalidInput
-from topwork_server.feature_sets.pins import Pin
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, ReadResult, Selection, SetDescription
-from topwork_server.feature_sets.versions import SetVersion
+from topwork_server.feature_sets.versions import Pin, SetVersion
 from topwork_server.features import Spans, TapRows
 from topwork_server.inference.output_format import OutputFormat, RowType
 from topwork_server.ingest.pipeline import IngestOutcome
