@@ -3,7 +3,7 @@
     python -m benchmarks.agreement [ENCODER ...]
 
 Parity is the record of the export. Batch invariance is measured here, over all taps: eight of the encoder's example inputs in
-one batch, with whatever padding they need, and each alone.
+one batch, padded as they need, and each alone.
 """
 
 from __future__ import annotations

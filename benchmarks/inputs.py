@@ -100,9 +100,9 @@ class Clustered:
     def __init__(self, rows: int, dim: int = 384, queries: int = 1000) -> None:
         rng = np.random.default_rng(0)
         self.rows = rows
-        centres = rng.standard_normal((max(10, rows // 100), dim), dtype=np.float32)
-        self.vectors = self._around(centres, rows, rng)
-        self.queries = self._around(centres, queries, rng)
+        centers = rng.standard_normal((max(10, rows // 100), dim), dtype=np.float32)
+        self.vectors = self._around(centers, rows, rng)
+        self.queries = self._around(centers, queries, rng)
         self.truth = self._nearest(10)
 
     def save(self, folder: Path) -> None:
@@ -110,10 +110,10 @@ class Clustered:
             np.save(folder / f"{name}.npy", getattr(self, name))
 
     @staticmethod
-    def _around(centres: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.float32]:
-        found = rng.standard_normal((count, centres.shape[1]), dtype=np.float32)
+    def _around(centers: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        found = rng.standard_normal((count, centers.shape[1]), dtype=np.float32)
         found *= 0.7
-        found += centres[rng.integers(0, len(centres), count)]
+        found += centers[rng.integers(0, len(centers), count)]
         found /= np.linalg.norm(found, axis=1, keepdims=True)
         return found
 

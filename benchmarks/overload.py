@@ -1,4 +1,4 @@
-"""What a server does with more than it can compute, and who waits for whom:
+"""What a server does with more work than it can do, and how callers share it:
 
     python -m benchmarks.overload [--encoder all-minilm-l6-v2] [--provider auto] [--queue 256] [--seconds 6] [--items 1] [--json]
 
@@ -84,7 +84,7 @@ class Caller:
         self._requests = itertools.cycle(requests)
 
     async def closed(self, callers: int, tally: Tally) -> None:
-        """So many callers who wait for their rows."""
+        """Callers that each wait for their row before they send again."""
 
         async def loop() -> None:
             while (now := time.perf_counter()) < tally.ended:
@@ -93,7 +93,7 @@ class Caller:
         await asyncio.gather(*(loop() for _ in range(callers)))
 
     async def opened(self, rate: float, tally: Tally) -> None:
-        """So many requests a second, whatever becomes of them."""
+        """`rate` requests a second, answered or not."""
         chance, due = random.Random(0), time.perf_counter()
         while due < tally.ended:
             await asyncio.sleep(max(0.0, min(due, tally.ended) - time.perf_counter()))

@@ -173,7 +173,7 @@ def _parsed() -> argparse.Namespace:
 
 
 def save_inputs(folder: Path) -> None:
-    """Both sides get the same texts and vectors, whatever their environments have."""
+    """Save texts and vectors for both sides, since their environments may differ."""
     from benchmarks import inputs
 
     data = inputs.Clustered(ROWS)

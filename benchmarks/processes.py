@@ -96,8 +96,8 @@ def answerer() -> Callable[[Any], None]:
 
     def answer(value: Any) -> None:
         failed = isinstance(value, Exception)
-        said = {"error": f"{type(value).__name__}: {value}"} if failed else {"answer": value}
-        print(json.dumps(said), file=out, flush=True)
+        line = {"error": f"{type(value).__name__}: {value}"} if failed else {"answer": value}
+        print(json.dumps(line), file=out, flush=True)
 
     return answer
 
@@ -114,11 +114,11 @@ def start_server(home: Path, *flags: str, command: Sequence[str] = ()) -> tuple[
     process = start([*(command or (sys.executable, "-m", "topwork.cli")), *serve])
     assert process.stdout is not None
     line = process.stdout.readline()
-    said = json.loads(line) if line else {"message": "it ended without output"}
-    if "address" not in said:
+    started = json.loads(line) if line else {"message": "it ended without output"}
+    if "address" not in started:
         process.wait()
-        raise RuntimeError(f"topwork serve: {said['message']} {said.get('remedy', '')}")
-    return process, said["address"]
+        raise RuntimeError(f"topwork serve: {started['message']} {started.get('remedy', '')}")
+    return process, started["address"]
 
 
 @contextmanager

@@ -4,8 +4,8 @@
 
 PEER is an embedded store that a user would pick instead: hnswlib, lancedb, chroma or milvus_lite. It writes the vectors with ids,
 builds its index, and raises its search effort until recall at 10 is 0.95. Or it is faiss: the ceiling, on the index file that
-Topwork built and with the effort that it chose. Then it answers the harness (`benchmarks/processes.py`), which decides who runs
-when. Only numpy and the peer itself are imported.
+Topwork built and with the effort that it chose. Then it answers the harness (`benchmarks/processes.py`), which decides when
+each runs. Only numpy and the peer itself are imported.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def beside(client: Client, address: str, asked: argparse.Namespace) -> Figures:
 
 @contextmanager
 def saturated(address: str, rows: int, callers: int = 4) -> Iterator[None]:
-    """Callers who send batch after batch of 256 searches, in a process of their own."""
+    """Callers that send batch after batch of 256 searches, in a process of their own."""
     process = start([sys.executable, "-m", "benchmarks.sets", "--saturate", address, str(callers), "--rows", str(rows)])
     assert process.stdout
     try:

@@ -173,20 +173,20 @@ def running(peer: Peer, model: Model) -> Iterator[str]:
 
 
 def library_round(kind: type[Library], run: Run, say: Say) -> tuple[dict[str, Any], list[Record]]:
-    """A library runs alone; it says its figures itself."""
+    """A library runs alone; it prints its own figures."""
     with tempfile.TemporaryDirectory() as folder:
         command = kind().command(model(run.part), written(run.part, Path(folder)), run.seconds)
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=START, preexec_fn=die_with_parent)
-    said = json.loads(done.stdout.splitlines()[-1])
-    rows = np.asarray(said["rows"], np.float32)
+    figures = json.loads(done.stdout.splitlines()[-1])
+    rows = np.asarray(figures["rows"], np.float32)
     found: list[Record] = [
         {"load": "check", "items": len(rows), "cosine": least_cosine(rows, run.reference[: len(rows)])},
-        {"load": "in process", "size": 1, "rows_per_s": said["one_by_one"]},
-        {"load": "in process", "size": 0, "rows_per_s": said["batched"]},
+        {"load": "in process", "size": 1, "rows_per_s": figures["one_by_one"]},
+        {"load": "in process", "size": 0, "rows_per_s": figures["batched"]},
     ]
     for record in found[1:]:
         say(described(record, run.part.unit))
-    return {"device": said.get("device", "cpu fp32"), "versions": said["versions"]}, found
+    return {"device": figures.get("device", "cpu fp32"), "versions": figures["versions"]}, found
 
 
 def written(part: Part, folder: Path) -> Path:

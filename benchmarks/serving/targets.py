@@ -1,4 +1,4 @@
-"""What the project aims at, beside what was measured."""
+"""The project's targets beside what was measured."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def table_of(name: str, stored: Stored) -> str:
             met = figure <= wanted if less else figure >= wanted
             shown = f"{figure:,.3g}" if figure < 1e4 else f"{figure:,.0f}"
             lines.append([what, f"{'<=' if less else '>='} {wanted:,g}", shown, "yes" if met else "no"])
-    return table(["aim", "wanted", "measured", "reached"], lines) if lines else ""
+    return table(["target", "wanted", "measured", "reached"], lines) if lines else ""
 
 
 def names(stored: Stored) -> list[str]:

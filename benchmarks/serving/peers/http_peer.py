@@ -34,7 +34,7 @@ class Request:
 
 
 class Program:
-    """A peer's server: whatever it starts ends with it. Its output goes to a file."""
+    """A peer's server, which ends with all that it started. Its output goes to a file."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
@@ -82,7 +82,7 @@ class HttpPeer(Peer):
 
     environment: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]
-    """Whose versions are reported."""
+    """Packages whose versions are reported."""
 
     def __init__(self) -> None:
         self._program: Program | None = None

@@ -45,15 +45,15 @@ class Infinity(HttpPeer):
         return Request("/embeddings", json.dumps(asked).encode(), {"Content-Type": "application/json"})
 
     def rows(self, body: bytes, headers: Mapping[str, str], count: int) -> Rows:
-        said = json.loads(body)["data"]
-        return np.stack([np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in said])
+        answers = json.loads(body)["data"]
+        return np.stack([np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in answers])
 
 
 class InfinityOptimum(Infinity):
     name = "infinity-optimum"
     packages = ("infinity-emb", "optimum", "optimum-onnx", "onnxruntime", "transformers")
     engine = "optimum"
-    options = ("--pooling-method", "mean")  # else it takes the first token's row, whatever the folder says
+    options = ("--pooling-method", "mean")  # else it takes the first token's row, against the folder's own setting
 
 
 class InfinityOpenvino(InfinityOptimum):
@@ -99,7 +99,7 @@ def sentence_transformer(model: Model) -> Path:
 
 
 def _package(model: Model) -> Path:
-    """The folder of the only package whose name ends with the encoder's and which has modules."""
+    """The model's folder in the one package of this encoder that has modules."""
     found = [file.parent for file in (model.home / "packages").glob(f"*{model.encoder}-*/*/model/modules.json")]
     if len(found) != 1:
         raise FileNotFoundError(f"{len(found)} packages of {model.encoder} in {model.home / 'packages'}; run `make weights`")

@@ -1,5 +1,5 @@
-"""infinity's own command, with two things mended that are no longer so in optimum 2: it names a graph in a folder by its whole
-path, where names are compared; and it fuses the graph with an option that is gone, and goes on without."""
+"""infinity's own command, with two corrections for optimum 2: it names a graph in a folder by its whole path, where names are
+compared, and it fuses the graph with an option that was removed."""
 
 from __future__ import annotations
 

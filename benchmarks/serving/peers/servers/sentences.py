@@ -30,13 +30,13 @@ def main() -> int:
     def encode(batch: list[str]) -> Any:
         return model.encode(batch, batch_size=BATCH, show_progress_bar=False)
 
-    said = {
+    figures = {
         "one_by_one": rate(encode, [[text] for text in texts], float(seconds)),
         "batched": rate(encode, slabs, float(seconds)),
         "rows": encode(texts[:8]).tolist(),
         "versions": {name: importlib.metadata.version(name) for name in ("sentence-transformers", "torch", "transformers")},
     }
-    print(json.dumps(said))
+    print(json.dumps(figures))
     return 0
 
 
