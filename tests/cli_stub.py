@@ -26,7 +26,7 @@ from topwork.sets import Acknowledged, Pruned, SavedSet, SetInfo, VersionInfo
 
 FINGERPRINT = "ab" * 32
 WHEN = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
-MODALITIES = {"letters": "text", "pictures": "image"}
+MODALITIES = {"letters": "text", "pictures": "image", "clips": "video"}
 
 
 def set_info(name: str = "birds", **others: Any) -> SetInfo:
