@@ -81,6 +81,8 @@ def test_columns_that_are_no_names_get_some_and_this_is_said_once(write: Writes,
     assert "'My-Col' is My_Col" in renamed
     assert "'' is column_6" in renamed
     assert "'empty' is left out" in left_out
+    write(path, "--json")
+    assert write.topwork.complained == ""
 
 
 def test_names_do_not_clash(write: Writes, tmp_path: Path) -> None:

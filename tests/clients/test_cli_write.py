@@ -13,10 +13,10 @@ from pathlib import Path
 import cli_stub
 import numpy as np
 import pytest
-from cli_stub import FINGERPRINT, StubCommand, set_info
+from cli_stub import StubCommand, set_info
 from topwork.cli import progress
 from topwork.cli.progress import WriteCounts
-from topwork.errors import InvalidInput, Unavailable
+from topwork.errors import Unavailable
 
 
 @pytest.fixture
@@ -84,6 +84,14 @@ def test_lines_of_stdin(topwork: StubCommand, monkeypatch: pytest.MonkeyPatch) -
     assert topwork.client.written == {"stdin:1": ("first", {}), "stdin:2": ("second", {})}
 
 
+def test_words_that_begin_with_a_dash_are_items_where_no_flag_is_like_them(topwork: StubCommand) -> None:
+    texts = ["-5 stars, awful", "-5", "- buy milk", "--", "--json", "-x"]
+    assert topwork("write", "birds", "--keep-inputs", "--option=note=-a b", "--encoder", "letters", *texts) == 0
+    assert list(topwork.client.written) == [text for text in texts if text != "--"]
+    assert topwork.asked("write_stream")["options"] == {"note": "-a b"}
+    assert topwork("write", "birds", "-5x", "a", "--encoder", "letters") == 2
+
+
 def test_what_is_asked_for_is_passed_on(topwork: StubCommand) -> None:
     words = ["--tap", "pooled", "--tap", "tokens", "--option", "truncate=true", "--dtype", "float16", "--keep-inputs"]
     assert topwork("write", "birds", "a", "--encoder", "letters", *words) == 0
@@ -100,17 +108,6 @@ def test_a_set_that_is_there_knows_its_encoder_and_its_types(topwork: StubComman
     topwork.client.known["birds"] = set_info(columns={"nr": "int"})
     assert topwork("write", "birds", reviews) == 1
     assert "reviews.csv line 2: 'nr' is 'x', no int" in topwork.complained
-
-
-def test_what_is_renamed_and_left_out_is_said(topwork: StubCommand, tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("text,My Col,none\na,1,\n")
-    assert topwork("write", "birds", tmp_path / "a.csv", "--encoder", "letters") == 0
-    assert topwork.complained.splitlines() == [
-        "topwork: metadata columns need names for SQL: 'My Col' is My_Col",
-        "topwork: column 'none' is left out: it is empty",
-    ]
-    assert topwork("write", "birds", tmp_path / "a.csv", "--encoder", "letters", "--json") == 0
-    assert topwork.complained == ""
 
 
 @pytest.mark.parametrize(
@@ -234,13 +231,6 @@ def test_vectors(topwork: StubCommand, tmp_path: Path) -> None:
     assert "rows.csv 1 (they need as many, in the same order)" in topwork.complained
 
 
-def test_features_of_embed_bring_their_fingerprint_and_names(topwork: StubCommand, tmp_path: Path) -> None:
-    cli_stub.features([1, 1]).save(tmp_path / "v.npz", ["a red bird", "an owl"])
-    assert topwork("write", "mine", "--vectors", tmp_path / "v.npz") == 0
-    assert list(topwork.client.written) == ["a red bird", "an owl"]
-    assert topwork.asked("write_stream")["vectors"].fingerprint == FINGERPRINT
-
-
 def test_lines_of_progress_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     now = 100.0
     with progress.of_items(50_000, quiet=False, clock=lambda: now) as show:
@@ -274,11 +264,3 @@ def test_a_bar_for_people() -> None:
         os.close(master)
     assert "150/200" in shown
     assert re.search(r"/s, .* left: 140 encoded", shown)
-
-
-def test_an_error_before_anything_is_sent(topwork: StubCommand, tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("text,i\na,x\nb,x\n")
-    assert topwork("write", "birds", tmp_path / "a.csv", "--id", "i", "--encoder", "letters") == 1
-    assert "come twice: 'x' in lines 2 and 3" in topwork.complained
-    assert topwork.client.calls == []
-    assert issubclass(InvalidInput, ValueError)

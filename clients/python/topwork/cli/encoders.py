@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -31,14 +31,7 @@ NARROW = ("name", "reads", "default tap", "params", "state")
 def encoders(arguments: SimpleNamespace) -> int:
     with connected(arguments) as client:
         found = [client.encoder(arguments.name)] if arguments.name else client.encoders()
-    if arguments.json:
-        records = [asdict(info) for info in found]
-        print(json.dumps(records[0] if arguments.name else records))
-    elif arguments.name:
-        _print_one(found[0])
-    else:
-        _print_table(found)
-    return 0
+    return output.show(found, arguments.name, arguments.json, _print_one, _print_table)
 
 
 def _print_table(found: list[EncoderInfo]) -> None:
@@ -79,8 +72,7 @@ def _narrow(info: EncoderInfo) -> tuple[str, ...]:
 
 def _print_one(info: EncoderInfo) -> None:
     console = output.console()
-    for title, value in _facts(info):
-        console.print(f"{title:>13}  {value}", markup=False)
+    output.facts(_facts(info))
     console.print()
     taps = output.table("tap", "dim", "a row is", "fingerprint", "")
     for tap in info.taps:

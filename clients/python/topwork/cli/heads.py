@@ -51,13 +51,7 @@ def heads(arguments: SimpleNamespace) -> int:
 def _show(arguments: SimpleNamespace, name: str) -> int:
     with connected(arguments) as client:
         found = [client.head(name)] if name else client.heads(arguments.encoder)
-    if arguments.json:
-        output.as_json(found[0] if name else found)
-    elif name:
-        output.facts(_facts(found[0]))
-    else:
-        _print_all(found)
-    return 0
+    return output.show(found, name, arguments.json, lambda head: output.facts(_facts(head)), _print_all)
 
 
 def _export(arguments: SimpleNamespace, name: str) -> int:

@@ -114,13 +114,7 @@ def indexes(arguments: SimpleNamespace) -> int:
         if arguments.kinds:
             return _kinds(client.index_kinds(), arguments.json)
         found = [client.index(arguments.set, arguments.name)] if arguments.name else client.indexes(arguments.set)
-    if arguments.json:
-        output.as_json(found[0] if arguments.name else found)
-    elif arguments.name:
-        _print_one(found[0])
-    else:
-        _print_all(found)
-    return 0
+    return output.show(found, arguments.name, arguments.json, _print_one, _print_all)
 
 
 def _kinds(found: list[IndexKind], as_json: bool) -> int:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+T = TypeVar("T")
 #: Things named one by one before the rest is only counted.
 NAMED = 5
 UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -89,6 +90,19 @@ def agreed(what: str, held: Callable[[], str]) -> bool:
 
 def as_json(found: Any) -> None:
     print(json.dumps(plain(found)))
+
+
+def show(
+    found: list[T], alone: object, json_wanted: bool, in_full: Callable[[T], None], as_table: Callable[[list[T]], None]
+) -> int:
+    """Print the one that was named in full, or all that there are in a table; the exit status."""
+    if json_wanted:
+        as_json(found[0] if alone else found)
+    elif alone:
+        in_full(found[0])
+    else:
+        as_table(found)
+    return 0
 
 
 def plain(found: Any) -> Any:

@@ -70,13 +70,7 @@ def sets(arguments: SimpleNamespace) -> int:
         if arguments.verb:
             return CHANGES[arguments.verb](client, arguments)
         found = [client.set(arguments.set)] if arguments.set else client.sets()
-    if arguments.json:
-        output.as_json(found[0] if arguments.set else found)
-    elif arguments.set:
-        _print_one(found[0])
-    else:
-        _print_all(found)
-    return 0
+    return output.show(found, arguments.set, arguments.json, _print_one, _print_all)
 
 
 def _print_all(found: list[SetInfo]) -> None:
