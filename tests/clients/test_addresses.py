@@ -89,8 +89,9 @@ def command(capsys: pytest.CaptureFixture[str], target: str) -> tuple[int, str]:
 
 
 def test_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
-    said = "topwork: no answer from 127.0.0.1:1: Connection refused (start a server with `topwork serve`, or give its address)\n"
-    assert command(capsys, "127.0.0.1:1") == (1, said)
+    status, said = command(capsys, "127.0.0.1:1")
+    assert status == 1
+    assert "127.0.0.1:1: Connection refused" in said
 
 
 def test_a_host_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:

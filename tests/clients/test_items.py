@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import topwork
 from topwork._codec import items as _items
-from topwork._ops import item_requests
-from topwork._ops.item_requests import MessageSizes
 from topwork.v1 import types_pb2
 
 
@@ -121,16 +119,6 @@ def listed(items: Any, modality: str) -> list[Any]:
     return list(_items.listed(items, modality, iter))  # type: ignore[arg-type]
 
 
-def test_what_is_one_item() -> None:
-    assert listed("ab", "text") == ["ab"]
-    assert listed(("a", "b"), "text") == ["a", "b"]
-    assert listed(Path("a"), "image") == [Path("a")]
-    assert listed(b"ab", "image") == [b"ab"]
-    assert len(listed(picture("RGB"), "image")) == 1
-    assert len(listed(np.zeros((5, 2, 2, 3)), "image")) == 5
-    assert len(listed(np.zeros((5, 7)), "tensor")) == 5
-
-
 @pytest.mark.parametrize(("items", "kind"), [({"a": 1}, "dict"), (3, "int"), (None, "NoneType"), (np.array(3), "ndarray")])
 def test_what_is_no_list_of_items(items: Any, kind: str) -> None:
     with pytest.raises(topwork.InvalidInput, match=kind):
@@ -140,20 +128,6 @@ def test_what_is_no_list_of_items(items: Any, kind: str) -> None:
 def test_a_modality_of_the_future() -> None:
     with pytest.raises(topwork.InvalidInput, match="newer topwork"):
         listed(["a"], "smell")
-
-
-def test_chunks_keep_the_positions_of_skipped_items() -> None:
-    values = ["a", b"bad", "b", b"bad"]
-    found = list(item_requests.chunks(values, "text", MessageSizes([], 4), limit=2, skip=True))
-    assert [(chunk.start, len(chunk.items), list(chunk.failures)) for chunk in found] == [(0, 2, [1]), (2, 2, [1])]
-    assert found[1].failures[1].item == 3
-
-
-def test_chunks_are_made_as_they_are_asked_for() -> None:
-    source = iter(["a", "b", "c", "d"])
-    first = next(item_requests.chunks(source, "text", MessageSizes([], 4), limit=2))
-    assert len(first) == 2
-    assert list(source) == ["c", "d"]
 
 
 @pytest.mark.parametrize(

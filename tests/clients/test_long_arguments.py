@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,14 +14,14 @@ MOST = 1500
 
 
 @pytest.mark.parametrize("uri", [f"file:/{LONG}", f"file:/{'a/' * 2500}", f"hf:org/{LONG}", LONG])
-def test_a_pull_quotes_an_excerpt(uri: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "topwork.cli", "pull", uri]
-    done = subprocess.run(
-        command, env={**os.environ, "TOPWORK_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr
-    assert 0 < len(done.stdout + done.stderr) < MOST
+def test_a_pull_quotes_an_excerpt(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TOPWORK_HOME", str(tmp_path))
+    assert cli.main(["pull", uri])
+    done = capfd.readouterr()
+    assert "Traceback" not in done.err
+    assert 0 < len(done.out + done.err) < MOST
 
 
 @pytest.mark.parametrize(

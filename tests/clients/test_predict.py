@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import topwork
-from both_clients import EitherClient, asynchronously
+from both_clients import EitherClient
 from fake_server import DIM, FINGERPRINT, FakeServer, unavailable
 from topwork._codec import items
 from topwork._ops import item_requests, predict
@@ -267,17 +267,6 @@ def test_a_head_that_went_is_asked_for_again(both: EitherClient, server: FakeSer
     server.heads.heads["kinds"] = kinds
     both.predict("kinds", ["1"])
     assert server.tries["GetHead"] == 2
-
-
-def test_items_may_come_asynchronously(server: FakeServer) -> None:
-    import asyncio
-
-    async def run() -> None:
-        async with topwork.AsyncClient(server.target) as client:
-            found = await client.predict("kinds", asynchronously(numbers(150)))
-            assert found.labels == expected(150)
-
-    asyncio.run(run())
 
 
 def test_options_are_sent(both: EitherClient, server: FakeServer) -> None:

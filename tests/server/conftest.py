@@ -1,23 +1,11 @@
-"""Async tests run on a loop of their own, with a limit; toys are exported once."""
+"""The toys of the server's tests, exported once."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sets_world
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: Any) -> bool | None:
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
-    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    asyncio.run(asyncio.wait_for(pyfuncitem.obj(**arguments), 60))
-    return True
 
 
 @pytest.fixture(scope="session")
