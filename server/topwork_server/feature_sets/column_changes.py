@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,7 +28,6 @@ from topwork_server.feature_sets.set_names import check_column_name
 from topwork_server.feature_sets.set_types import Column, ColumnType
 from topwork_server.feature_sets.to_arrow import fit_columns, metadata_array
 from topwork_server.feature_sets.write_checks import check_spelling
-from topwork_server.types import Array
 
 #: What a change prepares or leaves behind; `is_reserved` hides it from readers and filters.
 TEMPORARY_PREFIX = "_change_"
@@ -183,7 +182,7 @@ def _commit_values(view: VersionView, current: LatestVersion, table: Any) -> Any
 
     addresses, _ = view.loaded_id_map.addresses(table["key"].to_numpy())
     updated, fields = [], set[int]()
-    for owner, rows in _by_fragment(addresses):
+    for owner, rows in lance_layout.by_fragment(addresses):
         fragment = view.dataset.get_fragment(owner)
         made, modified = fragment.update_columns(table.take(pa.array(rows)).combine_chunks(), left_on="key")
         lance_io.sync_files(current.path, {*lance_io.data_files([made])} - {*lance_io.data_files([fragment.metadata])})
@@ -191,12 +190,6 @@ def _commit_values(view: VersionView, current: LatestVersion, table: Any) -> Any
         fields |= set(modified)
     operation = lance_io.load_lance().LanceOperation.Update(updated_fragments=updated, fields_modified=sorted(fields))
     return lance_io.commit(view.dataset, current.path, operation)
-
-
-def _by_fragment(addresses: Array) -> Iterator[tuple[int, Array]]:
-    owners = lance_layout.fragments_of(addresses)
-    for owner in np.unique(owners).tolist():
-        yield int(owner), np.flatnonzero(owners == owner)
 
 
 def cast_values(name: str, values: Sequence[Any], stored: ColumnType, type: ColumnType) -> list[Any]:

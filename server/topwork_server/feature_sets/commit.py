@@ -110,9 +110,14 @@ class CommitWriter:
         self.publish(self._attempt(view, lambda: make(view), doing), view.loaded_id_map)
 
     def resolve_uncertainty(self) -> None:
-        """Read the dataset again if a failure left it uncertain what is on disk."""
-        if self._uncertain:
-            self.catch_up()
+        """Read the dataset again where a failed commit left it uncertain what is on disk, and tell listeners what they missed."""
+        if not self._uncertain:
+            return
+        latest = lance_io.open_dataset(self._current.path)
+        self._uncertain = False
+        view = self._current.loaded_view()
+        if latest.version != view.version:
+            self._catch_up_to(view, latest)
 
     def publish(
         self,
@@ -180,14 +185,6 @@ class CommitWriter:
             return lance_io.commit(view.dataset, path, lance.LanceOperation.Append(fragments))
         operation = lance.LanceOperation.Update(removed_fragment_ids=emptied, updated_fragments=updated, new_fragments=fragments)
         return lance_io.commit(view.dataset, path, operation)
-
-    def catch_up(self) -> None:
-        """Read the dataset after an uncertain commit, and notify listeners of what they missed."""
-        latest = lance_io.open_dataset(self._current.path)
-        self._uncertain = False
-        view = self._current.loaded_view()
-        if latest.version != view.version:
-            self._catch_up_to(view, latest)
 
     def _catch_up_to(self, view: VersionView, dataset: Any) -> None:
         id_map = load_id_map(dataset)

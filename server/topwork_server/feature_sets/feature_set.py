@@ -81,7 +81,7 @@ class FeatureSet:
         return self._current.checksums
 
     def damage(self) -> DataLoss | None:
-        """Known damage: why the newest version cannot be read or a pin cannot be trusted; "" where neither is known."""
+        """Known damage: why the newest version cannot be read, or a pin cannot be trusted."""
         damage = self._current.damage() or versions.first_damage(self._current.checksums)
         if damage is not None and self.presence.dropped:
             raise was_dropped(self.presence.name)

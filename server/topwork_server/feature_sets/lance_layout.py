@@ -14,7 +14,7 @@ them whole. `test_lance_layout.py` compares each item with what Lance itself say
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +128,13 @@ def fragments_of(addresses: Array) -> Array:
     return np.asarray(addresses, np.uint64) >> _FRAGMENT_BITS
 
 
+def by_fragment(addresses: Array) -> Iterator[tuple[int, Array]]:
+    """Yield each fragment of some row addresses, and the positions of its own among them."""
+    owners = fragments_of(addresses)
+    for owner in np.unique(owners).tolist():
+        yield owner, np.flatnonzero(owners == owner)
+
+
 def addresses_of(fragment: int, rows: int) -> Array:
     """(rows,) uint64: the addresses of the first rows of a fragment, deleted ones included."""
     return (np.uint64(fragment) << _FRAGMENT_BITS) + np.arange(rows, dtype=np.uint64)
@@ -146,9 +153,8 @@ def delete_rows(dataset: Any, addresses: Array) -> tuple[list[int], list[Any]]:
     metadata. No version holds them yet. Lance calls it internal, but `delete` and `merge_insert` commit each alone, look for
     the rows first, and make 16 and 19 upserts of 10 rows a second where this makes 44 (20,000 rows)."""
     emptied, updated = [], []
-    owners = fragments_of(addresses)
-    for owner in np.unique(owners).tolist():
-        offsets = addresses[owners == owner] - addresses_of(owner, 1)
-        left = dataset.get_fragment(owner).delete_rows(offsets.tolist())
-        emptied.append(owner) if left is None else updated.append(left)
+    for fragment, positions in by_fragment(addresses):
+        offsets = addresses[positions] - addresses_of(fragment, 1)
+        left = dataset.get_fragment(fragment).delete_rows(offsets.tolist())
+        emptied.append(fragment) if left is None else updated.append(left)
     return emptied, updated

@@ -15,6 +15,7 @@ from topwork_server.feature_sets.lance_io import map_errors, translate_error
 from topwork_server.feature_sets.latest_version import LatestVersion, VersionReaders
 from topwork_server.feature_sets.open_set import VersionView
 from topwork_server.feature_sets.presence import Present
+from topwork_server.feature_sets.set_names import to_arrow_strings
 from topwork_server.feature_sets.set_types import KEY_BITS, ItemBatch, ReadResult, Selection, StoredItem
 from topwork_server.features import TapRows
 from topwork_server.types import Array
@@ -164,12 +165,7 @@ def _addresses(view: VersionView, condition: str, selection: Selection, check: C
 
 def _arrow_ids(ids: Sequence[str]) -> Any:
     """Each id once, as Arrow strings; an empty one is no item's."""
-    import pyarrow as pa
-
-    try:
-        return pa.array([id for id in dict.fromkeys(ids) if id], pa.string())
-    except (pa.ArrowException, TypeError, UnicodeError) as error:
-        raise InvalidInput(f"ids are texts (UTF-8): {error}") from error
+    return to_arrow_strings([id for id in dict.fromkeys(ids) if id])
 
 
 def _take_tables(view: VersionView, projection: Projection, addresses: Array, selection: Selection) -> Iterator[Any]:

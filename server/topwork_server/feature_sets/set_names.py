@@ -34,15 +34,21 @@ def check_column_name(column: str) -> None:
         )
 
 
-def id_array(ids: Sequence[str]) -> Any:
-    """The ids as an Arrow string array. Refuses empty, long and repeated ones, and those with NUL, each by name."""
+def to_arrow_strings(ids: Sequence[str]) -> Any:
+    """Convert ids to an Arrow array. InvalidInput where one is no text."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     try:
-        array = pa.array(ids, pa.string())
+        return pa.array(ids, pa.string())
     except (pa.ArrowException, TypeError, UnicodeError) as error:
         raise InvalidInput(f"ids are texts (UTF-8): {error}") from error
+
+
+def id_array(ids: Sequence[str]) -> Any:
+    """Convert the ids of a write to an Arrow array. Refuses empty, long and repeated ones, and those with NUL, each by name."""
+    import pyarrow.compute as pc
+
+    array = to_arrow_strings(ids)
     if not len(array):
         return array
     if array.null_count:

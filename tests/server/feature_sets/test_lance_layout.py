@@ -16,6 +16,7 @@ from lance.fragment import write_fragments
 from lance.optimize import Compaction
 from topwork_server.errors import DataLoss
 from topwork_server.feature_sets import lance_io, lance_layout
+from topwork_server.feature_sets.versions import PIN_PATTERN
 
 SCHEMA = pa.schema([pa.field("id", pa.string(), False), pa.field("key", pa.int64(), False)])
 
@@ -70,7 +71,9 @@ def test_fragments_tell_the_files_of_a_version(dataset: LanceDataset) -> None:
     deletions = tracked(dataset, "deletion file", 3)
     assert len(deletions) == 1
     assert files == tracked(dataset, "data file", 3) | deletions, "Lance names data or deletion files otherwise: files_of"
-    assert {name for name in files if lance_layout.is_deletion_file(name)} == deletions, "is_deletion_file"
+    assert {name for name in files if lance_layout.is_deletion_file(name)} == deletions, (
+        "deletions are elsewhere: is_deletion_file"
+    )
 
 
 def test_only_touched_fragments_are_asked_again(dataset: LanceDataset) -> None:
@@ -109,6 +112,13 @@ def test_a_tag_is_a_file_of_its_name(dataset: LanceDataset, path: Path) -> None:
     with pytest.raises(DataLoss):
         lance_layout.tag_version(path, "first")
     assert lance_layout.tag_name("_refs/branches/first.json") == ""
+
+
+@pytest.mark.parametrize("name", ["a", "v1.0", "head-birds.x_2", "A" * 100])
+def test_lance_takes_the_names_that_pins_may_have(dataset: LanceDataset, name: str) -> None:
+    assert PIN_PATTERN.fullmatch(name)
+    dataset.tags.create(name, 2)
+    assert list(dataset.tags.list()) == [name]
 
 
 def test_addresses_are_fragments_and_offsets(dataset: LanceDataset) -> None:
