@@ -36,8 +36,9 @@ class SearchEffort:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BaseSegment:
-    """`mask` has the bits of the positions that are alive (see VectorIndex.search), None where all are; `alive` counts them.
-    `keys` are the build's, sorted; `gives_vectors` says that the index keeps the very rows that were added."""
+    """A build and its live rows. `mask` has the bits of the positions that are alive (see VectorIndex.search), None where all
+    are; `alive` counts them. `keys` are the build's, sorted; `gives_vectors` says that the index keeps the very rows that were
+    added."""
 
     built: BuiltIndex
     keys: Array
@@ -48,14 +49,14 @@ class BaseSegment:
 
     @classmethod
     def from_build(cls, built: BuiltIndex, live_keys: Array) -> BaseSegment:
-        """A build of which only items with these keys (sorted) are still in the set."""
+        """Take a build of which only items with these keys (sorted) are still in the set."""
         keys = built.keys if built.order is None else built.keys[built.order]
         whole = BaseSegment(built, keys, None, len(keys), _gives_vectors(built), _mean_rows_per_item(keys))
         here = keys_among(built.keys, live_keys)
         return whole if here.all() else replace(whole, mask=pack_bits(here), alive=int(np.count_nonzero(here)))
 
     def without_items(self, dead: Array) -> BaseSegment:
-        """The same, less the items with these keys."""
+        """Return the segment without the items with these keys."""
         gone = self.positions(dead)
         if not len(gone):
             return self
@@ -65,17 +66,18 @@ class BaseSegment:
 
     @property
     def searchable_exactly(self) -> bool:
-        """Whether an exact search can be done here."""
+        """True where an exact search can be done here."""
         return self.gives_vectors or self.built.index.exact or not len(self.keys)
 
     @property
     def memory(self) -> int:
-        """Bytes of the index and of what says whose its rows are."""
+        """Bytes of the index and of the keys of its rows."""
         parts = (self.keys, self.built.keys, self.built.rows, self.built.order, self.mask)
         return self.built.index.memory + sum({id(part): part.nbytes for part in parts if part is not None}.values())
 
     def positions(self, keys: Array | None = None) -> Array:
-        """Where the rows alive stand, in the order of their keys: all, or those of the items with these keys (sorted)."""
+        """Find the positions of the rows alive, in the order of their keys: all, or those of the items with these keys
+        (sorted)."""
         at: Array = np.arange(len(self.keys)) if keys is None else positions_of_keys(self.keys, keys)
         at = at if self.built.order is None else np.asarray(self.built.order[at])
         if self.mask is None:
@@ -84,17 +86,17 @@ class BaseSegment:
         return np.asarray(at[alive == 1])
 
     def positions_left(self, rows: RowFilter) -> Array:
-        """Where the rows stand that a filter leaves, in the order of their keys."""
+        """Find the positions of the rows that a filter leaves, in the order of their keys."""
         return self.positions() if rows.matching is None else rows.matching
 
     def offer_rows(self, nearest: NearestRows, positions: Array, check: Check) -> None:
-        """Exact search of the rows at these positions (in the order of their keys); the index must give its vectors."""
+        """Offer the rows at these positions (in the order of their keys) to an exact search; the index must give its vectors."""
         for part in slices(0, len(positions), EXACT_BLOCK):
             check()
             nearest.offer(self._rows(positions[part]))
 
     def search(self, query: PreparedQuery, fetch: int, trial: SearchEffort, rows: RowFilter) -> TopK:
-        """The `fetch` nearest rows of each vector (a line each) as the index finds them. An index that finds fewer than there
+        """Search the index for the `fetch` nearest rows of each vector (a line each). An index that finds fewer than there
         are is tried harder, and at last its vectors are compared one by one if it gives them; where `trial` has doubts, it is
         tried harder until that changes nothing."""
         fetch, effort = min(fetch, rows.count), trial.effort
@@ -114,7 +116,7 @@ class BaseSegment:
         )
 
     def higher_effort(self, effort: int, times: float = EFFORT_FACTOR) -> int:
-        """The first effort of the index's own that is so many times larger, or its last."""
+        """Return the first effort of the index's own that is so many times larger, or its last."""
         ladder = self.built.index.efforts()
         return next((step for step in ladder if step >= effort * times), max(ladder[-1], effort))
 
@@ -153,7 +155,7 @@ def _is_short(at: Array) -> Array:
 
 
 def _changed(before: Array, after: Array) -> Array:
-    """(lines,) bool: too many of the positions (lines, k) are others now."""
+    """Mark the lines, (lines,) bool, of which too many positions (lines, k) are others now."""
     both = np.sort(np.concatenate([before, after], axis=1), axis=1)
     same = (both[:, 1:] == both[:, :-1]).sum(axis=1)
     return np.asarray((before.shape[1] - same) * UNCHANGED_SHARE > before.shape[1])

@@ -1,4 +1,4 @@
-"""The rows of one tap of a set, as a build needs them: read once from the dataset, kept in a scratch file, in order of keys.
+"""Rows of one tap of a set, as a build needs them: read once from the dataset, kept in a scratch file, in order of keys.
 
 The order in which the dataset holds items is not that of their keys (an update writes rows in any order), so the scratch file
 is as the dataset was read, and `places` says where in it each row is.
@@ -29,7 +29,7 @@ SEED = 20261
 
 @dataclass(frozen=True, slots=True)
 class DatasetColumn:
-    """Where the rows are: a set's folder at a version, and the column of the tap."""
+    """The place of the rows: a set's folder at a version, and the column of the tap."""
 
     path: str
     version: int
@@ -38,7 +38,7 @@ class DatasetColumn:
 
 @dataclass(frozen=True, slots=True)
 class CollectedRows:
-    """All rows, by key: keys (n,) int64 ascending; rows (n,) int32 as Built has them; `places` (n,) int64, where in `file`
+    """All rows, by key: keys (n,) int64 ascending; rows (n,) int32 as BuiltIndex has them; `places` (n,) int64, where in `file`
     (n, dim) float32 each is, or None where it stands in that order."""
 
     keys: Array
@@ -47,12 +47,12 @@ class CollectedRows:
     places: Array | None
 
     def gather(self, positions: Array) -> Array:
-        """(n, dim) float32 of the rows at those positions."""
+        """Return the rows at those positions, (n, dim) float32."""
         return np.asarray(self.file[positions if self.places is None else self.places[positions]])
 
 
 class RowSubset:
-    """Some of the rows, as a plugin sees them (vector_index.Vectors)."""
+    """Some of the rows, as a plugin sees them (VectorSource)."""
 
     def __init__(self, collected: CollectedRows, positions: Array) -> None:
         self.positions = positions
@@ -95,7 +95,7 @@ def _collected(dataset: DatasetColumn, tap: FingerprintedTap, metric: Metric, sc
 
 
 def _vectors(column: Any, tap: FingerprintedTap) -> tuple[Array, Array]:
-    """(rows, dim) as they are stored, and how many of them each item has."""
+    """Return the vectors (rows, dim) as they are stored, and how many of them each item has."""
     import pyarrow.compute as pc
 
     if tap.tap.granularity is Granularity.ITEM:
@@ -112,7 +112,7 @@ def _write(file: BinaryIO, vectors: Array, metric: Metric) -> None:
 
 
 def _mapped(path: Path, dim: int) -> Array:
-    """The pages are the system's to keep or drop: the rows need not fit in memory."""
+    """Map the file, whose pages the system may drop: the rows need not fit in memory."""
     if not path.stat().st_size:
         return np.empty((0, dim), np.float32)
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""How an index stands: what its newest build was, what went wrong with the last one, and when the next is due."""
+"""State of an index's builds: the newest one, what went wrong with the last one, and when the next is due."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE = 300.0
 
 @dataclass(slots=True)
 class BuildSchedule:
-    """`facts` are of the build that is used, None where there is none."""
+    """The builds of one index. `facts` are of the build that is used, None where there is none."""
 
     facts: BuildFacts | None
     target_recall: float
@@ -31,14 +31,14 @@ class BuildSchedule:
         self._not_before = time.monotonic() + facts.seconds  # while much is written, builds take half of the time
 
     def failed(self, why: str, *, again: bool = True) -> None:
-        """`again`: where an older build serves and has become too old, a new one is tried when some time has passed. A first
-        build that failed would fail again: it is tried when somebody asks for it."""
+        """Note a failure. `again`: where an older build serves and has become too old, a new one is tried when some time has
+        passed. A first build that failed would fail again: it is tried when a caller asks for it."""
         self.error = why
         self._not_before = time.monotonic() + PATIENCE * 2**self._failures if again else math.inf
         self._failures += 1
 
     def due(self, live: LiveIndex) -> float:
-        """Seconds until a build should start by itself: 0 at once, infinite for none."""
+        """Return the seconds until a build should start by itself: 0 at once, infinite for none."""
         return max(0.0, self._not_before - time.monotonic()) if self._outdated(live) else math.inf
 
     def _outdated(self, live: LiveIndex) -> bool:

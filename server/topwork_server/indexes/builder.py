@@ -43,7 +43,7 @@ SEED = 42
 
 
 class IndexKinds(Protocol):
-    """What is asked of Plugins."""
+    """The part of PluginRegistry that builds need."""
 
     def indexes(self) -> Mapping[str, RegisteredIndex]: ...
 
@@ -68,7 +68,7 @@ class BuildJob:
 
 
 def build(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
-    """The job. Returns the facts of what was built."""
+    """Run the job; return the facts of what was built."""
     return asdict(run_build(BuildJob.from_arguments(arguments), PluginRegistry.load(), report))
 
 
@@ -89,7 +89,7 @@ def run_build(job: BuildJob, kinds: IndexKinds, report: Report) -> BuildFacts:
 
 
 def resolve_kind(definition: IndexDefinition, count: int, kinds: IndexKinds) -> IndexSpec:
-    """The kind itself; of "auto" the one that suits so many rows. InvalidInput names the kinds that there are."""
+    """Return the kind itself; of "auto" the one that suits so many rows. InvalidInput names the kinds that there are."""
     if definition.kind != AUTO:
         return kinds.index(definition.kind)
     specs = [registered.spec for registered in kinds.indexes().values()]
@@ -163,7 +163,7 @@ class _Build:
         self.queries = queries
 
     def build_from_scratch(self) -> _MeasuredBuild:
-        """From all rows but those held out, which are added once they have served as queries."""
+        """Build from all rows but those held out, which are added once they have served as queries."""
         held, rest = self._split(np.arange(len(self.rows.keys)))
         options = parse(self.spec.index.options, self.definition.options, "this kind of index")
         training = part(self.report, 0.15, 0.75)
@@ -205,7 +205,7 @@ class _Build:
         return _MeasuredBuild(index, keys, rows, operating, len(probe.queries), scratch_rows)
 
     def _probe(self, held: Array, places: Array) -> CalibrationQueries:
-        """The caller's queries, or the held-out rows (a sample, where an item has many), and what exact search finds for them."""
+        """Take the caller's queries, or the held-out rows (a sample, where an item has many), and search for them exactly."""
         alive = places >= 0
         kept = RowSubset(self.rows, np.sort(places[alive]))
         queries = RowSubset(self.rows, held).sample(HELD_OUT) if self.queries is None else self.queries
@@ -218,8 +218,8 @@ class _Build:
         return prepare_calibration(queries, neighbours, self.definition.metric, mask)
 
     def _split(self, positions: Array) -> tuple[Array, Array]:
-        """Held out: up to HELD_OUT items at random, with all their rows, so that no row has a sibling in the index; the rest.
-        Nothing is held out where the caller's own queries are there."""
+        """Split off up to HELD_OUT items at random, with all their rows, so that no row has a sibling in the index; then the
+        rest. Nothing is held out where the caller's own queries are there."""
         if self.queries is not None:
             return positions[:0], positions
         keys = self.rows.keys[positions]

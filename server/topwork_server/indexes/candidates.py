@@ -14,7 +14,7 @@ from topwork_server.types import Array
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TopK:
-    """One line a query, `width` candidates each, in any order: similarity (q, width) float32, NO_MATCH where there is none; keys
+    """Candidates, one line a query, `width` each, in any order: similarity (q, width) float32, NO_MATCH where there is none; keys
     (q, width) int64; numbers (q, width) int32: which of its item's rows."""
 
     similarity: Array

@@ -48,7 +48,7 @@ class GrowingArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeltaView:
-    """Fresh rows as they stood at one moment. `keys` (n,) ascend; `alive` (n,) bool, or None where none died."""
+    """A view of fresh rows at one moment. `keys` (n,) ascend; `alive` (n,) bool, or None where none died."""
 
     chunks: tuple[Array, ...]
     keys: Array
@@ -64,7 +64,7 @@ class DeltaView:
         return len(self.keys) if self.alive is None else int(np.count_nonzero(self.alive))
 
     def select_rows(self, allowed: Array | None) -> Array | None:
-        """(n,) bool: alive, and of the sorted keys `allowed`. None: all."""
+        """Mark the rows, (n,) bool, that are alive and of the sorted keys `allowed`. None: all."""
         if allowed is None:
             return self.alive
         kept = keys_among(self.keys, allowed)
@@ -75,7 +75,7 @@ class DeltaView:
             nearest.offer(rows, None if keep is None else keep[part])
 
     def blocks(self) -> Iterator[tuple[slice, RowBlock]]:
-        """All rows, dead ones too, and where they stand."""
+        """Yield all rows, dead ones too, and where they stand."""
         at = 0
         for chunk in self.chunks:
             part = slice(at, min(at + len(chunk), len(self.keys)))
@@ -85,7 +85,7 @@ class DeltaView:
 
 
 class DeltaSegment:
-    """What is appended to; one thread at a time (`Live` holds its lock)."""
+    """The rows written since the build. One thread at a time may append (LiveIndex holds its lock)."""
 
     def __init__(self, dim: int, several: bool) -> None:
         self._dim, self._several = dim, several
@@ -96,7 +96,7 @@ class DeltaSegment:
 
     @property
     def last_key(self) -> int:
-        """-1 where nothing was appended."""
+        """The largest key; -1 where nothing was appended."""
         return int(self._keys.view[-1]) if self._keys.count else -1
 
     @property
@@ -109,7 +109,7 @@ class DeltaSegment:
         return sum(chunk.nbytes for chunk in self._chunks) + sum(part.nbytes for part in growing)
 
     def append(self, rows: RowBlock) -> bool:
-        """As they are searched. False, and nothing done, where their keys do not follow those that are here."""
+        """Append rows as they are searched. False, and nothing done, where their keys do not follow those that are here."""
         if len(rows.keys) and rows.keys[0] <= self.last_key:
             return False
         self._extend(rows)
@@ -126,7 +126,7 @@ class DeltaSegment:
             self._alive = np.concatenate([self._alive, np.ones(len(rows.keys), bool)])
 
     def delete_items(self, dead: Array) -> None:
-        """Rows of the items with these keys (int64) are no more; keys that are not here are none of its business."""
+        """Delete the rows of the items with these keys (int64); keys that are not here are ignored."""
         gone = positions_of_keys(self._keys.view, dead)
         if not len(gone):
             return
@@ -138,18 +138,18 @@ class DeltaSegment:
             self.__dict__.update(self.copy_range(0, None).__dict__)
 
     def extend_from(self, other: DeltaSegment) -> None:
-        """The rows alive of another, whose keys follow."""
+        """Append the rows alive of another, whose keys follow."""
         for rows in other.rows():
             self._extend(rows)
 
     def rows(self) -> Iterator[RowBlock]:
-        """Those alive, in blocks, which may end between two rows of an item."""
+        """Yield the rows alive, in blocks, which may end between two rows of an item."""
         view = self.view()
         for part, rows in view.blocks():
             yield rows if view.alive is None else rows.select(view.alive[part])
 
     def copy_range(self, first: int, end: int | None) -> DeltaSegment:
-        """A copy with the rows alive whose key is at least `first` and less than `end`."""
+        """Copy the rows alive whose key is at least `first` and less than `end`."""
         other = DeltaSegment(self._dim, self._several)
         for rows in self.rows():
             keep = rows.keys >= first
@@ -157,7 +157,7 @@ class DeltaSegment:
         return other
 
     def with_rows(self, more: list[RowBlock]) -> DeltaSegment:
-        """This, and rows with any other keys, which need not ascend from one block to the next."""
+        """Return this with rows of any other keys, which need not ascend from one block to the next."""
         if not more:
             return self
         blocks = [*self.rows(), *more]
@@ -174,7 +174,7 @@ class DeltaSegment:
         return DeltaView(tuple(self._chunks), self._keys.view, numbers, self._squares.view, self._alive)
 
     def _slots(self, rows: int) -> Iterator[tuple[int, int]]:
-        """Which rows go to the last chunk, until all have a place; new chunks are made as they are needed."""
+        """Yield which rows go to the last chunk, until all have a place; new chunks are made as they are needed."""
         done = 0
         while done < rows:
             if not self._room:

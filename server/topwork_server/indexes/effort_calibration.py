@@ -1,4 +1,4 @@
-"""Which search effort reaches the target: recall measured on rows that the index has not seen, against exact search.
+"""Choice of the search effort that reaches the target: recall on rows that the index has not seen, against exact search.
 
 A row that the index found counts where it is at least as near as the last of the k nearest: of equal rows any will do.
 """
@@ -43,7 +43,7 @@ class CalibrationQueries:
 
 
 def nearest_positions(queries: Array, blocks: Iterable[Array], metric: Metric, k: int) -> Array:
-    """(q, k) int64: the places of the k nearest of all rows that the blocks hold (at least k), by comparing with every one."""
+    """Find the k nearest of all rows that the blocks hold (at least k), by comparing with every one: places (q, k) int64."""
     exact, start = NearestRows(PreparedQuery(queries, metric, k)), 0
     for vectors in blocks:
         exact.offer(RowBlock(vectors, np.arange(start, start + len(vectors)), None))
@@ -52,13 +52,13 @@ def nearest_positions(queries: Array, blocks: Iterable[Array], metric: Metric, k
 
 
 def similarities(queries: Array, rows: Array, metric: Metric) -> Array:
-    """(q, k) float64 of queries (q, dim) and, for each, rows (q, k, dim); larger is nearer, whatever the metric."""
+    """Compare queries (q, dim) and, for each, rows (q, k, dim): (q, k) float64, larger is nearer, whatever the metric."""
     near: Array = np.einsum("qd,qkd->qk", queries, rows, dtype=np.float64)
     return near - np.einsum("qkd,qkd->qk", rows, rows, dtype=np.float64) / 2 if metric is Metric.L2 else near
 
 
 def prepare_calibration(queries: Array, neighbours: Array, metric: Metric, mask: Array | None = None) -> CalibrationQueries:
-    """`neighbours` (q, k, dim) are the k nearest rows of each query."""
+    """Prepare queries whose k nearest rows are `neighbours` (q, k, dim)."""
     near = similarities(queries, neighbours, metric)
     lengths = np.einsum("qd,qd->q", queries, queries) + np.einsum("qkd,qkd->qk", neighbours, neighbours).max(1)
     return CalibrationQueries(queries, near.min(1) - ROUNDING * lengths / 2, neighbours.shape[1], mask)
@@ -67,7 +67,7 @@ def prepare_calibration(queries: Array, neighbours: Array, metric: Metric, mask:
 def calibrate(
     index: VectorIndex, probe: CalibrationQueries, gather: Gather, metric: Metric, target: float, threads: int, report: Report
 ) -> tuple[MeasuredEffort, ...]:
-    """What each effort gave, ascending, up to the first that reaches the target: the last is the one to use."""
+    """Measure each effort, ascending, up to the first that reaches the target: the last is the one to use."""
     efforts = index.efforts()
     measured: list[MeasuredEffort] = []
     for i, effort in enumerate(efforts):

@@ -50,7 +50,7 @@ def slices(start: int, stop: int, size: int) -> Iterator[slice]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowBlock:
-    """A block: vectors (n, dim) float32 (unit ones for cosine), keys (n,) int64 ascending (so the rows of an item stand
+    """Rows: vectors (n, dim) float32 (unit ones for cosine), keys (n,) int64 ascending (so the rows of an item stand
     together), numbers (n,) int32 or None where items have one row, squares (n,) float32 squared lengths if they are known."""
 
     vectors: Array
@@ -74,7 +74,7 @@ class NearestRows:
         self._full = self._several = False
 
     def offer(self, rows: RowBlock, keep: Array | None = None) -> None:
-        """A block of any size; `keep` (n,) bool says which of its rows may be found."""
+        """Offer a block of any size; `keep` (n,) bool marks the rows that may be found."""
         for part in slices(0, len(rows.keys), block_rows(len(self._query.vectors))):
             self._offer(rows.select(part), None if keep is None else keep[part])
 
@@ -102,7 +102,7 @@ class NearestRows:
         self._append(line, values, rows, _first_equal(similarity, line, starts, item, values))
 
     def _similarities(self, rows: RowBlock) -> Array:
-        """(queries, n) nearness."""
+        """Return the nearness (queries, n)."""
         query = self._query
         similarity: Array = query.vectors @ rows.vectors.T
         if self._squares is not None:
@@ -149,7 +149,7 @@ class NearestRows:
             self._truncate()
 
     def _deduplicated(self) -> TopK:
-        """An item whose rows came in two blocks is held twice."""
+        """Drop the second of two candidates of an item, whose rows came in two blocks."""
         return self._best.deduplicate(False) if self._several and not self._query.every_row else self._best
 
     def _truncate(self) -> None:
@@ -168,7 +168,7 @@ def _distances64(vectors: Array, rows: Array) -> Array:
 
 
 def _lower_bound(similarity: Array, k: int) -> Array:
-    """(queries, 1): something that at least k numbers of each line reach; NO_MATCH where there are fewer.
+    """Return a bound (queries, 1) that at least k numbers of each line reach; NO_MATCH where there are fewer.
 
     The k-th best of the maxima of disjoint parts is that, and costs a fraction of a partition of all.
     """
@@ -182,7 +182,7 @@ def _lower_bound(similarity: Array, k: int) -> Array:
 
 
 def _first_equal(similarity: Array, line: Array, starts: Array, item: Array, values: Array) -> Array:
-    """The first column of each (line, item) that has the item's best value."""
+    """Find the first column of each (line, item) that has the item's best value."""
     lengths = np.diff(starts, append=similarity.shape[1])[item]
     if not len(lengths):
         return lengths
@@ -192,7 +192,7 @@ def _first_equal(similarity: Array, line: Array, starts: Array, item: Array, val
 
 
 class SearchableSet(Protocol):
-    """What a search needs of a FeatureSet."""
+    """The part of a FeatureSet that a search needs."""
 
     @property
     def version(self) -> int: ...
@@ -207,8 +207,8 @@ class SearchableSet(Protocol):
 def search_set(
     source: SearchableSet, tap: FingerprintedTap, query: PreparedQuery, allowed: Array | None, check: Check
 ) -> tuple[TopK, int, str, int]:
-    """The nearest of all rows of the tap, or of the items with the sorted keys `allowed`; the set's version; how it was done; how
-    many rows were compared.
+    """Search all rows of the tap, or those of the items with the sorted keys `allowed`; return the nearest, the set's version,
+    how it was done, and how many rows were compared.
 
     Memory: one block of rows. `check` is called between blocks.
     """
@@ -228,13 +228,13 @@ def search_set(
 
 
 def fetch_items(source: SearchableSet, tap: FingerprintedTap, keys: Array) -> Iterator[ItemBatch]:
-    """The items with these keys that are still there."""
+    """Yield the items with these keys that are still there."""
     for at in range(0, len(keys), FETCH):
         yield source.fetch(keys[at : at + FETCH], taps=(tap.tap.name,))
 
 
 def to_row_block(block: ItemBatch, tap: FingerprintedTap, metric: Metric) -> RowBlock:
-    """The tap's rows of a block as they are searched: of unit length for cosine, ascending by key."""
+    """Take the tap's rows of a block as they are searched: of unit length for cosine, ascending by key."""
     found = next((t for t in block.taps if t.tap.tap.name == tap.tap.name), None)
     if found is None or block.keys is None:
         raise TopworkError(f"a block of the set came without its keys or without tap {tap.tap.name!r}")
@@ -249,5 +249,5 @@ def to_row_block(block: ItemBatch, tap: FingerprintedTap, metric: Metric) -> Row
 
 
 def has_several_rows(tap: FingerprintedTap) -> bool:
-    """Whether an item can have several rows."""
+    """Tell whether an item can have several rows."""
     return tap.tap.granularity is not Granularity.ITEM

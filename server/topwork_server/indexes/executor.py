@@ -50,7 +50,7 @@ class SliceSearcher(Protocol):
 
 
 class SearchRequest:
-    """One caller, made on its event loop. `gone`: nobody waits for it any more."""
+    """The search of one caller, made on its event loop. `cancelled`: the caller has left."""
 
     def __init__(self, live: SliceSearcher, query: SearchQuery) -> None:
         self.live, self.query = live, query
@@ -65,7 +65,7 @@ class SearchRequest:
         self._parts: list[SearchHits] = []
 
     def next_slice(self) -> SearchQuery:
-        """The queries whose turn it is: as many as have about so many vectors as a slice should, at least one."""
+        """Return the queries of the next slice: as many as have about so many vectors as a slice should, at least one."""
         groups = self.query.groups
         if not self._done and self.vectors <= self._size:
             return self.query
@@ -78,7 +78,7 @@ class SearchRequest:
         )
 
     def add_hits(self, hits: SearchHits, seconds: float, vectors: int) -> bool:
-        """A slice's hits; whether they were the last."""
+        """Add a slice's hits; tell whether they were the last."""
         self._parts.append(hits)
         self._done += len(hits.counts)
         if not self.long:
@@ -87,7 +87,7 @@ class SearchRequest:
         return self._done >= self.queries
 
     def result(self) -> SearchHits:
-        """Of several slices, the version is that of the oldest."""
+        """Join the hits of all slices; their version is that of the oldest."""
         parts = self._parts
         if len(parts) == 1:
             return parts[0]
@@ -95,20 +95,20 @@ class SearchRequest:
         return SearchHits(**columns, version=min(part.version for part in parts), how=parts[0].how, compared=parts[0].compared)
 
     def relocate_error(self, error: BaseException) -> BaseException:
-        """The same error, said of the query's place in the whole request."""
+        """Return the error with the query's place in the whole request."""
         if isinstance(error, TopworkError) and error.item is not None and self._done:
             return error.at(error.item + self._done)
         return error
 
 
 def _kind(live: SliceSearcher, query: SearchQuery) -> Hashable:
-    """Tickets of one kind can be one search."""
+    """Return a key that is equal for requests that can be one search."""
     within = None if query.within is None else float(query.within)
     return id(live), query.k, within, id(query.allowed), query.every_row, query.exact, query.effort
 
 
 def join_queries(queries: Sequence[SearchQuery]) -> SearchQuery:
-    """One search of all, in their order; they are of one kind."""
+    """Join queries of one kind into one, in their order."""
     if len(queries) == 1:
         return queries[0]
     counts = [count_queries(query) for query in queries]
@@ -122,7 +122,7 @@ def join_queries(queries: Sequence[SearchQuery]) -> SearchQuery:
 
 
 def split_hits(hits: SearchHits, counts: Sequence[int]) -> list[SearchHits]:
-    """What is each one's, where so many queries were."""
+    """Split hits into those of each caller, who had so many queries."""
     if len(counts) == 1:
         return [hits]
     before = [0, *np.cumsum(hits.counts).tolist()]
@@ -136,7 +136,7 @@ def split_hits(hits: SearchHits, counts: Sequence[int]) -> list[SearchHits]:
 
 
 class SearchExecutor:
-    """`threads` are the cores that searches may use, all together; while `busy()` (an encoder computes), it is one.
+    """The threads that search. They may use `threads` cores together; one while `busy()` (an encoder computes).
 
     `counters`: searches (calls of LiveIndex.search), callers, left.
     """
@@ -168,7 +168,7 @@ class SearchExecutor:
                 self._cancel(request)
 
     async def close(self) -> None:
-        """Ends the threads after the slices that they are at; who waits is told."""
+        """End the threads after the slices that they are at; waiting callers get Unavailable."""
         with self._wake:
             self._closed = True
             rest = list(self._queue)
@@ -206,7 +206,7 @@ class SearchExecutor:
                 self._remove(request)
 
     def _start_worker(self) -> None:
-        """One more worker. RuntimeError where no thread can be had, and none is there."""
+        """Start one more worker. RuntimeError where no thread can be had, and none is there."""
         limit_blas(1)
         worker = threading.Thread(target=self._worker_loop, name=f"search {len(self._workers)}", daemon=True)
         try:
@@ -243,7 +243,8 @@ class SearchExecutor:
         return []
 
     def _next_request(self) -> SearchRequest | None:
-        """Long searches leave one thread to the short ones, and an encoder that computes leaves one to all of them."""
+        """Choose the next request. Long searches leave one thread to the short ones; an encoder that computes leaves one to
+        all."""
         if self._running and self._busy():
             return None
         return next((t for t in self._queue if not t.long or self._long < self._max_workers - 1), None)
@@ -271,7 +272,7 @@ class SearchExecutor:
     def _search_slices(self, batch: list[SearchRequest]) -> list[tuple[SearchRequest, Outcome]]:
         def check() -> None:
             if self._closed or all(request.cancelled for request in batch):
-                raise DeadlineExceeded("nobody waits for this search any more")
+                raise DeadlineExceeded("every caller of this search has left")
 
         parts = [request.next_slice() for request in batch]
         query = join_queries(parts)
@@ -313,7 +314,7 @@ def _resolve(outcomes: list[tuple[SearchRequest, Outcome]]) -> None:
     for request, outcome in outcomes:
         loops[request.loop].append((request, outcome))
     for loop, its in loops.items():
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is there to be told
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and its callers are gone
             loop.call_soon_threadsafe(_set_results, its)
 
 

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class IndexContext:
-    """What all indexes of a server share. `busy` says that encoders compute: builds then take fewer threads."""
+    """The parts that all indexes of a server share. `busy` says that encoders compute: builds then take fewer threads."""
 
     sets: FeatureSets
     jobs: JobManager
@@ -79,7 +79,7 @@ class Index:
         return f"{self.definition.set}/{self.definition.name}"
 
     async def open(self) -> OpenedIndex:
-        """Caught up with its set. Whatever is wrong with its files, it answers: exactly, over the set, until it is built anew."""
+        """Open the index, caught up with its set. With damaged files it searches the set exactly until it is built again."""
         self.last_used = time.monotonic()
         if self._open is not None and not self._stale:
             return self._open
@@ -108,7 +108,7 @@ class Index:
         self._starting = None
 
     def _build_job(self, feature_set: FeatureSet, from_scratch: bool) -> tuple[BuildJob, ReadResult, bool]:
-        """What the job is given, what keeps the version that it reads from being pruned, and whether it is a small one."""
+        """Return the job's arguments, a reading that keeps its version from being pruned, and whether the job is a small one."""
         held = feature_set.read(Selection(taps=(), columns=()))
         described = feature_set.describe()
         dataset = DatasetColumn(described.path, held.version, described.tap_columns[self.definition.tap.tap.name])
@@ -118,18 +118,19 @@ class Index:
         return BuildJob(str(self._folder.folder), dataset, threads, from_scratch), held, small
 
     async def wait_for_build(self) -> None:
-        """When the job that is under way, if any, has ended and its build is installed."""
+        """Wait until the job that is under way, if any, has ended and its build is installed."""
         if self._building:
             await asyncio.wait([self._building])
 
     async def describe(self) -> IndexDescription:
-        """Never "building" when the job has ended: who watched it to its end sees what came of it."""
+        """Describe the index. It is never "building" when its job has ended, so that a caller who waited for the job sees the
+        result."""
         if self._building and not self._context.jobs.get(self._job).active:
             await self.wait_for_build()
         return self._description(await asyncio.to_thread(self._items))
 
     def build_if_due(self) -> None:
-        """Build by oneself where much changed since the build, or the last one failed; not at once after the last one."""
+        """Start a build where much changed since the last one, or it failed; some time after it."""
         if self._open is None or self._building or self._starting:
             return
         wait = self._schedule.due(self._open.live)
@@ -143,7 +144,7 @@ class Index:
         self.build_if_due()
 
     async def unload(self) -> None:
-        """Out of memory; the next search loads it again. Searches under way end on what they have."""
+        """Drop the index from memory; the next search loads it again. Searches under way end on what they have."""
         async with self._lock:
             if self._open and self._open.follower:
                 await asyncio.to_thread(self._open.feature_set.remove_listener, self._open.follower)
@@ -205,11 +206,11 @@ class Index:
         return opened
 
     def _on_missed_change(self, error: BaseException) -> None:
-        """In the set's commit thread: what is in memory missed a change. The next search loads it again."""
+        """Mark the index, in the set's commit thread, as one that missed a change. The next search loads it again."""
         self._stale = True
 
     def _install(self, opened: OpenedIndex) -> None:
-        """In a thread: the newest build that is whole, or none."""
+        """Install the newest build that is whole, or none. Runs in a thread."""
         built = self._folder.load(self._opener)
         if built is not None and built.facts.version > opened.feature_set.version:
             log.warning("index=%s is of a later version than its set: it will be built anew", self.subject)
@@ -229,8 +230,8 @@ class Index:
         index = self._context.kinds.index(facts.kind).index
         return lambda path: index.load(path, self.definition.metric)
 
-    async def _watch_job(self, job: JobRecord, held: ReadResult) -> None:
-        """`held` is only stored: a version is not pruned while somebody has blocks of it to read."""
+    async def _watch_job(self, job: Job, held: ReadResult) -> None:
+        """Wait for the job and install its build. `held` is only kept: a version with blocks left to read is not pruned."""
         try:
             ended = await self._context.jobs.wait(job.id)
             await asyncio.to_thread(self._folder.sweep)  # a job that was killed leaves its scratch folder
@@ -245,15 +246,15 @@ class Index:
             self._building = None
         self.build_if_due()
 
-    async def _fail(self, ended: JobRecord) -> None:
-        """Its reason is stored for the next start, but for that of a job that ended with its server: that one begins again."""
+    async def _fail(self, ended: Job) -> None:
+        """Note a failure, on disk too for the next start, unless the job ended with its server: that one begins again."""
         cancelled = ended.state is JobState.CANCELLED
         self._schedule.failed("it was cancelled" if cancelled else ended.error, again=not cancelled)
         if not ended.interrupted:
             await asyncio.to_thread(self._folder.note_failure, self._schedule.error)
 
     async def _install_published(self) -> None:
-        """What the job published."""
+        """Install the build that the job published."""
         async with self._lock:
             if self._open:
                 await asyncio.to_thread(self._install, self._open)
@@ -277,14 +278,14 @@ class Index:
             self._schedule.failed(str(error))
 
     def _items(self) -> int:
-        """Rows of the set where no build is here to tell them; 0 where that takes more than a glance."""
+        """Count the rows of a set without a build; 0 where items have several rows, since counting would read them."""
         opened = self._open
         if opened is None or self._schedule.facts is not None or self.definition.tap.tap.granularity is not Granularity.ITEM:
             return 0
         return len(opened.feature_set.keys()[1])
 
     def _is_queued(self) -> bool:
-        """Whether its build waits for other jobs."""
+        """Tell whether its build waits for other jobs."""
         return self._building is not None and self._context.jobs.get(self._job).state is JobState.WAITING
 
     def _description(self, items: int) -> IndexDescription:

@@ -1,4 +1,4 @@
-"""All indexes of a server. Owns $TOPWORK_HOME/indexes."""
+"""Indexes of a server. Owns $TOPWORK_HOME/indexes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class IndexManager:
-    """Made and used on the event loop; its blocking work is done in threads."""
+    """All indexes of a server. Used on the event loop; its blocking work is done in threads."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class IndexManager:
         self._sweeper: asyncio.Task[None] | None = None
 
     async def create(self, params: CreateIndexParams) -> IndexDescription:
-        """Begins a build. NotFound, InvalidInput or AlreadyExists where it cannot be."""
+        """Create an index and start its build. NotFound, InvalidInput or AlreadyExists where it cannot be."""
         async with self._set_lock(params.set):
             return await shielded(self._create(params))
 
@@ -98,7 +98,7 @@ class IndexManager:
         return self._open_unindexed(feature_set, _tap(set_name, tap, feature_set.definition), metric)
 
     async def get(self, set_name: str, name: str = "") -> IndexDescription:
-        """Loads it into memory where it is not. `name` "" is the only one, or that of the set's first tap."""
+        """Describe an index, loaded into memory. `name` "" is the only one, or that of the set's first tap."""
         index = await self._find(set_name, name)
         await index.open()
         return await index.describe()
@@ -156,7 +156,7 @@ class IndexManager:
         return (await self.open(set_name, name)).live
 
     async def rebuild(self, set_name: str, name: str = "") -> IndexDescription:
-        """Begins a build from the set as it is now, unless one is under way."""
+        """Start a build from the set as it is now, unless one is under way."""
         index = await self._find(set_name, name)
         await index.build(from_scratch=True)
         return await index.describe()
@@ -168,7 +168,7 @@ class IndexManager:
         return await index.describe()
 
     async def drop(self, set_name: str, name: str = "") -> None:
-        """Searches under way end on what they have."""
+        """Drop an index. Searches under way end on what they have."""
         async with self._set_lock(set_name):
             damaged = self._only_damaged(set_name, name)
             await shielded(self._drop_damaged(damaged) if damaged else self._drop(await self._find(set_name, name)))

@@ -1,4 +1,4 @@
-"""What indexes are made of and asked for: frozen data, nothing heavy.
+"""Frozen data that indexes are made of and asked for; nothing heavy.
 
 An index over a tap is a `BuiltIndex` (immutable, from a job), what was written since (fresh, searched exactly) and what died
 since. Vectors are known by their item's key (see `set_types.py`) and by which of the item's rows they are.
@@ -28,8 +28,8 @@ class IndexState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class IndexDefinition:
-    """What CreateIndex asked for. `kind` may be "auto" or a FAISS factory string; `queries` is the SHA-256 of the file of the
-    caller's own queries, "" for none."""
+    """The definition that CreateIndex asked for. `kind` may be "auto" or a FAISS factory string; `queries` is the SHA-256 of the
+    file of the caller's own queries, "" for none."""
 
     set: str
     name: str
@@ -58,7 +58,7 @@ class CreateIndexParams:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredEffort:
-    """What a search effort gave on held-out rows: recall at 10 against exact search, queries a second in one batch."""
+    """The result of a search effort on held-out rows: recall at 10 against exact search, queries a second in one batch."""
 
     effort: int
     recall: float
@@ -67,8 +67,8 @@ class MeasuredEffort:
 
 @dataclass(frozen=True, slots=True)
 class BuildFacts:
-    """What a build was and measured. `version` is the set's that it was built from, `rows` counts vectors, dead ones too,
-    `scratch_rows` those of the last build that was not an addition to an older one; seconds and bytes. `held_out` counts the
+    """The facts of a build and its measurements. `version` is the set's that it was built from, `rows` counts vectors, dead ones
+    too, `scratch_rows` those of the last build that was not an addition to an older one; seconds and bytes. `held_out` counts the
     queries of the measurements: rows of the set, or the caller's own (`own_queries`)."""
 
     kind: str
@@ -120,8 +120,8 @@ class SearchQuery:
 
 @dataclass(frozen=True, slots=True)
 class SearchHits:
-    """Of all queries, one after another, best first: counts (queries,), keys (hits,) int64, rows (hits,) int32 (0 where items
-    have one row), scores (hits,) float32. `how` says what was done: "index", "exact" or "exact over 812 matches".
+    """The hits of all queries, one after another, best first: counts (queries,), keys (hits,) int64, rows (hits,) int32 (0 where
+    items have one row), scores (hits,) float32. `how` says what was done: "index", "exact" or "exact over 812 matches".
     `compared` counts the rows of the set itself that were read and compared for it."""
 
     counts: Array

@@ -28,7 +28,7 @@ FILTERS = 8
 
 
 class RowFilterCache:
-    """The rows that the latest few filters of one state let through: the same array again costs nothing. Threads may share it."""
+    """Row filters of one state for the latest few filters: the same array again costs nothing. Threads may share it."""
 
     def __init__(self) -> None:
         self._known: tuple[RowFilter, ...] = ()
@@ -56,7 +56,7 @@ class LiveState:
 
 
 class LiveIndex:
-    """Blocking and thread-safe. `threads` is how many a search uses if it is not told."""
+    """One index in memory. Blocking and thread-safe. `threads` is the default of a search."""
 
     def __init__(self, definition: IndexDefinition, feature_set: SearchableSet, threads: int) -> None:
         self.definition = definition
@@ -71,7 +71,7 @@ class LiveIndex:
         self._version = 0  # of the last change or reading
 
     def apply(self, change: Change) -> None:
-        """A follower of the set: called by its commit thread, in the order of versions."""
+        """Apply a change of the set. Its commit thread calls this in the order of versions."""
         if self._delta is None:
             return  # the set itself is searched until a build is installed, which reads what it lacks
         rows = self._row_block(change.inserted) if len(change.inserted.ids) else None
@@ -104,9 +104,9 @@ class LiveIndex:
             self._swap(base, gap, read)
 
     def search(self, query: SearchQuery, threads: int = 0, check: Check = lambda: None) -> SearchHits:
-        """Hits of all queries. `check` is called between parts of a long search, to raise where nobody waits for it any more.
+        """Search all queries. `check` is called between parts of a long search, to raise where its callers have left.
 
-        Raises InvalidInput as `ask` says.
+        Raises InvalidInput as `prepare_query` does.
         """
         prepared = prepare_query(query, self.definition.metric, self.definition.tap.tap.dim)
         state = self._state
@@ -133,7 +133,7 @@ class LiveIndex:
 
     @property
     def version(self) -> int:
-        """The set's, that a search sees now."""
+        """Version of the set that a search sees now."""
         state = self._state
         return self._set.version if state is None else state.version
 
@@ -161,7 +161,7 @@ class LiveIndex:
         return (0 if state is None else state.base.memory) + (0 if fresh is None else fresh.memory)
 
     def _follow(self) -> bool:
-        """Keep what is written from now on; whether nothing was kept before."""
+        """Keep what is written from now on; tell whether nothing was kept before."""
         with self._lock:
             anew = self._delta is None
             if anew:
@@ -179,7 +179,7 @@ class LiveIndex:
         return DeltaSegment(self.definition.tap.tap.dim, has_several_rows(self.definition.tap))
 
     def _gap(self, since: int) -> tuple[DeltaSegment | None, int]:
-        """Rows written after `since`, from the set, and its version; None where all of them are fresh already."""
+        """Read the rows written after `since`, and the set's version; None where all of them are fresh already."""
         if self._base is not None and self._base <= since << KEY_BITS:
             return None, 0
         reading = self._set.read(Selection(since=since, taps=[self.definition.tap.tap.name], columns=[]))
@@ -203,7 +203,7 @@ class LiveIndex:
             self._deaths = [(version, keys) for version, keys in self._deaths if version > base.built.facts.version]
 
     def _join(self, gap: DeltaSegment, fresh: DeltaSegment) -> DeltaSegment:
-        """Rows that were read from the set, up to where those begin that were followed, and then these."""
+        """Join the rows that were read from the set, up to where those begin that were followed, and these."""
         begin = fresh.first_key if self._base is None else self._base
         joined = gap.copy_range(0, begin)
         joined.extend_from(fresh.copy_range(begin or 0, None))

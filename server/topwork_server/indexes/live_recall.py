@@ -1,4 +1,4 @@
-"""Recall of live searches: one in so many is kept, repeated exactly when nothing else is to be done, and compared.
+"""Recall of live searches: one in so many is kept, repeated exactly when the server is idle, and compared.
 
 What callers ask may be unlike the rows of the set, on which an index is measured when it is built. Cost: an offer is a counter
 and, once in EVERY searches, a reference to the query and its hits; a repetition is one exact search of one query, and takes at
@@ -47,7 +47,7 @@ class IdleExecutor(Protocol):
 
 @dataclass(slots=True)
 class _Record:
-    """Of one index and one build of it: the latest recalls by class of filter share."""
+    """The latest recalls of one build of an index, by class of filter share."""
 
     facts: BuildFacts
     searches: int = 0
@@ -65,7 +65,7 @@ class _Sample:
 
 
 class LiveRecallSampler:
-    """Used on the event loop. `every` 0 turns it off."""
+    """Samples and repeats searches, on the event loop. `every` 0 turns it off."""
 
     def __init__(self, executor: IdleExecutor, every: int = EVERY, clock: Callable[[], float] = time.monotonic) -> None:
         self._executor, self._every, self._clock = executor, every, clock
@@ -74,7 +74,7 @@ class LiveRecallSampler:
         self._task: asyncio.Task[None] | None = None
 
     def offer(self, live: LiveIndex, query: SearchQuery, hits: SearchHits) -> None:
-        """A search that an index has answered by itself, at the effort that it was measured at."""
+        """Offer a search; one in `every` that the index answered at its measured effort is kept."""
         facts = live.facts
         if not self._every or facts is None or hits.how != "index" or query.effort or query.within is not None:
             return
@@ -85,7 +85,7 @@ class LiveRecallSampler:
             self._task = self._task or asyncio.create_task(self._run())
 
     def figures(self, set_name: str, name: str, facts: BuildFacts | None) -> tuple[LiveRecallFigure, ...]:
-        """Of the build that is used now, by filter share; empty where none of its searches was repeated."""
+        """Return the recalls of the build that is used now, by filter share; empty where none of its searches was repeated."""
         record = self._records.get((set_name, name))
         if record is None or record.facts != facts:
             return ()
@@ -103,7 +103,7 @@ class LiveRecallSampler:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def repeat_oldest(self) -> None:
-        """The search that waits longest once more, exactly. What is searched at another version by now is left out."""
+        """Repeat the search that waits longest, exactly. A set of another version by now is left out."""
         sample = self._waiting.popleft()
         try:
             exact = await self._executor.search(sample.live, replace(sample.query, exact=True))
@@ -134,7 +134,7 @@ class LiveRecallSampler:
 
 
 def _sample(live: LiveIndex, facts: BuildFacts, query: SearchQuery, hits: SearchHits) -> _Sample:
-    """The first query of a request and the best of its hits."""
+    """Take the first query of a request and the best of its hits."""
     vectors = int(np.searchsorted(query.groups, query.groups[0], side="right")) if len(query.groups) else 0
     first = int(query.groups[0]) if vectors else 0
     without = None if query.without is None else query.without[first : first + 1]
@@ -153,7 +153,7 @@ def _class(live: LiveIndex, allowed: Array | None) -> int:
 
 
 def _recall(sample: _Sample, exact: Array) -> float:
-    """A hit counts where it is as near as the last of the nearest: of equal rows any will do."""
+    """Compute the recall. A hit counts where it is as near as the last of the nearest: of equal rows any will do."""
     distances = sample.live.definition.metric.value == "l2"
     last = float(exact[-1])
     room = ROUNDING * max(1.0, abs(last))

@@ -1,5 +1,5 @@
-"""A query made ready: checked, of unit length where the metric is cosine, and in terms of *nearness*, which is larger the nearer:
-the score itself, or minus the distance."""
+"""Queries ready to search: checked, of unit length where the metric is cosine, and in terms of *nearness*, which is larger the
+nearer: the score itself, or minus the distance."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ NO_MATCH = np.float32(-np.inf)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedQuery:
-    """`vectors` (v, dim) float32; those from `starts[i]` to `starts[i + 1]` are of the i-th query that has any, and `slots[i]` is
-    its place among the `queries` of the request (None for both: each query is one vector). `least` is the nearness that a hit
-    must have. `without` (i,) int64 or None."""
+    """Checked queries. `vectors` (v, dim) float32; those from `starts[i]` to `starts[i + 1]` are of the i-th query that has any,
+    and `slots[i]` is its place among the `queries` of the request (None for both: each query is one vector). `min_similarity` is
+    the nearness that a hit must have. `without` (i,) int64 or None."""
 
     vectors: Array
     metric: Metric
@@ -38,22 +38,22 @@ class PreparedQuery:
 
     @property
     def searched(self) -> int:
-        """Queries that have a vector."""
+        """Number of queries that have a vector."""
         return len(self.vectors) if self.starts is None else len(self.starts)
 
     @property
     def query_of_vector(self) -> Array:
-        """Which of the searched queries each vector belongs to."""
+        """Number of the searched query that each vector belongs to."""
         if self.starts is None:
             return np.arange(len(self.vectors))
         return np.repeat(np.arange(len(self.starts)), np.diff(self.starts, append=len(self.vectors)))
 
     def select_vectors(self, vectors: Array) -> PreparedQuery:
-        """Rows for some of the vectors, each as a query of its own, whatever their items."""
+        """Make each of some vectors a query of its own, for rows whatever their items."""
         return PreparedQuery(self.vectors[vectors], self.metric, self.k, queries=len(vectors), every_row=True)
 
     def select_queries(self, queries: Array) -> PreparedQuery:
-        """The same, of some of the searched queries only (ascending numbers)."""
+        """Keep some of the searched queries only (ascending numbers)."""
         without = None if self.without is None else self.without[queries]
         if self.starts is None:
             return PreparedQuery(
@@ -68,8 +68,8 @@ class PreparedQuery:
 
 
 def prepare_query(query: SearchQuery, metric: Metric, dim: int) -> PreparedQuery:
-    """Raises InvalidInput for vectors of another dimension, numbers that are not finite, a zero vector under cosine (its query is
-    the error's item), a k that is not in 1 .. MOST_HITS, or more hits than fit in one answer."""
+    """Check and prepare a query. Raises InvalidInput for vectors of another dimension, numbers that are not finite, a zero vector
+    under cosine (its query is the error's item), a k that is not in 1 .. MOST_HITS, or more hits than fit in one answer."""
     if not 1 <= query.k <= MOST_HITS:
         raise InvalidInput(f"k = {query.k}", remedy=f"ask for 1 to {MOST_HITS} hits")
     if query.vectors.ndim != 2 or query.vectors.shape[1] != dim:
@@ -87,14 +87,14 @@ def prepare_query(query: SearchQuery, metric: Metric, dim: int) -> PreparedQuery
 
 
 def check_hit_count(queries: int, k: int) -> None:
-    """InvalidInput where an answer could have more hits than are made at once."""
+    """Raise InvalidInput where an answer could have more hits than are made at once."""
     if queries * k > MOST_HITS_IN_ALL:
         most = f"ask for {MOST_HITS_IN_ALL:,} hits at most at once"
         raise InvalidInput(f"{queries:,} queries of {k:,} hits each", remedy=most)
 
 
 def count_queries(query: SearchQuery) -> int:
-    """How many queries it is; those that have no vector too."""
+    """Count the queries, with those that have no vector."""
     return max(int(query.groups[-1]) + 1 if len(query.groups) else 0, 0 if query.without is None else len(query.without))
 
 

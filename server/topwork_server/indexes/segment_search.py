@@ -90,14 +90,14 @@ class SegmentSearch:
             best, lacking = self._search_once(query.select_queries(pending), delta.select_queries(pending), fetch)
 
     def _search_once(self, query: PreparedQuery, delta: TopK, fetch: int) -> tuple[TopK, Array]:
-        """The k best of each query among the rows that were fetched and the fresh ones, and the numbers of the queries for which
-        rows that were not fetched may be better."""
+        """Return the k best of each query among the rows that were fetched and the fresh ones, and the numbers of the queries for
+        which rows that were not fetched may be better."""
         found, unseen = self._fetch(query, fetch)
         best = found.concat(delta).top(query.k)
         return best, np.flatnonzero(~_complete(best, unseen, query))
 
     def _fetch(self, query: PreparedQuery, fetch: int) -> tuple[TopK, Array]:
-        """Candidates of each query, and (queries,) the nearness that no row exceeds which is not among them."""
+        """Fetch candidates of each query, and (queries,) the nearness that no other row exceeds."""
         found = self.base.search(query, fetch, self._search_effort(fetch), self.rows)
         unseen = found.similarity[:, -1] if 0 < found.width < self.rows.count else np.full(len(found.similarity), NO_MATCH)
         if query.starts is not None:
@@ -111,9 +111,9 @@ class SegmentSearch:
 
     def _prefers_exact(self, fetch: int, vectors: int, dim: int) -> bool:
         """Tell whether to compare the query vectors with every row that is left rather than ask the index for `fetch` of them."""
-        thorough = self.base.built.index.thorough
         if not self.base.gives_vectors or not self._is_unmeasured(fetch):
             return False
+        thorough = self.base.built.index.thorough
         if self.rows.share <= SMALL and not thorough:
             return True
         compared = self.rows.count * dim * ((TAKE_FROM_LISTS if thorough else TAKE) + vectors * COMPARE)
