@@ -138,11 +138,6 @@ def build(kind: str, rows: np.ndarray, metric: Metric = Metric.COSINE) -> plugin
     return found
 
 
-def test_a_dim_that_does_not_fit_is_said_at_the_build() -> None:
-    with pytest.raises(InvalidInput, match="multiple of the number of subquantizers"):
-        build("IVF4,PQ24", clustered(300, 32, Metric.COSINE))
-
-
 def test_rows_and_queries_of_another_dim_are_refused() -> None:
     index = build("Flat,RFlat", clustered(30, 32, Metric.COSINE))
     with pytest.raises(InvalidInput, match="dim 32"):

@@ -59,11 +59,6 @@ def test_two_steps_are_those_of_the_formulas(corrected: bool, scale: float) -> N
     np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-12)
 
 
-def test_without_the_correction_the_first_step_is_three_times_as_long() -> None:
-    one, two = (adam_by_hand(np.zeros(1), [np.ones(1)], 1.0, 0.0, corrected=flag)[0] for flag in (True, False))
-    assert two / one == pytest.approx(0.1 / math.sqrt(0.001), rel=1e-6)
-
-
 def test_rates_rise_and_fall() -> None:
     assert [schedule(step, 10, 0.2) for step in range(10)] == pytest.approx(
         [0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]

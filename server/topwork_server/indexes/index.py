@@ -230,7 +230,7 @@ class Index:
         index = self._context.kinds.index(facts.kind).index
         return lambda path: index.load(path, self.definition.metric)
 
-    async def _watch_job(self, job: Job, held: ReadResult) -> None:
+    async def _watch_job(self, job: JobRecord, held: ReadResult) -> None:
         """Wait for the job and install its build. `held` is only kept: a version with blocks left to read is not pruned."""
         try:
             ended = await self._context.jobs.wait(job.id)
@@ -246,7 +246,7 @@ class Index:
             self._building = None
         self.build_if_due()
 
-    async def _fail(self, ended: Job) -> None:
+    async def _fail(self, ended: JobRecord) -> None:
         """Note a failure, on disk too for the next start, unless the job ended with its server: that one begins again."""
         cancelled = ended.state is JobState.CANCELLED
         self._schedule.failed("it was cancelled" if cancelled else ended.error, again=not cancelled)

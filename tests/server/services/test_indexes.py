@@ -393,11 +393,15 @@ async def test_bad_indexes_are_refused(home):
             ({"set": ""}, Code.INVALID_ARGUMENT, "no feature set is named"),
             ({"set": "bords"}, Code.NOT_FOUND, "bords"),
             ({"tap": "layer3"}, Code.NOT_FOUND, "layer3"),
-            ({"name": "a b"}, Code.INVALID_ARGUMENT, "cannot name an index"),
+            *(
+                ({"name": name}, Code.INVALID_ARGUMENT, "cannot name an index")
+                for name in ("a b", "../up", ".hidden", "a/b", "x" * 101)
+            ),
             ({"name": "n", "kind": "tree"}, Code.INVALID_ARGUMENT, "tree"),
             ({"name": "n", "kind": "rows", "options": options}, Code.INVALID_ARGUMENT, "lists"),
             ({"name": "n", "kind": "never"}, Code.INVALID_ARGUMENT, "never enough"),
-            ({"name": "n", "target_recall": 2.0}, Code.INVALID_ARGUMENT, "target recall"),
+            ({"name": "n", "options": options}, Code.INVALID_ARGUMENT, "the kind auto"),
+            *(({"name": "n", "target_recall": r}, Code.INVALID_ARGUMENT, "target recall") for r in (2.0, -0.1, np.nan, np.inf)),
             ({"name": "n", "metric": 9}, Code.INVALID_ARGUMENT, "metric 9"),
             ({"name": "mean"}, Code.ALREADY_EXISTS, "mean"),
         ]:

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from indexes_world import POOLED, TOKENS, Kinds, LocalJobs, birds, block, found_ids, nearest_ids, world
+from indexes_world import POOLED, Kinds, LocalJobs, birds, block, found_ids, nearest_ids, world
 from lance_rows import clustered
-from topwork_server.errors import AlreadyExists, InvalidInput, NotFound
+from topwork_server.errors import NotFound
 from topwork_server.indexes import build_schedule, index
 from topwork_server.indexes.index_types import CreateIndexParams, IndexState
 from topwork_server.plugin_api.vector_index import Metric
@@ -103,20 +103,32 @@ async def test_after_a_restart_it_catches_up(tmp_path):
 
 
 DAMAGES = {
-    "deleted": lambda path: path.unlink(),
-    "truncated": lambda path: path.write_bytes(path.read_bytes()[:200]),
-    "garbage": lambda path: path.write_bytes(b"garbage" * 100),
+    "no index": lambda build: (build / "index.bin").unlink(),
+    "half an index": lambda build: (build / "index.bin").write_bytes((build / "index.bin").read_bytes()[:200]),
+    "no keys": lambda build: (build / "keys.npy").unlink(),
+    "other keys": lambda build: np.save(build / "keys.npy", np.arange(3)),
+    "no facts": lambda build: (build / "facts.json").unlink(),
+    "garbage": lambda build: (build / "facts.json").write_text("{"),
+    "facts of something else": lambda build: (build / "facts.json").write_text("[1]"),
+    "facts without a field": lambda build: (build / "facts.json").write_text('{"format": 1, "facts": {}, "files": {}}'),
+    "an older format": lambda build: (build / "facts.json").write_text('{"format": 0}'),
+    "facts of more rows": lambda build: _replace_text(build / "facts.json", '"rows": 300', '"rows": 301'),
 }
 
 
+def _replace_text(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("file", ["index.bin", "keys.npy", "facts.json"])
-async def test_a_lost_or_corrupt_file_is_built_anew_and_searches_are_right_meanwhile(tmp_path, damage, file):
+async def test_a_lost_or_corrupt_file_is_built_anew_and_searches_are_right_meanwhile(tmp_path, damage):
     async with world(tmp_path) as w:
         filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds"))
         await w.indexes.wait_for_build("birds")
-    DAMAGES[damage](tmp_path / "indexes" / "birds" / "pooled" / "builds" / "1" / file)
+    DAMAGES[damage](tmp_path / "indexes" / "birds" / "pooled" / "builds" / "1")
     async with world(tmp_path) as w:
         w.jobs.gate.clear()
         await right(w, w.sets.get("birds"))
@@ -135,23 +147,6 @@ async def test_a_first_build_that_the_end_of_the_server_cut_off_begins_again(tmp
     async with world(tmp_path) as w:
         await right(w, w.sets.get("birds"))
         assert (await w.indexes.wait_for_build("birds")).state is IndexState.READY
-
-
-async def test_a_failed_build_is_said_and_searches_go_on(tmp_path):
-    async with world(tmp_path) as w:
-        feature_set = filled(w.sets)
-        w.jobs.fail = "it was too much"
-        await w.indexes.create(CreateIndexParams("birds"))
-        failed = await w.indexes.wait_for_build("birds")
-        assert failed.state is IndexState.FAILED
-        assert failed.detail == "the last build failed: it was too much; searches compare with every row"
-        feature_set.write(block(names(290, 310), clustered(20, seed=5))).result()
-        await right(w, feature_set)
-        assert len(w.jobs.started) == 1  # it is not tried again at once
-        w.jobs.fail = ""
-        await w.indexes.rebuild("birds")
-        mended = await w.indexes.wait_for_build("birds")
-        assert (mended.state, mended.detail) == (IndexState.READY, "")
 
 
 async def test_builds_of_few_numbers_stand_in_a_line_of_their_own(tmp_path, monkeypatch):
@@ -309,20 +304,6 @@ async def test_an_index_of_an_empty_set(tmp_path):
         await right(w, feature_set)
 
 
-async def test_an_index_of_a_tap_with_many_rows_an_item(tmp_path):
-    async with world(tmp_path) as w:
-        feature_set = birds(w.sets, TOKENS)
-        counts = np.tile([3, 0, 7], 20)
-        rows = clustered(200)
-        feature_set.write(block(names(0, 60), rows, TOKENS, counts)).result()
-        await w.indexes.create(CreateIndexParams("birds"))
-        described = await w.indexes.wait_for_build("birds")
-        assert (described.facts.rows, described.alive_rows) == (200, 200)
-        hits = await w.search(rows[[0, 5, 199]], k=1)
-        assert feature_set.ids_of(hits.keys) == ["b0000", "b0002", "b0059"]
-        assert hits.rows.tolist() == [0, 2, 6]
-
-
 async def test_a_target_that_is_not_reached_is_said(tmp_path):
     async with world(tmp_path) as w:
         filled(w.sets, 1200)
@@ -331,33 +312,6 @@ async def test_a_target_that_is_not_reached_is_said(tmp_path):
         assert described.state is IndexState.READY
         assert 0.3 < described.facts.recall < 0.7
         assert described.detail == f"recall is {described.facts.recall:.2f} at most; the target was 0.95"
-
-
-async def test_what_cannot_be_created_is_refused_by_name(tmp_path):
-    async with world(tmp_path) as w:
-        filled(w.sets, 10)
-        create = w.indexes.create
-        with pytest.raises(NotFound, match="no feature set 'bords'"):
-            await create(CreateIndexParams("bords"))
-        with pytest.raises(NotFound, match="has no tap 'layer3'"):
-            await create(CreateIndexParams("birds", tap="layer3"))
-        with pytest.raises(InvalidInput, match="no kind of index named 'tree'"):
-            await create(CreateIndexParams("birds", kind="tree"))
-        with pytest.raises(InvalidInput, match="unknown option 'lists'") as caught:
-            await create(CreateIndexParams("birds", kind="rows", options={"lists": 4}))
-        assert caught.value.remedy == "the kind rows takes no options"
-        with pytest.raises(InvalidInput, match="options lists of the kind auto"):
-            await create(CreateIndexParams("birds", options={"lists": 4}))
-        for name in ("../up", ".hidden", "a/b", "x" * 101, "a b"):
-            with pytest.raises(InvalidInput, match="cannot name an index"):
-                await create(CreateIndexParams("birds", name=name))
-        for target in (1.5, -0.1, float("nan"), float("inf")):
-            with pytest.raises(InvalidInput, match="target recall"):
-                await create(CreateIndexParams("birds", target_recall=target))
-        assert await w.indexes.list() == []
-        await create(CreateIndexParams("birds", "mine"))
-        with pytest.raises(AlreadyExists, match="has an index named mine"):
-            await create(CreateIndexParams("birds", "mine"))
 
 
 async def test_which_index_is_meant(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 
 import lance_rows
@@ -11,7 +12,7 @@ import toys_index
 from indexes_world import Half, Kinds
 from lance_rows import clustered
 from topwork_server import IndexSpec, InvalidInput, Metric
-from topwork_server.errors import TopworkError
+from topwork_server.errors import DiskFull, TopworkError
 from topwork_server.feature_sets.set_types import KEY_BITS
 from topwork_server.indexes.build_rows import RowSubset, collect_rows
 from topwork_server.indexes.builder import HELD_OUT, BuildJob, resolve_kind, run_build
@@ -149,6 +150,42 @@ def test_all_is_made_anew_where_much_died_or_much_came_or_it_was_asked(tmp_path,
         world.delete(f"key < {dead}")
     facts, _ = world.build(anew)
     assert facts.rows == facts.scratch_rows == 1000 + added - dead
+
+
+def test_behind_a_damaged_build_stands_the_one_before(tmp_path):
+    world = World(tmp_path, Metric.L2)
+    for first in (0, 300):
+        world.write(np.arange(first, first + 300), clustered(300))
+        world.build(anew=True)
+    (world.slot.builds / "2" / "index.bin").write_bytes(b"")
+    load = lambda facts: lambda path: toys_index.Rows.load(path, Metric.L2)  # noqa: E731
+    assert world.slot.load(load).facts.rows == 300
+
+
+def test_a_publication_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def full(self, path):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(toys_index.Rows, "save", full)
+    world = World(tmp_path, Metric.L2)
+    world.write(np.arange(50), clustered(50))
+    with pytest.raises(DiskFull):
+        world.build()
+    assert list(world.slot.builds.iterdir()) == []
+
+
+def test_the_job_of_a_dropped_index_does_not_bring_it_back(tmp_path):
+    world = World(tmp_path, Metric.L2)
+    world.write(np.arange(50), clustered(50))
+
+    def drop(fraction, message):
+        if message == "writing the index":
+            IndexStore(tmp_path / "indexes").remove("birds", "pooled")
+
+    with pytest.raises(TopworkError):
+        world.build(report=drop)
+    assert not world.slot.folder.exists()
 
 
 def test_an_older_build_that_is_damaged_is_not_added_to(tmp_path):

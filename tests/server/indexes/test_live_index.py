@@ -13,7 +13,6 @@ from memory_set import DIM, NO_KEYS, FakeSet, build, definition, expected, query
 from topwork_server.errors import InvalidInput
 from topwork_server.indexes.index_types import SearchHits, SearchQuery
 from topwork_server.indexes.live_index import LiveIndex
-from topwork_server.inference.output_format import normalize
 from topwork_server.plugin_api.vector_index import Metric
 from topwork_server.types import Array, Granularity
 
@@ -260,34 +259,6 @@ def test_distances_of_far_and_close_rows_keep_their_digits(opened: Callable[[Fak
         np.testing.assert_allclose(live.search(asked).scores, wanted, rtol=1e-3)
 
 
-def recall(live: LiveIndex, fake: FakeSet, vectors: Array, allowed: Array | None) -> float:
-    keys = np.array(sorted(fake.items)) if allowed is None else allowed
-    here = np.concatenate([fake.items[int(key)] for key in keys])
-    near = normalize(vectors) @ normalize(here).T
-    wanted = [set(keys[best].tolist()) for best in np.argsort(-near, axis=1)[:, :10]]
-    got = answers(live.search(query(vectors, allowed=allowed)))
-    return sum(len({hit[0] for hit in a} & b) for a, b in zip(got, wanted, strict=True)) / sum(map(len, wanted))
-
-
-@pytest.mark.parametrize("lossy", [False, True])
-@pytest.mark.parametrize("share", [0.9, 0.5, 0.05, 0.001])
-def test_filters_cost_no_recall(lossy: bool, share: float) -> None:
-    """At any selectivity, and where the filter takes away just what is near: recall is no less than without it."""
-    rng = np.random.default_rng(11)
-    centres = 3 * rng.standard_normal((150, DIM))
-    kinds = rng.integers(0, 150, 6000)
-    fake = FakeSet()
-    keys = np.array(fake.commit(list((centres[kinds] + 0.5 * rng.standard_normal((6000, DIM))).astype(np.float32)[:, None])))
-    live = installed(fake, lossy=lossy, lists=64, effort=3)
-    vectors = (centres[rng.integers(0, 150, 20)] + 0.5 * rng.standard_normal((20, DIM))).astype(np.float32)
-    own = recall(live, fake, vectors, None)
-    assert own >= 0.9
-    at_random = np.sort(rng.choice(keys, int(share * 6000), replace=False))
-    by_kind = keys[np.isin(kinds, rng.choice(150, max(1, int(share * 150)), replace=False))]
-    assert recall(live, fake, vectors, at_random) >= min(own, 0.95)
-    assert recall(live, fake, vectors, by_kind) >= min(own, 0.95)
-
-
 def test_few_matches_are_compared_one_by_one_and_a_filter_is_prepared_once() -> None:
     fake = filled(6000)
     live = installed(fake, lists=64)
@@ -315,16 +286,6 @@ def test_an_effort_that_is_asked_for_is_taken() -> None:
     assert index.calls[-1][4] == 3
 
 
-def test_a_change_of_nothing_keeps_the_version() -> None:
-    fake = filled()
-    live = installed(fake)
-    before = live.search(query(np.ones((1, DIM), np.float32)))
-    fake.commit([])
-    after = live.search(query(np.ones((1, DIM), np.float32)))
-    assert after.version == before.version + 1
-    assert after.keys.tolist() == before.keys.tolist()
-
-
 def test_many_updates_of_the_same_items_do_not_fill_the_memory() -> None:
     fake = filled(10)
     live = installed(fake)
@@ -336,6 +297,19 @@ def test_many_updates_of_the_same_items_do_not_fill_the_memory() -> None:
     assert live.memory < 8000 * DIM * 4
     asked = query(np.eye(DIM, dtype=np.float32), k=20)
     check(live.search(asked), expected(fake, Metric.COSINE, asked))
+
+
+def test_tens_of_thousands_of_fresh_rows_and_their_deaths() -> None:
+    """Rows of one item lie in several chunks, and the dead are many enough to be dropped."""
+    fake = FakeSet(tap_info(Granularity.WINDOW))
+    live, rng = installed(fake), np.random.default_rng(2)
+    for _ in range(6):
+        fake.commit(rows(rng, 3000, 4))
+    asked = query(np.eye(DIM, dtype=np.float32)[:2], k=30, allowed=np.array(sorted(fake.items)[::3]))
+    check(live.search(asked), expected(fake, Metric.COSINE, asked))
+    fake.commit([], sorted(fake.items)[:15_000])
+    check(live.search(asked), expected(fake, Metric.COSINE, asked))
+    assert live.fresh_rows == sum(len(item) for item in fake.items.values())
 
 
 def test_exact_search_of_an_index_that_keeps_no_vectors_reads_the_set() -> None:

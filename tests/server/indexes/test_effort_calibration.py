@@ -7,7 +7,7 @@ import pytest
 import toys_index
 from lance_rows import clustered
 from topwork_server import Metric
-from topwork_server.indexes.effort_calibration import calibrate, nearest_positions, prepare_calibration
+from topwork_server.indexes.effort_calibration import calibrate, prepare_calibration
 from topwork_server.inference.output_format import normalize
 
 
@@ -27,14 +27,6 @@ class Careless(toys_index.Rows):
     def search(self, queries, k, *, effort, threads, mask=None):
         few = toys_index.Rows(self._rows[:effort], self._metric)
         return few.search(queries, k, effort=0, threads=threads, mask=None if mask is None else mask[: -(-effort // 8)])
-
-
-@pytest.mark.parametrize("metric", list(Metric))
-@pytest.mark.parametrize("block", [7, 100, 1000])
-def test_the_nearest_are_those_of_exact_search(metric, block):
-    rows, queries = clustered(700), clustered(20, seed=1)
-    found = nearest_positions(queries, (rows[i : i + block] for i in range(0, 700, block)), metric, 10)
-    assert [set(line) for line in found] == [set(line) for line in exact(queries, rows, metric, 10)]
 
 
 @pytest.mark.parametrize("metric", list(Metric))
@@ -67,13 +59,4 @@ def test_equal_rows_do_not_lower_the_recall():
     asked = prepare_calibration(queries, rows[exact(queries, rows, Metric.L2, 10)], Metric.L2)
     backwards = toys_index.Rows(rows[::-1], Metric.L2)
     measured = calibrate(backwards, asked, lambda p: rows[::-1][p], Metric.L2, 0.95, 1, lambda f, m: None)
-    assert measured[-1].recall == 1.0
-
-
-def test_rows_that_do_not_count_are_masked():
-    rows, queries = clustered(80), clustered(20, seed=1)
-    alive = np.arange(80) % 3 > 0
-    best = np.flatnonzero(alive)[exact(queries, rows[alive], Metric.L2, 10)]
-    asked = prepare_calibration(queries, rows[best], Metric.L2, np.packbits(alive, bitorder="little"))
-    measured = calibrate(toys_index.Rows(rows, Metric.L2), asked, lambda p: rows[p], Metric.L2, 0.95, 1, lambda f, m: None)
     assert measured[-1].recall == 1.0
