@@ -73,11 +73,11 @@ class Votes:
             nearness = nearness[:, :k] - nearness[:, k:] + LEAST
             nearness /= nearness[:, :1]
         doubt = DOUBT[self.target]
-        said = doubt * self.prior + self._sums(nearness, positions[:, :k])
-        said /= nearness.sum(axis=1, keepdims=True) + doubt
+        share = doubt * self.prior + self._sums(nearness, positions[:, :k])
+        share /= nearness.sum(axis=1, keepdims=True) + doubt
         if self.target is Target.NUMBERS:
-            return np.asarray(said)
-        return np.asarray(np.log(said) if self.target is Target.CLASSES else np.log(said) - np.log(1 - said))
+            return np.asarray(share)
+        return np.asarray(np.log(share) if self.target is Target.CLASSES else np.log(share) - np.log(1 - share))
 
     def _sums(self, weights: Array, positions: Array) -> Array:
         if self.target is not Target.CLASSES:
@@ -167,19 +167,19 @@ def _vote(target: Target) -> list[onnx.NodeProto]:
     """Make the nodes from `weights` and `positions` to `scores`."""
     from onnx.helper import make_node
 
-    said = "scores" if target is Target.NUMBERS else "said"
+    share = "scores" if target is Target.NUMBERS else "share"
     nodes = [
         *(_of_classes() if target is Target.CLASSES else _of_numbers()),
         make_node("ReduceSum", ["weights", "columns"], ["weight"]),
         make_node("Add", ["weight", "doubt"], ["whole"]),
-        make_node("Div", ["sums", "whole"], [said]),
+        make_node("Div", ["sums", "whole"], [share]),
     ]
     if target is Target.CLASSES:
-        nodes.append(make_node("Log", ["said"], ["scores"]))
+        nodes.append(make_node("Log", ["share"], ["scores"]))
     if target is Target.LABELS:
         nodes += [
-            make_node("Log", ["said"], ["yes"]),
-            make_node("Sub", ["one", "said"], ["other"]),
+            make_node("Log", ["share"], ["yes"]),
+            make_node("Sub", ["one", "share"], ["other"]),
             make_node("Log", ["other"], ["no"]),
             make_node("Sub", ["yes", "no"], ["scores"]),
         ]

@@ -22,7 +22,7 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 @dataclass
 class BestEpoch:
-    """The best epoch so far: by its score, and of equal scores by its loss. `state` is what learnt, on the CPU."""
+    """The best epoch so far: by its score, and of equal scores by its loss. `state` is what learned, on the CPU."""
 
     epoch: int = 0
     score: float = -math.inf
@@ -150,18 +150,18 @@ class TrainingLoop:
 
     def _report_progress(self, epoch: int, loss: float) -> None:
         """Report epoch, step and loss; the job adds how much time is left."""
-        said = f"epoch {epoch}/{self._options.epochs}, step {self._step_count}/{self._steps}, loss {loss:.3f}"
+        message = f"epoch {epoch}/{self._options.epochs}, step {self._step_count}/{self._steps}, loss {loss:.3f}"
         if self.history and self.history[-1]["score"] is not None:
-            said += f", validation {self._objective.name} {self.history[-1]['score']:.3f}"
+            message += f", validation {self._objective.name} {self.history[-1]['score']:.3f}"
         spent = time.monotonic() - self._started
         by_time = spent / self._options.max_seconds if self._options.max_seconds else 0.0
-        self._report(min(1.0, max(self._step_count / self._steps, by_time)), said)
+        self._report(min(1.0, max(self._step_count / self._steps, by_time)), message)
 
 
 class Optimizer:
     """AdamW (Loshchilov and Hutter 2019) over groups with rates of their own, that rise and fall together.
 
-    Without `bias_correction` a step is m / (sqrt(v) + eps), as in the optimiser that BERT came with (Mosbach et al. 2021, 5.1)
+    Without `bias_correction` a step is m / (sqrt(v) + eps), as in the optimizer that BERT came with (Mosbach et al. 2021, 5.1)
     instead of Kingma and Ba's m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) (2015, algorithm 1): the first steps are then larger,
     the very first (1 - b1) / sqrt(1 - b2) = 3.2 times.
     """

@@ -12,12 +12,12 @@ import torch
 from topwork_server import Array, Encoder, FineTuneDataset, Granularity, InvalidInput, Item, Sample, Target, Trunk, batch_key
 from torch import Tensor, nn
 
-#: Samples beyond this are prepared anew each time that they are read; an item of more than ITEM_BYTES always is.
+#: Samples beyond this are prepared again each time that they are read; an item of more than ITEM_BYTES always is.
 CACHE_BYTES = 2 << 30
 ITEM_BYTES = 256 << 20
 #: Batches whose items are sorted by length together: enough to save padding, few enough to mix.
 POOL = 16
-#: How many items' rows are held at a time where nothing is learnt.
+#: How many items' rows are held at a time where nothing is learned.
 HELD = 64
 FACTORS = {"mean+std": 2, "pair": 4}
 #: Of a text and its pair, what a head with a value for each token reads: an answer is in the pair.

@@ -30,10 +30,10 @@ class Objective:
         self._counts = lesson.counts
         self._values = np.asarray(lesson.values, np.int64 if self.target is Target.CLASSES else np.float32)
         self._rowwise = lesson.pooling == "rows"
-        learnt = self._values[self.rows_of(lesson.train)]
-        _check(learnt, lesson)
-        self.center, self.unit = _units(learnt) if self.target is Target.NUMBERS else (0.0, 1.0)
-        weight = _weights(learnt, self.target, len(lesson.names)) if class_weight == "balanced" else None
+        learned = self._values[self.rows_of(lesson.train)]
+        _check(learned, lesson)
+        self.center, self.unit = _units(learned) if self.target is Target.NUMBERS else (0.0, 1.0)
+        weight = _weights(learned, self.target, len(lesson.names)) if class_weight == "balanced" else None
         self._weight = None if weight is None else torch.from_numpy(weight)
 
     @property
@@ -111,40 +111,40 @@ class Objective:
         )
 
 
-def _check(learnt: Array, lesson: FineTuneDataset) -> None:
+def _check(learned: Array, lesson: FineTuneDataset) -> None:
     """Raise InvalidInput where there is nothing to learn."""
-    if not len(lesson.train) or not len(learnt):
+    if not len(lesson.train) or not len(learned):
         raise InvalidInput("there is no item to learn from", remedy="label more items")
-    if not np.isfinite(learnt).all():
+    if not np.isfinite(learned).all():
         raise InvalidInput("the values to learn are not all finite", remedy="leave items without a number unlabeled")
-    if lesson.target is Target.NUMBERS and not np.ptp(learnt):
-        raise InvalidInput(f"all training items have the value {learnt[0, 0]:g}", remedy="label items of other values")
-    if lesson.target is Target.CLASSES and len(np.unique(learnt[learnt >= 0])) < 2:
+    if lesson.target is Target.NUMBERS and not np.ptp(learned):
+        raise InvalidInput(f"all training items have the value {learned[0, 0]:g}", remedy="label items of other values")
+    if lesson.target is Target.CLASSES and len(np.unique(learned[learned >= 0])) < 2:
         raise InvalidInput("the training items are of one class", remedy="label items of at least two classes")
-    if lesson.target is Target.CLASSES and learnt.max() >= len(lesson.names):
-        raise InvalidInput(f"class {learnt.max()} has no name among {len(lesson.names)}")
-    if lesson.target in (Target.LABELS, Target.SPAN) and not learnt.any():
+    if lesson.target is Target.CLASSES and learned.max() >= len(lesson.names):
+        raise InvalidInput(f"class {learned.max()} has no name among {len(lesson.names)}")
+    if lesson.target in (Target.LABELS, Target.SPAN) and not learned.any():
         raise InvalidInput("no training item has a label", remedy="label more items")
 
 
-def _units(learnt: Array) -> tuple[float, float]:
-    return float(learnt.mean()), float(learnt.std())
+def _units(learned: Array) -> tuple[float, float]:
+    return float(learned.mean()), float(learned.std())
 
 
-def _weights(learnt: Array, target: Target, names: int) -> Array:
+def _weights(learned: Array, target: Target, names: int) -> Array:
     """Return balanced weights. CLASSES: rows / (classes * rows of the class); LABELS: rows without the label for each with it."""
     if target is Target.CLASSES:
-        counts = np.bincount(learnt[learnt >= 0], minlength=names)
+        counts = np.bincount(learned[learned >= 0], minlength=names)
         return np.asarray(counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1)), np.float32)
     if target is Target.LABELS:
-        there = (learnt > 0).sum(0)
-        return np.asarray(((len(learnt) - there) / np.maximum(there, 1)).clip(1e-3, 1e3), np.float32)
+        there = (learned > 0).sum(0)
+        return np.asarray(((len(learned) - there) / np.maximum(there, 1)).clip(1e-3, 1e3), np.float32)
     raise InvalidInput(f"class_weight balances classes and labels, not {target.value}", remedy="leave it 'none'")
 
 
-def _macro_f1(said: Array, true: Array) -> float:
+def _macro_f1(predicted: Array, true: Array) -> float:
     """Return the macro F1 of (rows, classes) bool, over the classes that are there or are predicted."""
-    both, either = (said & true).sum(0), said.sum(0) + true.sum(0)
+    both, either = (predicted & true).sum(0), predicted.sum(0) + true.sum(0)
     return float((2 * both[either > 0] / either[either > 0]).mean()) if either.any() else 0.0
 
 

@@ -22,7 +22,7 @@ class FineTuneOptions:
         None, "of the topmost block; none: 2e-5, or 1e-4 of a net with batch norms", minimum=0.0, maximum=1.0
     )
     head_learning_rate: float = option(
-        1e-3, "of the output layer, which starts anew; it reads rows scaled to a mean square of 1", minimum=0.0, maximum=1.0
+        1e-3, "of the output layer, which is new; it reads rows scaled to a mean square of 1", minimum=0.0, maximum=1.0
     )
     layer_decay: float = option(
         0.9, "each block learns at this part of the rate of the block above it; 1: all alike", minimum=1e-3, maximum=1.0

@@ -23,7 +23,7 @@ from topwork_plugins.linear.plugin import LinearHead
 WEIGHTS = "trunk.safetensors"
 #: Parts of the whole that preparing and training take in the progress.
 PREPARED, TRAINED = 0.05, 0.95
-#: Of matrices that start anew, as BERT's did (Devlin et al. 2019; `initializer_range`).
+#: The deviation of matrices that start at random, as BERT's did (Devlin et al. 2019; `initializer_range`).
 SPREAD = 0.02
 #: Items that tell the scale, and rows that a linear head is fitted to.
 SCALED, PROBED = 128, 200_000
@@ -246,10 +246,10 @@ def measure_scale(network: Network, train: Array) -> float:
 def start_linear(network: Network, objective: Objective, lesson: FineTuneDataset) -> float:
     """Start from a linear probe (Kumar et al. 2022), its strength chosen on the validation items; return the strength."""
     train = _some(lesson, lesson.train)
-    learnt, judged = _features(network, train), _features(network, lesson.validation)
-    best, found = float("inf"), (STRENGTHS[2], *_fit(network, objective, learnt, train, STRENGTHS[2]))
+    learned, judged = _features(network, train), _features(network, lesson.validation)
+    best, found = float("inf"), (STRENGTHS[2], *_fit(network, objective, learned, train, STRENGTHS[2]))
     for strength in STRENGTHS if len(lesson.validation) else ():
-        weight, bias = _fit(network, objective, learnt, train, strength)
+        weight, bias = _fit(network, objective, learned, train, strength)
         with torch.no_grad():
             loss = float(objective.loss(judged @ weight.T + bias, lesson.validation))
         if loss < best:

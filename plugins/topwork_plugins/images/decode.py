@@ -113,7 +113,7 @@ def _from_bytes(data: bytes, hold: Callable[[int], None]) -> Image:
         raise InvalidInput(error.message, remedy=error.remedy) from None
     except (InvalidInput, MemoryError):
         raise
-    except Exception as error:  # PIL's readers raise whatever their format makes them trip over
+    except Exception as error:  # PIL's readers raise errors of any kind
         raise _broken(error) from error
 
 

@@ -53,7 +53,7 @@ class LinearOptions:
     )
     standardise: Literal["auto", "always", "never"] = field(
         default="auto",
-        metadata={"help": "give columns equal variance before they are penalised; auto: where their scales differ widely"},
+        metadata={"help": "give columns equal variance before they are penalized; auto: where their scales differ widely"},
     )
 
 

@@ -18,8 +18,8 @@ from topwork_plugins.linear.models import LinearModel, Logistic, Problem
 FOLDS = ((150, 5), (1500, 3))
 #: One split, too, where eigenvectors of so many directions take seconds.
 RANK = 2000
-#: Where there are many more rows, so many judge, so many are learnt from before the best is learnt from all, and so many by paths
-#: of iterations. The best strength of a mean loss was the same from 2,500 to 20,000 rows (100 clusters, 768 columns).
+#: Where there are many more rows: so many judge, so many are learned from before the best is learned from all, and so many by
+#: paths of iterations. The best strength of a mean loss was the same from 2,500 to 20,000 rows (100 clusters, 768 columns).
 JUDGES, LEARNERS, SAMPLE = 3000, 16_000, 2500
 #: Scores that are held at a time.
 SCORES = 8_000_000

@@ -38,9 +38,9 @@ def _fit(examples: Examples, options: MlpOptions, seed: int, threads: int) -> Ml
     for at, view in enumerate(examples.views):
         scale = ColumnScaler(view.rows)
         tried.append((at, scale, train_nets(scale(view.rows), task, held, options, seed, threads)))
-    at, scale, learnt = min(tried, key=lambda one: one[2].loss)
-    head = MlpHead(at, scale, _unscaled(learnt.layers, task))
-    head.chosen = {"epochs": learnt.epoch, "members": len(held)}
+    at, scale, learned = min(tried, key=lambda one: one[2].loss)
+    head = MlpHead(at, scale, _unscaled(learned.layers, task))
+    head.chosen = {"epochs": learned.epoch, "members": len(held)}
     head.trials = [_trial(examples, *one) for one in tried]
     head.measure = f"{'R2' if examples.target is Target.NUMBERS else 'mean log likelihood'} of examples that were left out"
     return head
@@ -67,10 +67,10 @@ def _unscaled(layers: Sequence[tuple[Array, Array]], task: UnitLosses) -> list[t
     return [*layers[:-1], last]
 
 
-def _trial(examples: Examples, at: int, scale: ColumnScaler, learnt: TrainedNets) -> Trial:
+def _trial(examples: Examples, at: int, scale: ColumnScaler, learned: TrainedNets) -> Trial:
     view = examples.views[at]
-    score = 1 - learnt.loss if examples.target is Target.NUMBERS else -learnt.loss
-    return Trial(view.tap, view.pooling, {"epochs": learnt.epoch}, score)
+    score = 1 - learned.loss if examples.target is Target.NUMBERS else -learned.loss
+    return Trial(view.tap, view.pooling, {"epochs": learned.epoch}, score)
 
 
 @hookimpl

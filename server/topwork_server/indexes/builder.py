@@ -1,8 +1,8 @@
 """A build of one index: a job's function, in a process of its own. The set is read, an index trained and filled, measured on
 rows that it has not seen, and published.
 
-Where an older build is good, the rows written since are added to it; else, and where it has outgrown its training, all is made
-anew.
+Where an older build is good, the rows written since are added to it; else, and where it has outgrown its training, all is built
+again.
 """
 
 from __future__ import annotations
@@ -214,8 +214,8 @@ class _Build:
             return CalibrationQueries(queries[:0], np.empty(0), 0, mask)
         self.report(0.75, "finding the nearest of the queries exactly")
         found = kept.positions[nearest_positions(queries, kept.batches(), self.definition.metric, min(RECALL_AT, kept.count))]
-        neighbours = self.rows.gather(found.ravel()).reshape(*found.shape, -1)
-        return prepare_calibration(queries, neighbours, self.definition.metric, mask)
+        neighbors = self.rows.gather(found.ravel()).reshape(*found.shape, -1)
+        return prepare_calibration(queries, neighbors, self.definition.metric, mask)
 
     def _split(self, positions: Array) -> tuple[Array, Array]:
         """Split off up to HELD_OUT items at random, with all their rows, so that no row has a sibling in the index; then the

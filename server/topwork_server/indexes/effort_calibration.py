@@ -57,11 +57,11 @@ def similarities(queries: Array, rows: Array, metric: Metric) -> Array:
     return near - np.einsum("qkd,qkd->qk", rows, rows, dtype=np.float64) / 2 if metric is Metric.L2 else near
 
 
-def prepare_calibration(queries: Array, neighbours: Array, metric: Metric, mask: Array | None = None) -> CalibrationQueries:
-    """Prepare queries whose k nearest rows are `neighbours` (q, k, dim)."""
-    near = similarities(queries, neighbours, metric)
-    lengths = np.einsum("qd,qd->q", queries, queries) + np.einsum("qkd,qkd->qk", neighbours, neighbours).max(1)
-    return CalibrationQueries(queries, near.min(1) - ROUNDING * lengths / 2, neighbours.shape[1], mask)
+def prepare_calibration(queries: Array, neighbors: Array, metric: Metric, mask: Array | None = None) -> CalibrationQueries:
+    """Prepare queries whose k nearest rows are `neighbors` (q, k, dim)."""
+    near = similarities(queries, neighbors, metric)
+    lengths = np.einsum("qd,qd->q", queries, queries) + np.einsum("qkd,qkd->qk", neighbors, neighbors).max(1)
+    return CalibrationQueries(queries, near.min(1) - ROUNDING * lengths / 2, neighbors.shape[1], mask)
 
 
 def calibrate(

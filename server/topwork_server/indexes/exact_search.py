@@ -28,9 +28,9 @@ from topwork_server.types import Array, FingerprintedTap, Granularity
 LOWEST = np.finfo(np.float32).min
 #: Products of one block: 8 MiB of float32.
 BLOCK = 1 << 21
-#: A squared distance below this share of the squared lengths has lost digits in |a|^2 + |b|^2 - 2ab: |a - b|^2 is taken anew.
+#: A squared distance below this share of the squared lengths has lost digits in |a|^2 + |b|^2 - 2ab: |a - b|^2 is computed again.
 CANCELLED = np.float32(1e-3)
-#: So many pairs are taken anew one by one; where there are more, the block is in float64.
+#: So many pairs are computed again one by one; where there are more, the block is in float64.
 PAIRS = 2048
 #: So few items are fetched by key; of more, the whole set goes by.
 FETCHED = 20_000

@@ -170,7 +170,7 @@ class Index:
         await self.unload()
 
     def _dropped(self) -> NotFound:
-        return NotFound(f"the index {self.subject} was dropped", remedy="create it anew")
+        return NotFound(f"the index {self.subject} was dropped", remedy="create it again")
 
     async def _load_once(self) -> OpenedIndex:
         async with self._lock:
@@ -188,7 +188,7 @@ class Index:
     def _load(self, loop: asyncio.AbstractEventLoop) -> OpenedIndex:
         feature_set = self._context.sets.get(self.definition.set)
         if feature_set.describe().created != self._created:
-            raise NotFound(f"the index {self.subject} was of another set of that name", remedy="drop it and create it anew")
+            raise NotFound(f"the index {self.subject} was of another set of that name", remedy="drop it and create it again")
         live = LiveIndex(self.definition, feature_set, self._context.threads)
 
         def follower(change: Change) -> None:
@@ -213,7 +213,7 @@ class Index:
         """Install the newest build that is whole, or none. Runs in a thread."""
         built = self._folder.load(self._opener)
         if built is not None and built.facts.version > opened.feature_set.version:
-            log.warning("index=%s is of a later version than its set: it will be built anew", self.subject)
+            log.warning("index=%s is of a later version than its set: it will be built again", self.subject)
             built = None
         self._schedule.facts = None
         if built is None:
@@ -221,7 +221,7 @@ class Index:
         try:
             opened.live.install(built, opened.feature_set.keys()[1])
         except Exception:  # searches go on without it, and what is wrong with the set itself they will say
-            log.exception("index=%s was loaded, but cannot be used: it will be built anew", self.subject)
+            log.exception("index=%s was loaded, but cannot be used: it will be built again", self.subject)
             return
         self._schedule.facts = built.facts
         self._folder.prune(built.facts)

@@ -261,7 +261,7 @@ class IndexManager:
         return min(of_first, key=lambda name: name != slug(first), default="")
 
     async def _sweep(self) -> None:
-        """Unload what nobody has searched for a while."""
+        """Unload indexes that were not searched for a while."""
         while True:
             await asyncio.sleep(min(self._idle_seconds / 4, 30.0))
             for index in list(self._indexes.values()):

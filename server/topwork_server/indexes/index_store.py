@@ -7,7 +7,7 @@ indexes/SET/NAME/definition.json        what was asked for, and of which set
                           rows.npy      (n,) int32, where items have several rows
                           facts.json    what the build was and measured, checksums; written last
                  failure.json           why the last build failed, where it did
-The newest complete build is the current one. No file here is trusted: what cannot be read is built anew from the set.
+The newest complete build is the current one. No file here is trusted: what cannot be read is built again from the set.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from topwork_server.plugin_api.vector_index import VectorIndex
 from topwork_server.regular_files import names_in
 from topwork_server.types import Array
 
-#: Of the folder and its files; raised when they change, so that those of an older server are built anew.
+#: Of the folder and its files; raised when they change, so that those of an older server are built again.
 FORMAT = 1
 DEFINITION, FACTS, INDEX, KEYS, ROWS = "definition.json", "facts.json", "index.bin", "keys.npy", "rows.npy"
 FAILURE, QUERIES = "failure.json", "queries.npy"
@@ -92,7 +92,7 @@ class BuildFolder:
                 _verify(folder, files)
                 return _built(folder, facts, opener(facts)(folder / INDEX))
             except Exception as error:  # a plugin may raise anything on a damaged file
-                log.warning("index=%s is damaged and will be built anew: %s: %s", folder, type(error).__name__, error)
+                log.warning("index=%s is damaged and will be built again: %s: %s", folder, type(error).__name__, error)
         return None
 
     def damage(self) -> Iterator[str]:

@@ -173,5 +173,5 @@ class DamagedIndex:
     def error(self) -> DataLoss:
         return DataLoss(
             f"the index {self.name!r} of the set {self.set!r} is damaged: {self.damage}",
-            remedy="put the file back from a copy and start the server again, or drop the index and create it anew",
+            remedy="put the file back from a copy and start the server again, or drop the index and create it again",
         )

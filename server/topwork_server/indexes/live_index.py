@@ -93,12 +93,12 @@ class LiveIndex:
         finish on what they have.
         """
         with self._installing:
-            anew = self._follow()
+            started = self._follow()
             try:
-                base = BaseSegment.from_build(built, self._set.keys()[1] if anew else keys)
+                base = BaseSegment.from_build(built, self._set.keys()[1] if started else keys)
                 gap, read = self._gap(built.facts.version)
             except BaseException:
-                if anew:
+                if started:
                     self._stop_following()
                 raise
             self._swap(base, gap, read)
@@ -163,10 +163,10 @@ class LiveIndex:
     def _follow(self) -> bool:
         """Keep what is written from now on; tell whether nothing was kept before."""
         with self._lock:
-            anew = self._delta is None
-            if anew:
+            started = self._delta is None
+            if started:
                 self._delta, self._deaths = self._new_delta(), []
-            return anew
+            return started
 
     def _stop_following(self) -> None:
         with self._lock:
