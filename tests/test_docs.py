@@ -160,7 +160,7 @@ def test_what_an_author_overrides_is_told() -> None:
         assert word in page
 
 
-@pytest.mark.parametrize("file", ["colours.py", "brute.py", "means.py", "pyproject.toml", "contract.py"])
+@pytest.mark.parametrize("file", ["colors.py", "brute.py", "means.py", "pyproject.toml", "contract.py"])
 def test_the_plugin_that_is_shown_is_the_one_that_is_tested(file: str) -> None:
     language = {".py": "python", ".toml": "toml"}[Path(file).suffix]
     assert text(f"tests/outsider/{file}").strip() in [block.strip() for block in blocks(plugin_pages(), language)]

@@ -29,5 +29,5 @@ function details(error) {
 const [tap] = (await embed(encoder, ["a red bird", "a blue whale"])).features;
 const rows = new Float32Array(Uint8Array.from(tap.rows.data).buffer);
 console.log(JSON.stringify({ tap: tap.tap, shape: tap.rows.shape.map(Number), first: rows[0] }));
-await embed("nobody", ["a"]).catch((error) => console.log(JSON.stringify({ code: error.code, details: details(error) })));
+await embed("no-such-encoder", ["a"]).catch((error) => console.log(JSON.stringify({ code: error.code, details: details(error) })));
 server.close();

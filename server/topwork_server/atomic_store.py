@@ -152,7 +152,7 @@ def disk_errors(what: str, again: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"the disk is full: {what} was not written", remedy=f"free some room, and {again}") from error
-        raise TopworkError(f"{what} cannot be written: {error}", remedy="mend the folder of the server's state") from error
+        raise TopworkError(f"{what} cannot be written: {error}", remedy="repair the folder of the server's state") from error
 
 
 def use_temporary_folder(home: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_head_that_came_with_its_encoder(topwork: StubCommand) -> None:
     topwork.client.found_heads = [head_info(pretrained=True, metrics=(), baseline=(), job=None, estimate="")]
     assert topwork("heads", "letters/all") == 0
     assert "came with  letters\n" in topwork.said
-    assert "learnt" not in topwork.said
+    assert "learned" not in topwork.said
 
 
 def test_export(topwork: StubCommand, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_the_report_on_a_terminal(topwork: StubCommand) -> None:
     said = [line.split() for line in lines]
     assert ["accuracy", "0.912", "0.885", "to", "0.936", "0.400"] in said
     assert ["macro", "F1", "0.900", "0.860", "to", "0.930"] in said
-    assert "learning curve: accuracy by items learnt from" in lines
+    assert "learning curve: accuracy by items learned from" in lines
     assert ["386", *["#" * 15], "0.910", "(0.885", "to", "0.936)"] in [[w for w in line if w] for line in said]
     assert "confusion: truth down, predicted across" in lines
     assert ["low", "180", "20", "."] in said

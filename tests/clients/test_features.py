@@ -26,7 +26,7 @@ def full() -> Features:
         span_kind="characters",
         parts=np.array([0, 1, 0], np.int32),
         notes={0: {"unknown_words": 2}},
-        failures={1: topwork.InvalidInput("bad", remedy="mend it", item=1)},
+        failures={1: topwork.InvalidInput("bad", remedy="fix it", item=1)},
         numerics=Numerics("cpu", "fp32", 0.9999, 1e-6),
     )
 
@@ -92,7 +92,7 @@ def test_npz_is_all(tmp_path: Path) -> None:
         about = json.loads(str(file["about"]))
     assert about["fingerprint"] == "ab" * 32
     assert about["notes"] == {"0": {"unknown_words": 2}}
-    assert about["failures"] == {"1": "item 1: bad (mend it)"}
+    assert about["failures"] == {"1": "item 1: bad (fix it)"}
     assert about["numerics"]["provider"] == "cpu"
 
 

@@ -124,8 +124,8 @@ def test_a_time_for_all_of_a_training(both: EitherClient, server: FakeServer) ->
 
 def test_trainings_that_cannot_be(both: EitherClient, server: FakeServer) -> None:
     fill(both)
-    with pytest.raises(topwork.InvalidInput, match="no column 'colour'"):
-        both.train("birds", target="colour")
+    with pytest.raises(topwork.InvalidInput, match="no column 'color'"):
+        both.train("birds", target="color")
     with pytest.raises(topwork.InvalidInput, match=r"no task 'guess' \(ask for one of classification, multi-label"):
         both.train("birds", target="label", task="guess")
     with pytest.raises(topwork.InvalidInput, match="folds is -1"):

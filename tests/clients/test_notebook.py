@@ -138,7 +138,7 @@ def test_a_client_goes_to_another_process(server: FakeServer, client: topwork.Cl
 
 
 def test_errors_pickle() -> None:
-    error = topwork.InvalidInput("wrong", remedy="mend it", item=3)
+    error = topwork.InvalidInput("wrong", remedy="fix it", item=3)
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.item, again.code) == (str(error), 3, error.code)
     job = topwork.Job("7", "train", "s", "failed", 0.5, "", *[None] * 3, error="no memory")  # type: ignore[misc]

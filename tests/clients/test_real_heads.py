@@ -72,8 +72,8 @@ def test_a_column_of_any_script_makes_a_default_name(both: EitherClient) -> None
 
 
 def test_what_is_refused(both: EitherClient, tmp_path: Path) -> None:
-    with pytest.raises(topwork.InvalidInput, match="'colour'"):
-        both.train("birds", target="colour")
+    with pytest.raises(topwork.InvalidInput, match="'color'"):
+        both.train("birds", target="color")
     with pytest.raises(topwork.InvalidInput, match="guess"):
         both.train("birds", target="label", kind="guess")
     with pytest.raises(topwork.NotFound, match="nobody"):

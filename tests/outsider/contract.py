@@ -5,8 +5,8 @@ from means import NearestMean
 from topwork_server.testing import EncoderContract, IndexContract, TrainerContract
 
 
-class TestColours(EncoderContract):
-    encoder = "colours"
+class TestColors(EncoderContract):
+    encoder = "colors"
 
 
 class TestBrute(IndexContract):

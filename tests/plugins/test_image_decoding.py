@@ -50,7 +50,7 @@ def test_jpeg_is_bit_identical_to_pil(subsampling: str, size: tuple[int, int]) -
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
-def test_jpeg_of_other_colours(mode: str) -> None:
+def test_jpeg_of_other_colors(mode: str) -> None:
     data = encoded(photograph().convert(mode), "JPEG", **({"keep_rgb": True} if mode == "RGB" else {}))
     np.testing.assert_array_equal(decoded(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
@@ -110,7 +110,7 @@ def test_one_bit_and_sixteen_bits() -> None:
 
 
 def test_an_animation_gives_its_first_frame() -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     found = decoded(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
     assert (found == (255, 0, 0)).all()
 
@@ -196,9 +196,9 @@ def test_pixels_of_no_known_range_are_refused() -> None:
     assert "32-bit" in refusal(ImageItem(encoded(Image.new("F", (4, 4)), "TIFF")))
 
 
-def _png(width: int, height: int, colours: int, bits: int, rows: bytes) -> bytes:
+def _png(width: int, height: int, colors: int, bits: int, rows: bytes) -> bytes:
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colours, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colors, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")

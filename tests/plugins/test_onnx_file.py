@@ -445,7 +445,7 @@ BAD_DESCRIPTIONS: list[tuple[dict[str, Any], str]] = [
     (changed(IMAGE, "image.white", -1), r"image\.white is -1\.0"),
     (changed(IMAGE, "image.channels", "GRB"), r"image\.channels is 'GRB'"),
     (changed(IMAGE, "image.layout", "NLC"), r"image\.layout is 'NLC'"),
-    (changed(IMAGE, "image.colour", 1), r"unknown field image\.colour"),
+    (changed(IMAGE, "image.color", 1), r"unknown field image\.color"),
     (changed(IMAGE, "taps", {}), "taps is {}"),
     (changed(IMAGE, "taps", None), "taps is {}"),
     (changed(IMAGE, "taps.pooled", {}), r"taps\.pooled\.output is missing"),

@@ -44,7 +44,7 @@ def test_thin_weights_come_out_of_the_published_operations(tmp_path: Path) -> No
         maps = torch.randn(1, conv.in_channels, 9, 9)
         kernel, *rest = (torch.from_numpy(constants[f"{name}{i}"]) for name in ("kernel", "bias", "mean", "scale", "shift"))
         bias, mean, scale, shift = (value.reshape(-1, 1, 1) for value in rest)
-        # Only the first convolution reads colours: the published one in BGR, ours in RGB.
+        # Only the first convolution reads colors: the published one in BGR, ours in RGB.
         turned = maps.flip(1) if i == 0 else maps
         expected = torch.nn.functional.conv2d(turned, kernel, stride=conv.stride, padding=conv.padding)
         with torch.no_grad():

@@ -39,7 +39,7 @@ def test_every_container_gives_its_frames_in_order_with_their_times(tmp_path: Pa
     np.testing.assert_allclose([frame.end for frame in frames], np.arange(1, 31) / 25, atol=2e-3)
 
 
-def test_colours_survive_in_their_order(tmp_path: Path) -> None:
+def test_colors_survive_in_their_order(tmp_path: Path) -> None:
     red = np.zeros((48, 64, 3), np.uint8)
     red[:, :, 0] = 200
     first = next(decode(write(tmp_path / "red.mp4", [red] * 4)))

@@ -164,7 +164,7 @@ def test_our_own_plugins_bring_no_commands():
 @pytest.mark.usefixtures("plugin_of_another")
 def test_a_broken_plugin_leaves_the_other_commands(monkeypatch, capsys):
     def broken():
-        raise PluginError("the plugin 'x' of y 1.0 cannot be imported", remedy="mend it")
+        raise PluginError("the plugin 'x' of y 1.0 cannot be imported", remedy="fix it")
 
     monkeypatch.setattr(PluginRegistry, "load", broken)
     assert main(["--help"]) == 0

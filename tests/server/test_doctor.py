@@ -32,14 +32,14 @@ def test_a_whole_installation_has_nothing_to_mend(tmp_path):
         checks.faiss,
     ]
     findings = doctor.examine({question.__name__: question for question in questions})
-    assert [(f.name, f.grade, f.mend) for f in findings] == [(q.__name__, Grade.OK, "") for q in questions]
+    assert [(f.name, f.grade, f.remedy) for f in findings] == [(q.__name__, Grade.OK, "") for q in questions]
 
 
 def test_two_runtimes_in_one_folder_are_found(monkeypatch):
     monkeypatch.setattr(checks, "_version", lambda name: "1.31.1")
     finding = checks.one_onnxruntime()
     assert finding.grade is Grade.FAIL
-    assert "pip uninstall" in finding.mend
+    assert "pip uninstall" in finding.remedy
 
 
 def test_a_missing_and_an_old_package_are_named(monkeypatch):
@@ -58,7 +58,7 @@ def test_a_provider_that_only_claims_to_be_there_fails():
     finding = provider("cuda")
     assert finding.grade is Grade.FAIL
     assert "cuda" in finding.detail
-    assert "--provider cpu" in finding.mend
+    assert "--provider cpu" in finding.remedy
     assert provider("warp").detail == "there is no provider 'warp'"
 
 
@@ -67,7 +67,7 @@ def test_of_the_candidates_of_auto_one_must_work(monkeypatch):
     monkeypatch.setattr(doctor_provider, "imports", lambda code, asked: Finding(Grade.OK, json.dumps(said)))
     finding = provider("auto")
     assert (finding.grade, finding.detail) == (Grade.WARN, "cpu fp32 ran a graph; no plugin")
-    assert "pip install onnxruntime-ep-openvino" in finding.mend
+    assert "pip install onnxruntime-ep-openvino" in finding.remedy
     del said["cpu fp32"]
     assert provider("openvino").grade is Grade.FAIL
 
@@ -101,7 +101,7 @@ def test_a_library_that_is_not_there_is_to_be_installed(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     for finding in (checks.faiss(), checks.lance(tmp_path)):
         assert finding.grade is Grade.FAIL
-        assert "pip install topwork-server" in finding.mend
+        assert "pip install topwork-server" in finding.remedy
 
 
 def test_a_home_where_lance_cannot_write_is_to_be_moved(tmp_path, monkeypatch):
@@ -109,7 +109,7 @@ def test_a_home_where_lance_cannot_write_is_to_be_moved(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     finding = checks.lance(tmp_path / "home")
     assert (finding.grade, finding.detail) == (Grade.FAIL, "OSError: not supported")
-    assert "--home" in finding.mend
+    assert "--home" in finding.remedy
 
 
 def test_a_home_says_whose_it_is(tmp_path):
@@ -130,7 +130,7 @@ def test_a_disk_without_locks_fails(tmp_path, monkeypatch):
     monkeypatch.setattr("topwork_server.home_lock.fcntl.flock", unsupported)
     finding = checks.lock(tmp_path)
     assert (finding.grade, finding.detail) == (Grade.FAIL, "server.lock cannot be locked: Operation not supported")
-    assert "local disk" in finding.mend
+    assert "local disk" in finding.remedy
 
 
 def test_a_hub_that_is_off_is_fine_and_said(monkeypatch):
@@ -181,7 +181,7 @@ def test_an_address_is_free_taken_or_ours(tmp_path):
         address = f"127.0.0.1:{stranger.getsockname()[1]}"
         taken = checks.address(address)
         assert taken.grade is Grade.FAIL
-        assert "--listen" in taken.mend
+        assert "--listen" in taken.remedy
     assert checks.address(address).grade is Grade.OK
     server = grpc.server(pool := ThreadPoolExecutor(1))
     servicer = health.HealthServicer()
@@ -205,14 +205,14 @@ def test_a_check_that_breaks_is_a_finding():
 
 @pytest.mark.parametrize(("grade", "status"), [(Grade.OK, 0), (Grade.WARN, 0), (Grade.FAIL, 1)])
 def test_the_worst_finding_decides_the_exit_status(monkeypatch, capsys, tmp_path, grade, status):
-    monkeypatch.setattr(doctor, "examine", lambda questions: [Finding(grade, "[detail]", "mend [it]", "thing")])
+    monkeypatch.setattr(doctor, "examine", lambda questions: [Finding(grade, "[detail]", "fix [it]", "thing")])
     arguments = SimpleNamespace(home=tmp_path, listen=None, provider="auto", json=True)
     assert doctor.run(arguments) == status
     assert json.loads(capsys.readouterr().out) == [
-        {"grade": grade.value, "detail": "[detail]", "mend": "mend [it]", "name": "thing"}
+        {"grade": grade.value, "detail": "[detail]", "remedy": "fix [it]", "name": "thing"}
     ]
     arguments.json = False
     assert doctor.run(arguments) == status
     shown = capsys.readouterr().out
     assert "[detail]" in shown
-    assert "mend [it]" in shown
+    assert "fix [it]" in shown

@@ -50,7 +50,7 @@ def topwork(environment: dict[str, str], *arguments: str) -> subprocess.Complete
 
 
 def test_the_plugins_are_short() -> None:
-    assert len((OUTSIDER / "colours.py").read_text().splitlines()) <= 36  # with its blank lines
+    assert len((OUTSIDER / "colors.py").read_text().splitlines()) <= 36  # with its blank lines
     assert len((OUTSIDER / "brute.py").read_text().splitlines()) < 60
     assert len((OUTSIDER / "means.py").read_text().splitlines()) < 60
 
@@ -58,22 +58,22 @@ def test_the_plugins_are_short() -> None:
 def test_they_are_found_with_their_distribution(environment: dict[str, str]) -> None:
     listed = topwork(environment, "plugins", "--json")
     found = {plugin["name"]: plugin for plugin in json.loads(listed.stdout)}
-    assert found["colours"]["distribution"] == "topwork-colours"
-    assert found["colours"]["version"] == "1.2.3"
-    assert found["colours"]["encoders"] == ["colours"]
+    assert found["colors"]["distribution"] == "topwork-colors"
+    assert found["colors"]["version"] == "1.2.3"
+    assert found["colors"]["encoders"] == ["colors"]
     assert found["resnet"]["distribution"] == "topwork-server"
-    assert found["brute"]["distribution"] == "topwork-colours"
+    assert found["brute"]["distribution"] == "topwork-colors"
     assert (found["brute"]["hooks"], found["brute"]["indexes"]) == (["register_indexes"], ["brute"])
     assert (found["means"]["hooks"], found["means"]["trainers"]) == (["register_trainers"], ["nearest-mean"])
     assert found["mlp"]["trainers"] == ["mlp"]
-    assert found["colours"]["indexes"] == found["colours"]["trainers"] == []
+    assert found["colors"]["indexes"] == found["colors"]["trainers"] == []
 
 
 def test_the_table_names_what_each_brings(environment: dict[str, str]) -> None:
     shown = topwork({**environment, "COLUMNS": "200"}, "plugins").stdout
     [brute, means] = [line for line in shown.splitlines() if line.startswith(("brute ", "means "))]
-    assert brute.split() == ["brute", "topwork-colours", "1.2.3", "register_indexes", "-", "brute", "-"]
-    assert means.split() == ["means", "topwork-colours", "1.2.3", "register_trainers", "-", "-", "nearest-mean"]
+    assert brute.split() == ["brute", "topwork-colors", "1.2.3", "register_indexes", "-", "brute", "-"]
+    assert means.split() == ["means", "topwork-colors", "1.2.3", "register_trainers", "-", "-", "nearest-mean"]
 
 
 @pytest.mark.parametrize(
@@ -98,10 +98,10 @@ def test_what_comes_to_stand_beside_it_in_site_packages_leaves_it_ready(environm
     ask = """
 import os; from pathlib import Path; from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
-print(Catalog(PluginRegistry.load(), Path(os.environ["TOPWORK_HOME"])).entry("colours").state)
+print(Catalog(PluginRegistry.load(), Path(os.environ["TOPWORK_HOME"])).entry("colors").state)
 """
     command = [sys.executable, "-c", ask]
-    assert topwork(environment, "pull", "colours").returncode == 0
+    assert topwork(environment, "pull", "colors").returncode == 0
     (Path(environment["PYTHONPATH"].split(os.pathsep)[0]) / "unrelated.py").touch()
     assert subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60).stdout == "ready\n"
 
@@ -145,17 +145,17 @@ def test_its_kind_of_index_is_built_measured_and_searched(
     np.testing.assert_allclose(hits.scores, np.sort(np.linalg.norm(rows - rows[7], axis=1))[:3], atol=1e-3)
 
 
-def picture(colour: tuple[int, int, int]) -> bytes:
+def picture(color: tuple[int, int, int]) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", (90, 70), colour).save(file, "PNG")
+    Image.new("RGB", (90, 70), color).save(file, "PNG")
     return file.getvalue()
 
 
 def test_it_is_served_and_batched(address: str) -> None:
-    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)] * 20
+    colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255)] * 20
     with Client(address) as client:
-        found = client.embed("colours", [picture(colour) for colour in colours])
-        np.testing.assert_allclose(np.asarray(found).reshape(-1, 3, 16).mean(-1), np.array(colours) / 255, atol=1e-5)
-        counters = client.encoder("colours").counters
+        found = client.embed("colors", [picture(color) for color in colors])
+        np.testing.assert_allclose(np.asarray(found).reshape(-1, 3, 16).mean(-1), np.array(colors) / 255, atol=1e-5)
+        counters = client.encoder("colors").counters
     assert counters["samples"] == 60
     assert counters["batches"] < 60

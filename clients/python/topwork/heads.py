@@ -11,13 +11,13 @@ from topwork._display.number_text import number_text
 from topwork.encoders import OptionInfo
 from topwork.jobs import Job
 
-#: Said in place of a column where a head learnt from descriptions alone.
+#: Said in place of a column where a head learned from descriptions alone.
 DESCRIBED = "classes by their descriptions"
 
 
 @dataclass(frozen=True)
 class MetricValue:
-    """A figure on items that the head has not learnt from. `low` to `high` is its 95% bootstrap interval over items."""
+    """A figure on items that the head has not learned from. `low` to `high` is its 95% bootstrap interval over items."""
 
     name: str
     value: float
@@ -59,12 +59,12 @@ class TrainerInfo:
 
 @dataclass(frozen=True, repr=False)
 class HeadInfo:
-    """A head as it stands: what it is for, what it learnt from, and how good it is on items that it has not seen.
+    """A head as it stands: what it is for, what it learned from, and how good it is on items that it has not seen.
 
     state             "training" (no head of that name serves yet), "ready" or "failed" (`detail` says why)
     job               the latest training; None for heads that came with their encoder (`pretrained`)
     task              "classification", "multi-label", "regression", "tagging", "question-answering" or "segmentation"
-    version           of the set, that it learnt from
+    version           of the set, that it learned from
     pooling           how an item's rows become one: "row" where there is one, "rows" where each has a prediction of its own
     names             of the classes or labels, in the order of `Predictions.probabilities`
     metrics           the first is the one to look at; `baseline` is the majority class or the mean, on the same items

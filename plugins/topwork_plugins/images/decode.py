@@ -74,7 +74,7 @@ def decode(item: Item, hold: Callable[[int], None] = lambda pixels: None) -> Ima
     `hold` is called with the number of pixels before they are decoded.
 
     EXIF orientation is applied. Alpha is laid over white. Grey and palette become RGB; of 16 bits the upper 8 are kept;
-    colour profiles are not applied. An animation gives its first frame.
+    color profiles are not applied. An animation gives its first frame.
     """
     if isinstance(item, ImageItem):
         return _from_bytes(item.data, hold)

@@ -118,7 +118,7 @@ def read(path: Path) -> dict[str, Any]:
             f"{path.name} has no description beside it", remedy=f"write {beside.name} as docs/onnx.md shows"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{beside.name} is not TOML: {error}", remedy="mend it as docs/onnx.md shows") from error
+        raise InvalidInput(f"{beside.name} is not TOML: {error}", remedy="correct it as docs/onnx.md shows") from error
 
 
 def _image(fields: Fields) -> ImageReads:

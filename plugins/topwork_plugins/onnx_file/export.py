@@ -65,7 +65,7 @@ def _usable(encoder: Encoder, items: Sequence[Item], file: str) -> tuple[list[It
         except InvalidInput as error:
             why = str(error)
     if not samples:
-        raise InvalidInput(f"{file}: no example input can be prepared: {why}", remedy="mend what the description says is read")
+        raise InvalidInput(f"{file}: no example input can be prepared: {why}", remedy="correct what the description says is read")
     return usable, samples
 
 

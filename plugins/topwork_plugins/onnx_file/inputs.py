@@ -52,7 +52,7 @@ def _only_input(model: onnx.ModelProto, name: str | None, description: Descripti
         )
     (value,) = found.values()
     if name not in (None, value.name):
-        raise InvalidInput(f"{description.file}: {section}.input is {name!r}; the taps read {value.name!r}", remedy="mend it")
+        raise InvalidInput(f"{description.file}: {section}.input is {name!r}; the taps read {value.name!r}", remedy="correct it")
     return value
 
 

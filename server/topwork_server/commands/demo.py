@@ -127,7 +127,7 @@ def modules(client: Client, home: Path) -> DemoTable:
     taught = time.monotonic() - began
     main, base = head.metrics[0], head.baseline[0]
     title = (
-        f"a linear head learnt {len(head.names)} modules from {head.labeled} docstrings in {taught:.1f} s: {main.name}"
+        f"a linear head learned {len(head.names)} modules from {head.labeled} docstrings in {taught:.1f} s: {main.name}"
         f" {main.value:.2f} ({main.low:.2f} to {main.high:.2f}) on held-out ones, where the commonest module has {base.value:.2f}"
     )
     table = DemoTable("all-minilm-l6-v2", title)

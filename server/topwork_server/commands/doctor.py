@@ -1,4 +1,4 @@
-"""`topwork doctor`: tries what a server needs on this machine, and says how to mend what is missing."""
+"""`topwork doctor`: tries what a server needs on this machine, and says how to fix what is missing."""
 
 from __future__ import annotations
 
@@ -77,6 +77,6 @@ def _show(findings: Sequence[Finding]) -> None:
 
     table = Table(box=None, show_header=False, pad_edge=False)
     for finding in findings:
-        mend = f"\n[dim]{escape(finding.mend)}[/]" if finding.mend else ""
-        table.add_row(_MARKS[finding.grade], finding.name, escape(finding.detail) + mend)
+        remedy = f"\n[dim]{escape(finding.remedy)}[/]" if finding.remedy else ""
+        table.add_row(_MARKS[finding.grade], finding.name, escape(finding.detail) + remedy)
     Console().print(table)

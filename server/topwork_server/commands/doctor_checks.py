@@ -49,11 +49,11 @@ class Grade(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found, and how to mend it where that is needed."""
+    """What was found, and how to fix it where that is needed."""
 
     grade: Grade
     detail: str
-    mend: str = ""
+    remedy: str = ""
     name: str = ""
 
 

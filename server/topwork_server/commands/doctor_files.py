@@ -24,8 +24,10 @@ def files(home: Path) -> Finding:
         return Finding(Grade.OK, f"the records in {home} are whole")
     shown = [*lost, *(f"{one} (it is made again)" for one in again), *aside]
     left = f"; and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
-    mend = "put those files back from a copy; or `topwork forget` such encoders, `topwork drop-head` and `topwork drop` the rest"
-    return Finding(Grade.FAIL if lost else Grade.WARN, "; ".join(shown[:SHOWN]) + left, mend if lost else "")
+    remedy = (
+        "put those files back from a copy; or `topwork forget` such encoders, `topwork drop-head` and `topwork drop` the rest"
+    )
+    return Finding(Grade.FAIL if lost else Grade.WARN, "; ".join(shown[:SHOWN]) + left, remedy if lost else "")
 
 
 def _lost(home: Path) -> Iterator[str]:

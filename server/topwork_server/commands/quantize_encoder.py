@@ -121,7 +121,7 @@ def _export(catalogue: Catalog, name: str) -> None:
 def _show(entry: CatalogEntry, made: QuantizationResult, material: CalibrationData, arguments: SimpleNamespace) -> int:
     facts = {
         "median_cosine": made.median,
-        "learnt_from": len(material.calibration),
+        "learned_from": len(material.calibration),
         "judged_on": len(material.evaluation),
         "fp32_convolutions": made.fp32_convolutions,
         "convolutions": made.convolutions,
@@ -136,7 +136,7 @@ def _show(entry: CatalogEntry, made: QuantizationResult, material: CalibrationDa
     assert entry.manifest is not None, "it is ready"
     if (least := entry.manifest.parity[tap]["min_cosine"]) < arguments.parity:
         print(
-            f"{tap} keeps {arguments.parity} on inputs that were learnt from, but only {least:.4f} on others"
+            f"{tap} keeps {arguments.parity} on inputs that were learned from, but only {least:.4f} on others"
             " (calibrate on more files, or ask for more with --parity)"
         )
     return 0

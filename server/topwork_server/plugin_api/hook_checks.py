@@ -30,7 +30,7 @@ def loading(doing: str, owner: str) -> Iterator[None]:
     except TopworkError:
         raise
     except (Exception, SystemExit) as error:
-        raise PluginError(f"{doing}: {described(error)}", remedy=f"mend or uninstall {owner}") from error
+        raise PluginError(f"{doing}: {described(error)}", remedy=f"fix or uninstall {owner}") from error
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def asking(hook: str, owner: str) -> Iterator[None]:
     except TopworkError:
         raise
     except (Exception, SystemExit) as error:
-        raise PluginFault(f"{hook} of {owner} failed: {described(error)}", remedy="mend or uninstall the plugin") from error
+        raise PluginFault(f"{hook} of {owner} failed: {described(error)}", remedy="fix or uninstall the plugin") from error
 
 
 def described(error: BaseException) -> str:

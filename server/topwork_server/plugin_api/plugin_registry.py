@@ -220,7 +220,7 @@ def _check(manager: pluggy.PluginManager, sources: dict[str, tuple[str, str]]) -
         names = {manager.get_name(error.plugin) or ""}
         owner = " ".join(" ".join(sources.get(name, ("unknown", ""))) for name in names)
         raise PluginError(
-            f"{error} (from {owner})", remedy=f"the hooks are {', '.join(_hook_names(manager))}: mend the name"
+            f"{error} (from {owner})", remedy=f"the hooks are {', '.join(_hook_names(manager))}: correct the name"
         ) from error
 
 

@@ -61,10 +61,10 @@ def test_filters_ids_and_columns_are_as_in_the_set(birds: FeatureSet) -> None:
         ]
     assert taken.content_hashes() == dict(zip(names(0, 9), [*"abcdefgh", ""], strict=True))
     assert taken.content_hashes("year > 5") == {"item-00006": "g", "item-00007": "h"}
-    with pytest.raises(InvalidInput, match="no metadata column 'colour'"):
-        taken.read(Selection(columns=["colour"]))
-    with pytest.raises(InvalidInput, match="'colour'"):
-        taken.content_hashes("colour = 3")
+    with pytest.raises(InvalidInput, match="no metadata column 'color'"):
+        taken.read(Selection(columns=["color"]))
+    with pytest.raises(InvalidInput, match="'color'"):
+        taken.content_hashes("color = 3")
 
 
 def test_another_process_reads_beside_the_writer(birds: FeatureSet) -> None:

@@ -71,7 +71,7 @@ def train(
                   usual one, and of pairs all
     options       of the kind, such as {"class_weight": "balanced"}: see `trainers()`
     where         SQL over id and metadata: only these items
-    test_where    these items judge the head, and are never learnt from; none: cross-validation
+    test_where    these items judge the head, and are never learned from; none: cross-validation
     group         a column: items with the same value (a patient, a video) are never on both sides of a split
     folds         of the cross-validation; 0: 5, or one split of a fifth where there are many items
     seed          the same seed gives the same head
@@ -84,7 +84,7 @@ def train(
     timeout       seconds, for all of it; None is the client's for the call, and as long as it takes for the training. A training
                   goes on where its caller stopped waiting
 
-    Raises InvalidInput for labels that cannot be learnt, before the training begins; AlreadyExists where the name is taken.
+    Raises InvalidInput for labels that cannot be learned, before the training begins; AlreadyExists where the name is taken.
     """
     number = yield from numbered(session, set, version, timeout)
     request = heads_pb2.TrainRequest(
@@ -164,7 +164,7 @@ def probe(
     progress: JobProgress = None,
     timeout: float | None = None,
 ) -> Steps[ProbeTable | Job]:
-    """The same task learnt from several sets and taps, judged on the same folds: which trunk, and which depth, suits the data.
+    """The same task learned from several sets and taps, judged on the same folds: which trunk, and which depth, suits the data.
 
     sets      one or several: the same items, as different encoders see them
     taps      none: all of each set

@@ -52,7 +52,7 @@ def predict(
     set, ids        instead of items: those of a feature set, by their ids; nothing is encoded
     top             so many of the classes, most probable first; 0: all
     features        what the heads have read, too: `Predictions.features`
-    options         of the encoder; None: those of the set that the head learnt from
+    options         of the encoder; None: those of the set that the head learned from
     skip_bad_items  a bad item stands in `failures`; without it the first one raises InvalidInput
     priority        "low", "normal" or "high", as in `embed`
     progress        True for a bar on a terminal, or a function of (items done, items in all or None)

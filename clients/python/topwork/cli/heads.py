@@ -102,7 +102,7 @@ def _print_all(found: list[HeadInfo]) -> None:
 def _line(head: HeadInfo) -> Iterable[str]:
     figure = head.metric
     reads = f"{head.encoder or '-'}/{head.tap}"
-    learnt = f"{head.set} {head.target or DESCRIBED}, version {head.version}" if head.set else "its encoder"
+    learned = f"{head.set} {head.target or DESCRIBED}, version {head.version}" if head.set else "its encoder"
     shown = (
         (
             f"{figure.name} {figure.text()}",
@@ -111,7 +111,7 @@ def _line(head: HeadInfo) -> Iterable[str]:
         if figure
         else ("-", "")
     )
-    return head.name, head.task, head.kind or "pretrained", reads, learnt, head.state, *shown
+    return head.name, head.task, head.kind or "pretrained", reads, learned, head.state, *shown
 
 
 def _facts(head: HeadInfo) -> Iterable[tuple[str, str]]:
@@ -142,7 +142,7 @@ def _training(head: HeadInfo) -> Iterable[tuple[str, str]]:
         yield "came with", head.encoder
         return
     if head.created:
-        yield "learnt", f"{head.target or DESCRIBED}, {head.kind}, from {source(head)}, seed {head.seed}"
+        yield "learned", f"{head.target or DESCRIBED}, {head.kind}, from {source(head)}, seed {head.seed}"
     else:
         yield "is to learn", f"{head.target or DESCRIBED}, {head.kind}, from {head.set}, version {head.version}"
     if head.options:

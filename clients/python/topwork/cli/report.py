@@ -26,7 +26,7 @@ NAME, TEXT, BESIDE_TEXT, BAR = 14, 60, 40, 30
 #: What a confusion matrix of very many classes joins the rest under.
 OTHERS = "others"
 EXAMPLES = """\
-Every figure is of items that the head which gave it has not learnt from, with its 95% interval.
+Every figure is of items that the head which gave it has not learned from, with its 95% interval.
 
 examples:
   topwork report birds-label
@@ -82,7 +82,7 @@ def show(report: Report) -> None:
 
 
 def _facts(report: Report) -> Iterable[tuple[str, str]]:
-    yield "learnt by", f"{report.kind} on {report.encoder or 'ready vectors'}/{report.tap} ({report.pooling})"
+    yield "learned by", f"{report.kind} on {report.encoder or 'ready vectors'}/{report.tap} ({report.pooling})"
     yield "judged by", report.estimate
     yield "items", f"{report.labeled:,} with a label, {report.unlabeled:,} without"
     if report.chosen:
@@ -127,7 +127,7 @@ def _curve(points: Iterable[LearningCurvePoint], estimate: str) -> None:
     if not found:
         return
     judged = f" (judged on {estimate})" if estimate else ""
-    _title(f"learning curve: {found[0].figure.name} by items learnt from{judged}")
+    _title(f"learning curve: {found[0].figure.name} by items learned from{judged}")
     low, high = min(p.figure.low for p in found), max(p.figure.high for p in found)
     width = max(len(f"{p.items:,}") for p in found)
     for p in found:

@@ -22,7 +22,7 @@ METHODS = ("self-training", "label-propagation")
 TARGET = "of metadata, that holds the labels"
 EXAMPLES = """\
 Labels are a column of the set's metadata; items without a value are unlabeled. The figures are of items that the head has not
-learnt from, with 95% intervals. `topwork trainers` lists the kinds, `topwork trainers KIND` what --option may set.
+learned from, with 95% intervals. `topwork trainers` lists the kinds, `topwork trainers KIND` what --option may set.
 
 examples:
   topwork train birds --target label
@@ -34,7 +34,7 @@ examples:
 
 
 PROBE_EXAMPLES = """\
-The same task is learnt from each tap of each set, on the same folds. Best first, with 95% intervals; "to the best" is the
+The same task is learned from each tap of each set, on the same folds. Best first, with 95% intervals; "to the best" is the
 difference item by item: where its interval holds 0, the two cannot be told apart.
 
 examples:
@@ -51,7 +51,7 @@ def _description(text: str) -> tuple[str, str]:
     return name, description
 
 
-#: How a head is learnt: of `train` and of `probe`.
+#: How a head is learned: of `train` and of `probe`.
 task_flags = flags(
     click.option("--kind", default="linear", show_default=True, metavar="K"),
     click.option("--task", type=click.Choice(list(TASKS)), help="default: by the column's type"),
@@ -93,7 +93,7 @@ def task_of(arguments: SimpleNamespace) -> dict[str, Any]:
 @click.option("--name", default="", metavar="N", help="default: SET-TARGET, or close to it")
 @click.option("--target", default="", metavar="COLUMN", help=f"{TARGET} (none: where classes are described)")
 @task_flags
-@click.option("--test-where", default="", metavar="SQL", help="these items judge the head, and are never learnt from")
+@click.option("--test-where", default="", metavar="SQL", help="these items judge the head, and are never learned from")
 @click.option(
     "--version", type=version, default="0", metavar="N|PIN", help="of the set, or a pin of it (default: the current one)"
 )

@@ -5,8 +5,8 @@ from PIL import Image
 from topwork_server import Encoder, EncoderSpec, Granularity, ImageItem, InvalidInput, Modality, Sample, Tap, Trunk, hookimpl
 
 
-class Colours(Encoder):
-    """Average colours of a 4 x 4 grid: a trunk of one pooling layer."""
+class Colors(Encoder):
+    """Average colors of a 4 x 4 grid: a trunk of one pooling layer."""
 
     @classmethod
     def export(cls, spec, assets, out):
@@ -27,4 +27,4 @@ class Colours(Encoder):
 
 @hookimpl
 def register_encoders():
-    return [EncoderSpec("colours", Colours, "none:", Modality.IMAGE)]
+    return [EncoderSpec("colors", Colors, "none:", Modality.IMAGE)]
