@@ -6,17 +6,18 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sets_world
 import toys_trainers
+from local_jobs import LocalJobs
 from topwork.heads import MetricValue
 from topwork.report import Report
 from topwork_server import Examples, FineTuner, Target, TrainerSpec
-from topwork_server.errors import InvalidInput, NotFound, TopworkError, Unavailable
+from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, SetDefinition
 from topwork_server.features import TapRows
@@ -24,7 +25,6 @@ from topwork_server.heads.head_manager import HeadManager
 from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import Head, HeadDefinition, definition_of
 from topwork_server.heads.pooling import dim_after
-from topwork_server.jobs.job_records import JobRecord, JobState
 from topwork_server.models.head_graph import served_graph
 from topwork_server.plugin_api.plugin_registry import RegisteredTrainer
 from topwork_server.plugin_api.trainer import FeatureView, FittedHead
@@ -147,64 +147,9 @@ def report_of(head: Head, items: int) -> Report:
     )
 
 
-class LocalJobs:
-    """Jobs without processes. `gate` holds those that start; `fail` is what they say instead of working."""
-
-    def __init__(self) -> None:
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.fail = ""
-        self.started: list[tuple[str, dict[str, Any]]] = []
-        self.closed = False
-        self._jobs: dict[str, JobRecord] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-
-    def start(self, kind: str, subject: str, call: str, arguments: Mapping[str, Any]) -> JobRecord:
-        if self.closed:
-            raise Unavailable("the server is stopping")
-        self.started.append((call, dict(arguments)))
-        job = JobRecord(f"{len(self.started):08}", kind, subject, time.time())
-        self._jobs[job.id] = job
-        self._tasks[job.id] = asyncio.create_task(self._run(job.id, kind, arguments))
-        return job
-
-    async def _run(self, id: str, kind: str, arguments: Mapping[str, Any]) -> None:
-        try:
-            await self.gate.wait()
-            if self.fail:
-                raise TopworkError(self.fail)
-            result = await asyncio.to_thread(learn, arguments) if kind != "probe" else {"rows": []}
-            self._jobs[id] = replace(self._jobs[id], state=JobState.DONE, result=result)
-        except asyncio.CancelledError:
-            self._end(id, JobState.CANCELLED)
-        except Exception as error:
-            self._end(id, JobState.FAILED, str(error))
-
-    def _end(self, id: str, state: JobState, error: str = "") -> None:
-        self._jobs[id] = replace(self._jobs[id], state=state, error=error)
-
-    def get(self, id: str) -> JobRecord:
-        if id not in self._jobs:
-            raise NotFound(f"there is no job {id!r}")
-        return self._jobs[id]
-
-    async def wait(self, id: str) -> JobRecord:
-        await asyncio.wait([self._tasks[id]])
-        return self._jobs[id]
-
-    async def cancel(self, id: str) -> JobRecord:
-        self._tasks[id].cancel()
-        await asyncio.wait([self._tasks[id]])
-        if self._jobs[id].state is JobState.RUNNING:  # cancelled before its first step
-            self._end(id, JobState.CANCELLED)
-        return self._jobs[id]
-
-    async def close(self) -> None:
-        self.closed = True
-        for id, task in self._tasks.items():
-            if not task.done():
-                await self.cancel(id)
-                self._end(id, JobState.FAILED, "the server stopped while it ran")
+def trainings() -> LocalJobs:
+    """Jobs that train with the toys; a probe finds nothing."""
+    return LocalJobs(lambda kind, arguments: learn(arguments) if kind != "probe" else {"rows": []})
 
 
 @dataclass
@@ -261,7 +206,7 @@ def _type(values: Sequence[Any]) -> ColumnType:
 @asynccontextmanager
 async def world(home: Path, jobs: Any = None, trainers: Any = None, **settings: Any) -> AsyncIterator[World]:
     async with sets_world.composed(home, **settings) as parts:
-        jobs = jobs or LocalJobs()
+        jobs = jobs or trainings()
         made = World(**vars(parts), jobs=jobs, trainers=trainers or Trainers())
         made.heads = HeadManager(home, parts.sets, jobs, made.trainers, parts.engine, parts.catalogue, 1)  # type: ignore[arg-type]
         try:

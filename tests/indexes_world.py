@@ -1,16 +1,17 @@
-"""Indexes over real sets, with toy kinds, and jobs that run in this process: what a test holds, fails or cancels."""
+"""Indexes over real sets, with toy kinds, and jobs that run in this process."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import toys_index
+from local_jobs import LocalJobs
 from topwork_server import IndexSpec, Metric
 from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.feature_set import FeatureSet
@@ -21,7 +22,6 @@ from topwork_server.indexes import builder
 from topwork_server.indexes.index_manager import IndexManager
 from topwork_server.indexes.index_types import SearchHits, SearchQuery
 from topwork_server.inference.output_format import normalize
-from topwork_server.jobs.job_records import JobRecord, JobState
 from topwork_server.plugin_api.plugin_registry import RegisteredIndex
 from topwork_server.types import Array, FingerprintedTap, Granularity, Tap
 
@@ -76,61 +76,14 @@ class Kinds:
         return self.indexes()[kind].spec
 
 
-class LocalJobs:
-    """Jobs without processes. `gate` holds those that start; `fail` is what they say instead of working."""
+def builds(kinds: Kinds) -> LocalJobs:
+    """Jobs that build indexes of these kinds."""
 
-    def __init__(self, kinds: Kinds) -> None:
-        self.kinds = kinds
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.fail = ""
-        self.started: list[dict[str, Any]] = []
-        self.small: list[bool] = []
-        self._jobs: dict[str, JobRecord] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+    def build(kind: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        builder.run_build(builder.BuildJob.from_arguments(arguments), kinds, lambda fraction, message: None)
+        return {}
 
-    def start(self, kind: str, subject: str, call: str, arguments: Mapping[str, Any], *, small: bool = False) -> JobRecord:
-        assert call == "topwork_server.indexes.builder:build"
-        self.started.append(dict(arguments))
-        self.small.append(small)
-        job = JobRecord(f"{len(self.started):08}", kind, subject, 0.0)
-        self._jobs[job.id] = job
-        self._tasks[job.id] = asyncio.create_task(self._run(job.id, arguments))
-        return job
-
-    async def _run(self, id: str, arguments: Mapping[str, Any]) -> None:
-        try:
-            await self.gate.wait()
-            if self.fail:
-                raise RuntimeError(self.fail)
-            await asyncio.to_thread(
-                builder.run_build, builder.BuildJob.from_arguments(arguments), self.kinds, lambda fraction, message: None
-            )
-            self._end(id, JobState.DONE)
-        except asyncio.CancelledError:
-            self._end(id, JobState.CANCELLED)
-        except Exception as error:
-            self._end(id, JobState.FAILED, str(error))
-
-    def _end(self, id: str, state: JobState, error: str = "") -> None:
-        self._jobs[id] = replace(self._jobs[id], state=state, error=error)
-
-    def get(self, id: str) -> JobRecord:
-        return self._jobs[id]
-
-    def list(self, kind: str = "", subject: str = "") -> list[JobRecord]:
-        return [job for job in reversed(self._jobs.values()) if subject in ("", job.subject)]
-
-    async def wait(self, id: str) -> JobRecord:
-        await asyncio.wait([self._tasks[id]])
-        return self._jobs[id]
-
-    async def cancel(self, id: str) -> JobRecord:
-        self._tasks[id].cancel()
-        await asyncio.wait([self._tasks[id]])
-        if self._jobs[id].state is JobState.RUNNING:  # cancelled before its first step
-            self._end(id, JobState.CANCELLED)
-        return self._jobs[id]
+    return LocalJobs(build)
 
 
 @dataclass
@@ -150,7 +103,7 @@ class World:
 async def world(home: Path, kinds: Kinds | None = None, jobs: Any = None, **more: Any) -> AsyncIterator[World]:
     kinds = kinds or Kinds()
     sets = FeatureSets(home / "sets")
-    jobs = jobs or LocalJobs(kinds)
+    jobs = jobs or builds(kinds)
     indexes = IndexManager(home / "indexes", sets, jobs, kinds, 1, lambda: False, **more)
     try:
         yield World(sets, jobs, indexes, kinds)

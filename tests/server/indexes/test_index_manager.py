@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from indexes_world import POOLED, Kinds, LocalJobs, birds, block, found_ids, nearest_ids, world
+from indexes_world import POOLED, Kinds, birds, block, builds, found_ids, nearest_ids, world
 from lance_rows import clustered
 from topwork_server.errors import NotFound
 from topwork_server.indexes import build_schedule, index
@@ -274,7 +274,7 @@ async def test_many_fresh_rows_are_absorbed_by_itself(tmp_path, monkeypatch):
         while len(w.jobs.started) < 2:
             await asyncio.sleep(0)
         described = await w.indexes.wait_for_build("birds")
-        assert w.jobs.started[1]["from_scratch"] is False
+        assert w.jobs.started[1][1]["from_scratch"] is False
         assert (described.facts.rows, described.facts.scratch_rows, described.fresh_rows) == (420, 300, 0)
         await right(w, feature_set)
 
@@ -440,7 +440,7 @@ async def test_a_definition_whose_kind_is_gone_is_served_all_the_same(tmp_path):
         await w.indexes.create(CreateIndexParams("birds", kind="rows"))
         await w.indexes.wait_for_build("birds")
     fewer = Kinds([replace(Kinds().specs[1])])
-    async with world(tmp_path, fewer, LocalJobs(fewer)) as w:
+    async with world(tmp_path, fewer, builds(fewer)) as w:
         await right(w, w.sets.get("birds"))
         described = await w.indexes.wait_for_build("birds")
         assert described.state is IndexState.FAILED

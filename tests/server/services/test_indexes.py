@@ -15,7 +15,8 @@ import sets_world
 from fake_engine import refusal
 from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode as Code
-from indexes_world import Kinds, LocalJobs
+from indexes_world import Kinds, builds
+from local_jobs import LocalJobs
 from topwork.v1 import indexes_pb2 as pb
 from topwork.v1 import indexes_pb2_grpc, types_pb2
 from topwork.v1.encoders_pb2 import Items
@@ -69,7 +70,7 @@ class World:
 async def served(home: Path, **settings: Any) -> AsyncIterator[World]:
     async with sets_world.composed(home, **settings) as parts:
         kinds = Kinds()
-        jobs, requests = LocalJobs(kinds), RequestInterceptor()
+        jobs, requests = builds(kinds), RequestInterceptor()
         indexes = IndexManager(home / "indexes", parts.sets, jobs, kinds, 1, lambda: False)  # type: ignore[arg-type]
         desk = SearchExecutor(2, lambda: False)
         server = grpc.aio.server(interceptors=[requests], options=OPTIONS)
