@@ -184,7 +184,7 @@ class IndexManager:
         await asyncio.to_thread(self._store.remove, *key)
 
     async def drop_set(self, set_name: str, drop: Callable[[str], None]) -> None:
-        """All indexes of a set, then the set itself: `drop` deletes it, in a thread. No index of it is made meanwhile."""
+        """Drop all indexes of a set, then the set itself: `drop` deletes it, in a thread. No index of it is made meanwhile."""
         async with self._set_lock(set_name):
             await shielded(self._drop_set(set_name, drop))
 
@@ -200,7 +200,7 @@ class IndexManager:
         await asyncio.to_thread(drop, set_name)
 
     def _set_lock(self, set_name: str) -> asyncio.Lock:
-        """Indexes of one set are made and dropped one after another."""
+        """Return the lock under which indexes of one set are made and dropped one after another."""
         return self._locks.setdefault(set_name, asyncio.Lock())
 
     async def close(self) -> None:
@@ -210,7 +210,7 @@ class IndexManager:
         await asyncio.gather(*(index.stop() for index in self._indexes.values()))
 
     async def _find(self, set_name: str, name: str) -> Index:
-        """NotFound names what there is; DataLoss where its definition is damaged."""
+        """Find an index. NotFound names what there is; DataLoss where its definition is damaged."""
         if damaged := self._only_damaged(set_name, name):
             raise damaged.error()
         found = await self._lookup(set_name, name)
@@ -219,7 +219,7 @@ class IndexManager:
         return found
 
     async def _lookup(self, set_name: str, name: str) -> Index | None:
-        """The index of that name, or the usual one. NotFound where there is no such set."""
+        """Look up the index of that name, or the usual one. NotFound where there is no such set."""
         names = self.names(set_name)
         if len(names) == 1 and name in ("", *names):  # the way of most searches: no thread, nothing of the disk
             return self._indexes[set_name, names[0]]
@@ -241,7 +241,7 @@ class IndexManager:
         return known
 
     def _only_damaged(self, set_name: str, name: str) -> DamagedIndex | None:
-        """The damaged index of that name; without a name, the only index there is of the set."""
+        """Return the damaged index of that name; without a name, the only index there is of the set."""
         if not name and len(names := self.all_names(set_name)) == 1:
             name = names[0]
         return self._damaged.get((set_name, name))
@@ -253,7 +253,7 @@ class IndexManager:
         )
 
     def _usual(self, wanted: SetDefinition, names: builtins.list[str]) -> str:
-        """The only index, or that of the set's first tap (named as it, if there are several); "" where there is none."""
+        """Choose the only index, or that of the set's first tap (named as it, if there are several); "" where there is none."""
         if len(names) == 1:
             return names[0]
         first = wanted.taps[0].tap.name
@@ -279,7 +279,7 @@ class IndexManager:
                 self._store.remove(one.set)
 
     def _stored_indexes(self, sets: FeatureSets) -> builtins.list[StoredIndex]:
-        """Indexes of sets that are no more are deleted: the server ended between the two."""
+        """Delete indexes of sets that no longer exist, since the server ended between the two; list the others."""
         there = set(sets.names())
         for stored in self._store.stored():
             if stored.definition.set not in there:

@@ -1,4 +1,4 @@
-"""Owns $TOPWORK_HOME/indexes: what indexes there are, and their builds, each complete or not there at all.
+"""Storage of indexes under $TOPWORK_HOME/indexes: their definitions and builds, each complete or not there at all.
 
 indexes/SET/NAME/definition.json        what was asked for, and of which set
                  queries.npy            (q, dim) float32: the caller's own queries, where recall is measured on such
@@ -49,7 +49,7 @@ class StoredIndex:
 
 @dataclass(frozen=True, slots=True)
 class BuildRecord:
-    """What FACTS holds: `files` maps each file of the build to its SHA-256."""
+    """The contents of FACTS: `files` maps each file of the build to its SHA-256."""
 
     format: int
     facts: BuildFacts
@@ -58,7 +58,7 @@ class BuildRecord:
 
 @dataclass(frozen=True, slots=True)
 class BuildFailure:
-    """Why the last build failed, on disk."""
+    """The reason on disk why the last build failed."""
 
     error: str
 
@@ -71,11 +71,11 @@ class BuildFolder:
         self.builds = folder / "builds"
 
     def facts(self) -> BuildFacts | None:
-        """What the newest complete build was and measured, or None; its other files are not looked at."""
+        """Read the facts of the newest complete build, or None; its other files are not looked at."""
         return next((facts for _, facts, _ in self._complete()), None)
 
     def queries(self, definition: IndexDefinition) -> Array | None:
-        """The caller's own, ready to be searched; None where there are none, or where their file is damaged."""
+        """Read the caller's own queries, ready to be searched; None where there are none, or where their file is damaged."""
         if not definition.queries:
             return None
         try:
@@ -86,7 +86,7 @@ class BuildFolder:
             return None
 
     def load(self, opener: Callable[[BuildFacts], Callable[[Path], VectorIndex]]) -> BuiltIndex | None:
-        """The newest build that is whole, or None. `opener` gives what loads an index file of such facts."""
+        """Load the newest build that is whole, or None. `opener` gives what loads an index file of such facts."""
         for folder, facts, files in self._complete():
             try:
                 _verify(folder, files)
@@ -96,7 +96,7 @@ class BuildFolder:
         return None
 
     def damage(self) -> Iterator[str]:
-        """What is wrong with the newest build, which is then made again."""
+        """Yield what is wrong with the newest build, which is then built again."""
         for folder in sorted(self._numbered(), key=lambda path: -int(path.name))[:1]:
             try:
                 _verify(folder, dict(json_records.read(folder / FACTS, BuildRecord).files))
@@ -125,7 +125,7 @@ class BuildFolder:
             yield folder
 
     def failure(self) -> str:
-        """Why the last build failed; "" where it did not."""
+        """Read why the last build failed; "" where it did not."""
         try:
             return json_records.read(self.folder / FAILURE, BuildFailure).error
         except (OSError, DataLoss):
@@ -155,7 +155,7 @@ class BuildFolder:
         return [self.builds / name for name in names_in(self.builds) if name.isdecimal()]
 
     def _complete(self) -> Iterator[tuple[Path, BuildFacts, dict[str, str]]]:
-        """Newest first."""
+        """Yield the complete builds, newest first."""
         for folder in sorted(self._numbered(), key=lambda path: -int(path.name)):
             try:
                 record = json_records.read(folder / FACTS, BuildRecord)
@@ -199,7 +199,7 @@ class IndexStore:
         return BuildFolder(self.folder / set_name / name)
 
     def add(self, stored: StoredIndex, queries: Array | None = None) -> StoredIndex:
-        """Atomically; the definition with the digest of its queries. DiskFull where there is no room."""
+        """Add an index atomically; return its definition with the digest of its queries. DiskFull where there is no room."""
         folder = self.folder / stored.definition.set / stored.definition.name
         with disk_errors("the index", "rebuild it"):
             atomic_store.make_folder(folder)
@@ -212,7 +212,7 @@ class IndexStore:
         return stored
 
     def remove(self, set_name: str, name: str = "") -> None:
-        """One index, or all of a set: gone in one step, however long the deletion takes. A missing one is none."""
+        """Remove one index, or all of a set, in one step, however long the deletion takes. A missing one is ignored."""
         folder = self.folder / set_name / name if name else self.folder / set_name
         if folder.exists():
             atomic_store.remove(folder)
@@ -227,7 +227,7 @@ def read_definition(slot: BuildFolder) -> IndexDefinition:
 
 
 def order_by_key(keys: Array, rows: Array | None) -> Array | None:
-    """(n,) int64: the positions by key and row, or None where they stand so already."""
+    """Return the positions by key and row, (n,) int64, or None where they stand so already."""
     if len(keys) < 2 or bool((np.diff(keys) >= 0).all()):
         return None
     return np.argsort(keys, kind="stable")  # an item's rows stand together, in order
