@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 
-import numpy as np
 import pytest
 from heads_world import words, world
 from topwork_server import TextItem
 from topwork_server.heads.head_status import HeadState
 from topwork_server.heads.head_types import TrainRequest
 from topwork_server.heads.serving.predictor import Predictor, PredictParams
-from topwork_server.heads.training.probe_request import ProbeRequest
 from topwork_server.jobs.job_records import JobState
 from topwork_server.jobs.manager import JobManager
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
@@ -24,49 +22,6 @@ KINDS = PluginRegistry.load()
 async def real(home):
     async with world(home, JobManager(home / "jobs", 1), KINDS) as w:
         yield w
-
-
-async def test_from_a_set_to_a_prediction(home):
-    async with real(home) as w:
-        await w.fill(count=90, taps=("mean", "letters"))
-        begun = await w.heads.train(TrainRequest("birds", "label", taps=("mean", "letters"), folds=3))
-        job = await w.jobs.wait(begun.job.id)
-        assert job.state is JobState.DONE, job.error
-        done = await w.heads.wait_until_trained("birds-label")
-        assert (done.state, done.head.kind, done.head.estimate) == (
-            HeadState.READY,
-            "linear",
-            "3-fold cross-validation over 90 items",
-        )
-        assert done.head.metrics[0].name == "accuracy"
-        assert done.head.metrics[0].low > done.head.baseline[0].high
-        assert done.head.max_abs_error < 1e-3
-        assert w.pins() == {"head-birds-label": done.definition.version}
-        report = await w.heads.report("birds-label")
-        assert report.confusion.names == done.head.names
-        predictor = Predictor(w.engine, w.catalogue, w.heads.store, 1)
-        texts, classes = words(60, seed=9)
-        found = await predictor.predict(["birds-label"], PredictParams(), [TextItem(text) for text in texts])
-        said = [done.head.names[i] for i in found.outputs[0].probabilities.argmax(1)]
-        assert np.mean([a == b for a, b in zip(said, classes, strict=True)]) > 0.8
-        [kept] = w.jobs.list("train", "birds-label")
-        assert kept.result["head"] == "birds-label"
-
-
-async def test_a_probe_compares_taps_and_sets(home):
-    async with real(home) as w:
-        await w.fill(count=60, taps=("mean", "letters"))
-        job = await w.heads.probe(ProbeRequest(("birds",), "label", poolings=("mean", "max"), folds=2))
-        done = await w.jobs.wait(job.id)
-        assert done.state is JobState.DONE, done.error
-        assert done.result["measure"] == "accuracy"
-        assert {(row["tap"], row["pooling"]) for row in done.result["rows"]} == {
-            ("mean", "row"),
-            ("letters", "mean"),
-            ("letters", "max"),
-        }
-        await w.heads.close()
-        assert w.pins() == {}
 
 
 async def test_a_server_that_ends_ends_its_trainings_and_says_so(home):

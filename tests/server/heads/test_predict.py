@@ -10,7 +10,7 @@ import pytest
 import sample_heads
 import sets_world
 from topwork_server import TextItem
-from topwork_server.errors import DeadlineExceeded, InvalidInput, NotFound, NotReady
+from topwork_server.errors import InvalidInput, NotFound, NotReady
 from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition
 from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import Pooling, Task
@@ -132,48 +132,6 @@ async def test_a_head_on_another_fingerprint_is_refused(world):
         assert "train it again" in caught.value.remedy
 
 
-async def test_bad_items_are_named_or_skipped(world):
-    async with world() as w:
-        w.publish("birds")
-        w.publish("tags", tap="letters", pooling=Pooling.ROWS, task=Task.TAGGING, names=bio_names(("X",)))
-        texts = [TEXTS[0], TextItem(""), TEXTS[2]]
-        with pytest.raises(InvalidInput, match="empty") as caught:
-            await w.predictor.predict(["birds"], PredictParams(), texts)
-        assert caught.value.item == 1
-        found = await w.predictor.predict(["birds", "tags"], PredictParams(skip_bad_items=True), texts)
-        assert list(found.failures) == [1]
-        assert "the text is empty" in str(found.failures[1])
-        birds, tags = found.outputs
-        assert np.isnan(birds.probabilities[1]).all()
-        assert np.isfinite(birds.probabilities[[0, 2]]).all()
-        assert len(tags.spans) == 3
-        assert tags.spans[1] == ()
-
-
-async def test_what_an_encoder_does_not_read_is_refused_before_it_runs(world):
-    from topwork_server import ImageItem
-
-    async with world() as w:
-        w.publish("birds")
-        with pytest.raises(NotReady, match="'birds', on letters, reads text, not image") as caught:
-            await w.predictor.predict(["birds"], PredictParams(), [TEXTS[0], ImageItem(b"")])
-        assert caught.value.item == 1
-        assert w.engine.asked == []
-
-
-async def test_names_that_are_wrong(world):
-    async with world() as w:
-        w.publish("birds")
-        for names, kind in (
-            ([], InvalidInput),
-            (["birds", "birds"], InvalidInput),
-            (["fish"], NotFound),
-            (["letters/x"], NotFound),
-        ):
-            with pytest.raises(kind):
-                await w.predictor.predict(names, PredictParams(), TEXTS)
-
-
 async def test_a_head_of_no_encoder_reads_no_items(world):
     async with world() as w:
         w.publish("vectors", encoder="letters")
@@ -182,20 +140,6 @@ async def test_a_head_of_no_encoder_reads_no_items(world):
         with pytest.raises(NotReady, match="no encoder"):
             await w.predictor.predict(["vectors"], PredictParams(), TEXTS)
         assert (await w.predictor.predict_vectors(["vectors"], np.ones((2, 8)))).outputs[0].probabilities.shape == (2, 2)
-
-
-async def test_no_items_give_no_predictions(world):
-    async with world() as w:
-        w.publish("birds")
-        assert (await w.predictor.predict(["birds"], PredictParams(), [])).outputs[0].probabilities.shape == (0, 2)
-
-
-async def test_a_deadline_reaches_the_engine(world):
-    async with world() as w:
-        w.publish("birds")
-        await w.rows()
-        with pytest.raises(DeadlineExceeded):
-            await w.predictor.predict(["birds"], PredictParams(deadline=0.0), TEXTS)
 
 
 async def test_vectors(world):
@@ -261,18 +205,6 @@ async def test_stored_items_are_read_a_few_at_a_time(world, monkeypatch, at_once
         assert caught.value.item == 3
 
 
-async def test_stored_items_that_are_not_there(world):
-    async with world() as w:
-        w.publish("birds")
-        feature_set = await stored(w)
-        with pytest.raises(NotFound, match="no item 'nope'") as caught:
-            await w.predictor.predict_stored(["birds"], feature_set, ["a", "nope"])
-        assert caught.value.item == 1
-        with pytest.raises(NotFound):
-            await w.predictor.predict_stored(["birds"], feature_set, ["", "a"])
-        assert (await w.predictor.predict_stored(["birds"], feature_set, [])).outputs[0].probabilities.shape == (0, 2)
-
-
 async def test_sets_of_other_features_are_refused(world):
     async with world() as w:
         w.publish("other", encoder="second")
@@ -283,13 +215,3 @@ async def test_sets_of_other_features_are_refused(world):
         assert w.tap("second", "mean").fingerprint in caught.value.message
         with pytest.raises(NotReady, match="reads the tap letters"):
             await w.predictor.predict_stored(["tags"], feature_set, ["a"])
-
-
-async def test_a_head_that_is_replaced_serves_at_once(world):
-    async with world() as w:
-        w.publish("birds")
-        first = await w.predictor.predict(["birds"], PredictParams(), TEXTS)
-        w.publish("birds", seed=1, created=5.0)
-        second = await w.predictor.predict(["birds"], PredictParams(), TEXTS)
-        assert second.outputs[0].head.created == 5.0
-        assert not np.allclose(first.outputs[0].probabilities, second.outputs[0].probabilities)

@@ -43,14 +43,6 @@ def expected(seed=0):
     return ROWS @ weight.T + bias
 
 
-def test_a_head_is_opened_once(shelf):
-    publish(shelf)
-    live = HeadCache()
-    opened = live.open(finder(shelf))
-    np.testing.assert_allclose(opened.predict(ROWS)[0], expected(), rtol=1e-5)
-    assert live.open(finder(shelf)) is opened
-
-
 def test_a_head_that_is_replaced_serves_at_once_and_who_held_the_old_one_keeps_it(shelf):
     publish(shelf)
     live = HeadCache()
@@ -90,15 +82,6 @@ def test_idle_heads_are_closed(shelf):
     clock.now = 20
     live.open(finder(shelf, "fish"))
     assert live.names() == ["fish"]
-
-
-def test_a_removed_head_is_not_found(shelf):
-    publish(shelf)
-    live = HeadCache()
-    live.open(finder(shelf))
-    shelf.remove("birds")
-    with pytest.raises(NotFound):
-        live.open(finder(shelf))
 
 
 def test_damaged_graphs_are_named(shelf):

@@ -133,13 +133,6 @@ def test_a_damaged_head_is_named_and_hides_no_other(shelf, damage):
     assert shelf.get("birds").created == 7.0
 
 
-def test_a_damaged_head_can_be_removed(shelf):
-    publish(shelf)
-    DAMAGES["truncated"](newest(shelf))
-    shelf.remove("birds")
-    assert shelf.names() == []
-
-
 def test_a_changed_graph_is_found(shelf):
     publish(shelf)
     shelf.graph("birds").write_bytes(GRAPH[:-1] + b"x")
