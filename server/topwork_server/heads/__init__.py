@@ -1,1 +1,1 @@
-"""Heads: labels become examples, trainers learn, the judge reports, and what was learnt is kept and served."""
+"""Heads: labels become examples, trainers fit them, the evaluation reports, and the result is stored and served."""

@@ -93,7 +93,9 @@ class HeadManager:
         """Read the report of a head that serves. InvalidInput where it was not trained here."""
         described = await self.get(name)
         if serving_head(described).pretrained:
-            raise InvalidInput(f"{name} came with its encoder: it was not judged here", remedy="judge it with a set of your own")
+            raise InvalidInput(
+                f"{name} came with its encoder: it was not evaluated here", remedy="evaluate it with a set of your own"
+            )
         return await asyncio.to_thread(self.store.report, name)
 
     async def export(self, name: str) -> tuple[bytes, str]:
@@ -188,11 +190,11 @@ class HeadManager:
         """The definition of the head that serves, or None. NotReady where its files are damaged."""
         return self.store.get(name).definition if name in self.store.names() else None
 
-    async def _start_probe(self, learnt: Sequence[HeadDefinition]) -> JobRecord:
-        pin = await asyncio.to_thread(self._pins.pin_probe, learnt)
+    async def _start_probe(self, probed: Sequence[HeadDefinition]) -> JobRecord:
+        pin = await asyncio.to_thread(self._pins.pin_probe, probed)
         try:
-            subject = ",".join(one.set for one in learnt)
-            job = self._start_job("probe", subject, PROBE, definitions=[asdict(one) for one in learnt])
+            subject = ",".join(one.set for one in probed)
+            job = self._start_job("probe", subject, PROBE, definitions=[asdict(one) for one in probed])
         except BaseException:
             await asyncio.to_thread(self._pins.release_probe, pin)
             raise

@@ -148,7 +148,7 @@ class HeadStore:
                     continue
                 if kept.report:
                     raise damaged_head(name, folder, f"{REPORT} is gone") from error
-                raise NotFound(f"the head {name!r} has no report", remedy="train it: trainings are judged") from error
+                raise NotFound(f"the head {name!r} has no report", remedy="train it: trainings are evaluated") from error
         raise NotReady(f"the head {name!r} is replaced again and again", remedy="try again")
 
     def bytes(self, name: str) -> int:

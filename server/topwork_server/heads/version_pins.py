@@ -32,14 +32,14 @@ class VersionPins:
         self._unpin(f"{TRAINING}{definition.name}")  # left by a server that ended
         self._pin(definition, f"{TRAINING}{definition.name}")
 
-    def move_to_head(self, name: str, learnt: HeadDefinition | None) -> None:
+    def move_to_head(self, name: str, definition: HeadDefinition | None) -> None:
         """Replace the training pin by the head pin of the definition that now serves, or by none."""
-        wanted = (learnt.set, learnt.version) if learnt else None
+        wanted = (definition.set, definition.version) if definition else None
         if wanted in self._versions_with(f"{TRAINING}{name}"):
-            assert learnt is not None
+            assert definition is not None
             self._unpin(f"{HEAD}{name}")
-            self._pin(learnt, f"{HEAD}{name}")
-        elif learnt is None:
+            self._pin(definition, f"{HEAD}{name}")
+        elif definition is None:
             self._unpin(f"{HEAD}{name}")
         self._unpin(f"{TRAINING}{name}")
 
@@ -61,20 +61,20 @@ class VersionPins:
         except TopworkError as error:
             log.warning("pin=%s is left: %s", name, error)
 
-    def sweep(self, learnt: Callable[[str], HeadDefinition | None]) -> None:
+    def sweep(self, definition_of: Callable[[str], HeadDefinition | None]) -> None:
         """Correct the pins that a killed server left. Called at the start; it opens no set where all pins are right."""
         pins = {pin for found in self._sets.pins().values() for pin in found}
         for pin in sorted(pins):
             try:
-                self._sweep_pin(pin, learnt)
+                self._sweep_pin(pin, definition_of)
             except TopworkError as error:  # such as of a set that cannot be opened: the others are still swept
                 log.warning("pin=%s could not be put right: %s", pin, error)
 
-    def _sweep_pin(self, pin: str, learnt: Callable[[str], HeadDefinition | None]) -> None:
+    def _sweep_pin(self, pin: str, definition_of: Callable[[str], HeadDefinition | None]) -> None:
         if pin.startswith(TRAINING):
             name = pin.removeprefix(TRAINING)
-            self.move_to_head(name, learnt(name))
-        elif pin.startswith(PROBE) or (pin.startswith(HEAD) and learnt(pin.removeprefix(HEAD)) is None):
+            self.move_to_head(name, definition_of(name))
+        elif pin.startswith(PROBE) or (pin.startswith(HEAD) and definition_of(pin.removeprefix(HEAD)) is None):
             self._unpin(pin)
 
     def _versions_with(self, pin: str) -> list[tuple[str, int]]:

@@ -117,7 +117,7 @@ def test_the_version_is_the_pinned_one(birds):
         loaded(birds)
 
 
-def test_filters_choose_and_test_items_judge(birds):
+def test_filters_choose_and_test_items_test(birds):
     data = loaded(birds, where="year < 2030", test_where="year >= 2020")
     assert data.ids == tuple(f"item-{i:05d}" for i in range(20) if i % 5)
     assert data.test_ids == tuple(f"item-{i:05d}" for i in range(20, 30) if i % 5)
@@ -148,7 +148,7 @@ def test_labels_alone_are_read_in_the_server(birds):
     assert len(labels.values) == 20
     with pytest.raises(InvalidInput, match=r"'emu' has 1 example"):
         labels_of(birds.read, definition(birds, test_where="year >= 2004"), 2)
-    with pytest.raises(InvalidInput, match="has a label that was learnt"):
+    with pytest.raises(InvalidInput, match="has a label that was trained on"):
         labels_of(birds.read, definition(birds, test_where="year = 2005"), 2)
 
 
@@ -177,7 +177,7 @@ def test_groups_join_items_of_equal_content_and_of_the_group_column(sets):
         loaded(birds, group="nobody")
 
 
-def test_what_a_test_item_shows_is_not_learnt(sets):
+def test_what_a_test_item_shows_is_not_trained_on(sets):
     ids = names(0, 8)
     labels = column("label", T.STRING, ["a", "b"] * 4)
     birds = written(sets, ids, [features(POOLED, ids)], labels, contents=[*"1234561", ""])
@@ -187,7 +187,7 @@ def test_what_a_test_item_shows_is_not_learnt(sets):
     np.testing.assert_array_equal(data.examples.views[0].rows[:, 0], range(1, 6))
 
 
-def test_what_equals_a_test_item_as_features_is_not_learnt(sets):
+def test_what_equals_a_test_item_as_features_is_not_trained_on(sets):
     ids = names(0, 10)
     rows = np.random.default_rng(0).normal(size=(10, DIM)).astype(np.float32)
     rows[:2] = rows[8:].astype(np.float16)
@@ -222,7 +222,7 @@ def test_pictures_whose_cells_are_all_equal_are_one_group(sets):
     assert data.examples.groups.reshape(6, 4)[:, 0].tolist() == [0, 1, 2, 3, 4, 1]
 
 
-def test_a_group_that_both_learns_and_judges_is_told(sets):
+def test_a_group_that_both_learns_and_evaluates_is_told(sets):
     ids = names(0, 8)
     who = column("who", T.STRING, ["x", "x", "y", "y", None, "z", None, "x"])
     birds = written(sets, ids, [features(POOLED, ids)], column("label", T.STRING, ["a", "b"] * 4), who)
@@ -336,7 +336,7 @@ def test_tags_become_classes_of_tokens(sets):
     assert examples.items.tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 3]
     np.testing.assert_allclose(examples.views[0].rows[:, 0], [0, 0.01, 0.02, 0.03, 1, 1.01, 2, 2.01, 3.01])
     assert data.warnings == (
-        "2 spans of the labels cover no token of their own (such as of a text that was cut): not learnt",
+        "2 spans of the labels cover no token of their own (such as of a cut text): not trained on",
         f"1 spans of the labels go on after the last token of their text, such as 18:30 of {ids[0]!r}",
     )
 

@@ -1,4 +1,4 @@
-"""The judge: who judges, what it says of heads that are good, bad and blind, and what it warns of."""
+"""Evaluation: its splits, the report of good, bad and blind heads, and its warnings."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def classes(count: int, many: int = 3, sure: float = 3.0, seed: int = 0) -> tupl
     return examples(Task.CLASSIFICATION, values, tuple(f"c{at}" for at in range(many))), scores
 
 
-def test_a_plan_judges_every_item_once_by_a_head_that_has_not_seen_it() -> None:
+def test_a_plan_evaluates_every_item_once_by_a_head_that_has_not_seen_it() -> None:
     given, _ = classes(103)
     plan = plan_splits(given, 0, 0)
     assert sorted(np.concatenate(plan.test)) == list(range(103))
@@ -74,7 +74,7 @@ def test_of_many_items_one_fold_alone_has_a_curve() -> None:
     assert [len(size) for size in plan.curve] == [1] * 4
 
 
-def test_many_items_are_judged_by_a_fifth() -> None:
+def test_many_items_are_evaluated_by_a_fifth() -> None:
     given, _ = classes(20_005)
     plan = plan_splits(given, 0, 0)
     assert [len(held) for held in plan.test] == [4001]
@@ -82,7 +82,7 @@ def test_many_items_are_judged_by_a_fifth() -> None:
     assert len(plan_splits(given, 3, 0).test) == 3
 
 
-def test_a_class_of_one_example_is_always_learnt_and_never_judged() -> None:
+def test_a_class_of_one_example_is_always_trained_on_and_never_evaluated() -> None:
     given = examples(Task.CLASSIFICATION, np.array([0] * 10 + [1] * 10 + [2]), ("a", "b", "rare"))
     plan = plan_splits(given, 0, 0)
     assert 20 not in np.concatenate(plan.test)
@@ -92,14 +92,14 @@ def test_a_class_of_one_example_is_always_learnt_and_never_judged() -> None:
     assert any("never evaluated: rare" in warning for warning in found.warnings)
 
 
-def test_a_class_of_one_group_is_never_judged_either() -> None:
+def test_a_class_of_one_group_is_never_evaluated_either() -> None:
     groups = np.array([*range(20), 20, 20])
     given = examples(Task.CLASSIFICATION, np.array([0] * 10 + [1] * 10 + [2, 2]), ("a", "b", "twice"), groups=groups)
     held = np.concatenate(plan_splits(given, 0, 0).test)
     assert sorted(held) == list(range(20))
 
 
-def test_one_split_keeps_groups_whole_where_its_fifth_could_not_judge() -> None:
+def test_one_split_keeps_groups_whole_where_its_fifth_could_not_test() -> None:
     """The largest groups, which are dealt first, hold a class each that no other group has."""
     classes, groups = np.repeat([0, 1, 2, 2], [10, 10, 3, 3]), np.repeat([0, 1, 2, 3], [10, 10, 3, 3])
     plan = plan_splits(examples(Task.CLASSIFICATION, classes, ("a", "b", "c"), groups=groups), 1, 0)
@@ -108,7 +108,7 @@ def test_one_split_keeps_groups_whole_where_its_fifth_could_not_judge() -> None:
     assert not set(groups[held]) & set(groups[train])
 
 
-def test_nothing_can_judge_one_example_a_class() -> None:
+def test_nothing_can_test_one_example_a_class() -> None:
     plan = plan_splits(examples(Task.CLASSIFICATION, np.arange(4), tuple("abcd")), 0, 0)
     assert (plan.test, plan.train, plan.curve) == ([], [], [])
     assert "no class has two examples" in plan.estimate
@@ -159,7 +159,7 @@ def test_scaling_repairs_confidence() -> None:
     assert found.temperature == pytest.approx(5, rel=0.15)
 
 
-def test_the_same_seed_gives_the_same_judgement() -> None:
+def test_the_same_seed_gives_the_same_evaluation() -> None:
     given, scores = classes(120)
     first, again, other = (
         evaluate.evaluate_predictions(given, Task.CLASSIFICATION, answered(given, scores), ids(given), None, seed)
@@ -203,11 +203,11 @@ def test_a_fold_that_lost_a_class_is_told() -> None:
 
 
 def test_a_test_set_of_its_own() -> None:
-    """The baseline is learnt from what the head learnt from, not from the test."""
-    learnt = examples(Task.CLASSIFICATION, np.array([0] * 9 + [1]), ("a", "b"))
+    """The baseline is computed from the training items, not from the test."""
+    training = examples(Task.CLASSIFICATION, np.array([0] * 9 + [1]), ("a", "b"))
     test = examples(Task.CLASSIFICATION, np.array([1] * 30 + [0] * 10), ("a", "b"))
     said = HeldOutPredictions(np.arange(40), np.eye(2)[test.values].astype(np.float32), np.zeros(40, int))
-    found = evaluate.evaluate_predictions(test, Task.CLASSIFICATION, said, ids(test), learnt, 0)
+    found = evaluate.evaluate_predictions(test, Task.CLASSIFICATION, said, ids(test), training, 0)
     assert (found.metrics[0].value, found.baseline[0].value) == (1.0, 0.25)
 
 
@@ -310,7 +310,7 @@ def test_many_classes_are_confused_as_others() -> None:
 
 
 @pytest.mark.parametrize("task", [task for task in Task if task.target is not Target.SPAN])
-def test_the_main_figure_is_that_of_the_judgement(task: Task) -> None:
+def test_the_main_figure_is_that_of_the_evaluation(task: Task) -> None:
     random = np.random.default_rng(0)
     values: Array = random.integers(0, 5, 200)
     if task.target is Target.LABELS:

@@ -1,4 +1,4 @@
-"""What the judge of a fine-tuned head is given."""
+"""The examples that a fine-tuned head is evaluated on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from topwork_server.heads.training.labels import LabelColumn
 IDS = tuple("abcdef")
 
 
-def test_who_judges_is_resampled_by_groups() -> None:
+def test_who_evaluates_is_resampled_by_groups() -> None:
     """Items d and f are of one group, which has been left out of training whole: they are not two opinions."""
     counts, groups = np.array([2, 1, 1, 2, 1, 3]), np.array([0, 0, 1, 2, 1, 2])
     items = np.repeat(np.arange(6), counts)
@@ -35,15 +35,15 @@ def test_who_judges_is_resampled_by_groups() -> None:
     )
     data = TrainingDataset(LabelColumn(Task.TAGGING, ("x", "y"), [None] * 6, np.ones(6, bool)), examples, IDS)
     ids = [IDS[i] for i in kept]
-    judged = _examples(given, given.test, _groups(data, ids))
-    assert judged.groups.tolist() == [2] * 5
-    assert judged.items.tolist() == [0, 0, 1, 1, 1]
+    test = _examples(given, given.test, _groups(data, ids))
+    assert test.groups.tolist() == [2] * 5
+    assert test.items.tolist() == [0, 0, 1, 1, 1]
     assert _groups(data, ids).tolist() == [0, 1, 2, 1, 2]
 
 
 def test_groups_of_a_test_set_are_its_own() -> None:
-    learnt, test = (Examples((), Target.CLASSES, ("x",), np.zeros(2), np.arange(2), np.array(g)) for g in ([0, 1], [0, 0]))
+    training, test = (Examples((), Target.CLASSES, ("x",), np.zeros(2), np.arange(2), np.array(g)) for g in ([0, 1], [0, 0]))
     data = TrainingDataset(
-        LabelColumn(Task.CLASSIFICATION, ("x",), [0, 0], np.ones(2, bool)), learnt, ("a", "b"), test, ("c", "d")
+        LabelColumn(Task.CLASSIFICATION, ("x",), [0, 0], np.ones(2, bool)), training, ("a", "b"), test, ("c", "d")
     )
     assert _groups(data, ["a", "b", "c", "d"]).tolist() == [0, 1, 0, 0]

@@ -1,4 +1,4 @@
-"""What is on the shelf of heads is whole or not there, whenever its writer is killed."""
+"""What is on the store of heads is whole or not there, whenever its writer is killed."""
 
 from __future__ import annotations
 
@@ -21,84 +21,84 @@ GRAPH = sample_heads.graph(HEAD)
 
 
 @pytest.fixture
-def shelf(tmp_path):
+def store(tmp_path):
     return HeadStore(tmp_path / "heads")
 
 
-def publish(shelf, name="birds", seed=0, **fields):
+def publish(store, name="birds", seed=0, **fields):
     head = sample_heads.head(name, **fields)
-    shelf.publish(head, sample_heads.graph(head, seed), sample_heads.report(head))
+    store.publish(head, sample_heads.graph(head, seed), sample_heads.report(head))
     return head
 
 
-def files(shelf):
-    return sorted(str(path.relative_to(shelf.folder)) for path in shelf.folder.rglob("*"))
+def files(store):
+    return sorted(str(path.relative_to(store.folder)) for path in store.folder.rglob("*"))
 
 
-def test_a_head_comes_back_as_it_was(shelf):
-    publish(shelf)
-    assert shelf.get("birds") == HEAD
-    assert shelf.all() == [HEAD]
-    assert shelf.graph("birds").read_bytes() == GRAPH
-    assert shelf.report("birds").estimate == "5-fold cross-validation over 20 items"
-    assert shelf.bytes("birds") > len(GRAPH)
-    shelf.find("birds").check_graph()
+def test_a_head_comes_back_as_it_was(store):
+    publish(store)
+    assert store.get("birds") == HEAD
+    assert store.all() == [HEAD]
+    assert store.graph("birds").read_bytes() == GRAPH
+    assert store.report("birds").estimate == "5-fold cross-validation over 20 items"
+    assert store.bytes("birds") > len(GRAPH)
+    store.find("birds").check_graph()
 
 
-def test_another_process_that_published_is_seen(shelf):
-    publish(HeadStore(shelf.folder))
-    assert shelf.get("birds").created == HEAD.created
-    publish(HeadStore(shelf.folder), seed=1, created=2.0)
-    assert shelf.get("birds").created == 2.0
-    assert shelf.graph("birds").read_bytes() == sample_heads.graph(HEAD, 1)
-    assert len(files(shelf)) == len(["birds", "version", "head.json", "head.onnx", "report.json"])
+def test_another_process_that_published_is_seen(store):
+    publish(HeadStore(store.folder))
+    assert store.get("birds").created == HEAD.created
+    publish(HeadStore(store.folder), seed=1, created=2.0)
+    assert store.get("birds").created == 2.0
+    assert store.graph("birds").read_bytes() == sample_heads.graph(HEAD, 1)
+    assert len(files(store)) == len(["birds", "version", "head.json", "head.onnx", "report.json"])
 
 
-def test_an_empty_shelf(shelf):
-    assert shelf.names() == []
-    assert shelf.all() == []
-    shelf.sweep()
+def test_an_empty_store(store):
+    assert store.names() == []
+    assert store.all() == []
+    store.sweep()
     with pytest.raises(NotFound, match="train it first"):
-        shelf.get("birds")
+        store.get("birds")
 
 
-def test_unknown_heads_name_what_is_near(shelf):
-    publish(shelf)
-    publish(shelf, "fish")
+def test_unknown_heads_name_what_is_near(store):
+    publish(store)
+    publish(store, "fish")
     with pytest.raises(NotFound, match=r"no head 'brids' .did you mean birds"):
-        shelf.get("brids")
+        store.get("brids")
     for name in ("../heads/birds", "", ".x.part", "birds/../birds"):
         with pytest.raises(NotFound):
-            shelf.get(name)
+            store.get(name)
         with pytest.raises(NotFound):
-            shelf.remove(name)
+            store.remove(name)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../a", ".a", "a" * 101, "-a", "a b", "ä"])
-def test_names_that_are_none(shelf, name):
+def test_names_that_are_none(store, name):
     with pytest.raises(InvalidInput, match="cannot name a head"):
-        publish(shelf, name)
+        publish(store, name)
 
 
-def test_a_head_without_a_report(shelf):
-    shelf.publish(HEAD, GRAPH, None)
+def test_a_head_without_a_report(store):
+    store.publish(HEAD, GRAPH, None)
     with pytest.raises(NotFound, match="no report"):
-        shelf.report("birds")
+        store.report("birds")
 
 
-def test_a_removed_head_is_gone_and_may_come_again(shelf):
-    publish(shelf)
-    publish(shelf, "fish")
-    shelf.remove("birds")
-    assert shelf.names() == ["fish"]
+def test_a_removed_head_is_gone_and_may_come_again(store):
+    publish(store)
+    publish(store, "fish")
+    store.remove("birds")
+    assert store.names() == ["fish"]
     with pytest.raises(NotFound):
-        shelf.get("birds")
-    publish(shelf, created=5.0)
-    assert shelf.get("birds").created == 5.0
+        store.get("birds")
+    publish(store, created=5.0)
+    assert store.get("birds").created == 5.0
 
 
-def newest(shelf):
-    return shelf.graph("birds").parent
+def newest(store):
+    return store.graph("birds").parent
 
 
 def a_field_is_missing(folder):
@@ -118,111 +118,111 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_head_is_named_and_hides_no_other(shelf, damage):
-    publish(shelf)
-    fish = publish(shelf, "fish")
-    folder = newest(shelf)
+def test_a_damaged_head_is_named_and_hides_no_other(store, damage):
+    publish(store)
+    fish = publish(store, "fish")
+    folder = newest(store)
     DAMAGES[damage](folder)
-    assert shelf.names() == ["birds", "fish"]
-    assert shelf.all() == [fish]
+    assert store.names() == ["birds", "fish"]
+    assert store.all() == [fish]
     with pytest.raises(NotReady, match="is damaged") as caught:
-        shelf.get("birds")
+        store.get("birds")
     assert str(folder) in caught.value.message
     assert "train it again" in caught.value.remedy
-    publish(shelf, created=7.0)
-    assert shelf.get("birds").created == 7.0
+    publish(store, created=7.0)
+    assert store.get("birds").created == 7.0
 
 
-def test_a_changed_graph_is_found(shelf):
-    publish(shelf)
-    shelf.graph("birds").write_bytes(GRAPH[:-1] + b"x")
+def test_a_changed_graph_is_found(store):
+    publish(store)
+    store.graph("birds").write_bytes(GRAPH[:-1] + b"x")
     with pytest.raises(NotReady, match=r"head\.onnx is not the file"):
-        shelf.find("birds").check_graph()
+        store.find("birds").check_graph()
 
 
-def test_what_killed_writers_left_is_swept(shelf):
-    publish(shelf)
-    before = files(shelf)
-    (shelf.folder / ".abc.part" / "gone").mkdir(parents=True)
-    (shelf.folder / "birds" / ".def.part").mkdir()
-    (shelf.folder / "birds" / "1").mkdir()
-    (shelf.folder / "never" / ".def.part").mkdir(parents=True)
-    assert shelf.names() == ["birds"]
-    assert shelf.get("birds") == HEAD
-    shelf.sweep()
-    assert files(shelf) == before
+def test_what_killed_writers_left_is_swept(store):
+    publish(store)
+    before = files(store)
+    (store.folder / ".abc.part" / "gone").mkdir(parents=True)
+    (store.folder / "birds" / ".def.part").mkdir()
+    (store.folder / "birds" / "1").mkdir()
+    (store.folder / "never" / ".def.part").mkdir(parents=True)
+    assert store.names() == ["birds"]
+    assert store.get("birds") == HEAD
+    store.sweep()
+    assert files(store) == before
 
 
-def test_a_full_disk_leaves_what_was_there(shelf, monkeypatch):
+def test_a_full_disk_leaves_what_was_there(store, monkeypatch):
     def full(handle):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DiskFull):
-        publish(shelf)
-    assert files(shelf) in ([], ["birds"])
+        publish(store)
+    assert files(store) in ([], ["birds"])
     monkeypatch.undo()
-    publish(shelf)
-    before = files(shelf)
+    publish(store)
+    before = files(store)
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DiskFull):
-        publish(shelf, created=9.0)
-    assert files(shelf) == before
-    assert shelf.get("birds") == HEAD
+        publish(store, created=9.0)
+    assert files(store) == before
+    assert store.get("birds") == HEAD
 
 
-def test_a_head_that_is_dropped_while_it_is_written_does_not_come_back(shelf, monkeypatch):
-    publish(shelf)
+def test_a_head_that_is_dropped_while_it_is_written_does_not_come_back(store, monkeypatch):
+    publish(store)
     real = os.fsync
 
     def drop(handle):
         monkeypatch.setattr(os, "fsync", real)
-        shelf.remove("birds")
+        store.remove("birds")
         real(handle)
 
     monkeypatch.setattr(os, "fsync", drop)
     with pytest.raises(TopworkError, match="cannot be written"):
-        publish(shelf, created=9.0)
-    assert files(shelf) == []
+        publish(store, created=9.0)
+    assert files(store) == []
 
 
-def test_clocks_go_back(shelf, monkeypatch):
-    publish(shelf)
+def test_clocks_go_back(store, monkeypatch):
+    publish(store)
     monkeypatch.setattr("time.time_ns", lambda: 5)
-    publish(shelf, created=9.0)
-    assert shelf.get("birds").created == 9.0
+    publish(store, created=9.0)
+    assert store.get("birds").created == 9.0
 
 
-def test_readers_see_one_whole_head_or_another(shelf):
-    publish(shelf, created=0.0)
+def test_readers_see_one_whole_head_or_another(store):
+    publish(store, created=0.0)
     graphs = [sample_heads.graph(HEAD, seed) for seed in (0, 1)]
     done = threading.Event()
 
     def replace():
         for i in range(1, 60):
-            publish(HeadStore(shelf.folder), seed=i % 2, created=float(i))
+            publish(HeadStore(store.folder), seed=i % 2, created=float(i))
         done.set()
 
     writer = threading.Thread(target=replace)
     writer.start()
     last, seen = 0.0, 0
     while not done.is_set():
-        kept = shelf.find("birds")
+        kept = store.find("birds")
         assert kept.head.created >= last
         last, seen = kept.head.created, seen + 1
-        assert shelf.report("birds").head == "birds"
+        assert store.report("birds").head == "birds"
         try:
             assert kept.graph.read_bytes() == graphs[int(kept.head.created) % 2]
         except FileNotFoundError:
-            assert shelf.find("birds").stamp != kept.stamp
+            assert store.find("birds").stamp != kept.stamp
     writer.join()
     assert seen > 5
-    assert shelf.get("birds").created == 59.0
+    assert store.get("birds").created == 59.0
 
 
-def test_a_numpy_number_is_a_number(shelf):
-    publish(shelf, chosen={"l2": np.float32(0.5), "layers": np.int64(2)})
-    assert shelf.get("birds").chosen == {"l2": 0.5, "layers": 2}
+def test_a_numpy_number_is_a_number(store):
+    publish(store, chosen={"l2": np.float32(0.5), "layers": np.int64(2)})
+    assert store.get("birds").chosen == {"l2": 0.5, "layers": 2}
 
 
 # A child for each system call of a publication, which dies there; says what a reader sees then, and after a sweep.
@@ -251,26 +251,26 @@ while True:
         HeadStore(folder).publish(new, graph, None)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
-    shelf = HeadStore(folder)
-    seen = [(head.created, shelf.graph(head.name).stat().st_size) for head in shelf.all()]
-    shelf.sweep()
+    store = HeadStore(folder)
+    seen = [(head.created, store.graph(head.name).stat().st_size) for head in store.all()]
+    store.sweep()
     left = sorted(path.name for path in folder.rglob("*") if not path.name.isdecimal())
-    print(status, seen, left, seen == [(head.created, shelf.graph(head.name).stat().st_size) for head in shelf.all()])
+    print(status, seen, left, seen == [(head.created, store.graph(head.name).stat().st_size) for head in store.all()])
     if seen and seen[0][0] == 2.0 and status:
-        shelf.remove("birds")
+        store.remove("birds")
         if len(sys.argv) > 2:
-            shelf.publish(sample_heads.head(created=1.0), graph, None)
+            store.publish(sample_heads.head(created=1.0), graph, None)
     if not status:
         break
 """
 
 
 @pytest.mark.parametrize("replacing", [False, True])
-def test_a_writer_killed_at_any_step_leaves_the_old_head_or_the_new_one(shelf, replacing):
+def test_a_writer_killed_at_any_step_leaves_the_old_head_or_the_new_one(store, replacing):
     if replacing:
-        publish(shelf, created=1.0)
+        publish(store, created=1.0)
     code = KILLER.format(tests=str(Path(__file__).parents[2]))
-    command = [sys.executable, "-c", code, str(shelf.folder), *["replacing"][: int(replacing)]]
+    command = [sys.executable, "-c", code, str(store.folder), *["replacing"][: int(replacing)]]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     lines = done.stdout.splitlines()
     assert len(lines) > 8

@@ -219,11 +219,11 @@ def test_described_classes_need_no_labels_and_take_no_others():
         read(T.STRING, ["emu", "kiwi"], names=("owl", "emu"))
 
 
-def test_a_test_set_is_read_under_the_classes_that_were_learnt():
+def test_a_test_set_is_read_under_the_classes_that_were_trained_on():
     known = read(T.STRING, ["a", "b"], least=1)
     test = read_test_labels(Column("label", T.STRING, ["b", "c", None, "a"]), known, "label")
     assert test.values == [1, None, None, 0]
-    assert test.warnings == ("1 test items are left out: nothing was learnt of their classes (c)",)
+    assert test.warnings == ("1 test items are left out: no item to train on has their classes (c)",)
     tags = read(T.STRINGS, [["0:1:x"]], Task.TAGGING, 1)
     test = read_test_labels(Column("label", T.STRINGS, [["2:3:x"], ["0:1:y"], []]), tags, "label")
     assert test.names == tags.names
@@ -232,7 +232,7 @@ def test_a_test_set_is_read_under_the_classes_that_were_learnt():
     assert read_test_labels(Column("label", T.FLOAT, [3.0, None]), numbers, "label").values == [3.0, None]
 
 
-def test_a_column_that_is_not_there_is_told_with_its_neighbours():
+def test_a_column_that_is_not_there_is_told_with_its_neighbors():
     columns = {"label": T.STRING, "Year": T.INT, "author": T.STRING}
     check_target("label", columns, "birds")
     with pytest.raises(InvalidInput, match=r"the set birds has no metadata column 'lable' to learn .did you mean label"):

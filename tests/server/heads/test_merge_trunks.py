@@ -81,14 +81,14 @@ def run(data, feeds):
 
 async def both(tmp_path, catalogue, home, made, items):
     """What the server says, and the probabilities of the file, with the samples that it read."""
-    shelf = HeadStore(tmp_path / "heads")
-    shelf.publish(made, sample_heads.graph(made), None)
+    store = HeadStore(tmp_path / "heads")
+    store.publish(made, sample_heads.graph(made), None)
     engine = Engine(catalogue, Config(home=home, provider="cpu"))
     try:
-        (said,) = (await Predictor(engine, catalogue, shelf).predict([made.name], PredictParams(), items)).outputs
+        (said,) = (await Predictor(engine, catalogue, store).predict([made.name], PredictParams(), items)).outputs
     finally:
         await engine.close()
-    data, _ = await asyncio.to_thread(merge_onnx, catalogue.entry(made.encoder).folder / MODEL, shelf.graph(made.name), made)
+    data, _ = await asyncio.to_thread(merge_onnx, catalogue.entry(made.encoder).folder / MODEL, store.graph(made.name), made)
     feeds, samples = prepared(catalogue, made, items)
     return said, run(data, feeds), samples
 
@@ -116,10 +116,10 @@ async def test_both_texts_of_a_pair_are_read_each_by_itself(tmp_path, home, tap,
 async def test_what_is_no_pair_is_named_or_skipped(tmp_path, home):
     catalogue = Catalog(FakePlugins(sets_world.SPECS), home)
     made = head(catalogue, "letters", "mean", Pooling.TWO_TOWER)
-    shelf = HeadStore(tmp_path / "heads")
-    shelf.publish(made, sample_heads.graph(made), None)
+    store = HeadStore(tmp_path / "heads")
+    store.publish(made, sample_heads.graph(made), None)
     engine = Engine(catalogue, Config(home=home, provider="cpu"))
-    predictor, items = Predictor(engine, catalogue, shelf), [PAIRS[0], TextItem("alone"), PAIRS[1]]
+    predictor, items = Predictor(engine, catalogue, store), [PAIRS[0], TextItem("alone"), PAIRS[1]]
     try:
         with pytest.raises(InvalidInput, match="no pair") as caught:
             await predictor.predict([made.name], PredictParams(), items)

@@ -14,7 +14,7 @@ from topwork_server.heads.head_types import Task
 from topwork_server.types import Array
 
 
-def judged(task: Task, values: object, scores: object, names: str = "", items: object = None) -> EvaluationData:
+def evaluated(task: Task, values: object, scores: object, names: str = "", items: object = None) -> EvaluationData:
     truth, said = np.asarray(values), np.asarray(scores, np.float32)
     of = np.arange(len(truth)) if items is None else np.asarray(items)
     return EvaluationData(task, tuple(names.split()), truth, said, of, of, np.zeros(len(truth), int))
@@ -39,7 +39,7 @@ def test_classification(many: int, weights: Array) -> None:
     """Over 64 classes sums are sparse. Scores are rounded, so that rankings have ties."""
     random = np.random.default_rng(many)
     values, scores = random.integers(0, min(many, 5), 120), np.round(random.normal(size=(120, many)), 1)
-    given, truth, said = judged(Task.CLASSIFICATION, values, scores, "x " * many), values, scores.argmax(axis=1)
+    given, truth, said = evaluated(Task.CLASSIFICATION, values, scores, "x " * many), values, scores.argmax(axis=1)
     of, there, drawn = found(given, weights), np.union1d(truth[weights > 0], said[weights > 0]), {"sample_weight": weights}
     assert list(of)[:3] == ["accuracy", "balanced accuracy", "macro F1"]
     assert of["accuracy"] == pytest.approx(skm.accuracy_score(truth, said, **drawn))
@@ -57,7 +57,7 @@ def test_classification(many: int, weights: Array) -> None:
 def test_multi_label(weights: Array) -> None:
     random = np.random.default_rng(0)
     truth, scores = (random.random((120, 3)) < 0.4).astype(np.float32), random.normal(size=(120, 3))
-    of, said, drawn = found(judged(Task.MULTI_LABEL, truth, scores, "a b c"), weights), scores > 0, {"sample_weight": weights}
+    of, said, drawn = found(evaluated(Task.MULTI_LABEL, truth, scores, "a b c"), weights), scores > 0, {"sample_weight": weights}
     assert list(of)[:3] == ["macro F1", "micro F1", "subset accuracy"]
     assert of["macro F1"] == pytest.approx(skm.f1_score(truth, said, average="macro", **drawn))
     assert of["micro F1"] == pytest.approx(skm.f1_score(truth, said, average="micro", **drawn))
@@ -98,25 +98,25 @@ def test_a_unit_of_several_rows_is_drawn_as_a_whole() -> None:
     rows = np.concatenate([np.flatnonzero(items == item) for item in np.repeat(np.arange(10), times)])
     copied = np.repeat(np.arange(times.sum()), 4)
     for task in (Task.SEGMENTATION, Task.CLASSIFICATION):
-        weighted = found(judged(task, values, scores, "a b c", items), times.astype(float))
-        assert weighted == pytest.approx(found(judged(task, values[rows], scores[rows], "a b c", copied)), rel=1e-6)
+        weighted = found(evaluated(task, values, scores, "a b c", items), times.astype(float))
+        assert weighted == pytest.approx(found(evaluated(task, values[rows], scores[rows], "a b c", copied)), rel=1e-6)
 
 
 def test_calibration_error() -> None:
     """Ten rows, each 90% sure (a logit of ln 9), eight of them right."""
-    of = found(judged(Task.CLASSIFICATION, [0] * 8 + [1] * 2, np.tile([np.log(9), 0], (10, 1)), "a b"))
+    of = found(evaluated(Task.CLASSIFICATION, [0] * 8 + [1] * 2, np.tile([np.log(9), 0], (10, 1)), "a b"))
     assert of[metrics.CALIBRATION_BEFORE] == pytest.approx(0.1, abs=1e-6)
 
 
 def test_rankings_of_one_class_alone_are_left_out() -> None:
-    given = judged(Task.CLASSIFICATION, [1] * 6, one_hot([1, 1, 1, 1, 0, 1], 2), "a b")
+    given = evaluated(Task.CLASSIFICATION, [1] * 6, one_hot([1, 1, 1, 1, 0, 1], 2), "a b")
     names = [figure.name for figure in task_metrics.task_metrics(given, 0)]
     assert "AUROC" not in names
     assert names[0] == "accuracy"
 
 
 def test_constant_truth_has_no_r2() -> None:
-    main = task_metrics.main_metric(judged(Task.REGRESSION, np.ones((5, 1)), np.arange(5)[:, None]), 0)
+    main = task_metrics.main_metric(evaluated(Task.REGRESSION, np.ones((5, 1)), np.arange(5)[:, None]), 0)
     assert (main.name, main.value) == ("R2", 0.0)
 
 
@@ -126,14 +126,14 @@ BIO = "O B-PER I-PER B-LOC I-LOC"
 def test_tagging_counts_exact_spans_as_conll_does() -> None:
     """True: PER 0-2 and LOC 3-4; in the second item LOC 0-1, which a stray I-LOC begins. The first is found too short."""
     truth, said = [1, 2, 0, 3, 4, 0], [1, 0, 0, 3, 4, 0]
-    of = found(judged(Task.TAGGING, truth, one_hot(said, 5), BIO, [0, 0, 0, 0, 1, 1]))
+    of = found(evaluated(Task.TAGGING, truth, one_hot(said, 5), BIO, [0, 0, 0, 0, 1, 1]))
     assert next(iter(of)) == "entity F1"
     assert (of["entity precision"], of["entity recall"], of["entity F1"]) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
     assert of["token accuracy"] == pytest.approx(5 / 6)
 
 
 def test_no_entity_at_all_is_a_main_figure_of_nothing() -> None:
-    main = task_metrics.main_metric(judged(Task.TAGGING, [0, 0], one_hot([0, 0], 5), BIO, [0, 1]), 0)
+    main = task_metrics.main_metric(evaluated(Task.TAGGING, [0, 0], one_hot([0, 0], 5), BIO, [0, 1]), 0)
     assert (main.value, main.low, main.high) == (0.0, 0.0, 1.0)
 
 
@@ -148,7 +148,7 @@ def test_question_answering() -> None:
     """Said 2-3 where 1-3 is right (F1 of 2/3), and 3-5 where that or 0-1 is."""
     truth = np.concatenate([answer_marks((1, 3)), answer_marks((0, 1), (3, 5))])
     scores = 9 * np.concatenate([answer_marks((2, 3)), answer_marks((3, 5))])
-    of = found(judged(Task.QUESTION_ANSWERING, truth, scores, "", np.repeat([0, 1], 5)))
+    of = found(evaluated(Task.QUESTION_ANSWERING, truth, scores, "", np.repeat([0, 1], 5)))
     assert of == pytest.approx({"F1": (2 / 3 + 1) / 2, "exact match": 0.5})
 
 
@@ -162,7 +162,7 @@ def test_segmentation() -> None:
     random = np.random.default_rng(0)
     values, scores = random.integers(0, 3, 80), random.normal(size=(80, 3))
     of, said = (
-        found(judged(Task.SEGMENTATION, values, scores, "sky sea sand", np.repeat(np.arange(20), 4))),
+        found(evaluated(Task.SEGMENTATION, values, scores, "sky sea sand", np.repeat(np.arange(20), 4))),
         scores.argmax(axis=1),
     )
     assert list(of)[:3] == ["mean IoU", "cell accuracy", "IoU of sky"]

@@ -26,7 +26,7 @@ TEXTS = [TextItem("a red bird"), TextItem("Blue"), TextItem("whale")]
 @dataclass
 class World:
     sets: Any
-    shelf: HeadStore
+    store: HeadStore
     predictor: Predictor
 
     @property
@@ -41,7 +41,7 @@ class World:
         dim = info.tap.dim * {Pooling.MEAN_STD: 2, Pooling.PAIR: 4}.get(pooling, 1)
         head = sample_heads.head(name, task=task, encoder=encoder, tap=info, pooling=pooling, dim=dim)
         head = replace(head, **fields)
-        self.shelf.publish(head, sample_heads.graph(head, seed), None)
+        self.store.publish(head, sample_heads.graph(head, seed), None)
         return head
 
     async def rows(self, texts=TEXTS, encoder="letters", tap="mean", **options):
@@ -56,8 +56,8 @@ def world(home):
     @asynccontextmanager
     async def made():
         async with sets_world.composed(home) as sets:
-            shelf = HeadStore(home / "heads")
-            yield World(sets, shelf, Predictor(sets.engine, sets.catalogue, shelf))
+            store = HeadStore(home / "heads")
+            yield World(sets, store, Predictor(sets.engine, sets.catalogue, store))
 
     return made
 
@@ -124,7 +124,7 @@ async def test_a_head_on_another_fingerprint_is_refused(world):
         tap = w.tap("letters", "mean")
         w.publish("old", tap="mean")
         stale = sample_heads.head("stale", tap=replace(tap, fingerprint="f" * 64), dim=tap.tap.dim)
-        w.shelf.publish(stale, sample_heads.graph(stale), None)
+        w.store.publish(stale, sample_heads.graph(stale), None)
         with pytest.raises(NotReady) as caught:
             await w.predictor.predict(["stale"], PredictParams(), TEXTS)
         assert "f" * 64 in caught.value.message
@@ -135,8 +135,8 @@ async def test_a_head_on_another_fingerprint_is_refused(world):
 async def test_a_head_of_no_encoder_reads_no_items(world):
     async with world() as w:
         w.publish("vectors", encoder="letters")
-        head = replace(w.shelf.get("vectors"), encoder="")
-        w.shelf.publish(head, sample_heads.graph(head), None)
+        head = replace(w.store.get("vectors"), encoder="")
+        w.store.publish(head, sample_heads.graph(head), None)
         with pytest.raises(NotReady, match="no encoder"):
             await w.predictor.predict(["vectors"], PredictParams(), TEXTS)
         assert (await w.predictor.predict_vectors(["vectors"], np.ones((2, 8)))).outputs[0].probabilities.shape == (2, 2)

@@ -45,7 +45,7 @@ def test_a_long_span_is_cut() -> None:
     assert SpanPreviews(data(Kept, Task.TAGGING))("long", 0, 1) == f"'{'x' * 57}...'"
 
 
-def test_what_nobody_covers_is_named_by_its_characters() -> None:
+def test_what_none_covers_is_named_by_its_characters() -> None:
     elsewhere = replace(data(Kept, Task.TAGGING), chars={"a": np.array([[40, 50]], np.float32)})
     assert SpanPreviews(elsewhere)("a", 0, 1) == "40:50"
 

@@ -161,7 +161,7 @@ def test_long_names_do_not_stretch_the_page_and_counts_do_not_touch() -> None:
     assert "<i>" not in made
 
 
-def test_a_class_that_nobody_judged_and_unlabeled_items_that_nobody_used_say_so() -> None:
+def test_a_class_that_none_evaluated_and_unlabeled_items_that_none_used_say_so() -> None:
     unused = SemiSupervisedGain(
         "label-propagation", 0, figure("accuracy", 0.9), figure("accuracy", 0.9), MetricValue("accuracy", 0.0, 0.0, 0.0)
     )
@@ -175,7 +175,7 @@ def test_the_baseline_is_named_as_what_it_is() -> None:
     assert "an answer of the first tokens has 0.500" in render_page(replace(report(), task="question-answering"))
 
 
-def test_what_was_not_judged_says_so() -> None:
+def test_what_was_not_evaluated_says_so() -> None:
     bare = replace(report(), metrics=(), baseline=(), curve=(), estimate="no item had a label: nothing was evaluated", wrong=())
     made = render_page(replace(bare, target=""))
     assert "classification of classes by their descriptions, linear head" in made

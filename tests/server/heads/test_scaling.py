@@ -34,7 +34,7 @@ def learned(given, trainer=LinearTrainer, **options):
     return scaling.unscaled(fitted), held
 
 
-def judged(given, head, held):
+def evaluated(given, head, held):
     task = Task.REGRESSION if given.target is Target.NUMBERS else Task.CLASSIFICATION
     rows = given.views[0].rows[held]
     found = evaluate_predictions(
@@ -48,7 +48,7 @@ def served(given, head, path):
     return run_head(Session(path, 1), given.views[0].rows)[1]
 
 
-PLAIN = judged(examples(ROWS, NUMBERS[:, None]), *learned(examples(ROWS, NUMBERS[:, None])))
+PLAIN = evaluated(examples(ROWS, NUMBERS[:, None]), *learned(examples(ROWS, NUMBERS[:, None])))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_targets_of_any_offset_and_scale_are_learned_alike(center, unit, tmp_pat
     values = (center + unit * NUMBERS)[:, None]
     given = examples(ROWS, values)
     head, held = learned(given)
-    found = judged(given, head, held)
+    found = evaluated(given, head, held)
     assert found["R2"] == pytest.approx(PLAIN["R2"], abs=1e-4)
     assert found["MAE"] == pytest.approx(unit * PLAIN["MAE"], rel=1e-2)
     assert found["RMSE"] == pytest.approx(unit * PLAIN["RMSE"], rel=1e-2)
@@ -73,7 +73,7 @@ def test_targets_of_any_offset_and_scale_are_learned_alike(center, unit, tmp_pat
 def test_every_kind_learns_numbers_of_a_large_offset(trainer, options, least, tmp_path):
     given = examples(ROWS, (1e9 + NUMBERS)[:, None])
     head, held = learned(given, trainer, **options)
-    assert judged(given, head, held)["R2"] > least
+    assert evaluated(given, head, held)["R2"] > least
     own = head.scores(given.views[0].rows)
     np.testing.assert_allclose(served(given, head, tmp_path / "head.onnx"), own, rtol=0, atol=1e-3)
 
@@ -94,7 +94,7 @@ def test_rows_of_any_offset_and_scale_are_learned_alike(change, trainer, tmp_pat
     given = examples(change(ROWS), NUMBERS[:, None])
     head, held = learned(given, trainer)
     usual = PLAIN["R2"] if trainer is LinearTrainer else 0.6
-    assert judged(given, head, held)["R2"] > usual - 2e-3
+    assert evaluated(given, head, held)["R2"] > usual - 2e-3
     own = head.scores(given.views[0].rows)
     np.testing.assert_allclose(served(given, head, tmp_path / "head.onnx"), own, rtol=0, atol=1e-3)
 
@@ -102,7 +102,7 @@ def test_rows_of_any_offset_and_scale_are_learned_alike(change, trainer, tmp_pat
 def test_classes_are_learned_from_rows_of_a_large_offset(tmp_path):
     given = examples(ROWS + 1e5, (NUMBERS > 0).astype(np.int64), Target.CLASSES, ("low", "high"))
     head, held = learned(given)
-    assert judged(given, head, held)["accuracy"] > 0.9
+    assert evaluated(given, head, held)["accuracy"] > 0.9
     assert served(given, head, tmp_path / "head.onnx").dtype == np.float32
 
 

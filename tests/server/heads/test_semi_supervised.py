@@ -93,7 +93,7 @@ def replace_rows(view, start):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_subsets_are_learnt_as_if_alone_and_always_alike(method):
+def test_subsets_are_trained_as_if_alone_and_always_alike(method):
     examples = problem(30)
     subsets = [np.arange(20), np.arange(10, 30), np.arange(30)]
     heads, used = fit(examples, subsets, method)
@@ -125,7 +125,7 @@ def test_the_sure_are_taken_an_equal_share_a_class():
     assert len(positions) == len(classes) == 0
 
 
-def test_nobody_is_sure_and_nothing_changes(monkeypatch):
+def test_none_is_sure_and_nothing_changes(monkeypatch):
     monkeypatch.setattr(semi_supervised, "SURE", 1.1)
     monkeypatch.setattr(semi_supervised, "SURE_SHARE", 1.1)
     examples = problem()
@@ -157,7 +157,7 @@ def test_a_pseudo_labeled_copy_stays_with_the_row_that_it_copies():
 
 
 @pytest.mark.parametrize("block", [50, 1 << 24])
-def test_neighbours_are_the_nearest_and_never_oneself(monkeypatch, block):
+def test_neighbors_are_the_nearest_and_never_oneself(monkeypatch, block):
     monkeypatch.setattr(semi_supervised, "BLOCK", block)
     rows = normalize(clusters(40, 0)[0])
     cosines = rows @ rows.T

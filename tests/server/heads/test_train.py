@@ -90,10 +90,10 @@ def quiet(fraction: float, message: str) -> None:
     assert message
 
 
-def test_a_head_is_judged_by_folds_and_learns_from_all(sets: Sets, tmp_path: Path) -> None:
+def test_a_head_is_evaluated_by_folds_and_learns_from_all(sets: Sets, tmp_path: Path) -> None:
     head = trained(tmp_path, definition(written(sets)))
-    shelf = HeadStore(tmp_path / "heads")
-    assert shelf.get("birds-label") == head
+    store = HeadStore(tmp_path / "heads")
+    assert store.get("birds-label") == head
     assert head.estimate == f"5-fold cross-validation over {COUNT} items"
     assert (head.labeled, head.unlabeled, head.names) == (COUNT, 0, CLASSES)
     main, base = head.metrics[0], head.baseline[0]
@@ -133,7 +133,7 @@ def test_what_knows_nothing_is_seen_to_know_nothing(sets: Sets, tmp_path: Path) 
     assert head.metrics[0].low < 1 / 3 + 0.05
 
 
-def test_items_that_judge_are_never_learnt_from(sets: Sets, tmp_path: Path) -> None:
+def test_items_that_test_are_never_trained_on(sets: Sets, tmp_path: Path) -> None:
     head = trained(tmp_path, definition(written(sets), test_where="split = 'test'"))
     assert head.estimate == f"{COUNT // 4} items that match split = 'test'"
     assert head.labeled == COUNT * 3 // 4
@@ -188,7 +188,7 @@ def test_a_graph_that_is_not_the_head_is_never_served(sets: Sets, tmp_path: Path
         HeadStore(tmp_path / "heads").get("birds-label")
 
 
-def test_one_example_a_class_trains_a_head_that_nothing_judges(sets: Sets, tmp_path: Path) -> None:
+def test_one_example_a_class_trains_a_head_that_nothing_evaluates(sets: Sets, tmp_path: Path) -> None:
     few = definition(written(sets), where="id < 'item-00003'")
     head = trained(tmp_path, few)
     assert (head.labeled, head.metrics, head.names) == (3, (), CLASSES)
@@ -198,7 +198,7 @@ def test_one_example_a_class_trains_a_head_that_nothing_judges(sets: Sets, tmp_p
         probed([few])
 
 
-def test_a_test_judges_where_folds_cannot(sets: Sets, tmp_path: Path) -> None:
+def test_a_test_evaluates_where_folds_cannot(sets: Sets, tmp_path: Path) -> None:
     head = trained(tmp_path, definition(written(sets), where="id < 'item-00003' OR split = 'test'", test_where="split = 'test'"))
     assert head.estimate.endswith("items that match split = 'test'")
     assert head.metrics[0].name == "accuracy"

@@ -11,8 +11,8 @@ from topwork_server.heads.head_types import HeadDefinition, Task
 from topwork_server.heads.training_log import TrainingLog, TrainingRecord
 from topwork_server.types import Modality
 
-LEARNT = HeadDefinition("one", "birds", 1, "/sets/birds", "label", "linear", Task.CLASSIFICATION, "", {}, Modality.TEXT, ())
-PLAIN = TrainingRecord(LEARNT, "7c41")
+DEFINITION = HeadDefinition("one", "birds", 1, "/sets/birds", "label", "linear", Task.CLASSIFICATION, "", {}, Modality.TEXT, ())
+PLAIN = TrainingRecord(DEFINITION, "7c41")
 
 
 def test_a_record_is_read_again_and_what_a_killed_server_left_is_gone(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def export_head(head: Head, shelf: HeadStore, catalogue: Catalog) -> tuple[bytes
     """Export the ONNX file and its model card, in JSON. NotReady where the head's trunk is missing or has changed."""
     if not head.encoder:
         raise NotReady(
-            f"the head {head.name!r} learnt from ready vectors of no encoder: there is no trunk to export it with",
+            f"the head {head.name!r} was trained on ready vectors of no encoder: there is no trunk to export it with",
             remedy="export heads of sets that an encoder made",
         )
     entry = catalogue.entry(head.encoder)

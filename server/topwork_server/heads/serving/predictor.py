@@ -129,7 +129,7 @@ class Predictor:
         for head in (one.head for one in opened):
             if not head.encoder:
                 raise NotReady(
-                    f"the head {head.name!r} learnt from ready vectors of no encoder",
+                    f"the head {head.name!r} was trained on ready vectors of no encoder",
                     remedy="predict by vectors, or by ids of a set that holds such vectors",
                 )
             whose = f"the head {head.name!r}, on {head.encoder},"
@@ -157,7 +157,7 @@ class Predictor:
                     remedy=f"its taps are {', '.join(has)}: name a set that has {tap}, or send items",
                 )
             _check_fingerprint(
-                head, has[tap].fingerprint, f"the set {feature_set.definition.name!r} has", "name the set it learnt from"
+                head, has[tap].fingerprint, f"the set {feature_set.definition.name!r} has", "name the set that it was trained on"
             )
         parts = [_outputs_of_stored(opened, feature_set, ids, start) for start in range(0, max(1, len(ids)), STORED)]
         return PredictionResult(tuple(concat_outputs([part[name] for part in parts]) for name in names))

@@ -1,6 +1,6 @@
-"""Rows that are equal as features, whatever their bytes were: copies, and copies that were rounded.
+"""Finds rows that are equal as features, though their bytes may differ: copies, and copies that were rounded.
 
-A head that has seen a row knows the label of its copy, so both belong on one side of every split.
+A head that was trained on a row knows the label of its copy, so that both belong on one side of every split.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FEW, BLOCK = 2000, 128
 
 
 def equal_rows(rows: Array, by_direction: bool = False) -> Array:
-    """(n,) int64: of each row of (n, dim) the position of the first row that equals it.
+    """Find for each row of (n, dim) the position of the first row that equals it, (n,) int64.
 
     Positive multiples of one another are equal, too, since a head often scales by itself: always `by_direction`, else where there
     are so many columns that rows do not point one way by chance. Where all rows are equal, none tells another's label, and each
@@ -45,7 +45,7 @@ def equal_rows(rows: Array, by_direction: bool = False) -> Array:
 
 
 def item_means(rows: Array, items: Array, count: int) -> Array:
-    """(count, dim) float32: the mean of each item's rows; it stands for all of them, in whatever order."""
+    """Compute the mean of each item's rows, (count, dim) float32; it stands for all of them, in any order."""
     sizes = np.bincount(items, minlength=count)
     starts = np.cumsum(sizes) - sizes
     return np.asarray(np.add.reduceat(rows, starts, axis=0, dtype=np.float64) / sizes[:, None], np.float32)
@@ -63,8 +63,10 @@ def _equal(rows: Array) -> Array:
 
 
 def centers_and_spreads(rows: Array) -> tuple[Array, Array]:
-    """The median of each column, and its spread: the median of the deviations that are not nil, which no outlier moves; 0 for
-    constant columns. (dim,) float64 both."""
+    """Compute the median of each column and its spread, (dim,) float64 both.
+
+    The spread is the median of the deviations that are not 0, which no outlier moves; it is 0 for constant columns.
+    """
     some = rows[:: max(1, len(rows) // SAMPLE)].astype(np.float64)
     centre = np.median(some, axis=0)
     off = np.abs(some - centre)
@@ -79,7 +81,7 @@ def centers_and_spreads(rows: Array) -> tuple[Array, Array]:
 
 
 class _Groups:
-    """`firsts` is the answer so far: of each row the first of its group."""
+    """Groups of equal rows. `firsts` holds, so far, the first row of each row's group."""
 
     def __init__(self, rows: Array, centre: Array, spread: Array) -> None:
         self._rows, self._centre = rows, centre
@@ -116,7 +118,7 @@ class _Groups:
         return np.asarray(first[of.reshape(-1)], np.int64)
 
     def _close_pairs(self, leaders: Array) -> Array:
-        """(pairs, 2) positions in `leaders` that are within the radius of each other."""
+        """Find (pairs, 2) positions in `leaders` that are within the radius of each other."""
         if len(leaders) < 2:
             return np.zeros((0, 2), np.int64)
         points = self._points[leaders]
@@ -137,8 +139,10 @@ class _Groups:
         self.firsts = moved[self.firsts]
 
     def _compact(self, members: Array) -> Iterator[tuple[int, Array]]:
-        """A component as it is where all of it lies around its first row. Rows that are dense in few columns make chains: these
-        are cut into parts around one row each."""
+        """Yield a component as it is where all of it lies around its first row.
+
+        Rows that are dense in few columns make chains: these are cut into parts around one row each.
+        """
         left, reach = members, 2 * self.radius
         while len(left):
             distances = self._distances(left, left[:1])
@@ -151,7 +155,7 @@ class _Groups:
 
 
 def _pairs(points: Array, radius: float) -> Array:
-    """(pairs, 2), first below second, of points that are within the radius in each column."""
+    """Find pairs of points that are within the radius in each column, (pairs, 2), the first below the second."""
     found = []
     for start in range(0, len(points), BLOCK):
         apart = np.abs(points[start : start + BLOCK, :1] - points[:, 0])
@@ -163,7 +167,7 @@ def _pairs(points: Array, radius: float) -> Array:
 
 
 def _pairs_of_many(points: Array, radius: float) -> Array:
-    """The same of each point and those nearest to it."""
+    """Find the same pairs, among each point and those nearest to it."""
     from scipy.spatial import KDTree
 
     near = KDTree(points).query(points, k=NEAR + 1, distance_upper_bound=radius)[1]
@@ -173,7 +177,7 @@ def _pairs_of_many(points: Array, radius: float) -> Array:
 
 
 def components(edges: Array, count: int) -> Array:
-    """(count,) int64: the component of each node, by (n, 2) edges; numbered by their first nodes."""
+    """Number the components of a graph of (n, 2) edges, (count,) int64, in the order of their first nodes."""
     edges = edges[edges[:, 0] != edges[:, 1]]
     roots = _roots(edges, count) if len(edges) <= FEW else _labels(edges, count)
     _, first, of = np.unique(roots, return_index=True, return_inverse=True)
@@ -205,13 +209,13 @@ def _labels(edges: Array, count: int) -> Array:
 
 
 def _first_of_components(edges: Array, count: int) -> Array:
-    """(count,): of each node the first one that it is connected with."""
+    """Find for each node the first one that it is connected with, (count,)."""
     _, first, of = np.unique(components(edges, count), return_index=True, return_inverse=True)
     return np.asarray(first[of], np.int64)
 
 
 def _components(first: Array) -> list[Array]:
-    """Positions of each component of several nodes."""
+    """List the positions of each component of several nodes."""
     order = np.argsort(first, kind="stable")
     edges = np.flatnonzero(np.diff(first[order])) + 1
     return [part for part in np.split(order, edges) if len(part) > 1]

@@ -1,4 +1,4 @@
-"""How labels of each task are written in a column, read one by one. What a class is, how often it is there: `labels.py`."""
+"""Reads the values of a column, one by one, in the form that each task has. `labels.py` checks the column as a whole."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ LARGEST = 1e150
 
 
 class LabelFormat(ABC):
-    """One task's. `types` of columns it is read from; `least_classes` that there must be for anything to be learnt."""
+    """The form of one task's labels: `types` of columns, and the `least_classes` that a training needs."""
 
     types: ClassVar[tuple[ColumnType, ...]]
     least_classes: ClassVar[int] = 0
 
     @abstractmethod
     def parse(self, value: Any) -> Any:
-        """Of one that is there. None where it says nothing to learn from; InvalidInput where it is badly written."""
+        """Read a value that is not null. None where it gives no label; InvalidInput where it is badly written."""
 
     def matches(self, value: Any) -> Any:
-        """As `read`, of a column whose task nobody has said; False too says that it is written otherwise."""
+        """Tell whether a value of a column without a given task is written in this form."""
         return self.parse(value)
 
     def classes(self, value: Any) -> Iterable[str]:
-        """Those of a value that was read, each once."""
+        """List the classes of a value, each once."""
         return ()
 
     def names(self, classes: Iterable[str]) -> tuple[str, ...]:
-        """What a head's scores stand for, of the classes in order."""
+        """List what a head's scores stand for, given the classes in order."""
         return tuple(classes)
 
     def encode(self, value: Any, index: Mapping[str, int]) -> Any:
-        """As Labels.values has it; `index` numbers the classes."""
+        """Convert a value to what `LabelColumn.values` has; `index` numbers the classes."""
         return value
 
     def order(self, classes: Iterable[str]) -> list[str]:
@@ -154,7 +154,7 @@ class LabelMask:
     index: Mapping[str, int]
 
     def cells(self, boxes: Array) -> Array:
-        """(n,) int64: of cells that cover (n, 4) boxes in pixels; -1 for one to be left out. InvalidInput where it cannot be."""
+        """Find the class of each of (n, 4) boxes in pixels, (n,) int64; -1 for one to be left out."""
         return self.mask.cells(boxes, self.index)
 
 

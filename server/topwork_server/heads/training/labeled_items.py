@@ -1,5 +1,7 @@
-"""What a set's metadata says of its items: who is learnt from, who judges, who belongs together. In the order of ids, so that
-neither updates nor compactions change what is learnt."""
+"""Reads a set's metadata for a training: which items are trained on, which test, and which belong together.
+
+Items are in the order of their ids, so that neither updates nor compactions change the training.
+"""
 
 from __future__ import annotations
 
@@ -22,22 +24,22 @@ GROUPS = (ColumnType.STRING, ColumnType.INT, ColumnType.BOOL, ColumnType.TIME)
 
 @dataclass(frozen=True)
 class LabeledItems:
-    """Of all items that `where` lets through, by id. `groups` are values of the group column, None where there is none."""
+    """The items that match `where`, by id. `groups` are values of the group column, None where there is none."""
 
     ids: tuple[str, ...]
     column: Column
     groups: Sequence[Hashable | None]
-    test: Array  # (n,) bool: those that judge
+    test: Array  # (n,) bool: test items
 
     def take(self, positions: Array) -> LabeledItems:
-        """Some of them (ascending)."""
+        """Take some of them, by ascending positions."""
         values = [self.column.values[i] for i in positions]
         ids, groups = tuple(self.ids[i] for i in positions), [self.groups[i] for i in positions]
         return LabeledItems(ids, replace(self.column, values=values), groups, self.test[positions])
 
 
 def labeled_items(read: Read, definition: HeadDefinition) -> LabeledItems:
-    """InvalidInput where a column is not there, or nothing matches."""
+    """Read the items of a training. InvalidInput where a column does not exist, or nothing matches."""
     ids, found = _columns(read, definition)
     if not ids:
         raise InvalidInput(_none_matches(definition.where), remedy="correct `where`, or write items first")
@@ -56,7 +58,7 @@ def labeled_items(read: Read, definition: HeadDefinition) -> LabeledItems:
 
 
 def _columns(read: Read, definition: HeadDefinition) -> tuple[list[str], dict[str, Column]]:
-    """All ids as the set has them, and what the target and the group (as far as they are named) say of each."""
+    """Read all ids, and the target and the group of each, as far as they are named."""
     ids: list[str] = []
     values: dict[str, list[Any]] = {name: [] for name in (definition.target, definition.group) if name}
     types: dict[str, ColumnType] = {}
@@ -77,7 +79,7 @@ def _none_matches(where: str) -> str:
 
 
 def _matching(read: Read, definition: HeadDefinition) -> set[str]:
-    """Ids of the items that judge."""
+    """List the ids of the test items."""
     if not definition.test_where:
         return set()
     where = both(definition.where, definition.test_where)
@@ -94,28 +96,28 @@ def both(where: str, other: str) -> str:
     return f"({where}) AND ({other})" if where else other
 
 
-def training_labels(learnt: LabeledItems, definition: HeadDefinition, min_per_class: int) -> LabelColumn:
-    """InvalidInput names the id of the item that is to blame."""
+def training_labels(items: LabeledItems, definition: HeadDefinition, min_per_class: int) -> LabelColumn:
+    """Read the labels of the training items. InvalidInput names the id of the item."""
     names = tuple(definition.descriptions)
-    if not learnt.ids:
+    if not items.ids:
         raise InvalidInput(
             f"every item matches {definition.test_where:.200}: none is left to learn from", remedy="correct `test_where`"
         )
     try:
-        return read_labels(learnt.column, definition.task, min_per_class, definition.target, names)
+        return read_labels(items.column, definition.task, min_per_class, definition.target, names)
     except InvalidInput as error:
-        raise _with_id(error, learnt.ids) from None
+        raise _with_id(error, items.ids) from None
 
 
 def test_labels(test: LabeledItems, labels: LabelColumn, definition: HeadDefinition) -> LabelColumn:
-    """InvalidInput also where none of them can judge."""
+    """Read the labels of the test items. InvalidInput also where none of them has a class that was trained on."""
     try:
         found = read_test_labels(test.column, labels, definition.target)
     except InvalidInput as error:
         raise _with_id(error, test.ids) from None
     if not found.labeled.any():
         raise InvalidInput(
-            f"no item that matches {definition.test_where:.200} has a label that was learnt", remedy="label some of them"
+            f"no item that matches {definition.test_where:.200} has a label that was trained on", remedy="label some of them"
         )
     return found
 
@@ -129,8 +131,10 @@ def _with_id(error: InvalidInput, ids: Sequence[str]) -> InvalidInput:
 def group_numbers(
     ids: Sequence[str], groups: Sequence[Hashable | None], contents: Mapping[str, str], equal: Sequence[Array] = ()
 ) -> Array:
-    """(n,) int64: equal for items of one group, for items of equal content or of equal features, and for what these join.
-    `equal`: for each view the position of the first item with the same features."""
+    """Number the groups of items, (n,) int64: items share one by the group column, by equal content or by equal features.
+
+    What these join is one group. `equal`: for each view the position of the first item with the same features.
+    """
     first: dict[Hashable, int] = {}
     edges = [(first.setdefault(key, i), i) for i, key in _keys(ids, groups, contents)]
     joined = [np.array(edges, np.int64).reshape(-1, 2), *(np.stack([firsts, np.arange(len(ids))], axis=1) for firsts in equal)]
@@ -138,7 +142,7 @@ def group_numbers(
 
 
 def _keys(ids: Sequence[str], groups: Sequence[Hashable | None], contents: Mapping[str, str]) -> Iterator[tuple[int, Hashable]]:
-    """What each item may have in common with others."""
+    """List what each item may have in common with others."""
     for i, (id, group) in enumerate(zip(ids, groups, strict=True)):
         if group is not None:
             yield i, ("group", group)

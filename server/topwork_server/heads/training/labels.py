@@ -1,6 +1,6 @@
-"""A column of metadata as labels: what task it is for, which classes there are, and whether they can be learnt from.
+"""Reads a column of metadata as labels: its task, its classes, and whether a head can be trained on them.
 
-Whoever writes bad labels reads here what is wrong, of which class or item, and what to do.
+The error for bad labels names what is wrong, the class or item, and what to do.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ LONGEST = 60
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """What a column says, one entry an item in `values` and `labeled`; None in `values` where unlabeled.
+    """A column of labels: one entry for each item in `values` and `labeled`; None in `values` where an item has no label.
 
     values: int class | frozenset of label numbers | float | tagging: [(start, end, number in entity_labels(names))] | question
-    answering: [(start, end)], all of them right | segmentation: label_forms.Painted. Spans are half-open, in characters.
+    answering: [(start, end)], all of them right | segmentation: LabelMask. Spans are half-open, in characters.
     names: classes or labels; of tagging BIO names, of question answering "start" and "end", of regression none.
     """
 
@@ -46,7 +46,7 @@ class LabelColumn:
 
 
 def check_target(target: str, columns: Mapping[str, ColumnType], set_name: str) -> None:
-    """InvalidInput where the set has no such column of metadata; names near ones."""
+    """Raise InvalidInput where the set has no such column of metadata; it names similar ones."""
     if target in columns:
         return
     there = instead(target, columns, "there are none")
@@ -56,7 +56,7 @@ def check_target(target: str, columns: Mapping[str, ColumnType], set_name: str) 
 
 
 def task_of(column: Column) -> Task:
-    """What such a column is for where nobody says: by its type, and by how its values are written. InvalidInput of times."""
+    """Choose the task of a column by its type and by how its values are written. InvalidInput for times."""
     match column.type:
         case ColumnType.TIME:
             raise _wrong_type(column.name, column.type, None)
@@ -74,7 +74,7 @@ def task_of(column: Column) -> Task:
 
 
 def _all(column: Column, written: Callable[[Any], Any]) -> bool:
-    """Whether every value that is there is written so, and some say anything."""
+    """Tell whether every value is written in that form, and some give a label."""
     there = [value for value in column.values if value]
     try:
         return bool(there) and all(written(value) is not False for value in there)
@@ -83,10 +83,10 @@ def _all(column: Column, written: Callable[[Any], Any]) -> bool:
 
 
 def read_labels(column: Column, task: Task | None, min_per_class: int, target: str, names: Sequence[str] = ()) -> LabelColumn:
-    """The labels of a column, checked. `names` are classes that are described: labels are among them, and may be missing.
+    """Read and check the labels of a column. `names` are described classes: labels are among them, and may be missing.
 
-    InvalidInput, with the position of the item that is to blame: a wrong type, badly written values, numbers that are not
-    finite, no labels at all, one class alone, a class of fewer than `min_per_class` items.
+    InvalidInput, with the position of the item: a wrong type, badly written values, numbers that are not finite, no labels at
+    all, one class alone, a class of fewer than `min_per_class` items.
     """
     task = task or task_of(column)
     form = FORMATS[task]
@@ -104,8 +104,7 @@ def read_labels(column: Column, task: Task | None, min_per_class: int, target: s
 
 
 def read_test_labels(column: Column, known: LabelColumn, target: str) -> LabelColumn:
-    """The labels of other items (a test set), under the classes of `known`; items of other classes become unlabeled, with a
-    warning."""
+    """Read the labels of a test set under the classes of `known`; items of other classes become unlabeled, with a warning."""
     form = FORMATS[known.task]
     read = _parse(form, column)
     classes = set(classes_of(known.task, known.names))
@@ -113,12 +112,12 @@ def read_test_labels(column: Column, known: LabelColumn, target: str) -> LabelCo
     kept = [value if value is None or classes.issuperset(form.classes(value)) else None for value in read]
     lost = sum(value is not None for value in read) - sum(value is not None for value in kept)
     labels = _labels(known.task, form, kept, classes_of(known.task, known.names))
-    said = f"{lost} test items are left out: nothing was learnt of their classes ({_listed(sorted(strange))})"
-    return _with_warnings(labels, [said] if lost else [])
+    left_out = f"{lost} test items are left out: no item to train on has their classes ({_listed(sorted(strange))})"
+    return _with_warnings(labels, [left_out] if lost else [])
 
 
 def classes_of(task: Task, names: tuple[str, ...]) -> tuple[str, ...]:
-    """What labels are written with, of a head's names."""
+    """List the classes that labels are written with, given the names of a head."""
     if task is Task.TAGGING:
         return entity_labels(names)
     return () if task is Task.QUESTION_ANSWERING else names
@@ -183,7 +182,7 @@ def _check_classes(
             f"column {target!r} has {len(counts):,} classes, and a mask tells {mask_labels.IGNORED} apart",
             remedy="join some of them",
         )
-    spared = {mask_labels.BACKGROUND} if task is Task.SEGMENTATION else set()  # nobody labels it: it is what boxes leave
+    spared = {mask_labels.BACKGROUND} if task is Task.SEGMENTATION else set()  # it is never labeled: it is what boxes leave
     few = [(count, name) for name, count in counts.items() if count < least and name not in spared]
     if few:
         raise _too_few(target, task, sorted(few), least, type)
@@ -217,7 +216,7 @@ def _too_few(target: str, task: Task, few: list[tuple[int, str]], least: int, ty
 
 
 def _without(target: str, task: Task, names: Sequence[str], type: ColumnType) -> str:
-    """How to leave classes out, as a filter where that is short."""
+    """Say how to leave classes out, as a filter where that is short."""
     literals = [name if type in (ColumnType.INT, ColumnType.BOOL) else "'" + name.replace("'", "''") + "'" for name in names]
     if len(names) > SHOWN or any(len(name) > LONGEST for name in names) or task not in (Task.CLASSIFICATION, Task.MULTI_LABEL):
         return "take them out of the labels" if len(names) > 1 else "take it out of the labels"
@@ -249,7 +248,7 @@ def _empty(target: str, column: Column, read: Sequence[Any]) -> list[str]:
 
 
 def _near_duplicates(target: str, classes: Iterable[str]) -> list[str]:
-    """Of classes that differ in nothing but case and space."""
+    """Warn of classes that differ in nothing but case and space."""
     by_key: dict[str, list[str]] = {}
     for name in sorted(classes):
         by_key.setdefault(" ".join(name.casefold().split()), []).append(name)

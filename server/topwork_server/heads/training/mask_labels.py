@@ -32,14 +32,14 @@ BOX_FORM = "write 'x0,y0,x1,y1:LABEL' in pixels of the original picture: '10,20,
 
 
 class ImageMask(Protocol):
-    """What one picture's pixels are of."""
+    """The classes of one picture's pixels."""
 
     @property
     def classes(self) -> frozenset[str]:
         """Names of those that it has."""
 
     def cells(self, boxes: Array, index: Mapping[str, int]) -> Array:
-        """(n,) int64: the class that most of each cell's area is of (the first of equals); -1 where all of it is to be ignored.
+        """Find the class of most of each cell's area (the first of equals), (n,) int64; -1 where all of it is to be ignored.
 
         boxes (n, 4): what each cell covers, x0, y0, x1, y1 in pixels. `index` gives the number of each class.
         """
@@ -92,7 +92,7 @@ class BoxMask:
 
 
 def png_mask(written: str) -> PixelMask:
-    """InvalidInput where the text is no PNG with one class a pixel."""
+    """Read a mask from a PNG in text. InvalidInput where it is none with one class for each pixel."""
     try:
         png = b64decode("".join(written.removeprefix(DATA_URI).split()), validate=True)
     except (binascii.Error, ValueError) as error:
@@ -102,7 +102,7 @@ def png_mask(written: str) -> PixelMask:
 
 
 def box_mask(written: Sequence[str | None]) -> BoxMask:
-    """InvalidInput where one is badly written."""
+    """Read a mask from boxes. InvalidInput where one is badly written."""
     if len(written) > MOST_BOXES:
         raise InvalidInput(f"{len(written)} boxes", remedy=f"at most {MOST_BOXES} a picture; send a PNG instead")
     boxes, labels = [], []
@@ -123,7 +123,7 @@ def is_png(written: str) -> bool:
 
 
 def _decoded(png: bytes) -> Array:
-    """(height, width) uint8. The header is read first, and a picture that is too large is not decoded."""
+    """Decode a PNG to (height, width) uint8. The header is read first, and a picture that is too large is not decoded."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -158,5 +158,5 @@ def _pixels(start: Array, end: Array, size: int) -> tuple[Array, Array]:
 
 
 def _most(counts: Array) -> Array:
-    """The class that has most in each row; -1 where none has any."""
+    """Find the class with the largest entry in each row; -1 where all are 0."""
     return np.asarray(np.where(counts.any(axis=1), counts.argmax(axis=1), -1), np.int64)

@@ -41,7 +41,7 @@ class SpanPreviews:
         return repr(_shorten(words, LONGEST_SPAN)) if words else f"{first}:{last}"
 
     def _text(self, id: str) -> str:
-        """The text that the task marks: for question answering the pair, which is the context."""
+        """Find the text that the task marks: for question answering the pair, which is the context."""
         if id not in self._texts:
             item = self._data.inputs([id]).get(id)
             answers = self._data.labels.task is Task.QUESTION_ANSWERING

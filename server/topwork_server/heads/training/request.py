@@ -42,13 +42,13 @@ Described = tuple[tuple[tuple[float, ...], ...], ...]
 
 
 class TrainerKinds(Protocol):
-    """What is asked of Plugins."""
+    """The trainers by their kinds; a PluginRegistry is one."""
 
     def trainer(self, kind: str) -> TrainerSpec: ...
 
 
 def head_name(request: TrainRequest) -> str:
-    """The head's name: the given one, or one made of the set and the column. InvalidInput for a given name that can be none."""
+    """Choose the head's name: the given one, or one made of set and column. InvalidInput for one that no head can have."""
     name = request.name or default_name(request.set, request.target or request.kind or DEFAULT_KIND)
     if "/" in name:
         raise InvalidInput(
@@ -79,7 +79,7 @@ class TrainRequests:
         self._sets, self._engine, self._trainers = sets, engine, trainers
 
     def check_probe(self, kind: str) -> None:
-        """InvalidInput for a kind that learns from more than features and labels."""
+        """Raise InvalidInput for a kind that needs more than features and labels."""
         spec = self._trainers.trainer(kind or DEFAULT_KIND)
         if spec.tunes or spec.needs_descriptions:
             needs = "trains the trunk, too" if spec.tunes else "needs descriptions of classes"
@@ -96,7 +96,7 @@ class TrainRequests:
         return replace(definition, described=await embed_descriptions(definition, self._engine))
 
     def _resolve(self, request: TrainRequest, spec: TrainerSpec, any_tap: bool, caller: Check) -> HeadDefinition:
-        """In a thread; `caller` raises once the caller has left."""
+        """Check and resolve a request, in a thread; `caller` raises once the caller has left."""
         feature_set = self._sets.get(request.set)
         described, read = feature_set.describe(), partial(feature_set.read, check=caller)
         request = replace(request, version=request.version or described.version)
@@ -128,8 +128,10 @@ def _tower_views(taps: Sequence[FingerprintedTap]) -> Views:
 
 
 def _keeps_pairs(request: TrainRequest, feature_set: FeatureSet) -> bool:
-    """Whether the set keeps its items, and the first of them are pairs of texts. Others are left out of a training on pairs, so
-    that one that is none says no."""
+    """Tell whether the set keeps its items, and the first of them are pairs of texts.
+
+    Other items are left out of a training on pairs, so that one that is no pair is no reason against it.
+    """
     wanted = feature_set.definition
     if not (wanted.encoder and wanted.keep_inputs and wanted.modality is Modality.TEXT):
         return False
@@ -150,7 +152,7 @@ def _no_sides(request: TrainRequest, described: SetDescription) -> TopworkError:
 
 
 def select_taps(set_name: str, there: Sequence[FingerprintedTap], wanted: Sequence[str]) -> tuple[FingerprintedTap, ...]:
-    """Those that are wanted; of none the set's first. NotFound names what there is."""
+    """Select the named taps, or the set's first. NotFound lists the taps of the set."""
     by_name = {info.tap.name: info for info in there}
     if len(set(wanted)) != len(wanted):
         raise InvalidInput("a tap is named twice", remedy="name each tap once")
@@ -161,7 +163,7 @@ def select_taps(set_name: str, there: Sequence[FingerprintedTap], wanted: Sequen
 
 
 def _readable_taps(task: Task, taps: Sequence[FingerprintedTap]) -> tuple[FingerprintedTap, ...]:
-    """Those that the task can read; all of them where it can read none, so that it is said why."""
+    """Select the taps that the task can read; all of them where it can read none, so that the error says why."""
     needed = GRANULARITIES.get(task)
     return tuple(info for info in taps if needed in (None, info.tap.granularity)) or tuple(taps)
 

@@ -1,4 +1,4 @@
-"""The rows that examples are made of: read block by block, pooled at once, and laid where they belong."""
+"""Loads the rows of examples: it reads block by block, pools at once, and writes each row to its place."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from topwork_server.types import Array, FingerprintedTap, TextItem
 
 @dataclass(frozen=True)
 class LoadedRows:
-    """Rows of some items at slots 0 .. n - 1. `views` (rows, dim) float32, in order of slots, alike for all views; `counts` (n,)
-    int64: rows of each slot, 0 where the item has not what is read. `spans` (rows, 2 or 4) of tasks with a value a row."""
+    """The rows of the items at slots 0 .. n - 1.
+
+    `views` (rows, dim) float32, in order of slots, the same rows for all views; `counts` (n,) int64: rows of each slot, 0 where
+    the item lacks what is read. `spans` (rows, 2 or 4) for tasks with a value for each row.
+    """
 
     views: list[Array]
     counts: Array
@@ -30,7 +33,7 @@ class LoadedRows:
 
 @dataclass(frozen=True, slots=True)
 class _BlockView:
-    """Of one block and view."""
+    """The pooled rows of one block and view."""
 
     slots: Array
     counts: Array
@@ -46,8 +49,10 @@ def load_rows(
     report: Report,
     encode: Encode | None = None,
 ) -> LoadedRows:
-    """`slots` says where the rows of each id go; other items are passed over. All views have the same rows, or it is refused.
-    `encode` gives rows of texts, for views of pairs whose sides are encoded each by itself."""
+    """Load the rows of items. `slots` gives the place of each id; other items are passed over.
+
+    `encode` gives rows of texts, for views of pairs whose sides are encoded separately. InvalidInput where views differ in rows.
+    """
     towers = _Towers(definition, encode) if any(how in TOWERS for _, how in definition.views) else None
     views: list[_View | _Tower] = [
         towers.view(info, how) if towers and how in TOWERS else _View(info, how, definition) for info, how in definition.views
@@ -87,7 +92,7 @@ class _View:
         self._parts.append(_BlockView(places[chosen], counts, features, spans))
 
     def join(self, count: int) -> LoadedRows:
-        """The parts go as they are copied, so that all is there once, not twice."""
+        """Join the parts and release each as it is copied, so that all rows are held once, not twice."""
         counts = np.zeros(count, np.int64)
         for piece in self._parts:
             counts[piece.slots] = piece.counts
@@ -141,13 +146,13 @@ class _Towers:
 
 
 class _Tower:
-    """One view of pairs: a tap, and how its two rows become one."""
+    """A view of pairs: a tap, and how its two rows become one."""
 
     def __init__(self, towers: _Towers, info: FingerprintedTap, pooling: Pooling) -> None:
         self._towers, self._info, self._pooling = towers, info, pooling
 
     def add_batch(self, block: ItemBatch, slots: Mapping[str, int]) -> None:
-        """Its rows are made of all pairs at once."""
+        """Add the rows of all pairs of a batch at once."""
 
     def join(self, count: int) -> LoadedRows:
         slots, rows = self._towers.slots, self._towers.rows[self._info.tap.name]
@@ -179,7 +184,7 @@ def _with_rows(view: LoadedRows, there: Array) -> LoadedRows:
 
 
 def without_items(rows: LoadedRows, items: Array) -> LoadedRows:
-    """Without the rows of some items: a mask of those that have rows."""
+    """Remove the rows of some items, given as a mask of the items that have rows."""
     slots = np.flatnonzero(rows.counts)
     keep = np.repeat(~items, rows.counts[slots])
     if keep.all():
@@ -190,5 +195,5 @@ def without_items(rows: LoadedRows, items: Array) -> LoadedRows:
 
 
 def chosen_items(rows: TapRows, chosen: Array) -> TapRows:
-    """Those of some of the items, (items,) bool."""
+    """Take the rows of some of the items, (items,) bool."""
     return rows if chosen.all() else rows.take(np.flatnonzero(chosen))

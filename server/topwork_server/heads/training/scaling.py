@@ -1,7 +1,7 @@
-"""Numbers that float32 cannot tell apart, brought near 1 before a trainer sees them, and back in the head that is served.
+"""Scales numbers that float32 cannot tell apart to about 1 for the trainer, and back in the head that is served.
 
-Targets are always learnt as deviations from their mean, in units of their deviation, and come back in float64. Rows stay as they
-are unless their offset or scale would cost float32 its digits.
+Targets are always trained on as deviations from their mean, in units of their deviation, and come back in float64. Rows stay as
+they are unless their offset or scale would cost float32 its digits.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class TargetScale:
         return cls(center, stable_deviation(numbers) or 1.0)
 
     def to_scores(self, numbers: Array) -> Array:
-        """Of mean 0 and deviation 1, float32."""
+        """Scale numbers to mean 0 and deviation 1, float32."""
         return np.asarray((numbers.astype(np.float64) - self.center) / self.unit, np.float32)
 
     def to_numbers(self, scores: Array) -> Array:
@@ -51,7 +51,7 @@ class TargetScale:
 
 @dataclass(frozen=True)
 class RowScale:
-    """(rows - center) * factor, in float32. center, factor (dim,)."""
+    """The scale of rows, (rows - center) * factor in float32. center, factor (dim,)."""
 
     center: Array
     factor: Array
@@ -62,7 +62,9 @@ class RowScale:
 
 @dataclass(frozen=True)
 class Scaling:
-    """`examples` are what a trainer learns from; `head` makes of its heads those of the numbers and the rows as they came."""
+    """The scales of a training: `examples` are what a trainer gets; `unscaled` makes its heads read rows and give numbers as they
+    were.
+    """
 
     examples: Examples
     target: TargetScale | None
@@ -96,7 +98,7 @@ def _rows(rows: Array, by: RowScale | None) -> Array:
 
 
 def row_scale(rows: Array) -> RowScale | None:
-    """None where rows are well as they are."""
+    """Choose the scale of rows; None where they need none."""
     if not len(rows):
         return None
     center, spread = centers_and_spreads(rows)
@@ -118,7 +120,7 @@ def _power_of_two(spread: Array) -> Array:
 
 
 class ScaledHead(FittedHead):
-    """A head that reads rows as they came, and gives numbers as they came, in float64."""
+    """A head that reads and gives unscaled rows and numbers; the numbers are float64."""
 
     def __init__(self, inner: FittedHead, rows: RowScale | None, target: TargetScale | None) -> None:
         self.view: int = inner.view

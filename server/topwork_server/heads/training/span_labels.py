@@ -37,7 +37,7 @@ def tagged(written: Sequence[str | None]) -> list[tuple[int, int, str]]:
 
 
 def answers(written: Sequence[str | None]) -> list[tuple[int, int]]:
-    """The right answers of one question, each once, in order."""
+    """List the right answers of one question, each once, in order."""
     found = set()
     for one in written:
         match = ANSWER.fullmatch(one or "")
@@ -79,7 +79,7 @@ def rows_of_tags(spans: Iterable[tuple[int, int, int]], chars: Array) -> tuple[l
 
 
 def values_of_answers(spans: Iterable[tuple[int, int]], chars: Array) -> Array:
-    """(rows, 2) float32: 1 at the first row of each right answer, and at its last. All zeros where no row covers one."""
+    """Mark the first and the last row of each right answer with 1, (rows, 2) float32; all zeros where no row covers one."""
     values = np.zeros((len(chars), 2), np.float32)
     for start, end in spans:
         first, last = covered(start, end, chars)

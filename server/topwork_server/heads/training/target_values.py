@@ -19,7 +19,7 @@ from topwork_server.types import Array
 
 @dataclass(frozen=True)
 class TargetValues:
-    """values (rows, ...) as Examples has them; `keep` (rows,) bool: rows that can be learnt from."""
+    """The values (rows, ...) as Examples has them; `keep` (rows,) bool marks the rows that can be trained on."""
 
     values: Array
     keep: Array
@@ -27,7 +27,7 @@ class TargetValues:
 
 
 def item_values(labels: LabelColumn) -> Array:
-    """Of tasks with a value an item; all of them are labeled."""
+    """Make the values of tasks with one for each item; all items are labeled."""
     match labels.task.target:
         case Target.NUMBERS:
             return np.array(labels.values, np.float64).reshape(-1, 1)
@@ -40,7 +40,10 @@ def item_values(labels: LabelColumn) -> Array:
 
 
 def row_values(labels: LabelColumn, ids: Sequence[str], counts: Array, spans: Array | None) -> TargetValues:
-    """Of tasks with a value a row. `spans` (rows, 2 or 4): what each row covers; InvalidInput where the set does not know."""
+    """Make the values of tasks with one for each row. `spans` (rows, 2 or 4): what each row covers.
+
+    InvalidInput where the set does not know the spans.
+    """
     if spans is None:
         raise InvalidInput(
             f"the rows of the set do not say what they cover, which {labels.task} needs", remedy="write them with their spans"
@@ -60,7 +63,7 @@ def _tags(labels: LabelColumn, ids: Sequence[str], parts: Sequence[Array]) -> Ta
     found = _joined(values, np.int64)
     warnings = []
     if lost:
-        warnings.append(f"{lost:,} spans of the labels cover no token of their own (such as of a text that was cut): not learnt")
+        warnings.append(f"{lost:,} spans of the labels cover no token of their own (such as of a cut text): not trained on")
     if beyond:
         warnings.append(f"{len(beyond):,} spans of the labels go on after the last token of their text, such as {beyond[0]}")
     return TargetValues(found, np.ones(len(found), bool), tuple(warnings))
@@ -84,7 +87,7 @@ def _cells(labels: LabelColumn, ids: Sequence[str], parts: Sequence[Array]) -> T
             raise InvalidInput(f"item {id!r}: {error.message}", remedy=error.remedy) from None
     found = _joined(values, np.int64)
     without = [name for number, name in enumerate(labels.names) if not (found == number).any()]
-    warning = f"no cell is mostly of {', '.join(without)}: {'it is' if len(without) == 1 else 'they are'} not learnt"
+    warning = f"no cell is mostly of {', '.join(without)}: {'it is' if len(without) == 1 else 'they are'} not trained on"
     return TargetValues(found, found >= 0, (warning,) if without and len(found) else ())
 
 
