@@ -3,7 +3,7 @@
 The cache is never needed: one that cannot be read or written is skipped, and a corrupt one is deleted, so no request fails
 because of it. An entry holds one item's rows of one tap, with a checksum that binds them to their key:
 
-    xxh3 of the key and the rest (8 bytes) | length of the head (4) | head, JSON | rows float32 | spans float32 | parts int32
+    xxh3 of the key and the rest (8 bytes) | MessagePack of CacheEntry, an array as its dtype, shape and bytes
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import sqlite3
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 import xxhash
 
-from topwork_server.features import ItemFeatures, Spans
+from topwork_server.features import ItemFeatures
 from topwork_server.types import Array, Numerics
 
 #: Part of each key: entries of another format are never found.
-FORMAT = 2
-_CHECKSUM, _LENGTH = struct.Struct("<Q"), struct.Struct("<I")
+FORMAT = 3
+_CHECKSUM = struct.Struct("<Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,67 +40,36 @@ class CacheEntry:
     numerics: Numerics
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """The description of an entry; those of one encoder are mostly equal."""
-
-    shape: tuple[int, int]
-    numerics: Numerics
-    spans: str = ""  # their kind
-    width: int = 0
-    parts: bool = False
-
-
-@lru_cache(1024)
-def _head_to_json(head: _Head) -> bytes:
-    return json.dumps(asdict(head), separators=(",", ":")).encode()
-
-
-@lru_cache(1024)
-def _head_from_json(head_json: bytes) -> _Head:
-    record = json.loads(head_json)
-    return _Head(**{**record, "shape": tuple(record["shape"]), "numerics": Numerics(**record["numerics"])})
-
-
 def pack_entry(key: bytes, entry: CacheEntry) -> bytes:
-    rows, spans = entry.features.rows, entry.features.spans
-    head = _Head((rows.shape[0], rows.shape[1]), entry.numerics)
-    arrays = [rows.astype("<f4", copy=False)]
-    if spans is not None:
-        head = replace(head, spans=spans.kind, width=spans.values.shape[1], parts=spans.parts is not None)
-        arrays.append(spans.values.astype("<f4", copy=False))
-        if spans.parts is not None:
-            arrays.append(spans.parts.astype("<i4", copy=False))
-    head_json = _head_to_json(head)
-    body = b"".join([_LENGTH.pack(len(head_json)), head_json, *(array.tobytes() for array in arrays)])
+    body = _ENCODER.encode(entry)
     return _CHECKSUM.pack(_checksum(key, body)) + body
 
 
 def unpack_entry(key: bytes, data: bytes) -> CacheEntry | None:
     """None where the bytes are not what was written under this key."""
-    if len(data) < _CHECKSUM.size + _LENGTH.size:
+    body = memoryview(data)[_CHECKSUM.size :]
+    if not body or _checksum(key, body) != _CHECKSUM.unpack_from(data)[0]:
         return None
-    if _checksum(key, memoryview(data)[_CHECKSUM.size :]) != _CHECKSUM.unpack_from(data)[0]:
-        return None
-    begin = _CHECKSUM.size + _LENGTH.size
-    start = begin + _LENGTH.unpack_from(data, _CHECKSUM.size)[0]
-    head = _head_from_json(data[begin:start])
-    n, dim = head.shape
-    rows = np.frombuffer(data, "<f4", n * dim, start).reshape(n, dim)
-    return CacheEntry(ItemFeatures(rows, _spans(head, data, start + rows.nbytes) if head.spans else None), head.numerics)
+    return _DECODER.decode(body)
+
+
+def _pack_array(array: Array) -> tuple[str, tuple[int, ...], bytes]:
+    return array.dtype.str, array.shape, array.tobytes()
+
+
+def _unpack_array(kind: type, packed: tuple[str, list[int], bytes]) -> Array:
+    dtype, shape, data = packed
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+_ENCODER = msgspec.msgpack.Encoder(enc_hook=_pack_array)
+_DECODER = msgspec.msgpack.Decoder(CacheEntry, dec_hook=_unpack_array)
 
 
 def _checksum(key: bytes, body: bytes | memoryview) -> int:
     hasher = xxhash.xxh3_64(key)
     hasher.update(body)
     return int(hasher.intdigest())
-
-
-def _spans(head: _Head, data: bytes, start: int) -> Spans:
-    n, width = head.shape[0], head.width
-    values: Array = np.frombuffer(data, "<f4", n * width, start).reshape(n, width)
-    parts = np.frombuffer(data, "<i4", n, start + values.nbytes) if head.parts else None
-    return Spans(head.spans, values, parts)
 
 
 #: Pages that a row of 384 floats fills well.
