@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -81,7 +81,7 @@ def scratch_folder(parent: Path, prefix: str = ".") -> Iterator[Path]:
 
 def publish(scratch: Path, place: Path) -> None:
     """Give a finished folder its place, which is beside it, instead of an older one."""
-    for path in (*scratch.iterdir(), scratch):
+    for path in (*scratch.rglob("*"), scratch):
         sync(path)
     old = scratch.with_name(f"{scratch.stem}.old{PART}")
     if place.exists():
@@ -89,6 +89,31 @@ def publish(scratch: Path, place: Path) -> None:
     scratch.rename(place)
     sync(place.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def build_once(folder: Path, is_ready: Callable[[], bool], build: Callable[[Path], object]) -> None:
+    """Let `build` fill a new folder, and publish it as `folder`, unless that is ready. One process at a time builds it; who
+    waited finds it ready. A killed one leaves nothing that looks done."""
+    make_folder(folder.parent)
+    with folder_lock(folder):
+        if is_ready():
+            return
+        prefix = f".{folder.name}."
+        sweep(folder.parent, prefix)  # we hold the lock: their makers are dead
+        with scratch_folder(folder.parent, prefix) as scratch:
+            build(scratch)
+            publish(scratch, folder)
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock under which a folder is built or deleted, beside it. Its file goes with it: who waits takes a new one."""
+    path = folder.with_name(f".{folder.name}.lock")
+    with lock(path):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def remove(folder: Path) -> None:

