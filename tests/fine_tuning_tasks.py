@@ -1,4 +1,4 @@
-"""Small lessons for tuners: tiny random trunks, items that a net can tell apart, and the way of a request to their scores."""
+"""Small datasets for tuners: tiny random trunks, items that a net can tell apart, and the way of a request to their scores."""
 
 from __future__ import annotations
 
@@ -59,28 +59,28 @@ class World:
         return self.spec.encoder(self.spec, self.folder)
 
     def tune(
-        self, lesson: FineTuneDataset, out: Path, seed: int = 0, report: Any = lambda fraction, message: None, **options: Any
+        self, dataset: FineTuneDataset, out: Path, seed: int = 0, report: Any = lambda fraction, message: None, **options: Any
     ) -> FineTuneResult:
         out.mkdir(exist_ok=True)
         chosen = FineTuneOptions(**{"epochs": 3, "learning_rate": 1e-3, "head_learning_rate": 0.02, "batch": 6} | options)
-        return FineTune.tune(self.trunk(), self.encoder(), lesson, chosen, seed, 1, out, report)
+        return FineTune.tune(self.trunk(), self.encoder(), dataset, chosen, seed, 1, out, report)
 
-    def served(self, tuned: FineTuneResult, lesson: FineTuneDataset, task: Task, positions: Sequence[int]) -> Array:
+    def served(self, tuned: FineTuneResult, dataset: FineTuneDataset, task: Task, positions: Sequence[int]) -> Array:
         """Scores of items by the server's own pooling, over a fresh trunk with the tuned state, an item at a time."""
         trunk, encoder = self.trunk(), self.encoder()
         assert trunk.module is not None
         trunk.module.load_state_dict(load_file(tuned.weights))
         trunk.module.eval()
-        place = [tap.name for tap in trunk.taps].index(lesson.tap.name)
+        place = [tap.name for tap in trunk.taps].index(dataset.tap.name)
         scores = []
         for position in positions:
-            samples = list(encoder.preprocess(lesson.items[position], lesson.options))
+            samples = list(encoder.preprocess(dataset.items[position], dataset.options))
             with torch.no_grad():
                 inputs = [encoder.collate([s]) for s in samples]
                 outputs = [trunk.module(*(torch.from_numpy(i[name]) for name in trunk.inputs))[place][0].numpy() for i in inputs]
-            rows = np.concatenate([rows_of(lesson.tap, o, s) for o, s in zip(outputs, samples, strict=True)])
-            one = TapRows(FingerprintedTap(lesson.tap, ""), rows, np.array([len(rows)]), spans_of(lesson.tap, samples))
-            scores.append(tuned.head.scores(pooling.pool_rows(task, Pooling(lesson.pooling), one)[0]))
+            rows = np.concatenate([rows_of(dataset.tap, o, s) for o, s in zip(outputs, samples, strict=True)])
+            one = TapRows(FingerprintedTap(dataset.tap, ""), rows, np.array([len(rows)]), spans_of(dataset.tap, samples))
+            scores.append(tuned.head.scores(pooling.pool_rows(task, Pooling(dataset.pooling), one)[0]))
         return np.concatenate(scores)
 
 
@@ -111,7 +111,7 @@ def texts(*, pairs: bool = False) -> tuple[list[Any], Array]:
     return [TextItem(text(c), text(c) if pairs else None) for c in classes], classes
 
 
-def lesson(
+def dataset(
     world: World, items: Sequence[Any], values: Array, tap: str, how: str, target: Target, **changes: Any
 ) -> FineTuneDataset:
     """One value an item, unless `counts` is among the changes. Two thirds train; the rest validates and tests."""
@@ -134,20 +134,20 @@ def lesson(
 
 def of_texts(world: World, tap: str = "pooled", how: str = "row", **changes: Any) -> FineTuneDataset:
     items, classes = texts(pairs=how == "pair")
-    return lesson(world, items, classes, tap, how, Target.CLASSES, **changes)
+    return dataset(world, items, classes, tap, how, Target.CLASSES, **changes)
 
 
 def of_many_labels(world: World) -> FineTuneDataset:
     items, classes = texts()
     second = np.arange(COUNT) // 2 % 2 == 0
     items = [TextItem(f"{item.text} conversations") if more else item for item, more in zip(items, second, strict=True)]
-    return lesson(world, items, np.stack([classes, second], 1).astype(np.float32), "mean", "row", Target.LABELS)
+    return dataset(world, items, np.stack([classes, second], 1).astype(np.float32), "mean", "row", Target.LABELS)
 
 
 def of_numbers(world: World) -> FineTuneDataset:
     items, classes = texts()
     values = (1000 + 50 * classes + np.arange(COUNT) % 3).astype(np.float32)[:, None]
-    return lesson(world, items, values, "tokens", "mean", Target.NUMBERS, names=())
+    return dataset(world, items, values, "tokens", "mean", Target.NUMBERS, names=())
 
 
 def of_tokens(world: World) -> FineTuneDataset:
@@ -164,7 +164,7 @@ def of_tokens(world: World) -> FineTuneDataset:
         items.append(item)
         values += [int(word in WORDS[1]) for word in own]
         counts.append(len(own))
-    return lesson(world, items, np.array(values), "hidden.1", "rows", Target.CLASSES, counts=np.array(counts))
+    return dataset(world, items, np.array(values), "hidden.1", "rows", Target.CLASSES, counts=np.array(counts))
 
 
 def of_answers(world: World) -> FineTuneDataset:
@@ -186,7 +186,7 @@ def of_answers(world: World) -> FineTuneDataset:
         items.append(item)
         values.append(own)
         counts.append(len(own))
-    return lesson(world, items, np.concatenate(values), "tokens", "rows", Target.SPAN, counts=np.array(counts), names=())
+    return dataset(world, items, np.concatenate(values), "tokens", "rows", Target.SPAN, counts=np.array(counts), names=())
 
 
 def squares(count: int = COUNT) -> tuple[list[Array], Array]:
@@ -199,7 +199,7 @@ def squares(count: int = COUNT) -> tuple[list[Array], Array]:
 
 def of_pictures(world: World, tap: str = "pooled", how: str = "row") -> FineTuneDataset:
     items, classes = squares()
-    return lesson(world, items, classes, tap, how, Target.CLASSES, options=NoOptions())
+    return dataset(world, items, classes, tap, how, Target.CLASSES, options=NoOptions())
 
 
 def of_cells(world: World) -> FineTuneDataset:
@@ -209,11 +209,11 @@ def of_cells(world: World) -> FineTuneDataset:
     grid[classes == 1, :2, :2] = 1
     grid[:, 3] = -1
     counts = np.full(COUNT, 16)
-    return lesson(world, items, grid.reshape(-1), "layer2", "rows", Target.CLASSES, counts=counts, options=NoOptions())
+    return dataset(world, items, grid.reshape(-1), "layer2", "rows", Target.CLASSES, counts=counts, options=NoOptions())
 
 
 def of_videos(world: World, how: str = "mean") -> FineTuneDataset:
     """Clips of one to three windows."""
     stills, classes = squares(12)
     items = [np.repeat(still[None], 4 + 4 * (i % 3), axis=0) for i, still in enumerate(stills)]
-    return lesson(world, items, classes, "pooled", how, Target.CLASSES, options=WindowOptions(frames=4))
+    return dataset(world, items, classes, "pooled", how, Target.CLASSES, options=WindowOptions(frames=4))

@@ -46,14 +46,14 @@ def refusal(call: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-def check(world: World, lesson: FineTuneDataset, task: Task, tuned: FineTuneResult, floor: float) -> None:
+def check(world: World, dataset: FineTuneDataset, task: Task, tuned: FineTuneResult, floor: float) -> None:
     """It learnt, and what is served of it says what torch said."""
     losses = [entry["loss"] for entry in tuned.history]
     assert losses[-1] < 0.9 * losses[0]
     assert max(entry["score"] for entry in tuned.history) >= floor
-    for positions, scores in ((lesson.validation, tuned.validation_scores), (lesson.test, tuned.test_scores)):
+    for positions, scores in ((dataset.validation, tuned.validation_scores), (dataset.test, tuned.test_scores)):
         assert scores.dtype == np.float32
-        served = world.served(tuned, lesson, task, positions.tolist())
+        served = world.served(tuned, dataset, task, positions.tolist())
         np.testing.assert_allclose(scores, served, rtol=1e-3, atol=1e-3 * float(np.abs(served).max()))
 
 
@@ -62,8 +62,8 @@ def check(world: World, lesson: FineTuneDataset, task: Task, tuned: FineTuneResu
     [("pooled", "row"), ("tokens", "mean"), ("hidden.2", "max"), ("hidden.1", "mean+std"), ("tokens", "pair")],
 )
 def test_texts_are_told_apart_whatever_the_pooling(bert: World, tmp_path: Path, tap: str, how: str) -> None:
-    lesson = fine_tuning_tasks.of_texts(bert, tap, how)
-    check(bert, lesson, Task.CLASSIFICATION, bert.tune(lesson, tmp_path, epochs=15), 1.0)
+    dataset = fine_tuning_tasks.of_texts(bert, tap, how)
+    check(bert, dataset, Task.CLASSIFICATION, bert.tune(dataset, tmp_path, epochs=15), 1.0)
 
 
 @pytest.mark.parametrize(
@@ -78,25 +78,25 @@ def test_texts_are_told_apart_whatever_the_pooling(bert: World, tmp_path: Path, 
 def test_every_target_is_learnt(
     bert: World, tmp_path: Path, make: Callable[[World], FineTuneDataset], task: Task, floor: float
 ) -> None:
-    lesson = make(bert)
-    check(bert, lesson, task, bert.tune(lesson, tmp_path, epochs=20, patience=0), floor)
+    dataset = make(bert)
+    check(bert, dataset, task, bert.tune(dataset, tmp_path, epochs=20, patience=0), floor)
 
 
 @pytest.mark.parametrize(("tap", "how"), [("pooled", "row"), ("layer3", "mean"), ("layer2", "max")])
 def test_pictures_are_told_apart(pictures: World, tmp_path: Path, tap: str, how: str) -> None:
-    lesson = fine_tuning_tasks.of_pictures(pictures, tap, how)
-    check(pictures, lesson, Task.CLASSIFICATION, pictures.tune(lesson, tmp_path, epochs=8), 1.0)
+    dataset = fine_tuning_tasks.of_pictures(pictures, tap, how)
+    check(pictures, dataset, Task.CLASSIFICATION, pictures.tune(dataset, tmp_path, epochs=8), 1.0)
 
 
 def test_cells_are_told_apart(pictures: World, tmp_path: Path) -> None:
-    lesson = fine_tuning_tasks.of_cells(pictures)
-    check(pictures, lesson, Task.SEGMENTATION, pictures.tune(lesson, tmp_path), 0.95)
+    dataset = fine_tuning_tasks.of_cells(pictures)
+    check(pictures, dataset, Task.SEGMENTATION, pictures.tune(dataset, tmp_path), 0.95)
 
 
 @pytest.mark.parametrize("how", ["mean", "max", "mean+std"])
 def test_videos_of_several_windows_are_told_apart(videos: World, tmp_path: Path, how: str) -> None:
-    lesson = fine_tuning_tasks.of_videos(videos, how)
-    check(videos, lesson, Task.CLASSIFICATION, videos.tune(lesson, tmp_path, batch=2), 1.0)
+    dataset = fine_tuning_tasks.of_videos(videos, how)
+    check(videos, dataset, Task.CLASSIFICATION, videos.tune(dataset, tmp_path, batch=2), 1.0)
 
 
 def state(trunk: Trunk) -> dict[str, torch.Tensor]:
@@ -112,13 +112,13 @@ def changed(world: World, tuned: FineTuneResult) -> set[str]:
 
 def test_frozen_blocks_stay_bit_by_bit_and_the_others_learn(bert: World, tmp_path: Path) -> None:
     blocks = bert.trunk().blocks
-    lesson = fine_tuning_tasks.of_texts(bert)
+    dataset = fine_tuning_tasks.of_texts(bert)
     for frozen in (0, 2, 3):
-        found = changed(bert, bert.tune(lesson, tmp_path, epochs=1, frozen_blocks=frozen))
+        found = changed(bert, bert.tune(dataset, tmp_path, epochs=1, frozen_blocks=frozen))
         moved = {i for i, block in enumerate(blocks) if any(name.startswith(tuple(block)) for name in found)}
         assert moved == set(range(frozen, len(blocks)))
-    assert not changed(bert, bert.tune(lesson, tmp_path, epochs=1, frozen_blocks=-1))
-    assert "has 4 blocks" in refusal(lambda: bert.tune(lesson, tmp_path, frozen_blocks=5))
+    assert not changed(bert, bert.tune(dataset, tmp_path, epochs=1, frozen_blocks=-1))
+    assert "has 4 blocks" in refusal(lambda: bert.tune(dataset, tmp_path, frozen_blocks=5))
 
 
 def test_blocks_above_the_tap_stay_as_they_are(bert: World, tmp_path: Path) -> None:
@@ -150,10 +150,10 @@ def test_nets_with_batch_norms_are_not_restarted(pictures: World, tmp_path: Path
 
 
 def test_the_same_seed_gives_the_same_head_and_trunk(bert: World, tmp_path: Path) -> None:
-    lesson = fine_tuning_tasks.of_texts(bert)
+    dataset = fine_tuning_tasks.of_texts(bert)
     torch.manual_seed(5)
     before, threads = torch.get_rng_state(), torch.get_num_threads()
-    first, again, other = (bert.tune(lesson, tmp_path / str(i), seed, epochs=2) for i, seed in enumerate((3, 3, 4)))
+    first, again, other = (bert.tune(dataset, tmp_path / str(i), seed, epochs=2) for i, seed in enumerate((3, 3, 4)))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads
     assert first.weights.read_bytes() == again.weights.read_bytes() != other.weights.read_bytes()
@@ -176,19 +176,19 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[float]], None]:
 def test_it_stops_when_it_gets_no_better_and_keeps_the_best(
     bert: World, tmp_path: Path, scripted: Callable[[list[float]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lesson = fine_tuning_tasks.of_texts(bert)
+    dataset = fine_tuning_tasks.of_texts(bert)
     scripted([0.1, 0.9, 0.2, 0.3, 0.95])
-    stopped = bert.tune(lesson, tmp_path / "stopped", epochs=9, patience=2)
+    stopped = bert.tune(dataset, tmp_path / "stopped", epochs=9, patience=2)
     assert [entry["epoch"] for entry in stopped.history] == [1, 2, 3, 4]
     assert stopped.head.chosen["epoch"] == 2
     scripted([0.1, 0.9])
     monkeypatch.setattr(TrainingLoop, "_out_of_time", lambda loop: len(loop.history) == 2)
-    cut = bert.tune(lesson, tmp_path / "cut", epochs=9)
+    cut = bert.tune(dataset, tmp_path / "cut", epochs=9)
     assert stopped.weights.read_bytes() == cut.weights.read_bytes()
     np.testing.assert_array_equal(stopped.test_scores, cut.test_scores)
     scripted([0.1, 0.9, 0.95])
     monkeypatch.setattr(TrainingLoop, "_out_of_time", lambda loop: len(loop.history) == 3)
-    assert bert.tune(lesson, tmp_path / "on", epochs=9).weights.read_bytes() != cut.weights.read_bytes()
+    assert bert.tune(dataset, tmp_path / "on", epochs=9).weights.read_bytes() != cut.weights.read_bytes()
 
 
 def test_without_validation_items_the_last_epoch_counts(bert: World, tmp_path: Path) -> None:
@@ -219,35 +219,35 @@ def test_it_says_how_far_it_is(bert: World, tmp_path: Path) -> None:
 
 def test_parts_of_a_batch_add_up_to_it(bert: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not fit into memory at once is learnt from in parts, to the same end but for rounding."""
-    lesson = fine_tuning_tasks.of_texts(bert, "tokens", "mean")
+    dataset = fine_tuning_tasks.of_texts(bert, "tokens", "mean")
     options = {"dropout": False, "epochs": 2, "learning_rate": 1e-4}
-    whole = bert.tune(lesson, tmp_path / "whole", **options)
+    whole = bert.tune(dataset, tmp_path / "whole", **options)
     monkeypatch.setattr(BertEncoder, "budget", 8)
-    parts = bert.tune(lesson, tmp_path / "parts", **options)
+    parts = bert.tune(dataset, tmp_path / "parts", **options)
     np.testing.assert_allclose(parts.test_scores, whole.test_scores, rtol=1e-2, atol=1e-3)
 
 
 def test_a_linear_head_first_starts_lower(bert: World, tmp_path: Path) -> None:
-    lesson, still = (
+    dataset, still = (
         fine_tuning_tasks.of_texts(bert),
         {"learning_rate": 0.0, "head_learning_rate": 0.0, "epochs": 1, "dropout": False},
     )
-    random = bert.tune(lesson, tmp_path, **still).history[0]
-    probed = bert.tune(lesson, tmp_path, head_start="probe", **still)
+    random = bert.tune(dataset, tmp_path, **still).history[0]
+    probed = bert.tune(dataset, tmp_path, head_start="probe", **still)
     assert probed.history[0]["loss"] < 0.5 * random["loss"]
     assert probed.head.chosen["probe_strength"] > 0
     for make in (fine_tuning_tasks.of_numbers, fine_tuning_tasks.of_many_labels, fine_tuning_tasks.of_answers):
-        lesson = make(bert)
-        begun = bert.tune(lesson, tmp_path, **still).history[0]["loss"]
-        assert bert.tune(lesson, tmp_path, head_start="probe", **still).history[0]["loss"] < begun
+        dataset = make(bert)
+        begun = bert.tune(dataset, tmp_path, **still).history[0]["loss"]
+        assert bert.tune(dataset, tmp_path, head_start="probe", **still).history[0]["loss"] < begun
 
 
 def test_mirrored_pictures(pictures: World, videos: World, bert: World, tmp_path: Path) -> None:
     """The quarter that tells the classes is left in training, and may be on the right in the test."""
-    lesson = fine_tuning_tasks.of_pictures(pictures)
-    turned = [item[:, ::-1].copy() if i in lesson.test else item for i, item in enumerate(lesson.items)]
-    tuned = pictures.tune(replace(lesson, items=turned), tmp_path, flip=True, epochs=10)
-    assert (tuned.test_scores.argmax(1) == lesson.values[lesson.test]).all()
+    dataset = fine_tuning_tasks.of_pictures(pictures)
+    turned = [item[:, ::-1].copy() if i in dataset.test else item for i, item in enumerate(dataset.items)]
+    tuned = pictures.tune(replace(dataset, items=turned), tmp_path, flip=True, epochs=10)
+    assert (tuned.test_scores.argmax(1) == dataset.values[dataset.test]).all()
     for world, other in (
         (bert, fine_tuning_tasks.of_texts(bert)),
         (videos, fine_tuning_tasks.of_videos(videos)),
@@ -257,9 +257,9 @@ def test_mirrored_pictures(pictures: World, videos: World, bert: World, tmp_path
 
 
 def test_half_precision_on_a_cpu_learns_too(bert: World, tmp_path: Path) -> None:
-    lesson = fine_tuning_tasks.of_texts(bert)
-    check(bert, lesson, Task.CLASSIFICATION, bert.tune(lesson, tmp_path, precision="bf16", epochs=15), 1.0)
-    assert "needs CUDA" in refusal(lambda: bert.tune(lesson, tmp_path, precision="fp16", device="cpu"))
+    dataset = fine_tuning_tasks.of_texts(bert)
+    check(bert, dataset, Task.CLASSIFICATION, bert.tune(dataset, tmp_path, precision="bf16", epochs=15), 1.0)
+    assert "needs CUDA" in refusal(lambda: bert.tune(dataset, tmp_path, precision="fp16", device="cpu"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -267,10 +267,10 @@ def test_a_device_that_is_not_there_is_refused(bert: World, tmp_path: Path) -> N
     assert "torch sees no CUDA device" in refusal(lambda: bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path, device="cuda"))
 
 
-def with_values(lesson: FineTuneDataset, change: Callable[[Array], Any]) -> FineTuneDataset:
-    values = lesson.values.copy()
+def with_values(dataset: FineTuneDataset, change: Callable[[Array], Any]) -> FineTuneDataset:
+    values = dataset.values.copy()
     change(values)
-    return replace(lesson, values=values)
+    return replace(dataset, values=values)
 
 
 def test_what_cannot_be_learnt_is_refused(bert: World, tmp_path: Path) -> None:
@@ -280,8 +280,8 @@ def test_what_cannot_be_learnt_is_refused(bert: World, tmp_path: Path) -> None:
         fine_tuning_tasks.of_many_labels(bert),
     )
 
-    def refused(lesson: FineTuneDataset, **options: Any) -> str:
-        return refusal(lambda: bert.tune(lesson, tmp_path, **options))
+    def refused(dataset: FineTuneDataset, **options: Any) -> str:
+        return refusal(lambda: bert.tune(dataset, tmp_path, **options))
 
     assert "of one class" in refused(with_values(classes, lambda values: values.fill(1)))
     assert "no item to learn from" in refused(replace(classes, train=np.zeros(0, np.int64)))
@@ -308,9 +308,9 @@ def test_a_training_that_explodes_says_so(bert: World, tmp_path: Path, monkeypat
 
 
 def test_a_ready_graph_is_refused(bert: World, tmp_path: Path) -> None:
-    trunk, encoder, lesson = bert.trunk(), bert.encoder(), fine_tuning_tasks.of_texts(bert)
+    trunk, encoder, dataset = bert.trunk(), bert.encoder(), fine_tuning_tasks.of_texts(bert)
     graph = replace(trunk, module=None, graph=tmp_path / "model.onnx")
-    call: Any = (graph, encoder, lesson, FineTuneOptions(), 0, 1, tmp_path, lambda *_: None)
+    call: Any = (graph, encoder, dataset, FineTuneOptions(), 0, 1, tmp_path, lambda *_: None)
     assert "ready graph" in refusal(lambda: FineTune.tune(*call))
 
 
@@ -336,7 +336,7 @@ def test_minilm_learns_two_topics(assets: Callable[[EncoderSpec], Path], tmp_pat
     test = [i for i in range(40) if i % 8 >= 6]  # the fourth sentence of each topic is never learnt from
     validation = [i for i in range(40) if i % 8 in (4, 5)]
     train = [i for i in range(40) if i % 8 < 4]
-    lesson = fine_tuning_tasks.lesson(
+    dataset = fine_tuning_tasks.dataset(
         world,
         [item for item, _ in pairs],
         np.array([topic for _, topic in pairs]),
@@ -347,6 +347,6 @@ def test_minilm_learns_two_topics(assets: Callable[[EncoderSpec], Path], tmp_pat
         validation=np.array(validation),
         test=np.array(test),
     )
-    tuned = world.tune(lesson, tmp_path / "tuned", epochs=3, learning_rate=2e-5, head_learning_rate=1e-2)
-    assert (tuned.test_scores.argmax(1) == lesson.values[test]).mean() >= 0.9
-    check(world, lesson, Task.CLASSIFICATION, tuned, 0.9)
+    tuned = world.tune(dataset, tmp_path / "tuned", epochs=3, learning_rate=2e-5, head_learning_rate=1e-2)
+    assert (tuned.test_scores.argmax(1) == dataset.values[test]).mean() >= 0.9
+    check(world, dataset, Task.CLASSIFICATION, tuned, 0.9)

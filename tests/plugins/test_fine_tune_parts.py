@@ -130,7 +130,7 @@ def test_restarted_blocks_begin_as_bert_s_did() -> None:
     assert torch.equal(net.layer[1].weight, before)
 
 
-def a_lesson(
+def a_dataset(
     values: Any, target: Target, counts: Sequence[int], how: str = "row", names: Sequence[str] = ("a", "b", "c")
 ) -> FineTuneDataset:
     items = np.arange(len(counts))
@@ -141,18 +141,18 @@ def a_lesson(
 
 
 def test_classes_are_weighed() -> None:
-    lesson = a_lesson([0, 0, 0, 1], Target.CLASSES, [1] * 4)
+    dataset = a_dataset([0, 0, 0, 1], Target.CLASSES, [1] * 4)
     raw = torch.tensor([[2.0, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 3]])
     each = -raw.log_softmax(1)[range(4), [0, 0, 0, 1]]
-    plain, balanced = (Objective(lesson, how).loss(raw, range(4)) for how in ("none", "balanced"))
+    plain, balanced = (Objective(dataset, how).loss(raw, range(4)) for how in ("none", "balanced"))
     torch.testing.assert_close(plain, each.sum())
     torch.testing.assert_close(balanced, (each * torch.tensor([4 / 6, 4 / 6, 4 / 6, 2.0])).sum())
-    assert Objective(lesson, "none").score(raw.numpy(), range(4)) == 0.5
+    assert Objective(dataset, "none").score(raw.numpy(), range(4)) == 0.5
 
 
 def test_ignored_rows_teach_and_judge_nothing() -> None:
-    lesson = a_lesson([0, -1, 1, -1], Target.CLASSES, [2, 2], "rows", ("a", "b"))
-    objective = Objective(lesson, "none")
+    dataset = a_dataset([0, -1, 1, -1], Target.CLASSES, [2, 2], "rows", ("a", "b"))
+    objective = Objective(dataset, "none")
     raw = torch.tensor([[2.0, 0], [0, 5], [1, 0], [9, 0]])
     other = raw.clone()
     other[[1, 3]] = 100.0
@@ -162,18 +162,18 @@ def test_ignored_rows_teach_and_judge_nothing() -> None:
 
 
 def test_labels_are_weighed() -> None:
-    lesson = a_lesson([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0]], Target.LABELS, [1] * 4, names=("a", "b"))
+    dataset = a_dataset([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0]], Target.LABELS, [1] * 4, names=("a", "b"))
     raw = torch.zeros(4, 2)
-    assert float(Objective(lesson, "none").loss(raw, range(4))) == pytest.approx(4 * math.log(2))
-    balanced = Objective(lesson, "balanced").loss(raw, range(4))
+    assert float(Objective(dataset, "none").loss(raw, range(4))) == pytest.approx(4 * math.log(2))
+    balanced = Objective(dataset, "balanced").loss(raw, range(4))
     assert float(balanced) == pytest.approx((3 * 1 + 3 + 2 + 2) / 2 * math.log(2))  # three other rows for the one with a
     scores = np.array([[1, -1], [1, -1], [-1, 1], [-1, -1]], np.float32)
-    assert Objective(lesson, "none").score(scores, range(4)) == pytest.approx(2 / 3)
+    assert Objective(dataset, "none").score(scores, range(4)) == pytest.approx(2 / 3)
 
 
 def test_numbers_are_learnt_in_units_of_their_own() -> None:
-    lesson = a_lesson([[100.0], [300.0]], Target.NUMBERS, [1, 1])
-    objective = Objective(lesson, "none")
+    dataset = a_dataset([[100.0], [300.0]], Target.NUMBERS, [1, 1])
+    objective = Objective(dataset, "none")
     raw = torch.tensor([[-1.0], [1.0]])
     assert float(objective.loss(raw, [0, 1])) == 0
     said = objective.scores_of(raw)
@@ -187,8 +187,8 @@ def test_numbers_are_learnt_in_units_of_their_own() -> None:
 
 def test_any_right_span_is_right() -> None:
     values = [[1, 0], [0, 1], [1, 1], [0, 0], [0, 0]]  # of the first item's three rows two starts are right; the second has none
-    lesson = a_lesson(values, Target.SPAN, [3, 2], "rows", ())
-    objective = Objective(lesson, "none")
+    dataset = a_dataset(values, Target.SPAN, [3, 2], "rows", ())
+    objective = Objective(dataset, "none")
     raw = torch.tensor([[1.0, 0], [0, 3], [2, 0], [5, 5], [5, 5]])
     start = torch.tensor([1.0, 0, 2]).softmax(0)
     end = torch.tensor([0.0, 3, 0]).softmax(0)

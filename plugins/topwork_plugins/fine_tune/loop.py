@@ -40,7 +40,7 @@ class TrainingLoop:
         self,
         network: Network,
         objective: Objective,
-        lesson: FineTuneDataset,
+        dataset: FineTuneDataset,
         options: FineTuneOptions,
         groups: list[dict[str, Any]],
         rate: float,
@@ -48,11 +48,11 @@ class TrainingLoop:
         random: np.random.Generator,
         report: Report,
     ) -> None:
-        self._network, self._objective, self._dataset, self._options = network, objective, lesson, options
+        self._network, self._objective, self._dataset, self._options = network, objective, dataset, options
         self._optimizer = Optimizer(groups, bias_correction=options.bias_correction)
         self._parameters = [parameter for group in groups for parameter in group["params"]]
         self._rate, self._scaler, self._random, self._report = rate, scaler, random, report
-        self._steps = options.epochs * math.ceil(len(lesson.train) / options.batch)
+        self._steps = options.epochs * math.ceil(len(dataset.train) / options.batch)
         self._step_count = 0
         self._started = time.monotonic()
         self.best = BestEpoch()

@@ -109,18 +109,18 @@ class Network:
     """The trunk up to one tap, its pooling, and a linear output layer on rows divided by `scale`."""
 
     def __init__(
-        self, trunk: Trunk, encoder: Encoder, lesson: FineTuneDataset, prepared: PreparedSamples, device: torch.device, kind: Any
+        self, trunk: Trunk, encoder: Encoder, dataset: FineTuneDataset, prepared: PreparedSamples, device: torch.device, kind: Any
     ) -> None:
         assert trunk.module is not None
         self.module: nn.Module = trunk.module.to(device)
-        self.encoder, self.dataset, self.prepared, self.device = encoder, lesson, prepared, device
+        self.encoder, self.dataset, self.prepared, self.device = encoder, dataset, prepared, device
         self._inputs = tuple(trunk.inputs)
-        self._place = [tap.name for tap in trunk.taps].index(lesson.tap.name)
+        self._place = [tap.name for tap in trunk.taps].index(dataset.tap.name)
         self._autocast = kind
         #: On a GPU a batch of sixteen times a CPU's budget fits, and is needed to fill it.
         self.budget = encoder.budget * (16 if device.type == "cuda" else 1)
-        dim = lesson.tap.dim * FACTORS.get(lesson.pooling, 1)
-        outputs = lesson.values.shape[1] if lesson.values.ndim > 1 else len(lesson.names)
+        dim = dataset.tap.dim * FACTORS.get(dataset.pooling, 1)
+        outputs = dataset.values.shape[1] if dataset.values.ndim > 1 else len(dataset.names)
         self.head = nn.Linear(dim, outputs)
         nn.init.normal_(self.head.weight, 0.0, 0.02)
         nn.init.zeros_(self.head.bias)

@@ -11,7 +11,7 @@ from topwork_server import Array, FineTuneDataset, InvalidInput, Target
 from torch import Tensor
 from torch.nn import functional
 
-#: Rows of a CLASSES lesson whose value is below 0 teach and judge nothing.
+#: Rows of a CLASSES dataset whose value is below 0 teach and judge nothing.
 IGNORED = -1
 
 
@@ -24,16 +24,16 @@ class Objective:
 
     _values: Array
 
-    def __init__(self, lesson: FineTuneDataset, class_weight: str) -> None:
-        self.target = lesson.target
-        self._ends = np.cumsum(lesson.counts)
-        self._counts = lesson.counts
-        self._values = np.asarray(lesson.values, np.int64 if self.target is Target.CLASSES else np.float32)
-        self._rowwise = lesson.pooling == "rows"
-        learned = self._values[self.rows_of(lesson.train)]
-        _check(learned, lesson)
+    def __init__(self, dataset: FineTuneDataset, class_weight: str) -> None:
+        self.target = dataset.target
+        self._ends = np.cumsum(dataset.counts)
+        self._counts = dataset.counts
+        self._values = np.asarray(dataset.values, np.int64 if self.target is Target.CLASSES else np.float32)
+        self._rowwise = dataset.pooling == "rows"
+        learned = self._values[self.rows_of(dataset.train)]
+        _check(learned, dataset)
         self.center, self.unit = _units(learned) if self.target is Target.NUMBERS else (0.0, 1.0)
-        weight = _weights(learned, self.target, len(lesson.names)) if class_weight == "balanced" else None
+        weight = _weights(learned, self.target, len(dataset.names)) if class_weight == "balanced" else None
         self._weight = None if weight is None else torch.from_numpy(weight)
 
     @property
@@ -111,19 +111,19 @@ class Objective:
         )
 
 
-def _check(learned: Array, lesson: FineTuneDataset) -> None:
+def _check(learned: Array, dataset: FineTuneDataset) -> None:
     """Raise InvalidInput where there is nothing to learn."""
-    if not len(lesson.train) or not len(learned):
+    if not len(dataset.train) or not len(learned):
         raise InvalidInput("there is no item to learn from", remedy="label more items")
     if not np.isfinite(learned).all():
         raise InvalidInput("the values to learn are not all finite", remedy="leave items without a number unlabeled")
-    if lesson.target is Target.NUMBERS and not np.ptp(learned):
+    if dataset.target is Target.NUMBERS and not np.ptp(learned):
         raise InvalidInput(f"all training items have the value {learned[0, 0]:g}", remedy="label items of other values")
-    if lesson.target is Target.CLASSES and len(np.unique(learned[learned >= 0])) < 2:
+    if dataset.target is Target.CLASSES and len(np.unique(learned[learned >= 0])) < 2:
         raise InvalidInput("the training items are of one class", remedy="label items of at least two classes")
-    if lesson.target is Target.CLASSES and learned.max() >= len(lesson.names):
-        raise InvalidInput(f"class {learned.max()} has no name among {len(lesson.names)}")
-    if lesson.target in (Target.LABELS, Target.SPAN) and not learned.any():
+    if dataset.target is Target.CLASSES and learned.max() >= len(dataset.names):
+        raise InvalidInput(f"class {learned.max()} has no name among {len(dataset.names)}")
+    if dataset.target in (Target.LABELS, Target.SPAN) and not learned.any():
         raise InvalidInput("no training item has a label", remedy="label more items")
 
 

@@ -24,7 +24,7 @@ class FineTune(FineTuner):
         cls,
         trunk: Trunk,
         encoder: Encoder,
-        lesson: FineTuneDataset,
+        dataset: FineTuneDataset,
         options: Any,
         seed: int,
         threads: int,
@@ -33,7 +33,7 @@ class FineTune(FineTuner):
     ) -> FineTuneResult:
         from topwork_plugins.fine_tune.tune import fine_tune
 
-        return fine_tune(trunk, encoder, lesson, options, seed, threads, out, report)
+        return fine_tune(trunk, encoder, dataset, options, seed, threads, out, report)
 
 
 @hookimpl

@@ -34,7 +34,7 @@ ITERATIONS = 200
 def fine_tune(
     trunk: Trunk,
     encoder: Encoder,
-    lesson: FineTuneDataset,
+    dataset: FineTuneDataset,
     options: FineTuneOptions,
     seed: int,
     threads: int,
@@ -46,7 +46,7 @@ def fine_tune(
         raise InvalidInput(
             f"{encoder.spec.name} is a ready graph and cannot be fine-tuned", remedy="train a head on its features"
         )
-    if options.flip and (encoder.spec.modality is not Modality.IMAGE or lesson.pooling == "rows"):
+    if options.flip and (encoder.spec.modality is not Modality.IMAGE or dataset.pooling == "rows"):
         raise InvalidInput("flip mirrors whole pictures, whose values do not depend on left and right", remedy="leave it off")
     if options.windows != FineTuneOptions.windows and encoder.spec.modality is not Modality.VIDEO:
         raise InvalidInput(
@@ -55,11 +55,11 @@ def fine_tune(
     device = _device(options.device)
     with _seeded(seed, threads, device):
         precision = _precision(options.precision, device)
-        objective = Objective(lesson, options.class_weight)
-        report(0.0, f"preparing {len(lesson.items)} items")
-        prepared = PreparedSamples(encoder, lesson.items, lesson.options, threads)
-        network = Network(trunk, encoder, lesson, prepared, device, _autocast(precision, device))
-        groups, chosen = _start(trunk, network, objective, lesson, options)
+        objective = Objective(dataset, options.class_weight)
+        report(0.0, f"preparing {len(dataset.items)} items")
+        prepared = PreparedSamples(encoder, dataset.items, dataset.options, threads)
+        network = Network(trunk, encoder, dataset, prepared, device, _autocast(precision, device))
+        groups, chosen = _start(trunk, network, objective, dataset, options)
         report(PREPARED, "training")
 
         def told(fraction: float, message: str) -> None:
@@ -67,28 +67,28 @@ def fine_tune(
 
         scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
         loop = TrainingLoop(
-            network, objective, lesson, options, groups, chosen["learning_rate"], scaler, np.random.default_rng(seed), told
+            network, objective, dataset, options, groups, chosen["learning_rate"], scaler, np.random.default_rng(seed), told
         )
         loop.run()
         report(TRAINED, f"epoch {loop.best.epoch} was best; judging")
         chosen |= {"epoch": loop.best.epoch, "device": device.type, "precision": str(precision).removeprefix("torch.")}
-        return _result(trunk.module, network, objective, loop, lesson, chosen, out)
+        return _result(trunk.module, network, objective, loop, dataset, chosen, out)
 
 
 def _start(
-    trunk: Trunk, network: Network, objective: Objective, lesson: FineTuneDataset, options: FineTuneOptions
+    trunk: Trunk, network: Network, objective: Objective, dataset: FineTuneDataset, options: FineTuneOptions
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Freeze, restart and scale; return the groups that the optimizer takes, and what was chosen."""
     module = network.module
     home = block_of_parameters([name for name, _ in module.named_parameters()], trunk.blocks)
     count = max(len(trunk.blocks), 1)
-    learning = freeze(module, home, _reached(network, lesson), count, options.frozen_blocks)
+    learning = freeze(module, home, _reached(network, dataset), count, options.frozen_blocks)
     reinitialize(module, home, learning, options.reinitialize)
-    network.scale = measure_scale(network, lesson.train)
+    network.scale = measure_scale(network, dataset.train)
     rate = usual_rate(module) if options.learning_rate is None else options.learning_rate
     chosen: dict[str, Any] = {"learning_rate": rate, "blocks_that_learnt": len(learning), "blocks": count}
     if options.head_start == "probe":
-        chosen["probe_strength"] = start_linear(network, objective, lesson)
+        chosen["probe_strength"] = start_linear(network, objective, dataset)
     head = list(network.head.named_parameters())
     last = [
         {"params": [p], "lr": options.head_learning_rate, "weight_decay": options.weight_decay if p.ndim > 1 else 0.0}
@@ -97,12 +97,12 @@ def _start(
     return [*parameter_groups(module, home, rate, options), *last], chosen
 
 
-def _reached(network: Network, lesson: FineTuneDataset) -> set[str]:
+def _reached(network: Network, dataset: FineTuneDataset) -> set[str]:
     """Return the names of the parameters that the tap is computed from."""
     module = network.module.eval()
     for parameter in module.parameters():
         parameter.requires_grad_(True)
-    raw = network.training_scores(lesson.train[:1], np.random.default_rng(0), windows=1, flip=False)
+    raw = network.training_scores(dataset.train[:1], np.random.default_rng(0), windows=1, flip=False)
     raw.sum().backward()  # type: ignore[no-untyped-call]
     found = {name for name, parameter in module.named_parameters() if parameter.grad is not None}
     module.zero_grad(set_to_none=True)
@@ -115,13 +115,13 @@ def _result(
     network: Network,
     objective: Objective,
     loop: TrainingLoop,
-    lesson: FineTuneDataset,
+    dataset: FineTuneDataset,
     chosen: dict[str, Any],
     out: Path,
 ) -> FineTuneResult:
     from safetensors.torch import save_file
 
-    validation, test = (objective.scores_of(loop.raw_scores(which, exact=True)) for which in (lesson.validation, lesson.test))
+    validation, test = (objective.scores_of(loop.raw_scores(which, exact=True)) for which in (dataset.validation, dataset.test))
     layer = network.head.cpu()
     weight, bias = objective.fold_output_layer(layer.weight.detach().numpy(), layer.bias.detach().numpy(), network.scale)
     state = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in module.state_dict().items()}
@@ -243,15 +243,15 @@ def measure_scale(network: Network, train: Array) -> float:
     return float(np.sqrt(mean)) or 1.0
 
 
-def start_linear(network: Network, objective: Objective, lesson: FineTuneDataset) -> float:
+def start_linear(network: Network, objective: Objective, dataset: FineTuneDataset) -> float:
     """Start from a linear probe (Kumar et al. 2022), its strength chosen on the validation items; return the strength."""
-    train = _some(lesson, lesson.train)
-    learned, judged = _features(network, train), _features(network, lesson.validation)
+    train = _some(dataset, dataset.train)
+    learned, judged = _features(network, train), _features(network, dataset.validation)
     best, found = float("inf"), (STRENGTHS[2], *_fit(network, objective, learned, train, STRENGTHS[2]))
-    for strength in STRENGTHS if len(lesson.validation) else ():
+    for strength in STRENGTHS if len(dataset.validation) else ():
         weight, bias = _fit(network, objective, learned, train, strength)
         with torch.no_grad():
-            loss = float(objective.loss(judged @ weight.T + bias, lesson.validation))
+            loss = float(objective.loss(judged @ weight.T + bias, dataset.validation))
         if loss < best:
             best, found = loss, (strength, weight, bias)
     with torch.no_grad():
@@ -276,9 +276,9 @@ def _fit(network: Network, objective: Objective, rows: Tensor, positions: Array,
     return weight.detach(), bias.detach()
 
 
-def _some(lesson: FineTuneDataset, positions: Array) -> Array:
+def _some(dataset: FineTuneDataset, positions: Array) -> Array:
     """Return the first items, of at most PROBED rows."""
-    return positions[np.cumsum(lesson.counts[positions]) <= max(PROBED, int(lesson.counts[positions[0]]))]
+    return positions[np.cumsum(dataset.counts[positions]) <= max(PROBED, int(dataset.counts[positions[0]]))]
 
 
 def _features(network: Network, positions: Array) -> Tensor:

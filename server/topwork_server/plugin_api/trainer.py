@@ -184,7 +184,7 @@ class FineTuner(ABC):
         cls,
         trunk: Trunk,
         encoder: Encoder,
-        lesson: FineTuneDataset,
+        dataset: FineTuneDataset,
         options: Any,
         seed: int,
         threads: int,

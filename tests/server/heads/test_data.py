@@ -1,4 +1,4 @@
-"""data.py: examples of a pinned version, whatever order and state the set is in; lessons of raw items."""
+"""data.py: examples of a pinned version, whatever order and state the set is in; datasets of raw items."""
 
 from __future__ import annotations
 
@@ -397,7 +397,7 @@ def kept(sets, count=60, missing=(), keep=True, **columns):
     return written(sets, ids, [features(POOLED, ids)], labels, who, wanted=wanted, inputs=inputs)
 
 
-def test_a_lesson_splits_raw_items_by_group_and_class(sets):
+def test_a_dataset_splits_raw_items_by_group_and_class(sets):
     wanted = definition(kept(sets), group="who")
     data = load_dataset(wanted, 2, quiet)
     made, ids = fine_tune_dataset(wanted, data, "options", 7)
@@ -418,7 +418,7 @@ def test_a_lesson_splits_raw_items_by_group_and_class(sets):
     assert other.test.tolist() != made.test.tolist()
 
 
-def test_a_lesson_takes_the_test_that_is_given_and_leaves_out_what_is_missing(sets):
+def test_a_dataset_takes_the_test_that_is_given_and_leaves_out_what_is_missing(sets):
     wanted = definition(kept(sets, missing=(3, 50)), test_where="id >= 'item-00040'")
     data = load_dataset(wanted, 2, quiet)
     told: list[str] = []
@@ -431,7 +431,7 @@ def test_a_lesson_takes_the_test_that_is_given_and_leaves_out_what_is_missing(se
     assert [item.text for item in made.items] == [f"text {int(id[-2:])}" for id in ids]
 
 
-def test_without_raw_inputs_there_is_no_lesson(sets):
+def test_without_raw_inputs_there_is_no_dataset(sets):
     wanted = definition(kept(sets, keep=False))
     data = load_dataset(wanted, 2, quiet)
     assert data.inputs(["item-00001"]) == {}
