@@ -212,14 +212,6 @@ def test_no_kind_for_so_many_rows_is_said(tmp_path):
         resolve_kind(definition, 5, Kinds([IndexSpec("half", Half)]))
 
 
-def test_options_of_another_kind_are_refused_by_name(tmp_path):
-    world = World(tmp_path)
-    world.write(np.arange(5), clustered(5))
-    IndexStore(tmp_path / "indexes").add(StoredIndex(replace(world.definition, options={"nlist": 4}), 0.0))
-    with pytest.raises(InvalidInput, match="unknown option 'nlist'"):
-        world.build()
-
-
 def test_a_failed_build_leaves_the_one_before(tmp_path):
     world = World(tmp_path)
     world.write(np.arange(50), clustered(50))

@@ -28,6 +28,14 @@ def filled(sets, count=300, **more):
     return feature_set
 
 
+async def indexed(w, **params):
+    """The set, once its index is built."""
+    feature_set = filled(w.sets)
+    await w.indexes.create(CreateIndexParams("birds", **params))
+    await w.indexes.wait_for_build("birds")
+    return feature_set
+
+
 async def right(w, feature_set, metric=Metric.COSINE, name=""):
     """The index finds what exact search over the whole set does, at its latest version."""
     hits = await w.search(QUERIES, name=name)
@@ -58,9 +66,7 @@ async def test_searches_are_right_before_while_and_after_it_is_built(tmp_path, m
 
 async def test_what_is_acknowledged_is_found_at_once(tmp_path):
     async with world(tmp_path) as w:
-        feature_set = filled(w.sets)
-        await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.wait_for_build("birds")
+        feature_set = await indexed(w)
         feature_set.write(block(names(250, 350), clustered(100, seed=5))).result()
         await right(w, feature_set)
         feature_set.delete(names(0, 40)).result()
@@ -86,9 +92,7 @@ async def test_writes_while_it_is_built_are_not_lost(tmp_path):
 
 async def test_after_a_restart_it_catches_up(tmp_path):
     async with world(tmp_path) as w:
-        filled(w.sets)
-        await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.wait_for_build("birds")
+        await indexed(w)
         first = w.sets.get("birds")
         first.write(block(names(290, 330), clustered(40, seed=5))).result()
     async with world(tmp_path) as w:
@@ -125,9 +129,7 @@ def _replace_text(path, old, new):
 @pytest.mark.parametrize("damage", DAMAGES)
 async def test_a_lost_or_corrupt_file_is_built_anew_and_searches_are_right_meanwhile(tmp_path, damage):
     async with world(tmp_path) as w:
-        filled(w.sets)
-        await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.wait_for_build("birds")
+        await indexed(w)
     DAMAGES[damage](tmp_path / "indexes" / "birds" / "pooled" / "builds" / "1")
     async with world(tmp_path) as w:
         w.jobs.gate.clear()
@@ -199,9 +201,7 @@ async def test_a_failed_rebuild_is_tried_again_after_a_while(tmp_path, monkeypat
 
 async def test_a_failed_rebuild_leaves_the_one_before(tmp_path):
     async with world(tmp_path) as w:
-        feature_set = filled(w.sets)
-        await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.wait_for_build("birds")
+        feature_set = await indexed(w)
         w.jobs.fail = "it was too much"
         w.jobs.gate.clear()
         assert (await w.indexes.rebuild("birds")).state is IndexState.REBUILDING
@@ -235,9 +235,7 @@ async def test_a_cancelled_build(tmp_path):
 
 async def test_a_rebuild_swaps_while_searches_run(tmp_path):
     async with world(tmp_path) as w:
-        feature_set = filled(w.sets)
-        await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.wait_for_build("birds")
+        feature_set = await indexed(w)
         feature_set.delete(names(0, 50)).result()
         expected, searches, stop = nearest_ids(feature_set, QUERIES), 0, asyncio.Event()
 
@@ -264,9 +262,7 @@ async def test_a_rebuild_swaps_while_searches_run(tmp_path):
 async def test_many_fresh_rows_are_absorbed_by_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(build_schedule, "FRESH", 100)
     async with world(tmp_path) as w:
-        feature_set = filled(w.sets)
-        await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.wait_for_build("birds")
+        feature_set = await indexed(w)
         feature_set.write(block(names(300, 400), clustered(100, seed=5))).result()
         await right(w, feature_set)
         assert len(w.jobs.started) == 1
@@ -282,9 +278,7 @@ async def test_many_fresh_rows_are_absorbed_by_itself(tmp_path, monkeypatch):
 async def test_many_dead_rows_are_left_out_by_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(build_schedule, "DEAD", 10)
     async with world(tmp_path) as w:
-        feature_set = filled(w.sets)
-        await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.wait_for_build("birds")
+        feature_set = await indexed(w)
         feature_set.delete(names(0, 100)).result()
         while len(w.jobs.started) < 2:
             await asyncio.sleep(0)
@@ -338,9 +332,7 @@ async def test_which_index_is_meant(tmp_path):
 
 async def test_a_dropped_index_is_gone_and_its_job_with_it(tmp_path):
     async with world(tmp_path) as w:
-        feature_set = filled(w.sets)
-        await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.wait_for_build("birds")
+        feature_set = await indexed(w)
         live = await w.indexes.live("birds")
         w.jobs.gate.clear()
         await w.indexes.rebuild("birds")
@@ -375,16 +367,12 @@ async def test_the_indexes_of_a_dropped_set_go_with_it(tmp_path):
 
 async def test_an_index_never_answers_for_another_set_of_that_name(tmp_path):
     async with world(tmp_path) as w:
-        filled(w.sets)
-        await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.wait_for_build("birds")
+        await indexed(w)
         w.sets.drop("birds")  # and the server ended before its indexes went
     async with world(tmp_path) as w:
         assert await w.indexes.list() == []
         assert not (tmp_path / "indexes" / "birds").exists()
-        filled(w.sets)
-        await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.wait_for_build("birds")
+        await indexed(w)
     async with world(tmp_path) as w:
         w.sets.drop("birds")
         filled(w.sets, 10)
@@ -397,9 +385,7 @@ async def test_an_index_never_answers_for_another_set_of_that_name(tmp_path):
 
 async def test_who_searches_nothing_takes_no_memory(tmp_path):
     async with world(tmp_path, idle_seconds=0.04) as w:
-        feature_set = filled(w.sets)
-        await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.wait_for_build("birds")
+        feature_set = await indexed(w)
         await right(w, feature_set)
         while (await w.indexes.list())[0].memory:
             await asyncio.sleep(0.01)
@@ -409,9 +395,7 @@ async def test_who_searches_nothing_takes_no_memory(tmp_path):
 
 async def test_leftovers_of_killed_jobs_are_swept(tmp_path):
     async with world(tmp_path) as w:
-        filled(w.sets)
-        await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.wait_for_build("birds")
+        await indexed(w)
         builds = tmp_path / "indexes" / "birds" / "pooled" / "builds"
         (builds / ".dead.part").mkdir()
         await w.indexes.rebuild("birds")

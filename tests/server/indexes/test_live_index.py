@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from memory_set import DIM, NO_KEYS, FakeSet, build, definition, expected, query, tap_info
-from topwork_server.errors import InvalidInput
 from topwork_server.indexes.index_types import SearchHits, SearchQuery
 from topwork_server.indexes.live_index import LiveIndex
 from topwork_server.plugin_api.vector_index import Metric
@@ -110,16 +109,6 @@ def test_agrees_with_brute_force_whatever_happens(metric: Metric, granularity: G
     assert beside > 0, "no index was installed and then followed its set"
 
 
-def test_before_a_build_the_set_itself_is_searched() -> None:
-    fake = filled(50)
-    live = following(fake)
-    asked = query(np.eye(DIM, dtype=np.float32), k=5)
-    hits = live.search(asked)
-    check(hits, expected(fake, Metric.COSINE, asked))
-    assert (hits.how, live.alive_rows, live.memory) == ("exact", 0, 0)
-    assert fake.reads == 1
-
-
 def test_counts_what_is_in_memory() -> None:
     fake = filled(300)
     live = installed(fake)
@@ -153,16 +142,6 @@ def test_equal_scores_stand_by_key_and_answers_repeat() -> None:
     exact = live.search(replace(asked, exact=True))
     assert exact.keys.tolist() == hits.keys.tolist()
     assert following(fake).search(asked).keys.tolist() == hits.keys.tolist()
-
-
-def test_more_hits_than_rows_and_ten_thousand() -> None:
-    fake = filled(10_500)
-    live = installed(fake)
-    vectors = np.random.default_rng(2).standard_normal((2, DIM)).astype(np.float32)
-    asked = query(vectors, k=10_000)
-    check(live.search(asked), expected(fake, Metric.COSINE, asked))
-    small = installed(filled(20))
-    assert small.search(query(vectors, k=10_000)).counts.tolist() == [20, 20]
 
 
 def test_within_is_complete_up_to_k() -> None:
@@ -214,24 +193,6 @@ def test_what_an_index_never_finds_is_found_where_there_is_nothing_else() -> Non
     assert (live.search(asked).counts == 30).all()
     whole = replace(asked, k=190, effort=16)
     check(live.search(whole), expected(fake, Metric.COSINE, whole))
-
-
-@pytest.mark.parametrize(
-    ("asked", "item", "said"),
-    [
-        (query(np.array([[1.0] * DIM, [0.0] * DIM], np.float32)), 1, "zeros"),
-        (query(np.array([[1.0] * DIM, [np.nan] * DIM], np.float32)), 1, "finite"),
-        (query(np.ones((1, DIM + 1), np.float32)), None, "8 numbers"),
-        (query(np.ones((1, DIM), np.float32), k=0), None, "1 to 10000"),
-        (query(np.ones((1, DIM), np.float32), k=10_001), None, "1 to 10000"),
-        (query(np.ones((1, DIM), np.float32), within=float("nan")), None, "not a number"),
-        (query(np.ones((2000, DIM), np.float32), k=10_000), None, "10,000,000"),
-    ],
-)
-def test_bad_queries_are_refused(asked: SearchQuery, item: int | None, said: str) -> None:
-    with pytest.raises(InvalidInput, match=said) as refused:
-        installed(filled(20)).search(asked)
-    assert refused.value.item == item
 
 
 def test_a_zero_row_has_no_direction_but_is_a_row() -> None:
