@@ -64,7 +64,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReadyMessage:
-    """What a started server says of itself; `encoders` counts names by their state on this disk."""
+    """A started server's message about itself; `encoders` counts names by their state on this disk."""
 
     address: str
     provider: str
@@ -117,12 +117,12 @@ class App:
         return ReadyMessage(address, self.engine.provider_names, Counter(entry.state for entry in entries))
 
     async def stop(self, drained: Callable[[], object] = bool) -> None:
-        """Health says NOT_SERVING, accepted requests finish, streams take no more, new requests are refused; then the rest
+        """Set health to NOT_SERVING; accepted requests finish, streams take no more, new requests are refused; then the rest
         ends."""
         log.info("draining for up to %g s", self.config.drain_seconds)
         self.requests.refuse()
         await self.health.enter_graceful_shutdown()
-        await self.stores.jobs.close()  # whoever watches one would keep the server for as long as it lasts
+        await self.stores.jobs.close()  # a caller that watches one would keep the server for as long as it lasts
         await self.requests.drain(self.config.drain_seconds)
         drained()
         await self.close()
@@ -206,7 +206,7 @@ def bind(server: grpc.aio.Server, listen: str) -> str:
             remedy="stop what listens there, or choose another with --listen HOST:PORT",
         ) from error
     if not _is_loopback(host):
-        log.warning("listening on %s: whoever reaches this port may use it, there is no authentication", listen)
+        log.warning("listening on %s: anyone who reaches this port may use it, there is no authentication", listen)
     return f"{listen.rpartition(':')[0]}:{bound}"
 
 

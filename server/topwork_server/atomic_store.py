@@ -92,8 +92,8 @@ def publish(scratch: Path, place: Path) -> None:
 
 
 def build_once(folder: Path, is_ready: Callable[[], bool], build: Callable[[Path], object]) -> None:
-    """Let `build` fill a new folder, and publish it as `folder`, unless that is ready. One process at a time builds it; who
-    waited finds it ready. A killed one leaves nothing that looks done."""
+    """Let `build` fill a new folder, and publish it as `folder`, unless that is ready. One process at a time builds it;
+    those that waited find it ready. A killed one leaves nothing that looks done."""
     make_folder(folder.parent)
     with folder_lock(folder):
         if is_ready():
@@ -107,7 +107,8 @@ def build_once(folder: Path, is_ready: Callable[[], bool], build: Callable[[Path
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock under which a folder is built or deleted, beside it. Its file goes with it: who waits takes a new one."""
+    """Hold the lock under which a folder is built or deleted, beside it. Its file goes with it: a process
+    that waits makes a new one."""
     path = folder.with_name(f".{folder.name}.lock")
     with lock(path):
         try:

@@ -21,14 +21,14 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 _work = threading.local()
 
-#: Called between parts of long work; raises where nobody waits for it any more.
+#: Called between parts of long work; raises where its caller no longer waits.
 Check: TypeAlias = Callable[[], None]
 #: Called with the fraction that is done (0 to 1) and what is being done.
 Report: TypeAlias = Callable[[float, str], None]
 
 
 def always_waits() -> None:
-    """The check of work that nobody gives up."""
+    """The check of work that always has a caller."""
 
 
 class BlockingCaller:
@@ -44,7 +44,7 @@ class BlockingCaller:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Whatever still works for the caller then ends at its next check."""
+        """End at its next check what still works for the caller."""
         self.leave()
 
     def check(self) -> None:

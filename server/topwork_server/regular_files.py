@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def status_of(path: str | Path) -> os.stat_result:
-    """The status of a regular file. OSError says what else it is."""
+    """The status of a regular file. OSError names what else it is."""
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

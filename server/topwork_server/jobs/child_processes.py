@@ -43,7 +43,7 @@ class ChildProcesses:
         self._closed = False
 
     def run(self, command: Sequence[str], seconds: float | None = None) -> ChildExit:
-        """Start it and wait, so many seconds at most. Unavailable once `close` was called, whatever it said until then."""
+        """Start a command and wait for it, so many seconds at most. Unavailable once `close` was called."""
         child, held = self._start(command)
         late = False
         try:
@@ -72,7 +72,7 @@ class ChildProcesses:
                 child.kill()
 
     def _start(self, command: Sequence[str]) -> tuple[subprocess.Popen[str], int]:
-        """The child, and the end of its stdin that is held open while this process lives: see `parented`."""
+        """The child, and the end of its stdin that is held open while this process lives: see `parent_watch.py`."""
         pipe = subprocess.PIPE
         with self._lock:
             self._check()

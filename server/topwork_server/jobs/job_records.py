@@ -70,7 +70,7 @@ class JobRecords:
         return [job for job in found if job is not None]
 
     def save(self, job: JobRecord) -> None:
-        """Never raises: who works goes on without a record."""
+        """Write a record. It never raises: a job goes on without one."""
         try:
             atomic_store.make_folder(self._folder)
             json_records.write(self._path(job.id), asdict(replace(job, seconds_left=0.0)))

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class _Run:
-    """A job that has not ended, and whoever watches it."""
+    """A job that has not ended, and its watchers."""
 
     def __init__(self, job: JobRecord, lane: Lane, call: str, arguments: Mapping[str, Any], threads: int, scratch: Path) -> None:
         self.job, self.lane = job, lane
@@ -47,7 +47,7 @@ class _Run:
         return replace(self.job, seconds_left=max(0.0, self._done_at - time.monotonic())) if self._done_at else self.job
 
     def tell(self, job: JobRecord) -> None:
-        """Wakes whoever watches; each then sees the latest state, whatever it missed."""
+        """Wake the watchers; each then sees the latest state."""
         self.job = job
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
@@ -123,7 +123,7 @@ class JobManager:
         return sorted(wanted, key=lambda job: job.id, reverse=True)
 
     async def watch(self, id: str) -> AsyncGenerator[JobRecord, None]:
-        """The job as it stands, then again at each change, until it has ended. Who is slow sees the latest state only."""
+        """The job as it stands, then again at each change, until it has ended. A slow watcher sees the latest state only."""
         job, run = self.get(id), self._runs.get(id)
         while run is not None and run.job.active:
             changed = run.changed

@@ -23,7 +23,7 @@ LONGEST_WORDS = 2000
 
 
 class ProgressChannel:
-    """Says JSON lines to the server. `report` costs the work next to nothing: a thread of its own sends the latest."""
+    """Sends JSON lines to the server. `report` costs the work next to nothing: a thread of its own sends the latest."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor

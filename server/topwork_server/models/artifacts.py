@@ -29,7 +29,7 @@ MODEL = "model.onnx"
 DEFAULT = "default.onnx"
 MANIFEST = "manifest.json"
 PARITY_INPUTS = "parity.npz"
-#: Of the folder and its manifest; raised when they change, so that those of an older server are made anew.
+#: Of the folder and its manifest; raised when they change, so that those of an older server are made again.
 FORMAT = 4
 
 
@@ -92,7 +92,7 @@ def slug(name: str) -> str:
 
 def find(home: Path, spec: EncoderSpec) -> Path | None:
     """The folder of a complete artifact, or None; an artifact of local weights that were changed since is none, and so is one
-    whose manifest is damaged: it is made anew."""
+    whose manifest is damaged: it is made again."""
     folder = folder_of(home, spec)
     try:
         manifest = Manifest.read(folder)
@@ -143,7 +143,7 @@ def publish(home: Path, spec: EncoderSpec, build: Callable[[Path], object], *, f
 
 
 def remove(home: Path, spec: EncoderSpec) -> None:
-    """Delete an artifact; no error where there is none. Who has it in memory goes on."""
+    """Delete an artifact; no error where there is none. A server that has loaded it goes on."""
     folder = folder_of(home, spec)
     if folder.exists():
         discard(folder)
@@ -160,13 +160,13 @@ def is_of(folder: Path, names: Collection[str]) -> bool:
 
 
 def discard(folder: Path) -> None:
-    """Delete an artifact with its lock, once nobody makes it. Who has it in memory goes on."""
+    """Delete an artifact with its lock, once no process builds it. A server that has loaded it goes on."""
     with atomic_store.folder_lock(folder), suppress(FileNotFoundError):
         atomic_store.remove(folder)
 
 
 def sweep(home: Path) -> None:
-    """Delete what exports that were killed left, and locks that nobody holds and that lock nothing."""
+    """Delete what killed exports left, and locks without a holder and an artifact."""
     for path in (home / "artifacts").glob(".*.lock"):
         if (path.parent / path.name[1:].removesuffix(".lock")).exists():
             continue

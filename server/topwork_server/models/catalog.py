@@ -47,7 +47,7 @@ class EncoderState(StrEnum):
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """One line of the catalogue. `detail` says what would fetch an ABSENT encoder; READY ones have a manifest and a folder."""
+    """One encoder of the catalog. `detail` says what would fetch an ABSENT encoder; READY ones have a manifest and a folder."""
 
     spec: EncoderSpec
     owner: str

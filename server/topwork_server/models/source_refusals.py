@@ -1,4 +1,4 @@
-"""Says of a source that no plugin reads what it is, why each plugin declines it, and what to do instead."""
+"""Errors for sources that no plugin reads: what the source is, why each plugin declines it, and what to do instead."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_there(source: SourceUri) -> None:
 
 
 def unread(source: SourceUri, refusals: Sequence[tuple[str, Refusal]], families: Sequence[str]) -> InvalidInput:
-    """The error for a source that nobody reads. `refusals` are pairs of a plugin's name and its reason."""
+    """The error for a source that no plugin reads. `refusals` are pairs of a plugin's name and its reason."""
     ordered = sorted(refusals, key=lambda refusal: -refusal[1].nearness)
     reasons = "".join(f"; {plugin}: {refusal.reason}" for plugin, refusal in ordered)
     asked = f" as {source.family}" if source.family else ""

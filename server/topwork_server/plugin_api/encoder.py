@@ -38,7 +38,7 @@ class Trunk:
     `blocks` name the parameters of `module` from the bottom up, by prefix, a group for each block that may be frozen or trained
     at a rate of its own: (("embeddings.",), ("layer.0.",), ...). What no prefix names belongs to the last. `heads` are those
     that the pretrained network brings. `unused` names the weights of the source that neither the graph nor a head has, such as
-    the classifier of a model that was trained for one task: whoever pulls it is told.
+    the classifier of a model that was trained for one task: `topwork pull` tells its user.
     """
 
     inputs: Mapping[str, tuple[str | int, ...]]
@@ -76,7 +76,7 @@ class Encoder(ABC):
     @classmethod
     @abstractmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
-        """Build the trunk from the files at `assets`, and write into `out` whatever `__init__` reads.
+        """Build the trunk from the files at `assets`, and write into `out` what `__init__` reads.
 
         Runs in a process of its own: import torch here, not at the top of the module. `assets` is the file or folder that
         `spec.source` names. Raise InvalidInput where the weights are not what this encoder reads.

@@ -1,4 +1,4 @@
-"""Who was found: entry points of the group `topwork`, through Pluggy. Ours come by the same door as anyone's."""
+"""The installed plugins: entry points of the group `topwork`, through Pluggy. Ours are found like all others."""
 
 from __future__ import annotations
 

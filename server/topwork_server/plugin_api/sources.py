@@ -35,7 +35,7 @@ HUB_FILES = ["*.json", "*.txt", "*.model", "*/config.json", "*.safetensors"]
 
 
 def quiet(done: int, total: int) -> None:
-    """The progress that nobody watches."""
+    """Progress that is not shown."""
 
 
 @dataclass(frozen=True)

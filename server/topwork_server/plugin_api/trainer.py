@@ -26,7 +26,7 @@ OPSET, IR_VERSION = 20, 10
 
 
 class Target(StrEnum):
-    """What a head says of one row, and what its scores are."""
+    """The kind of answer that a head gives for one row, and what its scores are."""
 
     CLASSES = "classes"  # one of several: scores (n, classes) are logits, whose softmax is the probability
     LABELS = "labels"  # any of several: scores (n, labels) are logits, each with its own sigmoid
@@ -128,11 +128,11 @@ class Trainer(ABC):
     def fit(
         cls, examples: Examples, subsets: Sequence[Array], options: Any, seed: int, threads: int, report: Report
     ) -> list[FittedHead]:
-        """One head for each subset, learnt from its rows alone.
+        """One head for each subset, learned from its rows alone.
 
         A subset is (m,) int64 positions, ascending; the subsets of one call are the folds, the sizes of a learning curve, and
         all rows, so that what they share can be computed once. A class may be missing in a small subset: its score is then low,
-        never NaN. Whatever is chosen (regularisation, view) is chosen within the subset (`splits.folds` helps), so
+        never NaN. All choices (regularization, view) are made within the subset (`splits.folds` helps), so
         that rows outside of it judge honestly. The same arguments give the same heads.
         Raise InvalidInput for what cannot be learnt. Runs in a process of its own, with `threads` for BLAS and torch.
         """
@@ -198,7 +198,7 @@ class FineTuner(ABC):
 
 @dataclass(frozen=True)
 class TrainerSpec:
-    """What a plugin says of a way to train. `min_per_class` is how many examples each class must have. `reads_descriptions`:
+    """A plugin's description of a way to train. `min_per_class` is how many examples each class must have. `reads_descriptions`:
     classes may be described, each by a text that the trunk embeds; `needs_descriptions`: they must be, and labels may then be
     missing altogether. `reads_directions`: the head reads a row's direction alone, so that multiples of a row are its copies, and
     are never on both sides of a split."""

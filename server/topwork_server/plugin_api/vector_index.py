@@ -51,7 +51,7 @@ class VectorIndex(ABC):
 
     @classmethod  # noqa: B027
     def check(cls, dim: int, metric: Metric, options: Any, target_recall: float) -> None:
-        """InvalidInput where this can never be built of rows of `dim` numbers, whatever the rows: CreateIndex asks, before there
+        """InvalidInput where this can never be built of any rows of `dim` numbers: CreateIndex asks, before there
         is a build that fails. Other reasons to fail are the build's to say."""
 
     @classmethod
@@ -72,7 +72,7 @@ class VectorIndex(ABC):
     @classmethod
     @abstractmethod
     def load(cls, path: Path, metric: Metric) -> Self:
-        """Raise any exception where the file is damaged: the index is then built anew."""
+        """Raise any exception where the file is damaged: the index is then built again."""
 
     @abstractmethod
     def search(self, queries: Array, k: int, *, effort: int, threads: int, mask: Array | None = None) -> tuple[Array, Array]:
@@ -115,7 +115,7 @@ class VectorIndex(ABC):
     @property
     @abstractmethod
     def trained_on(self) -> int:
-        """Rows that the training saw; 0 where nothing is trained. Where the index has outgrown it, the server builds anew."""
+        """Rows that the training saw; 0 where nothing is trained. Where the index has outgrown it, the server builds it again."""
 
     @property
     @abstractmethod
@@ -125,7 +125,7 @@ class VectorIndex(ABC):
 
 @dataclass(frozen=True)
 class IndexSpec:
-    """What a plugin says of a kind of index. `suits` is the range of rows for which "auto" takes it (None: no upper end), or
+    """A plugin's description of a kind of index. `suits` is the range of rows for which "auto" takes it (None: no upper end), or
     None where it never does."""
 
     kind: str

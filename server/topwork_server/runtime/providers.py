@@ -113,7 +113,7 @@ def cpu_flags() -> frozenset[str]:
 
 @cache
 def cpu_facts() -> dict[str, str]:
-    """What Linux says of the first processor: "model name", "cpu family", "model", "stepping", "flags" ..."""
+    """Linux's description of the first processor: "model name", "cpu family", "model", "stepping", "flags" ..."""
     try:
         first = CPUINFO.read_text("utf-8").partition("\n\n")[0]
     except OSError:
