@@ -1,9 +1,9 @@
-"""Head status, from its files, its last training request and the job of that training."""
+"""Head status: from the files of a head, its last training request and the job of that training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -26,41 +26,51 @@ class HeadState(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HeadDescription:
-    """A head and its state.
+    """A head as the disk holds it, with its latest training.
 
-    `head` is what serves, or None; `definition` is what it was, or is being, trained from. `job` is the latest training: None for
-    heads that came with their encoder, and where its record has expired.
+    `head` is what serves, or None. `damage` says why its files cannot be used. `job` is that of the latest training: None for
+    heads that came with their encoder, where its record has expired, and before `HeadStatus.describe` adds it.
     """
-
-    name: str
-    state: HeadState
-    detail: str = ""
-    head: Head | None = None
-    definition: HeadDefinition | None = None
-    job: JobRecord | None = None
-    bytes: int = 0
-
-    @property
-    def encoder(self) -> str:
-        found = self.head or self.definition
-        return found.encoder if found else ""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredHeadState:
-    """A head as the disk holds it. `damage` says why its files cannot be used."""
 
     name: str
     head: Head | None = None
     training: TrainingRecord | None = None
     bytes: int = 0
     damage: str = ""
+    job: JobRecord | None = None
+
+    @property
+    def definition(self) -> HeadDefinition | None:
+        """The definition that the head was, or is being, trained from."""
+        return self.head.definition if self.head else self.training.definition if self.training else None
+
+    @property
+    def encoder(self) -> str:
+        found = self.head or self.definition
+        return found.encoder if found else ""
+
+    @property
+    def state(self) -> HeadState:
+        if self.head:
+            return HeadState.READY
+        return HeadState.TRAINING if self.job and self.job.active else HeadState.FAILED
+
+    @property
+    def detail(self) -> str:
+        """Why nothing serves, or why the latest training gave no head; "" where all is well."""
+        ended = _end(self.job)
+        if self.head:  # one newer than the job was published just before the server ended
+            older = self.job is not None and self.head.created < self.job.created
+            return f"{ended}; the head from before serves" if ended and older else ""
+        if self.state is HeadState.TRAINING:
+            return ""
+        return self.damage or ended or "its training left nothing that serves: train it again, or drop it"
 
 
 def serving_head(described: HeadDescription) -> Head:
-    """The head that serves. NotReady says why none does."""
+    """Return the head that serves. NotReady says why none does."""
     if described.head is None:
         training = described.state is HeadState.TRAINING
         how = "it is in training" if training else described.detail
@@ -72,42 +82,38 @@ def serving_head(described: HeadDescription) -> Head:
 class HeadStatus:
     """Combines the store, the training log, the catalog and the jobs into descriptions of heads."""
 
-    def __init__(self, shelf: HeadStore, trainings: TrainingLog, catalogue: Catalog, jobs: JobManager) -> None:
-        self._store, self._trainings, self._catalogue, self._jobs = shelf, trainings, catalogue, jobs
+    def __init__(self, store: HeadStore, trainings: TrainingLog, catalogue: Catalog, jobs: JobManager) -> None:
+        self._store, self._trainings, self._catalogue, self._jobs = store, trainings, catalogue, jobs
 
-    def find(self, name: str) -> StoredHeadState:
+    def find(self, name: str) -> HeadDescription:
         """Look a head up on the disk; it blocks. NotFound suggests similar names."""
         if "/" in name:
             kept = pretrained_head(self._catalogue, name)
-            return _native(kept.head, kept.graph)
+            return _pretrained(kept.head, kept.graph)
         training, trained = self._trainings.get(name), name in self._store.names()
         if not trained and training is None:
             raise self._unknown(name)
-        return self._stored(name, training) if trained else StoredHeadState(name, None, training)
+        return self._stored(name, training) if trained else HeadDescription(name, None, training)
 
-    def find_all(self) -> Iterator[StoredHeadState]:
+    def find_all(self) -> Iterator[HeadDescription]:
         """Look up all heads; it blocks. The trained ones come first, by name, then those of encoders."""
         for name in self._trained_names():
             try:
                 yield self.find(name)
             except NotFound:  # it was dropped in the meantime
                 continue
-        for _, native in sorted(pretrained_heads(self._catalogue).items()):
-            yield _native(*native)
+        for _, found in sorted(pretrained_heads(self._catalogue).items()):
+            yield _pretrained(*found)
 
-    def describe(self, found: StoredHeadState) -> HeadDescription:
-        """Add the state of its job. It runs on the event loop, where jobs live."""
-        head, training = found.head, found.training
-        definition = head.definition if head else training.definition if training else None
-        job = self._job(training)
-        state, detail = _state(found, job)
-        return HeadDescription(found.name, state, detail, head, definition, job, found.bytes)
+    def describe(self, found: HeadDescription) -> HeadDescription:
+        """Add the job of its training. It runs on the event loop, where jobs live."""
+        return replace(found, job=self._job(found.training))
 
-    def _stored(self, name: str, training: TrainingRecord | None) -> StoredHeadState:
+    def _stored(self, name: str, training: TrainingRecord | None) -> HeadDescription:
         try:
-            return StoredHeadState(name, self._store.get(name), training, self._store.bytes(name))
+            return HeadDescription(name, self._store.get(name), training, self._store.bytes(name))
         except NotReady as error:
-            return StoredHeadState(name, None, training, damage=error.message)
+            return HeadDescription(name, None, training, damage=error.message)
 
     def _job(self, training: TrainingRecord | None) -> JobRecord | None:
         try:
@@ -123,21 +129,8 @@ class HeadStatus:
         return NotFound(f"there is no head {excerpt(name)}", remedy=instead(name, names, "train it first"))
 
 
-def _native(head: Head, graph: Path) -> StoredHeadState:
-    return StoredHeadState(head.name, head, bytes=graph.stat().st_size)
-
-
-def _state(found: StoredHeadState, job: JobRecord | None) -> tuple[HeadState, str]:
-    if job and job.active and not found.head:
-        return HeadState.TRAINING, ""
-    if found.damage:
-        return HeadState.FAILED, found.damage
-    ended = _end(job)
-    if not found.head:
-        return HeadState.FAILED, ended or "its training left nothing that serves: train it again, or drop it"
-    if job and ended and found.head.created < job.created:  # else it was published just before the server ended
-        return HeadState.READY, f"{ended}; the head from before serves"
-    return HeadState.READY, ""
+def _pretrained(head: Head, graph: Path) -> HeadDescription:
+    return HeadDescription(head.name, head, bytes=graph.stat().st_size)
 
 
 def _end(job: JobRecord | None) -> str:
