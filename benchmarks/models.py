@@ -61,13 +61,19 @@ def random_encoder(home: Path, name: str) -> tuple[EncoderSpec, Path]:
     from topwork_server.runtime.export import export_encoder
 
     torch.manual_seed(0)
-    weights, folder = home / f"{name}-weights", home / name
-    spec = RANDOM[name](weights)
+    folder = home / name
+    home.mkdir(parents=True, exist_ok=True)
+    spec = RANDOM[name](home / f"{name}-weights")
     if not (folder / PARITY_INPUTS).exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        export_encoder(spec, weights, folder)
+        export_encoder(spec, weights_of(spec), folder)
     return spec, folder
+
+
+def weights_of(spec: EncoderSpec) -> Path:
+    """Of a random encoder: a file or folder."""
+    return Path(spec.source.removeprefix("file:"))
 
 
 def _resnet50(weights: Path) -> EncoderSpec:
@@ -75,7 +81,7 @@ def _resnet50(weights: Path) -> EncoderSpec:
     from safetensors.torch import save_file
     from topwork_plugins.resnet.plugin import ResNetEncoder
 
-    weights.mkdir(parents=True, exist_ok=True)
+    weights.mkdir(exist_ok=True)
     save_file(timm.create_model("resnet50", zero_init_last=False).state_dict(), weights / "model.safetensors")
     (weights / "config.json").write_text(json.dumps({"architecture": "resnet50", "num_classes": 1000}))
     return EncoderSpec("resnet50-random", ResNetEncoder, f"file:{weights}", Modality.IMAGE)
@@ -88,7 +94,7 @@ def _i3d(weights: Path) -> EncoderSpec:
 
     net = InceptionI3d()
     _randomize_norms(net)
-    weights.parent.mkdir(parents=True, exist_ok=True)
+    weights = weights.with_suffix(".safetensors")
     save_file(net.state_dict(), weights)
     return EncoderSpec("i3d-random", InceptionEncoder, f"file:{weights}", Modality.VIDEO)
 
@@ -120,5 +126,5 @@ def _randomize_norms(net: Any) -> None:
             nn.init.uniform_(part.running_var, 0.1, 0.5)
 
 
-#: What writes the weights; the file or folder is named by the caller.
+#: What writes the weights under the given name.
 RANDOM: dict[str, Callable[[Path], EncoderSpec]] = {"resnet50": _resnet50, "i3d": _i3d, "bert-base": _bert_base}

@@ -126,7 +126,7 @@ def _cut(lengths: Any, budget: int) -> list[Any]:
 def jpegs(run: Run) -> Figures:
     """Images a second from JPEG files of 500 x 375: all cores prepare, the session has its workers."""
     network, cores = Network(run, "resnet50"), len(os.sched_getaffinity(0))
-    files, rows = [_jpeg(seed) for seed in range(64)], run.sizes(256, 1)[0] if not run.trial else 2
+    files, rows = [_jpeg(seed) for seed in range(64)], 2 if run.trial else 256
     options = network.encoder.options()
 
     def prepare(file: bytes) -> Any:

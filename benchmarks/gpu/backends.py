@@ -101,9 +101,8 @@ class Network:
         return {name: rng.standard_normal((rows, 3, *frames, 224, 224), dtype=np.float32) for name in self._inputs}
 
     def torch(self) -> Torch:
-        weights = Path(self.spec.source.removeprefix("file:"))
         with tempfile.TemporaryDirectory() as scratch:
-            trunk = open_trunk(self.spec, weights, Path(scratch))
+            trunk = open_trunk(self.spec, models.weights_of(self.spec), Path(scratch))
         place = [tap.name for tap in trunk.taps].index(self.tap)
         return Torch(trunk.module, place, self._run.torch_device, self._run.torch_mode)
 
