@@ -6,16 +6,17 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from topwork_server import regular_files
 from topwork_server.plugin_api.encoder import Encoder
+from topwork_server.runtime.parity import numbered, saved_inputs
 from topwork_server.types import Array, Sample
 
 #: Samples of a batch, where the encoder's budget allows for more.
 MOST = 32
+#: Beside the names of the inputs in a file: no input has an empty name.
+MEMBERS = ""
 
 
 @dataclass(frozen=True)
@@ -28,18 +29,11 @@ class BenchmarkBatch:
 
 def save_batches(path: Path, batches: Sequence[BenchmarkBatch]) -> None:
     """Write batches for `load_batches`."""
-    arrays: dict[str, Any] = {f"{i}/{name}": array for i, b in enumerate(batches) for name, array in b.feeds.items()}
-    arrays |= {f"{i}/": np.array(b.members) for i, b in enumerate(batches)}
-    np.savez(path, **arrays)
+    np.savez(path, **numbered([{**batch.feeds, MEMBERS: np.array(batch.members)} for batch in batches]))
 
 
 def load_batches(path: Path) -> list[BenchmarkBatch]:
-    feeds: dict[str, dict[str, Array]] = {}
-    with np.load(regular_files.checked(path), allow_pickle=False) as arrays:
-        for key in arrays:
-            batch, _, name = key.partition("/")
-            feeds.setdefault(batch, {})[name] = arrays[key]
-    return [BenchmarkBatch(tuple(named.pop("").tolist()), named) for named in feeds.values()]
+    return [BenchmarkBatch(tuple(named.pop(MEMBERS).tolist()), named) for named in saved_inputs(path)]
 
 
 def batches_of(encoder: Encoder, inputs: Sequence[Mapping[str, Array]]) -> list[BenchmarkBatch]:

@@ -177,13 +177,16 @@ def difference(a: Array, b: Array) -> tuple[float, float]:
 
 def save_inputs(batches: Sequence[ParityBatch], path: Path) -> None:
     """Save the feeds of the batches of one sample (without padding), so that other providers can be measured without torch."""
-    batches = [batch for batch in batches if len(batch.samples) == 1]
-    arrays: dict[str, Any] = {f"{i}/{name}": array for i, b in enumerate(batches) for name, array in b.feeds.items()}
-    np.savez_compressed(path, **arrays)
+    np.savez_compressed(path, **numbered([batch.feeds for batch in batches if len(batch.samples) == 1]))
+
+
+def numbered(feeds: Sequence[Mapping[str, Array]]) -> dict[str, Any]:
+    """The arrays of several batches in one map, as `saved_inputs` takes them apart."""
+    return {f"{i}/{name}": array for i, named in enumerate(feeds) for name, array in named.items()}
 
 
 def saved_inputs(path: Path) -> list[dict[str, Array]]:
-    """Load the feeds that `save_inputs` wrote."""
+    """Load the feeds of each batch, as a map of `numbered` arrays."""
     feeds: dict[str, dict[str, Array]] = {}
     with np.load(regular_files.checked(path), allow_pickle=False) as arrays:
         for key in arrays:
