@@ -36,6 +36,13 @@ _MAGIC = b"LANC"
 _FRAGMENT_BITS = np.uint64(32)
 
 
+def make_folders(path: Path) -> None:
+    """Create the folders of a new dataset that Lance creates when it needs them: commits sync files and the names in their
+    folders, not the names of folders."""
+    for folder in (DATA, DELETIONS, TAGS):
+        (path / folder).mkdir(parents=True, exist_ok=True)
+
+
 def manifest_name(version: int) -> str:
     """Name a version's manifest, relative to the dataset."""
     return f"{VERSIONS}/{_NEWEST - version:020}{_MANIFEST}"

@@ -96,6 +96,7 @@ class FeatureSets:
             making = scratch / f"{definition.name}{SUFFIX}"
             empty = schema.arrow_schema(set_metadata).empty_table()
             made = lance_io.load_lance().write_dataset(empty, str(making), data_storage_version=lance_io.STORAGE_VERSION)
+            lance_layout.make_folders(making)
             lance_io.sync_version(making, made.version)
             Checksums(making).record([lance_layout.manifest_name(made.version)], set_metadata.created)
             yield making
@@ -104,7 +105,7 @@ class FeatureSets:
         """Move the folder to the set's name. AlreadyExists where another writer was faster."""
         with self._lock:
             self._check_free(name)
-            lance_io.sync([making])
+            lance_io.sync([*making.iterdir(), making])
             making.rename(self._path(name))
             lance_io.sync([self.folder])
 

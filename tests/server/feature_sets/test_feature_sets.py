@@ -13,6 +13,7 @@ from sample_batches import CELLS, POOLED, TOKENS, WINDOWS, block, everything, wa
 from topwork_server.errors import AlreadyExists, DataLoss, DiskFull, InvalidInput, NotFound, NotReady
 from topwork_server.feature_sets import lance_io
 from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.feature_sets.set_types import ColumnType
 from topwork_server.types import FingerprintedTap, Granularity, Modality, Tap
 
 
@@ -131,6 +132,19 @@ def test_nothing_is_left_of_a_set_that_could_not_be_made(sets: FeatureSets, monk
             sets.create(wanted("birds"))
     assert list(sets.folder.iterdir()) == []
     assert sets.create(wanted("birds")).describe().items == 0
+
+
+def test_all_folders_of_a_set_are_there_and_synced_from_the_start(sets: FeatureSets) -> None:
+    """Commits sync the names in folders, but not those of new folders."""
+    birds = sets.create(wanted("birds"))
+    before = {path for path in birds.path.rglob("*") if path.is_dir()}
+    birds.write(block(["a", "b"])).result()
+    birds.delete(["a"]).result()
+    birds.pin("first")
+    birds.add_column("year", ColumnType.INT)
+    birds.prune(0)
+    birds.compact()
+    assert {path for path in birds.path.rglob("*") if path.is_dir()} == before
 
 
 def test_a_server_without_sets_does_not_load_lance(tmp_path: Path) -> None:
