@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 from small_nets import SPECS, as_on_the_hub, random_net, refusal, spec_of
-from topwork_plugins.i3d.inception import InceptionI3d
-from topwork_plugins.i3d.native import LABELS, kinetics_head
+from topwork_plugins.i3d.inception import LABELS, InceptionI3d, kinetics_head
 from topwork_plugins.i3d.plugin import InceptionEncoder
 from topwork_plugins.resnet.native import classifier_of, imagenet_names
 from topwork_plugins.resnet.plugin import ResNetEncoder

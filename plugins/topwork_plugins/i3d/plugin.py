@@ -102,8 +102,7 @@ class InceptionEncoder(VideoEncoder):
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
-        from topwork_plugins.i3d.inception import load_inception
-        from topwork_plugins.i3d.native import kinetics_head
+        from topwork_plugins.i3d.inception import kinetics_head, load_inception
 
         net = load_inception(assets)
         if net.channels not in (2, 3):
