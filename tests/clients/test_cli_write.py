@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from cli_stub import StubCommand, set_info
 from topwork.cli import progress
-from topwork.cli.progress import WriteCounts
+from topwork.cli.write import WriteCounts
 from topwork.errors import Unavailable
 
 

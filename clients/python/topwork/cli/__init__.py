@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None, begin: Callable[[], None] | None = N
 
 
 def _failed(error: Exception, as_json: bool) -> int:
-    """Say in one line what went wrong; the exit status. Any error that is a defect is raised again."""
+    """Report the error in one line, and return the exit status. Raises it again where it is a defect."""
     from topwork.errors import TopworkError  # with gRPC, which the help screen does not need
 
     if isinstance(error, TopworkError):
@@ -82,7 +82,10 @@ def _complain(error: TopworkError, as_json: bool) -> None:
         record = {"code": error.code.name, "message": error.message, "remedy": error.remedy, "item": error.item}
         print(json.dumps(record))
     else:
-        click.secho(f"topwork: {error}", fg="red", err=True)
+        from rich.console import Console
+        from rich.text import Text
+
+        Console(stderr=True).print(Text(f"topwork: {error}", style="red"), soft_wrap=True)
 
 
 def _unwritten(error: OSError) -> TopworkError:

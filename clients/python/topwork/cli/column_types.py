@@ -25,8 +25,8 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\
 
 
 def identifiers(columns: Iterable[str]) -> dict[str, str]:
-    """Each column's name in the set, as SQL takes it: a letter of any script, then letters, digits and _; none of the set's own;
-    and no two alike but for upper and lower case."""
+    """Give each column its name in the set, as SQL takes it: a letter of any script, then letters, digits and _; none of the
+    set's own; and no two alike but for upper and lower case."""
     found: dict[str, str] = {}
     taken: set[str] = set()
     for position, column in enumerate(columns, 1):
@@ -39,7 +39,7 @@ def identifiers(columns: Iterable[str]) -> dict[str, str]:
 
 
 def _identifier(column: str) -> str:
-    """What SQL does not take becomes _."""
+    """Replace what SQL does not take by _."""
     plain = unicodedata.normalize("NFC", column.strip())
     name = "".join(letter if f"a{letter}".isidentifier() else "_" for letter in plain).lstrip("_")[:LONGEST_NAME]
     reserved = name.lower() in RESERVED or name.lower().startswith(RESERVED_STARTS)
@@ -47,15 +47,15 @@ def _identifier(column: str) -> str:
 
 
 class TypeInference:
-    """What type all values of a column have. Texts are read (`007` and 20 digits are no numbers: that would lose something);
-    values that have a type already (of JSON) keep it."""
+    """Find the type that all values of a column have. Texts are read (`007` and 20 digits are no numbers: that would lose
+    something); values that have a type already (of JSON) keep it."""
 
     def __init__(self) -> None:
         self._text: str | None = None
         self._seen: dict[str, int] = {}
 
     def take_text(self, text: str) -> None:
-        """A value of a .csv; empty is missing. Whole numbers may be followed by others; no other types go together."""
+        """Look at a value of a .csv; empty is missing. Whole numbers may be followed by others; no other types go together."""
         if text == "" or self._text == "string":
             return
         text = text.strip()
@@ -65,13 +65,13 @@ class TypeInference:
             self._text = "float" if self._text == "int" and _reads_as("float", text) else "string"
 
     def take(self, value: Any, line: int) -> None:
-        """A value of JSON; null is missing."""
+        """Look at a value of JSON; null is missing."""
         if value is not None:
             self._seen.setdefault(_kind_of(value), line)
 
     @property
     def kind(self) -> str | None:
-        """None where all are missing, or where they do not agree: see `conflict`."""
+        """The type of all; None where all are missing, or where they do not agree: see `conflict`."""
         if self._text:
             return self._text
         kinds = set(self._seen)
@@ -81,12 +81,12 @@ class TypeInference:
 
     @property
     def foreign(self) -> str:
-        """ "an object in line 3": what no type of metadata is for; empty where there is none."""
+        """The first value, such as "an object in line 3", that no type of metadata is for; empty where there is none."""
         return next((f"{kind} in line {line}" for kind, line in self._seen.items() if kind not in KINDS), "")
 
     @property
     def conflict(self) -> str:
-        """ "int in line 1, string in line 7"; empty where there is none."""
+        """The types that do not agree, such as "int in line 1, string in line 7"; empty where there is none."""
         if self.kind or not self._seen:
             return ""
         return ", ".join(f"{kind} in line {line}" for kind, line in self._seen.items())
@@ -116,7 +116,7 @@ def _kind_of(value: Any) -> str:
 
 
 def convert(kind: str, value: Any) -> Any:
-    """The value as that type; None where it is missing. Raises ValueError."""
+    """Convert the value to that type; None where it is missing. Raises ValueError."""
     if isinstance(value, str) and kind != "string":
         value = value.strip() or None
     return None if value is None else CONVERTERS[kind](value)
@@ -157,7 +157,7 @@ def _float(value: Any) -> float | None:
 
 
 def _of_decimal(value: Decimal) -> float:
-    """Where the float says the same digits."""
+    """Convert a decimal that the float has the same digits as. Raises ValueError for others."""
     if Decimal(repr(float(value))) != value:
         raise ValueError(value)
     return float(value)
@@ -184,7 +184,7 @@ def _string(value: Any) -> str:
 
 
 def _strings(value: Any) -> list[str]:
-    """A list, or one as JSON in a cell."""
+    """Convert a list, or a cell that holds one as JSON."""
     found = json.loads(value) if isinstance(value, str) else value
     if not isinstance(found, list) or not all(isinstance(element, str) for element in found):
         raise ValueError(value)

@@ -42,7 +42,7 @@ CLIENT_COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "trainers": ("train", "the kinds of training, and their options"),
     },
 }
-#: What the server brings, so that its absence can be told from a typing mistake.
+#: What the server brings, to tell its absence from a typing mistake.
 SERVER_VERBS = ("serve", "pull", "export", "quantize", "forget", "prune", "plugins", "doctor", "demo")
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 130}
 
@@ -104,7 +104,7 @@ class Commands(click.Group):
         formatter.write_dl(lines)
 
     def _load_others(self) -> None:
-        """A distribution that is broken must not take the other commands with it."""
+        """Let other distributions add their commands. One that is broken is reported, and the others go on."""
         from importlib.metadata import entry_points
 
         if self._complete:

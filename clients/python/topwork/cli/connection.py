@@ -1,4 +1,4 @@
-"""The flags that every client verb has, the client that they mean, and why its first answer may take long."""
+"""The flags of every client verb, the client that they open, and why its first answer may take long."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def connected(arguments: SimpleNamespace) -> Client:
 
 
 def patient(arguments: SimpleNamespace) -> Client:
-    """For long work with a server that has answered already: it outlasts a restart."""
+    """Open a client for long work with a server that has answered already: it outlasts a restart."""
     return Client(arguments.server, timeout=arguments.timeout, retry_for=RETRY_FOR)
 
 
 @contextmanager
 def explained(arguments: SimpleNamespace, encoder: str) -> Iterator[None]:
-    """Say on stderr what the server does with the encoder before it can answer; nothing where JSON is wanted."""
+    """Print on stderr what the server does with the encoder before it can answer; nothing where JSON is wanted."""
     done = threading.Event()
     watch = threading.Thread(target=_watch, args=(arguments, encoder, done), daemon=True)
     if encoder and not arguments.json:

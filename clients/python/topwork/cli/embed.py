@@ -81,7 +81,7 @@ def embed(arguments: SimpleNamespace) -> int:
 
 
 def _save(found: dict[str, Features], out: Path, inputs: Inputs) -> dict[str, Path]:
-    """One tap goes to the file that was named, several each to a file with the tap's name in it."""
+    """Write one tap to the file that was named, several each to a file with the tap's name in it."""
     written = {tap: out if len(found) == 1 else out.with_name(f"{out.stem}.{tap}{out.suffix}") for tap in found}
     for tap, features in found.items():
         features.save(written[tap], inputs.names)
@@ -116,7 +116,7 @@ def _print(found: dict[str, Features], inputs: Inputs, written: dict[str, Path],
 
 
 def _lines(features: Features, inputs: Inputs, columns: int, most: int = 20) -> Iterable[str]:
-    """The first rows, in so many columns: input, what of it a row covers, first numbers."""
+    """Format the first rows for so many columns: input, what of it a row covers, first numbers."""
     values = features.dequantized()
     name_width, numbers = _widths(columns - (0 if features.spans is None else SPAN))
     for row in range(min(len(features), most)):
@@ -129,25 +129,25 @@ def _lines(features: Features, inputs: Inputs, columns: int, most: int = 20) -> 
 
 
 def _widths(columns: int) -> tuple[int, int]:
-    """Columns for the name, and how many numbers: where room is short, first fewer numbers, then less of the name."""
+    """Divide the columns between the name and numbers: where room is short, first fewer numbers, then less of the name."""
     numbers = min(max((columns - REST - NAME) // NUMBER, 3), NUMBERS)
     return min(max(columns - REST - numbers * NUMBER, 12), NAME), numbers
 
 
 def _short(name: str, width: int, is_path: bool) -> str:
-    """Cut where it tells least: a path before its end, a text after its beginning."""
+    """Shorten a name where it tells least: a path before its end, a text after its beginning."""
     if len(name) <= width:
         return name
     return f"...{name[3 - width :]}" if is_path else f"{name[: width - 3]}..."
 
 
 def _noted(features: Features) -> Counter[str]:
-    """The notes of all items together, such as unknown_words."""
+    """Add up the notes of all items, such as unknown_words."""
     return sum((Counter(counts) for counts in features.notes.values()), Counter())
 
 
 def _span(features: Features, row: int, name: str) -> str:
-    """What of its item a row covers, as people read it."""
+    """Format what of its item a row covers."""
     if features.spans is None:
         return ""
     span = features.spans[row].tolist()

@@ -20,7 +20,7 @@ from topwork.features import Numerics
 if TYPE_CHECKING:
     from rich.table import Table
 
-#: Columns of a terminal from which on the catalogue shows all that it has; below that, these.
+#: Columns of a terminal from which on the catalog shows all that it has; below that, these.
 WIDE = 120
 NARROW = ("name", "reads", "default tap", "params", "state")
 
@@ -49,7 +49,7 @@ def _print_table(found: list[EncoderInfo]) -> None:
 
 
 def _details(found: list[EncoderInfo]) -> Iterable[str]:
-    """What there is to say of a state, or of some of the encoders that are in it."""
+    """Describe each state, or some of the encoders that are in it."""
     details: dict[tuple[str, str], list[str]] = {}
     for info in found:
         details.setdefault((info.state, info.detail.replace(info.name, "NAME")), []).append(info.name)
@@ -94,7 +94,8 @@ def _print_one(info: EncoderInfo) -> None:
 
 
 def _devices(info: EncoderInfo) -> Table:
-    """Speed beside that of the slowest, and how near the rows are to the reference and to themselves alone."""
+    """Compare the devices: speed beside that of the slowest, and how near the rows are to the reference and to themselves
+    alone."""
     rates, titles = [device.samples_per_second for device in info.devices], ("samples/s", "parity", "worst tap", "in a batch")
     made = output.table("device", *titles, "computes", right=titles)
     slowest = min((rate for rate in rates if rate), default=1.0)
@@ -137,7 +138,7 @@ def _facts(info: EncoderInfo) -> Iterable[tuple[str, str]]:
 
 
 def unused_weights(names: Sequence[str], most: int = 4) -> str:
-    """5 weights of the source: a.bias, a.weight, b.bias, b.weight, ..."""
+    """Format as "5 weights of the source: a.bias, a.weight, b.bias, b.weight, ..."."""
     shown = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
     return f"{len(names)} weight{'s' * (len(names) != 1)} of the source: {shown}"
 
@@ -147,7 +148,7 @@ def _row(tap: TapInfo) -> str:
 
 
 def short_taps(info: EncoderInfo) -> str:
-    """The default tap first, a numbered family as one, dims where they differ: "pooled 384, tokens, hidden.0-6"."""
+    """Format the taps, the default first, a numbered family as one, dims where they differ: "pooled 384, tokens, hidden.0-6"."""
     families: dict[str, list[TapInfo]] = {}
     for tap in sorted(info.taps, key=lambda tap: tap.name != info.default_tap):
         families.setdefault(re.sub(r"\d+", "#", tap.name, count=1), []).append(tap)
@@ -172,7 +173,7 @@ def _range(numbers: Iterable[int]) -> str:
 
 
 def short_count(parameters: int) -> str:
-    """22.7M; "-" where it is not known."""
+    """Format a count as 22.7M, or - where it is not known."""
     for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if parameters >= size:
             return f"{parameters / size:.3g}{unit}"

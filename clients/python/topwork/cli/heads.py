@@ -68,7 +68,7 @@ def _export(arguments: SimpleNamespace, name: str) -> int:
 
 
 def _about(about: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """What a caller feeds the file with, and what comes out."""
+    """List what a caller feeds the file with, and what comes out."""
     for key in ("inputs", "outputs"):
         found = about.get(key)
         for tensor in found if isinstance(found, list) else ():

@@ -83,7 +83,7 @@ def _queries(client: Client, arguments: SimpleNamespace) -> dict[str, Any]:
 
 
 def _defined(arguments: SimpleNamespace) -> dict[str, Any]:
-    """The flags that were given; the client has the defaults of the rest."""
+    """Collect the flags that were given; the client has the defaults of the rest."""
     given = {name: getattr(arguments, name) for name in ("name", "tap", "kind", "metric", "target_recall")}
     return {name: value for name, value in given.items() if value} | {"options": dict(arguments.option)}
 
@@ -93,7 +93,8 @@ def _watch_it(info: IndexInfo) -> str:
 
 
 def _summary(info: IndexInfo) -> str:
-    """pooled of birds: IVF1024,Flat over 100,000 rows, recall 0.962 at effort 24, 5,210 queries/s, 153 MB, built in 31 s."""
+    """Format as "index pooled of birds: IVF1024,Flat over 100,000 rows, recall 0.962 at effort 24, 5,210 queries/s, 153 MB, built
+    in 31 s"."""
     head = f"index {info.name} of {info.set}: {info.built or info.kind} over {counted(info.rows, 'row')}"
     qps = next((point.qps for point in info.operating_points if point.effort == info.effort), 0.0)
     figures = [f"recall {info.recall:.3f} at effort {info.effort}" if info.recall else "", f"{qps:,.0f} queries/s" if qps else ""]

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 
+from topwork._codec.items import not_regular
 from topwork._codec.messages import PRIORITIES
-from topwork.cli import folders, record_files
+from topwork.cli import record_files
+from topwork.cli.output import NAMED, say_first
 from topwork.cli.record_files import LINE, RecordFile, text_of
-from topwork.cli.text_encoding import name as encoding_name
+from topwork.cli.text_encoding import decoded, encoding_name
 from topwork.cli.verb import PATH, flags
 from topwork.errors import InvalidInput, TopworkError
+
+#: Called with a path and why it is not taken.
+LeftOut: TypeAlias = Callable[[Path, str], object]
+SUFFIXES: Mapping[str, frozenset[str]] = {
+    "text": frozenset({".txt"}),
+    "image": frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}),
+    "video": frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ogv"}),
+    "tensor": frozenset({".npy"}),
+}
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is embedded, and how each is named in what is written. `refused` says, by position, why a record of a file holds no
+    """Items to embed, and how each is named in what is written. `refused` says, by position, why a record of a file holds no
     item; None stands in its place."""
 
     names: Sequence[str]
@@ -49,8 +61,8 @@ priority_flag = click.option(
 
 
 def gather(arguments: SimpleNamespace, modality: str, *, skip: bool = False) -> Inputs:
-    """All inputs of one command, of `source_flags`. Raises InvalidInput where a file does not hold what was asked for;
-    with `skip` its bad records are `refused`."""
+    """Collect the inputs of one command, named by `source_flags` or as words. Raises InvalidInput where a file does not hold what
+    was asked for; with `skip` its bad records are `refused`."""
     source: Path | None = arguments.source
     refused: dict[int, TopworkError] = {}
     items: list[Any] | None = None
@@ -72,7 +84,7 @@ def stdin_lines() -> Iterator[str]:
 
 
 def item_column(table: RecordFile, column: str | None, modality: str) -> str:
-    """Which column holds the items. Raises InvalidInput where the file has none such."""
+    """Choose the column that holds the items. Raises InvalidInput where the file has none such."""
     if table.columns == ():
         if column:
             table.check(column, "--column")
@@ -94,7 +106,7 @@ class _Contents(Sequence[str]):
         return len(self._names)
 
     def __getitem__(self, index: Any) -> Any:
-        return folders.contents(Path(self._names[index]), self._encoding)
+        return decoded(Path(self._names[index]), self._encoding)
 
 
 def _expanded(word: str, modality: str) -> Iterable[str]:
@@ -106,14 +118,14 @@ def _expanded(word: str, modality: str) -> Iterable[str]:
 
 
 def _folder(folder: Path, modality: str) -> list[str]:
-    folders.count(folder, modality)
-    return [str(path) for path in folders.files(folder, modality)]
+    count_files(folder, modality)
+    return [str(path) for path in files_in(folder, modality)]
 
 
 def _listed(
     arguments: SimpleNamespace, modality: str, refused: dict[int, TopworkError], skip: bool
 ) -> tuple[list[Any], list[Any]]:
-    """Names and items: texts; or paths, relative ones from where the file is."""
+    """Read names and items of a file: texts; or paths, relative ones from where the file is."""
     table = record_files.opened(arguments.source, arguments.separator, arguments.encoding)
     chosen = item_column(table, arguments.column, modality)
     names, items = list[Any](), list[Any]()
@@ -133,3 +145,73 @@ def _listed(
             names.append(read)
             items.append(read)
     return names, items
+
+
+def files_in(folder: Path, modality: str, left_out: LeftOut = lambda path, reason: None) -> Iterator[Path]:
+    """Find the folder's regular files of the right kind, also of folders in it, in the order of their names, as they are found.
+
+    Hidden ones are not taken. Links are followed, and no folder is read twice, so a link that leads back ends there. What else is
+    not taken is given to `left_out`, with the reason.
+    """
+    suffixes = SUFFIXES.get(modality, frozenset())
+    folders_read = _FoldersRead(folder, left_out)
+    for place, folders, names in os.walk(folder, onerror=folders_read.unreadable, followlinks=True):
+        visible = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [name for name in visible if folders_read.is_new(Path(place, name))]
+        for name in sorted(names):
+            path = Path(place, name)
+            if path.suffix.lower() not in suffixes or name.startswith("."):
+                continue
+            if reason := not_regular(path):
+                left_out(path, reason)
+            else:
+                yield path
+
+
+class _FoldersRead:
+    """The folders of one walk that were read, each once."""
+
+    def __init__(self, root: Path, left_out: LeftOut) -> None:
+        self._root, self._left_out = root, left_out
+        self._read = {_identity(root)}
+
+    def is_new(self, folder: Path) -> bool:
+        """Tell whether a folder that was found is to be read now: not by a link, where the walk reads it under its own name."""
+        found = _identity(folder)
+        if found in self._read or (folder.is_symlink() and found in self._own):
+            self._left_out(folder, f"it is {folder.resolve()}, which is read already")
+            return False
+        self._read.add(found)
+        return True
+
+    def unreadable(self, error: OSError) -> None:
+        self._left_out(Path(error.filename), f"the folder cannot be read: {error.strerror}")
+
+    @cached_property
+    def _own(self) -> set[tuple[int, int]]:
+        found = set()
+        for place, folders, _ in os.walk(self._root):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            found.add(_identity(Path(place)))
+        return found
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """Identify a folder under all its names. One that cannot be looked at is itself: reading it fails with the reason."""
+    try:
+        state = folder.stat()
+    except OSError:
+        return -1, hash(folder)
+    return state.st_dev, state.st_ino
+
+
+def count_files(folder: Path, modality: str) -> int:
+    """Count what `files_in` finds; print what is left out. Raises InvalidInput where there are none."""
+    lost: list[str] = []
+    found = sum(1 for _ in files_in(folder, modality, lambda path, reason: lost.append(f"{path}: {reason}")))
+    if not found:
+        suffixes = ", ".join(sorted(SUFFIXES.get(modality, ())))
+        why = f"; left out: {'; '.join(lost[:NAMED])}" if lost else ""
+        raise InvalidInput(f"{folder} holds no files of {suffixes}{why}", remedy="name another folder")
+    say_first("left out", lost, len(lost))
+    return found

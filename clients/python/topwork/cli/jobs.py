@@ -50,7 +50,7 @@ def jobs(arguments: SimpleNamespace) -> int:
 
 
 def follow(client: Client, id: str, quiet: bool) -> Job:
-    """Shows how far it has come until it has ended; the job as it ended. Ctrl-C ends the watching, not the job."""
+    """Show how far the job has come until it has ended, and return it. Ctrl-C ends the watching, not the job."""
     with closing(client.watch_job(id)) as changes, progress.of_job(quiet) as show:
         try:
             for job in changes:
@@ -63,7 +63,7 @@ def follow(client: Client, id: str, quiet: bool) -> Job:
 
 
 class JobWatch:
-    """Shows the job, and remembers it."""
+    """A progress that shows the job, and remembers it."""
 
     def __init__(self, show: Callable[[Job], object]) -> None:
         self.job: Job | None = None
@@ -76,7 +76,7 @@ class JobWatch:
 
 @contextmanager
 def awaited(quiet: bool) -> Iterator[JobWatch]:
-    """Yields what a verb that waits for a job takes as its progress. Ctrl-C ends the waiting, not the job."""
+    """Yield what a verb that waits for a job takes as its progress. Ctrl-C ends the waiting, not the job."""
     with progress.of_job(quiet) as show:
         seen = JobWatch(show)
         try:

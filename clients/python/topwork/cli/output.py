@@ -25,12 +25,12 @@ UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def console() -> Console:
-    """For people; what goes into a pipe is not cut into lines of a terminal's width."""
+    """Make a console; what goes into a pipe is not cut into lines of a terminal's width."""
     return piped(highlight=False, width=None if sys.stdout.isatty() else 250)
 
 
 def piped(**settings: Any) -> Console:
-    """A console that leaves a pipe whose reader has gone to `cli.main`: rich would end the process with 1."""
+    """Make a console that leaves a pipe whose reader has gone to `cli.main`: rich would end the process with 1."""
     from rich.console import Console
 
     class Piped(Console):
@@ -41,7 +41,7 @@ def piped(**settings: Any) -> Console:
 
 
 def table(*titles: str, right: Iterable[str] = (), whole: Iterable[str] = ()) -> Table:
-    """Without lines. Numbers stand to the `right`; a column that is `whole` is not broken where room is short."""
+    """Make a table without lines. Numbers stand to the `right`; a column that is `whole` is not broken where room is short."""
     from rich.table import Table
 
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -60,7 +60,7 @@ def rows(made: Table, lines: Iterable[Iterable[str]]) -> None:
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> None:
-    """A line for each: its name, right-aligned, and its value."""
+    """Print a line for each: its name, right-aligned, and its value."""
     listed = list(pairs)
     width = max((len(name) for name, _ in listed), default=0)
     for name, value in listed:
@@ -68,7 +68,7 @@ def facts(pairs: Iterable[tuple[str, str]]) -> None:
 
 
 def say(text: str) -> None:
-    """For people, beside the output: to stderr."""
+    """Print a line for people on stderr, beside the output."""
     print(f"topwork: {text}", file=sys.stderr, flush=True)
 
 
@@ -128,12 +128,12 @@ def say_missing(ids: Sequence[str]) -> None:
 
 
 def counted(count: int, noun: str) -> str:
-    """1 item; 5,000 items."""
+    """Format as "1 item" or "5,000 items"."""
     return f"{count:,} {noun if count == 1 else noun + ('es' if noun.endswith('x') else 's')}"
 
 
 def size(count: float) -> str:
-    """812 B, 4.1 MB."""
+    """Format as 812 B or 4.1 MB."""
     if count < 1000:
         return f"{count:.0f} B"
     power = min(int(math.log(count * 1.0005, 1000)), 4)
@@ -142,7 +142,7 @@ def size(count: float) -> str:
 
 
 def seconds(span: float) -> str:
-    """1.2 ms, 0.42 s, 31 s, 4 min 5 s, 2 h 3 min."""
+    """Format as 1.2 ms, 0.42 s, 31 s, 4 min 5 s or 2 h 3 min."""
     if span < 0.1:
         return f"{span * 1000:.1f} ms"
     if span < 10:
@@ -155,12 +155,12 @@ def seconds(span: float) -> str:
 
 
 def when(time: datetime) -> str:
-    """In the time of this machine."""
+    """Format in the time zone of this machine."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def cell(value: Any) -> str:
-    """A value of metadata. A time that is midnight is a day."""
+    """Format a value of metadata. A time that is midnight is a day."""
     if value is None:
         return "-"
     if isinstance(value, datetime):
@@ -171,6 +171,6 @@ def cell(value: Any) -> str:
 
 
 def cut(text: str, width: int) -> str:
-    """One line of at most so many characters."""
+    """Shorten to one line of at most so many characters."""
     text = " ".join(text.split())
     return text if len(text) <= width else f"{text[: width - 3]}..."

@@ -44,7 +44,8 @@ class ParquetFile(RecordFile):
             raise InvalidInput(f"{self.path} is not Parquet: {error}") from None
 
     def _plain(self, column: Any) -> list[Any]:
-        """Python's own values; a time that Python has none for (finer than a microsecond, beyond the year 9999) is its text."""
+        """Convert to Python's own values; a time that Python has none for (finer than a microsecond, beyond the year 9999) is its
+        text."""
         types = self._pa.types
         if not types.is_temporal(column.type):
             return list(column.to_pylist())
@@ -65,7 +66,7 @@ class ParquetFile(RecordFile):
             return str(scalar.cast(self._pa.string()))
 
     def _kind(self, kind: Any) -> str | None:
-        """A metadata type; None where there is none for it."""
+        """Find the type of metadata; None where there is none for it."""
         types = self._pa.types
         if types.is_dictionary(kind):
             return self._kind(kind.value_type)

@@ -81,7 +81,7 @@ def predict(arguments: SimpleNamespace) -> int:
 
 
 def _kept(arguments: SimpleNamespace) -> dict[str, list[Any]]:
-    """The file's own columns that go along."""
+    """Read the file's own columns that stand beside the predictions."""
     if not arguments.keep:
         return {}
     table = record_files.opened(arguments.source, arguments.separator, arguments.encoding)
@@ -92,7 +92,7 @@ def _kept(arguments: SimpleNamespace) -> dict[str, list[Any]]:
 
 
 def _query(client: Client, arguments: SimpleNamespace) -> tuple[Sequence[Any], dict[str, Any], Mapping[int, TopworkError]]:
-    """Names of the items, the arguments of the call, and which records of a file hold no item."""
+    """Return the names of the items, the arguments of the call, and which records of a file hold no item."""
     if arguments.set:
         ids = arguments.id or client.read(arguments.set, taps=[], columns=[], where=arguments.where).ids
         if not ids:
@@ -110,7 +110,7 @@ def _query(client: Client, arguments: SimpleNamespace) -> tuple[Sequence[Any], d
 
 
 def _name(item: Any, number: int) -> str:
-    """Items of Parquet may be the bytes of files."""
+    """Name an item; those of Parquet may be the bytes of files."""
     return f"row {number}" if isinstance(item, bytes) else str(item)
 
 
@@ -130,7 +130,7 @@ def _show(found: Found, items: Sequence[str], kept: Kept, arguments: SimpleNames
 
 
 def _print_json(found: Found, items: Sequence[str], kept: Kept, arguments: SimpleNamespace) -> None:
-    """An object an item, a line each; of a file what was written."""
+    """Print an object an item, a line each; of a file what was written."""
     if arguments.out:
         failed = len({i for one in found.values() for i in one.failures})
         output.as_json({"heads": list(found), "items": len(items), "failed": failed, "file": str(arguments.out)})
@@ -163,7 +163,7 @@ def _text(found: Predictions, i: int, top: int) -> str:
 
 
 def _shares(mask: Any, names: Sequence[str]) -> str:
-    """owl 61%, background 39%."""
+    """Format as "owl 61%, background 39%"."""
     counts = np.bincount(mask.ravel(), minlength=len(names))[: len(names)]
     order = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
     return ", ".join(f"{names[i]} {counts[i] / mask.size:.0%}" for i in order)

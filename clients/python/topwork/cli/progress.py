@@ -7,59 +7,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from topwork.cli.output import counted, cut, seconds
 from topwork.jobs import Job
-from topwork.sets import Acknowledged
 
 #: Seconds between lines where there is no terminal.
 INTERVAL = 5.0
 COUNTS = re.compile(r"[\d.,]+")
 
 
-@dataclass
-class WriteCounts:
-    """What a write has done so far. `items` are done: stored, or failed; `ready` are vectors, which nobody encodes."""
-
-    ready: bool = False
-    items: int = 0
-    inserted: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    encoded: int = 0
-    failed: int = 0
-    version: int = 0
-
-    def add(self, reply: Acknowledged) -> None:
-        self.items = reply.watermark
-        self.inserted += reply.inserted
-        self.updated += reply.updated
-        self.unchanged += reply.unchanged
-        self.encoded += reply.encoded
-        self.failed += len(reply.failures)
-        self.version = reply.version
-
-    @property
-    def stored(self) -> int:
-        return self.inserted + self.updated + self.unchanged
-
-    @property
-    def known(self) -> int:
-        """Items of which the features were there already, in the set or in the cache."""
-        return self.stored - self.encoded
-
-    def __str__(self) -> str:
-        failed = f", {self.failed:,} failed" if self.failed else ""
-        if self.ready:
-            return f"{self.inserted:,} new, {self.updated:,} updated, {self.unchanged:,} unchanged{failed}"
-        return f"{self.encoded:,} encoded, {self.known:,} known already{failed}"
-
-
 @contextmanager
 def of_items(total: int | None, quiet: bool, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[int, str], None]]:
-    """Yields a function of how many items are done and what else there is to say."""
+    """Yield a function to call with how many items are done, and a text to show beside."""
     if quiet:
         yield lambda done, text: None
     elif sys.stderr.isatty():
@@ -105,7 +65,7 @@ def _item_lines(total: int | None, clock: Callable[[], float]) -> Callable[[int,
 
 
 def _line(done: int, total: int | None, elapsed: float, text: str) -> str:
-    """12,000 of 50,000 items, 161/s, 3 min 56 s left: 11,000 encoded, 1,000 known already."""
+    """Format as "12,000 of 50,000 items, 161/s, 3 min 56 s left: 11,000 encoded, 1,000 known already"."""
     of = f"{done:,} of {counted(total, 'item')}" if total else counted(done, "item")
     return f"{of}, {_pace(done, total, elapsed)}: {text}"
 
@@ -118,7 +78,7 @@ def _pace(done: int, total: int | None, elapsed: float) -> str:
 
 @contextmanager
 def of_job(quiet: bool, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[Job], None]]:
-    """Yields a function of the job at each change."""
+    """Yield a function to call with the job at each change."""
     if quiet:
         yield lambda job: None
     elif sys.stderr.isatty():
@@ -143,7 +103,7 @@ def _job_bar() -> Iterator[Callable[[Job], None]]:
 
 
 def _job_lines(clock: Callable[[], float]) -> Callable[[Job], None]:
-    """A line when it does something else than to count on, and now and then."""
+    """Print a line when the job does something else than to count on, and now and then."""
     last, doing = clock() - INTERVAL, ""
 
     def show(job: Job) -> None:

@@ -55,7 +55,7 @@ def _selection(arguments: SimpleNamespace) -> dict[str, Any]:
 
 
 def _save(arguments: SimpleNamespace) -> int:
-    """A part at a time, all taps unless some are named."""
+    """Save a part at a time, all taps unless some are named."""
     save_features.chosen(save_rows.SINKS, arguments.out)
     others: dict[str, Any] = {"taps": arguments.tap or None, "limit": arguments.limit or 0, "progress": not arguments.json}
     with connected(arguments) as client:

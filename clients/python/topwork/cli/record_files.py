@@ -20,8 +20,8 @@ LONGEST = 1 << 30
 
 
 class Record(NamedTuple):
-    """Values by the file's names of columns, and the line of the file on which they begin (in .parquet the row), from 1;
-    where the line is no record, `error` says why."""
+    """A record: values by the file's names of columns, and the line of the file on which they begin (in .parquet the row), from
+    1; where the line is no record, `error` says why."""
 
     line: int
     values: Mapping[str, Any]
@@ -48,22 +48,22 @@ class RecordFile:
         self.path, self.encoding = path, encoding
 
     def every(self, columns: Sequence[str] | None = None) -> Iterator[Record]:
-        """All records, also those that cannot be read; with `columns` at least those."""
+        """Read all records, also those that cannot be read; with `columns` at least those."""
         raise NotImplementedError
 
     def records(self, columns: Sequence[str] | None = None) -> Iterator[Record]:
-        """As `every`. Raises InvalidInput, naming the line, for one that cannot be read."""
+        """Read as `every`. Raises InvalidInput, naming the line, for one that cannot be read."""
         for record in self.every(columns):
             if record.error:
                 raise record.error
             yield record
 
     def name(self, record: Record) -> str:
-        """How a message names the record's place."""
+        """Name the record's place for a message."""
         return f"{self.path} {self.place} {record.line}"
 
     def check(self, column: str, flag: str) -> None:
-        """Raises InvalidInput where the file is known not to have that column."""
+        """Refuse a column: raises InvalidInput where the file is known not to have that column."""
         if self.columns == ():
             raise InvalidInput(f"{self.path} has no columns", remedy=f"leave {flag} out")
         if self.columns is not None and column not in self.columns:
@@ -134,7 +134,7 @@ class DelimitedFile(RecordFile):
                 yield Record(line, dict(zip(names, row, strict=True)))
 
     def _rows(self) -> Iterator[tuple[int, list[str] | InvalidInput]]:
-        """Each row, or what is wrong with it, with the line on which it begins; empty lines are none."""
+        """Read each row, or what is wrong with it, with the line on which it begins; empty lines are none."""
         csv.field_size_limit(LONGEST)
         with reading(self.path, "", self.encoding) as file:
             rows, line = csv.reader(file, delimiter=self._separator, strict=True), 1
@@ -169,7 +169,7 @@ def _values(count: int) -> str:
 
 
 def opened(path: Path, separator: str | None = None, encoding: str | None = None) -> RecordFile:
-    """The file's records by its suffix. Raises InvalidInput for other suffixes and unreadable heads, NotReady without pyarrow."""
+    """Open the file by its suffix. Raises InvalidInput for other suffixes and unreadable heads, NotReady without pyarrow."""
     suffix = path.suffix.lower()
     if suffix not in TABLES:
         raise InvalidInput(f"{path} is not a list of items", remedy=f"give one of {', '.join(TABLES)}, or a folder")
@@ -221,7 +221,7 @@ def id_of(table: RecordFile, column: str, record: Record) -> str:
 
 
 def text_of(table: RecordFile, column: str, record: Record) -> str | bytes:
-    """The item itself: a text, the path of a file or (of .parquet) its bytes."""
+    """Return the item itself: a text, the path of a file or (of .parquet) its bytes."""
     value = record.values.get(column, record.values.get(LINE))
     if isinstance(value, str) or (isinstance(value, bytes) and value):
         return value
@@ -252,6 +252,6 @@ def value_of(table: RecordFile, column: str, kind: str, record: Record) -> Any:
 
 
 def metadata_of(table: RecordFile, columns: Iterable[RecordColumn], record: Record) -> dict[str, Any]:
-    """By the names in the set; what is missing is left out."""
+    """Convert a record's metadata, by the names in the set; what is missing is left out."""
     found: Iterator[tuple[str, Any]] = ((c.name, value_of(table, c.source, c.kind, record)) for c in columns)
     return {name: value for name, value in found if value is not None}

@@ -66,7 +66,7 @@ def _written(page: str, arguments: SimpleNamespace) -> Path:
 
 
 def show(report: Report) -> None:
-    """All of it that a terminal can show."""
+    """Print all of the report that a terminal can show."""
     console = output.console()
     head = f"{report.head}: {report.task} of {report.target or DESCRIBED} in {report.set}, version {report.version}"
     console.print(head, style="bold", markup=False)
@@ -122,7 +122,7 @@ def _help(report: Report) -> None:
 
 
 def _curve(points: Iterable[LearningCurvePoint], estimate: str) -> None:
-    """A bar a size, from the worst interval's end to the best one's, so that growth can be seen."""
+    """Draw a bar a size, from the worst interval's end to the best one's, so that growth can be seen."""
     found = list(points)
     if not found:
         return
@@ -153,7 +153,7 @@ def _confusion(report: Report) -> None:
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """Titles of columns are told apart by name: those that are cut alike get their number."""
+    """Number the titles of columns that are cut alike: a table knows columns by title."""
     return [name if names.count(name) == 1 else f"{name} {position}" for position, name in enumerate(names, 1)]
 
 

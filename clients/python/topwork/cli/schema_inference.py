@@ -23,8 +23,8 @@ MOULD = "metadata are truth values, numbers, texts, times and lists of texts"
 
 @dataclass(frozen=True)
 class SchemaRequest:
-    """What is taken of a file. `metadata` None takes all other columns; `kinds` are types that are known, by either name; `skip`
-    leaves bad records out."""
+    """Columns to take of a file. `metadata` None takes all other columns; `kinds` are types that are known, by either name;
+    `skip` leaves bad records out."""
 
     item: str | None
     id: str | None
@@ -35,7 +35,7 @@ class SchemaRequest:
 
 @dataclass(frozen=True)
 class InferredSchema:
-    """What the file holds. `left_out` are columns of which nothing can be kept, with the reason."""
+    """Records and columns of a file. `left_out` are columns of which nothing can be kept, with the reason."""
 
     total: int
     columns: tuple[RecordColumn, ...]
@@ -43,7 +43,7 @@ class InferredSchema:
 
 
 def survey(table: RecordFile, request: SchemaRequest) -> InferredSchema:
-    """Reads what must be read. Raises InvalidInput: a column that is missing, a value of another type, an id that comes twice."""
+    """Read what must be read. Raises InvalidInput: a column that is missing, a value of another type, an id that comes twice."""
     for column, flag in ((request.id, "--id"), *((name, "--metadata") for name in request.metadata or ())):
         if column is not None:
             table.check(column, flag)
@@ -83,7 +83,7 @@ class _Reading:
         return column not in (self._request.item, self._request.id, LINE)
 
     def _expect(self, columns: Iterable[str]) -> None:
-        """Columns that were not seen before; a name once given stays."""
+        """Name columns that were not seen before; a name once given stays."""
         self._names = identifiers([*self._names, *columns])
         for column, name in self._names.items():
             kinds = self._request.kinds
@@ -111,7 +111,7 @@ class _Reading:
         return self._request.skip and self._request.item is not None and is_blank(self._request.item, record)
 
     def _checked(self, record: Record) -> str:
-        """The id of a record that can be written, if ids are taken. Raises InvalidInput for any other record."""
+        """Return the id of a record that can be written, if ids are taken. Raises InvalidInput for any other record."""
         if record.error:
             raise record.error
         if self._table.columns is None and self._request.metadata is None:
@@ -173,7 +173,8 @@ class DuplicateIdCheck:
         self._hashes.append(hash(value))
 
     def check(self, table: RecordFile, request: SchemaRequest) -> None:
-        """Raises InvalidInput that names ids that come twice, and where. Reads the file again only if some seem to."""
+        """Refuse ids that come twice: raises InvalidInput that names them, and where. Reads the file again only if some seem
+        to."""
         ordered = np.sort(np.array(self._hashes, np.int64))
         suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
         if not request.id or not suspects:
@@ -189,7 +190,7 @@ class DuplicateIdCheck:
 
 
 def _id(table: RecordFile, column: str, record: Record) -> str | None:
-    """None of a record that is skipped: without skipping it was refused before."""
+    """Return the id; None of a record that is skipped: without skipping it was refused before."""
     try:
         return None if record.error else id_of(table, column, record)
     except InvalidInput:

@@ -83,7 +83,7 @@ def search(arguments: SimpleNamespace) -> int:
 
 
 def _query(info: SetInfo, arguments: SimpleNamespace) -> tuple[Sequence[str], dict[str, Any]]:
-    """Names of the queries, and the arguments of the call."""
+    """Return the names of the queries, and the arguments of the call."""
     if arguments.id:
         return arguments.id, {"stored": arguments.id}
     if arguments.vector:
@@ -95,7 +95,7 @@ def _query(info: SetInfo, arguments: SimpleNamespace) -> tuple[Sequence[str], di
 
 
 def _texts(client: Client, info: SetInfo, found: Sequence[Hits]) -> Mapping[str, str]:
-    """What the hits' items say, where the set keeps texts. An item that went meanwhile is left out."""
+    """Fetch the texts of the hits' items, where the set keeps them. An item that went meanwhile is left out."""
     ids = list(dict.fromkeys(id for hits in found for id in hits.ids))[:MOST_TEXTS]
     if not ids or not info.keeps_inputs or info.modality != "text":
         return {}

@@ -12,7 +12,7 @@ from topwork.cli import output, write_sources
 from topwork.cli.column_types import KINDS, TypeInference, convert
 from topwork.cli.connection import connected, connection
 from topwork.cli.output import counted
-from topwork.cli.text_encoding import name as encoding_name
+from topwork.cli.text_encoding import encoding_name
 from topwork.cli.verb import PATH, verb, version
 from topwork.cli.write_sources import InputSelection
 from topwork.client import Client
@@ -44,7 +44,7 @@ examples:
 
 
 def _assignment(text: str) -> tuple[str, str]:
-    """COLUMN=VALUE, with any value, also none."""
+    """Read COLUMN=VALUE, with any value, also none."""
     column, equals, value = text.partition("=")
     if not column or not equals:
         raise click.BadParameter(f"{text!r} is not COLUMN=VALUE")
@@ -243,7 +243,7 @@ def _update(client: Client, arguments: SimpleNamespace) -> int:
 
 
 def _from_file(client: Client, arguments: SimpleNamespace, known: Mapping[str, str]) -> UpdateReport:
-    """An empty cell takes the value away."""
+    """Update from a file; an empty cell removes the value."""
     if not arguments.id:
         raise InvalidInput(f"{arguments.source} does not say whose its rows are", remedy="name its column of ids with --id")
     source = write_sources.from_records(
@@ -256,7 +256,7 @@ def _from_file(client: Client, arguments: SimpleNamespace, known: Mapping[str, s
 
 
 def _values(pairs: list[tuple[str, str]], known: Mapping[str, str]) -> dict[str, Any]:
-    """As the set's columns have them; of a new column, as a .csv would be read."""
+    """Convert to the types of the set's columns; of a new column, as a .csv would be read."""
     found: dict[str, Any] = {}
     for name, text in pairs:
         kind = next((type for column, type in known.items() if column.lower() == name.lower()), None) or _guessed(text)

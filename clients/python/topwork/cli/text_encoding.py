@@ -27,7 +27,7 @@ HEAD = 1024
 
 @contextmanager
 def reading(path: Path, newline: str, encoding: str | None = None) -> Iterator[IO[str]]:
-    """The file as text, without its byte order mark. Raises InvalidInput for what cannot be read."""
+    """Open the file as text, without its byte order mark. Raises InvalidInput for what cannot be read."""
     try:
         chosen = encoding or _found(path)
         with path.open(encoding=chosen, newline=newline) as file:
@@ -41,13 +41,13 @@ def reading(path: Path, newline: str, encoding: str | None = None) -> Iterator[I
 
 
 def decoded(path: Path, encoding: str | None = None) -> str:
-    """All of a file. Raises InvalidInput."""
+    """Read all of a file. Raises InvalidInput."""
     with reading(path, "", encoding) as file:
         return file.read()
 
 
 def unreadable(path: object, error: UnicodeError, encoding: str) -> InvalidInput:
-    """Says which bytes are to blame: the position within a long file is not known."""
+    """Make the error that names the bad bytes: the position within a long file is not known."""
     bad = error.object[error.start : error.start + 8] if isinstance(error, UnicodeDecodeError) else b""
     where = f" at {bad!r}" if bad else ""
     named = "UTF-8" if encoding == UTF8 else encoding
@@ -58,7 +58,7 @@ def unreadable(path: object, error: UnicodeError, encoding: str) -> InvalidInput
 
 
 def _found(path: Path) -> str:
-    """By the mark. UTF-16 without one would pass as UTF-8 with a NUL after each letter."""
+    """Find the encoding by the mark. UTF-16 without one would pass as UTF-8 with a NUL after each letter."""
     with path.open("rb") as file:
         head = file.read(HEAD)
     marked = next((name for mark, name in MARKS if head.startswith(mark)), None)
@@ -69,8 +69,8 @@ def _found(path: Path) -> str:
     return marked or UTF8
 
 
-def name(text: str) -> str:
-    """For a flag: an encoding that Python has."""
+def encoding_name(text: str) -> str:
+    """Check a flag that names an encoding of Python's."""
     try:
         found = codecs.lookup(text)
         io.TextIOWrapper(io.BytesIO(), encoding=text)  # refuses those that are not of texts, such as hex

@@ -44,7 +44,7 @@ examples:
 
 
 def _description(text: str) -> tuple[str, str]:
-    """CLASS=TEXT."""
+    """Read CLASS=TEXT."""
     name, equals, description = text.partition("=")
     if not name or not equals or not description:
         raise click.BadParameter(f"{text!r} is not CLASS=TEXT")
@@ -82,7 +82,7 @@ task_flags = flags(
 
 
 def task_of(arguments: SimpleNamespace) -> dict[str, Any]:
-    """The values of `task_flags`, as the client takes it."""
+    """Collect the values of `task_flags`, as the client takes them."""
     names = ("target", "kind", "taps", "poolings", "where", "group", "folds", "seed")
     values = {name: getattr(arguments, name) for name in names}
     return {**values, "task": arguments.task or "", "options": dict(arguments.option)}
@@ -129,7 +129,7 @@ def train(arguments: SimpleNamespace) -> int:
 
 
 def summary(head: HeadInfo) -> Iterator[str]:
-    """What a person wants to know of a head that is ready."""
+    """Describe a head that is ready."""
     yield f"head {head.name}: {what(head)}, from {source(head)}, in {output.seconds(head.training_seconds)}"
     facts = list(_facts(head))
     width = max(len(name) for name, _ in facts)
@@ -156,14 +156,14 @@ def _facts(head: HeadInfo) -> Iterator[tuple[str, str]]:
 
 
 def what(head: HeadInfo) -> str:
-    """Classification of 16 classes, linear on efficientnet-lite0/pooled."""
+    """Format as "classification of 16 classes, linear on efficientnet-lite0/pooled"."""
     names = {"classification": "classes", "multi-label": "labels", "segmentation": "classes", "tagging": "tags"}
     of = f" of {len(head.names)} {names[head.task]}" if head.task in names and head.names else ""
     return f"{head.task}{of}, {head.kind or 'pretrained'} on {head.encoder or 'ready vectors'}/{head.tap}"
 
 
 def source(head: HeadInfo) -> str:
-    """482 items of birds, version 12, 18 more without a label."""
+    """Format as "482 items of birds, version 12, 18 more without a label"."""
     unlabeled = f", {head.unlabeled:,} more without a label" if head.unlabeled else ""
     return f"{counted(head.labeled, 'item')} of {head.set}, version {head.version}{unlabeled}"
 

@@ -14,8 +14,8 @@ from topwork.features import Array, Features, Numerics
 
 
 class VectorFile(NamedTuple):
-    """One item a row of `rows` (n, dim); or `features`, which a .npz of `topwork embed -o` holds: they know their fingerprint and
-    which rows are whose. `names` are what the items were, where the file says so."""
+    """Vectors of a file: one item a row of `rows` (n, dim); or `features`, which a .npz of `topwork embed -o` holds: they know
+    their fingerprint and which rows are whose. `names` are what the items were, where the file says so."""
 
     rows: Array
     features: Features | None = None
@@ -25,12 +25,12 @@ class VectorFile(NamedTuple):
         return len(self.rows) if self.features is None else len(self.features.counts)
 
     def labels(self, path: Path) -> Sequence[str]:
-        """A name for each item: rows:1, rows:2 where they have none."""
+        """Name each item: rows:1, rows:2 where they have none."""
         return self.names or [f"{path.stem}:{number}" for number in range(1, len(self) + 1)]
 
 
 def load(path: Path) -> VectorFile:
-    """Rows of a file. Those of .npy stay on disk until they are sent. Raises InvalidInput."""
+    """Load the rows of a file. Those of .npy stay on disk until they are sent. Raises InvalidInput."""
     try:
         found: Any = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
@@ -44,7 +44,7 @@ def load(path: Path) -> VectorFile:
 
 
 def single(path: Path) -> VectorFile:
-    """As `load`, but each item must have one row: what can be searched for."""
+    """Load as `load`, but each item must have one row: what can be searched for."""
     found = load(path)
     if found.features is not None and (found.features.counts != 1).any():
         raise InvalidInput(f"items of {path} have several rows, or none", remedy="search for the items themselves")

@@ -43,7 +43,7 @@ class Verb(click.Command):
             formatter.write(f"\n{self.epilog}")
 
     def _flag(self, ctx: click.Context, flag: str, words: deque[str]) -> Iterator[str]:
-        """The flag with its value, which is taken from the words; with `Several`, once for each of its values."""
+        """Yield the flag with its value, which is taken from the words; with `Several`, once for each of its values."""
         option = next((param for param in self.params if flag in param.opts and not getattr(param, "is_flag", False)), None)
         if option is None:
             yield re.sub(r"^(-\w)=", r"\1", flag)  # -k=5 is -k5
@@ -92,7 +92,7 @@ def flags(*options: Callable[[Any], Any]) -> Callable[[Decorated], Decorated]:
 
 
 def key_value(text: str) -> tuple[str, Any]:
-    """K=V; a value that is JSON (true, 3, 0.5, [..]) is that, any other a string."""
+    """Read K=V; a value that is JSON (true, 3, 0.5, [..]) is that, any other a string."""
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise click.BadParameter(f"{text!r} is not K=V")
@@ -103,12 +103,12 @@ def key_value(text: str) -> tuple[str, Any]:
 
 
 def version(text: str) -> int | str:
-    """A version's number, or the name that it is pinned under."""
+    """Read a version's number, or the name that it is pinned under."""
     return int(text) if text.isdecimal() and len(text) < 19 else text
 
 
 def names(text: str) -> list[str]:
-    """A,B,C."""
+    """Read A,B,C."""
     found = [name.strip() for name in text.split(",") if name.strip()]
     if not found:
         raise click.BadParameter("name at least one")

@@ -24,7 +24,7 @@ examples:
 
 
 def _age(text: str) -> float:
-    """30m, 12h, 7d -> seconds."""
+    """Read 30m, 12h or 7d as seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
     if not found:
         raise click.BadParameter(f"{text!r} is no age: say 30m, 12h or 7d")

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import tee
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,6 @@ from topwork.cli.column_types import KINDS
 from topwork.cli.connection import connected, connection, explained, patient
 from topwork.cli.inputs import priority_flag, source_flags
 from topwork.cli.output import counted, seconds
-from topwork.cli.progress import WriteCounts
 from topwork.cli.verb import PATH, key_value, names, verb
 from topwork.cli.write_sources import InputSelection, WriteItem, WriteSource
 from topwork.client import Client
@@ -51,7 +51,7 @@ examples:
 
 
 def _column_type(text: str) -> tuple[str, str]:
-    """COLUMN=TYPE."""
+    """Read COLUMN=TYPE."""
     column, _, kind = text.rpartition("=")
     if not column or kind not in KINDS:
         raise click.BadParameter(f"{text!r} is not COLUMN=TYPE with one of {', '.join(KINDS)}")
@@ -99,7 +99,7 @@ def write(arguments: SimpleNamespace) -> int:
 
 
 def _check_usage(arguments: SimpleNamespace) -> None:
-    """A lone word that is a folder, or a file of items, is the source."""
+    """Refuse wrong usage. A lone word that is a folder, or a file of items, is the source."""
     if arguments.metadata and arguments.no_metadata:
         raise click.UsageError("--metadata or --no-metadata: one of the two")
     if not arguments.source and len(arguments.items) == 1 and write_sources.is_source(Path(arguments.items[0])):
@@ -120,7 +120,7 @@ def _known(client: Client, name: str) -> SetInfo | None:
 
 
 def _taken(arguments: SimpleNamespace, known: SetInfo | None, **others: Any) -> InputSelection:
-    """The types of columns that the set has are the set's; a new set's are found."""
+    """Select what to write. The types of columns that the set has are the set's; a new set's are found."""
     kinds = {**(known.columns if known else {}), **dict(arguments.type)}
     metadata = [] if arguments.no_metadata else arguments.metadata
     of_file = {name: getattr(arguments, name) for name in ("id", "separator", "encoding")}
@@ -155,6 +155,44 @@ def _vectors(arguments: SimpleNamespace, known: SetInfo | None) -> dict[str, Any
     return {"source": source, "vectors": vectors, "encoder": arguments.encoder, "fingerprint": arguments.fingerprint}
 
 
+@dataclass
+class WriteCounts:
+    """Counts of what a write has done so far. `items` are stored or failed; `ready` are vectors, which need no encoder."""
+
+    ready: bool = False
+    items: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    encoded: int = 0
+    failed: int = 0
+    version: int = 0
+
+    def add(self, reply: Acknowledged) -> None:
+        self.items = reply.watermark
+        self.inserted += reply.inserted
+        self.updated += reply.updated
+        self.unchanged += reply.unchanged
+        self.encoded += reply.encoded
+        self.failed += len(reply.failures)
+        self.version = reply.version
+
+    @property
+    def stored(self) -> int:
+        return self.inserted + self.updated + self.unchanged
+
+    @property
+    def known(self) -> int:
+        """Items of which the features were there already, in the set or in the cache."""
+        return self.stored - self.encoded
+
+    def __str__(self) -> str:
+        failed = f", {self.failed:,} failed" if self.failed else ""
+        if self.ready:
+            return f"{self.inserted:,} new, {self.updated:,} updated, {self.unchanged:,} unchanged{failed}"
+        return f"{self.encoded:,} encoded, {self.known:,} known already{failed}"
+
+
 class SkippedItems:
     """Bad items: the first few by name, and how many. `refuse` is for those that do not even reach the server."""
 
@@ -163,13 +201,13 @@ class SkippedItems:
         self.named: list[tuple[str, str]] = []
 
     def refuse(self, id: str, error: TopworkError, place: str = "") -> None:
-        """`place` is the line of the file that holds it."""
+        """Note a bad item; `place` is the line of the file that holds it."""
         self.count += 1
         if len(self.named) < output.NAMED:
             self.named.append((id, f"{place}: {_message(error)}" if place else _message(error)))
 
     def take(self, reply: Acknowledged, done: Sequence[WriteItem]) -> None:
-        """`done` are the entries that the reply answers."""
+        """Note the failures of a reply; `done` are the entries that it answers."""
         for position, error in reply.failures.items():
             self.refuse(reply.failed_ids[position], error, done[position - reply.start].place)
 
@@ -184,7 +222,7 @@ def _message(error: TopworkError) -> str:
 def _send(
     client: Client, arguments: SimpleNamespace, call: dict[str, Any], source: WriteSource, skipped: SkippedItems
 ) -> tuple[WriteCounts, BaseException | None]:
-    """What was done, and what ended it early: Ctrl-C or an error, which then names the item by its id."""
+    """Write, and return what was done and what ended it early: Ctrl-C or an error, which then names the item by its id."""
     pending: deque[WriteItem] = deque()
     tally = WriteCounts(ready="vectors" in call)
     ids, metadata, *items = tee(source.entries, 2 if tally.ready else 3)  # one that nobody reads would keep all entries
@@ -216,7 +254,7 @@ def _send(
 
 
 def _noting(entries: Iterator[WriteItem], pending: deque[WriteItem]) -> Iterator[str]:
-    """The ids; `pending` is what was sent and not yet acknowledged."""
+    """Yield the ids; `pending` is what was sent and not yet acknowledged."""
     for entry in entries:
         pending.append(entry._replace(item=None, metadata={}))
         yield entry.id
@@ -259,7 +297,7 @@ def _safe(tally: WriteCounts, ended: BaseException) -> str:
 
 
 def _summary(name: str, tally: WriteCounts, skipped: SkippedItems, elapsed: float) -> str:
-    """5,000 items in birds (4,950 new, 50 unchanged), 2 skipped, version 12, 31 s, 161/s."""
+    """Format as "5,000 items in birds (4,950 new, 50 unchanged), 2 skipped, version 12, 31 s, 161/s"."""
     done = tally.stored + skipped.count
     parts = [("new", tally.inserted), ("updated", tally.updated), ("unchanged", tally.unchanged)]
     changes = ", ".join(f"{count:,} {what}" for what, count in parts if count)

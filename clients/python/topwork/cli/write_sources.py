@@ -11,10 +11,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from topwork.cli import folders, record_files
-from topwork.cli.inputs import item_column, stdin_lines
+from topwork.cli import record_files
+from topwork.cli.inputs import count_files, files_in, item_column, stdin_lines
 from topwork.cli.record_files import Record, RecordFile, id_of, metadata_of, text_of
 from topwork.cli.schema_inference import InferredSchema, SchemaRequest, survey
+from topwork.cli.text_encoding import decoded
 from topwork.errors import InvalidInput, TopworkError
 
 #: Characters of a text that is its own id; of a longer one its beginning and a digest.
@@ -35,7 +36,7 @@ class WriteItem(NamedTuple):
 
 @dataclass(frozen=True)
 class InputSelection:
-    """What of the inputs is taken, and as what: see the flags of `topwork write`.
+    """Selection of the inputs, and as what they are read: see the flags of `topwork write`.
 
     `refuse` is called with the id of an item that cannot be read, where such items are skipped.
     """
@@ -60,7 +61,7 @@ class WriteSource:
 
 
 def from_words(words: Sequence[str], taken: InputSelection) -> WriteSource:
-    """Texts, or paths of files and folders; - is stdin, a line an item."""
+    """Take texts, or paths of files and folders; - is stdin, a line an item."""
     named = [Path(word) for word in words if taken.modality != "text" and os.path.isdir(word)]
     if taken.column or taken.id or taken.separator or taken.encoding:
         raise InvalidInput(
@@ -68,35 +69,35 @@ def from_words(words: Sequence[str], taken: InputSelection) -> WriteSource:
         )
     if taken.modality == "text" and (lost := next((word for word in words if os.path.isdir(word)), None)):
         raise InvalidInput(f"{lost} is a folder, among texts", remedy="write folders one by one")
-    sizes = [folders.count(folder, taken.modality) for folder in named]
+    sizes = [count_files(folder, taken.modality) for folder in named]
     total = None if "-" in words else sum(sizes) + len(words) - len(named)
     entries = chain.from_iterable(_of_word(word, taken) for word in words)
     return WriteSource(_once(entries), total)
 
 
 def from_path(path: Path, taken: InputSelection) -> WriteSource:
-    """A folder, or a file of items. Raises InvalidInput before anything of a file is sent that is not sound."""
+    """Take a folder, or a file of items. Raises InvalidInput before anything of a file is sent that is not sound."""
     if path.is_dir():
         if taken.column or taken.id or taken.separator:
             raise InvalidInput(f"{path} is a folder", remedy="leave --column, --id and --separator out")
-        return WriteSource(_of_folder(path, taken), folders.count(path, taken.modality))
+        return WriteSource(_of_folder(path, taken), count_files(path, taken.modality))
     table = record_files.opened(path, taken.separator, taken.encoding)
     item = item_column(table, taken.column, taken.modality)
     return _of_table(table, item, taken, lambda record: _item(table, item, record, taken.modality))
 
 
 def is_source(path: Path) -> bool:
-    """Whether it is a folder, or a file of items."""
+    """Tell whether it is a folder, or a file of items."""
     return os.path.isdir(path) or (path.suffix.lower() in record_files.TABLES and os.path.isfile(path))
 
 
 def from_names(names: Sequence[str]) -> WriteSource:
-    """Ids alone, for vectors."""
+    """Take ids alone, for vectors."""
     return WriteSource(_once(WriteItem(_text_id(name), None, {}) for name in names), len(names))
 
 
 def from_records(path: Path, taken: InputSelection) -> WriteSource:
-    """Ids and metadata alone, for vectors that are in another file."""
+    """Take ids and metadata alone, for vectors that are in another file."""
     table = record_files.opened(path, taken.separator, taken.encoding)
     return _of_table(table, None, taken, lambda record: None)
 
@@ -164,13 +165,13 @@ def _text_id(text: str) -> str:
 
 
 def _of_folder(root: Path, taken: InputSelection) -> Iterator[WriteItem]:
-    """Ids are paths from the folder on; `folder` is missing for files that lie in it directly."""
-    for path in folders.files(root, taken.modality):
+    """Take a folder's files; ids are paths from the folder on; `folder` is missing for files that lie in it directly."""
+    for path in files_in(root, taken.modality):
         inside = path.relative_to(root)
         name, folder = _sendable(inside.as_posix()), inside.parent.as_posix()
         metadata = {"name": inside.name} | ({} if folder == "." else {"folder": folder})
         try:
-            item = path if taken.modality != "text" else folders.contents(path, taken.encoding)
+            item = path if taken.modality != "text" else decoded(path, taken.encoding)
         except TopworkError as error:
             _refuse(name, error, taken)
         else:
@@ -192,7 +193,7 @@ def _refuse(name: str, error: TopworkError, taken: InputSelection) -> None:
 
 
 def _once(entries: Iterable[WriteItem]) -> Iterator[WriteItem]:
-    """Names what comes twice: two folders may hold files of one name."""
+    """Refuse an id that comes twice: two folders may hold files of one name."""
     seen: set[int] = set()
     for entry in entries:
         if hash(entry.id) in seen:
