@@ -11,13 +11,13 @@ from topwork._display.number_text import number_text
 from topwork.encoders import OptionInfo
 from topwork.jobs import Job
 
-#: Said in place of a column where a head learned from descriptions alone.
+#: Stands in place of a column where a head was trained on descriptions alone.
 DESCRIBED = "classes by their descriptions"
 
 
 @dataclass(frozen=True)
 class MetricValue:
-    """A figure on items that the head has not learned from. `low` to `high` is its 95% bootstrap interval over items."""
+    """A metric on items that the head was not trained on. `low` to `high` is its 95% bootstrap interval over items."""
 
     name: str
     value: float
@@ -44,7 +44,7 @@ class TrainerInfo:
     tasks               such as "classification": see `train`
     needs_inputs        the set must keep its raw inputs
     needs_descriptions  classes are described by text
-    min_per_class     examples that each class must have
+    min_per_class       examples that each class must have
     """
 
     kind: str
@@ -59,16 +59,16 @@ class TrainerInfo:
 
 @dataclass(frozen=True, repr=False)
 class HeadInfo:
-    """A head as it stands: what it is for, what it learned from, and how good it is on items that it has not seen.
+    """A head: its task, what it was trained on, and how good it is on items that it was not trained on.
 
     state             "training" (no head of that name serves yet), "ready" or "failed" (`detail` says why)
     job               the latest training; None for heads that came with their encoder (`pretrained`)
     task              "classification", "multi-label", "regression", "tagging", "question-answering" or "segmentation"
-    version           of the set, that it learned from
+    version           of the set that it was trained on
     pooling           how an item's rows become one: "row" where there is one, "rows" where each has a prediction of its own
     names             of the classes or labels, in the order of `Predictions.probabilities`
     metrics           the first is the one to look at; `baseline` is the majority class or the mean, on the same items
-    estimate          how it was judged: "5-fold cross-validation over 482 items"
+    estimate          how it was evaluated: "5-fold cross-validation over 482 items"
     chosen            what cross-validation chose, such as {"l2": 0.1}
     temperature       by which the scores are divided, so that probabilities are as often right as they say
     max_abs_error     the largest difference of a score between the served graph and the trainer's own, on held-out rows

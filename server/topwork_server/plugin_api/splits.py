@@ -11,12 +11,12 @@ from topwork_server.errors import InvalidInput
 from topwork_server.plugin_api.trainer import Examples, Target
 from topwork_server.types import Array
 
-QUANTILES = 10  # into which numbers are cut, so that each fold has low and high ones
+QUANTILES = 10  # strata of numbers, so that each fold has low and high ones
 KEY_BITS = 64  # how many labels, rarest first, decide which rows are alike
 
 
 def folds(examples: Examples, count: int, seed: int) -> list[Array]:
-    """`count` disjoint arrays of row positions (ascending) that together are all rows: what each fold judges.
+    """Split all rows into `count` disjoint arrays of row positions (ascending): the test rows of each fold.
 
     Groups are whole; classes (and labels) are spread as evenly as groups allow; the same seed gives the same folds.
     Fewer than `count` where there are fewer groups; InvalidInput where there is one.
@@ -26,25 +26,27 @@ def folds(examples: Examples, count: int, seed: int) -> list[Array]:
         raise InvalidInput(f"cannot split {len(names)} group(s) of rows in two: give at least 2 items that share no group")
     if count < 2:
         raise InvalidInput(f"asked for {count} fold(s): at least 2 are needed")
-    dealt = _Dealt(min(count, len(names)), strata(examples, count), group, sizes)
+    dealt = _DealtGroups(min(count, len(names)), strata(examples, count), group, sizes)
     random = np.random.default_rng(seed)
     order = random.permutation(len(names))
-    dealt.large(order[sizes[order] > 1])
-    dealt.single(order[sizes[order] == 1], likeness(examples), random)
+    dealt.deal_large(order[sizes[order] > 1])
+    dealt.deal_single(order[sizes[order] == 1], likeness(examples), random)
     fold = dealt.fold[group]
     return [np.flatnonzero(fold == at) for at in range(dealt.count)]
 
 
 def rest(count: int, held: Array) -> Array:
-    """The rows of 0 .. count - 1 that are not held, ascending."""
+    """List the rows of 0 .. count - 1 that are not held out, ascending."""
     kept = np.ones(count, bool)
     kept[held] = False
     return np.flatnonzero(kept)
 
 
 def strata(examples: Examples, count: int) -> Array:
-    """(n,) int64: what each row is to be spread by: its class, its rarest label (Sechidis et al. 2011, section 3.1: the rarest
-    are the hardest to spread, so they come first), or its quantile."""
+    """Find the stratum by which each row is spread, (n,) int64: its class, its rarest label or its quantile.
+
+    The rarest labels are the hardest to spread, so that they come first (Sechidis et al. 2011, section 3.1).
+    """
     values = examples.values
     if examples.target is Target.CLASSES:
         return np.asarray(values, np.int64)
@@ -61,7 +63,7 @@ def strata(examples: Examples, count: int) -> Array:
 
 
 def likeness(examples: Examples) -> Array:
-    """(n,): rows of a stratum that have like labels have like keys, so that dealing in their order spreads the other labels."""
+    """Make a key of each row's labels, (n,) uint64: dealing the rows of a stratum in this order spreads the other labels."""
     if examples.target is not Target.LABELS:
         return np.zeros(len(examples.values), np.uint64)
     bits = np.zeros((len(examples.values), KEY_BITS), bool)
@@ -74,8 +76,8 @@ def _rarest_first(values: Array) -> Array:
     return np.argsort((values > 0).sum(axis=0), kind="stable")
 
 
-class _Dealt:
-    """Groups dealt to folds. `fold` (groups,) int64; `held` (strata, folds): how many rows of each stratum a fold has."""
+class _DealtGroups:
+    """Groups that are dealt to folds. `fold` (groups,) int64; `held` (strata, folds): the rows of each stratum in a fold."""
 
     def __init__(self, count: int, strata: Array, group: Array, sizes: Array) -> None:
         self.count = count
@@ -89,9 +91,12 @@ class _Dealt:
         self.rows = np.zeros(count)
         self.groups = np.zeros(count)
 
-    def large(self, groups: Array) -> None:
-        """Groups of several rows, largest first, each to the fold where it adds least to the sum over strata of squared shares
-        (and to those of rows and of groups, so that folds are of a size)."""
+    def deal_large(self, groups: Array) -> None:
+        """Deal groups of several rows, largest first.
+
+        Each goes to the fold where it adds least to the sum over strata of squared shares, and to those of rows and of groups, so
+        that folds have one size.
+        """
         rows, many = float(len(self.strata)), float(len(self.sizes))
         for group in groups[np.argsort(-self.sizes[groups], kind="stable")]:
             of = self.by_group[self.starts[group] : self.starts[group + 1]]
@@ -104,8 +109,8 @@ class _Dealt:
             self.rows[best] += len(of)
             self.groups[best] += 1
 
-    def single(self, groups: Array, likeness: Array, random: np.random.Generator) -> None:
-        """Groups of one row, stratum by stratum, each to a fold that has fewest of its stratum."""
+    def deal_single(self, groups: Array, likeness: Array, random: np.random.Generator) -> None:
+        """Deal groups of one row, stratum by stratum, each to a fold that has fewest of its stratum."""
         of = self.by_group[self.starts[groups]]
         order = np.lexsort((likeness[of], self.strata[of]))
         groups, of = groups[order], of[order]
@@ -118,8 +123,10 @@ class _Dealt:
 
 
 def _level(held: Array, rows: Array, more: int, random: np.random.Generator) -> Array:
-    """(more,): to which folds so many rows go, one by one, where folds have `held` of their stratum and `rows` in all: always to
-    the one that has fewest, of equals to a random one, and in the last round to the smallest."""
+    """Choose the folds of so many more rows of a stratum, (more,), where folds have `held` of it and `rows` in all.
+
+    Each row goes to the fold that has fewest, among equals to a random one, and in the last round to the smallest.
+    """
     depth = int((held.sum() + more) // len(held) - held.min()) + 1
     slots = held[:, None] + np.arange(min(depth, more))
     last = np.partition(slots, more - 1, axis=None)[more - 1]

@@ -25,7 +25,7 @@ COVERED = 0.9  # of held-out items, by the band of a regression
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The results of an evaluation; `Report` describes its fields.
+    """Results of an evaluation; `Report` describes its fields.
 
     Log loss, calibration error and confidences belong to probabilities after a temperature that was fitted on the other folds;
     `temperature` is fitted on all held-out rows, and is the one that is served.

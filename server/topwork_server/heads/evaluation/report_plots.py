@@ -1,4 +1,4 @@
-"""The report's plots as SVG. Colors are the page's CSS variables, so that they follow its light or dark theme."""
+"""Draws the report's plots as SVG. Colors are the page's CSS variables, so that they follow its light or dark theme."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class PlotFrame:
-    """The axes of a plot, x0..x1 by y0..y1, with space for ticks. `log` makes the x axis logarithmic."""
+    """Axes of a plot, x0..x1 by y0..y1, with space for ticks. `log` makes the x axis logarithmic."""
 
     x: tuple[float, float]
     y: tuple[float, float]

@@ -1,4 +1,4 @@
-"""True and predicted spans: entities of a tagger, answers of question answering."""
+"""Finds true and predicted spans: entities of a tagger, answers of question answering."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from topwork_server.types import Array
 
 @dataclass(frozen=True)
 class EntitySpans:
-    """The start, end (half-open, among all rows) and label of each entity, (k,) int64 each, in the order of rows."""
+    """Start, end (half-open, among all rows) and label of each entity, (k,) int64 each, in the order of rows."""
 
     start: Array
     end: Array
     label: Array
 
     def key(self, rows: int) -> Array:
-        """A number for each entity, equal for equal entities."""
+        """Number the entities; equal entities have equal numbers."""
         return (self.label * (rows + 1) + self.start) * (rows + 1) + self.end
 
 
@@ -37,7 +37,7 @@ def entity_spans(data: EvaluationData, classes: Array) -> EntitySpans:
 
 @dataclass(frozen=True, slots=True)
 class AnswerSpans:
-    """The right answers (start, end) of one item, half-open in its rows, the predicted one and its probability."""
+    """Right answers (start, end) of one item, half-open in its rows, the predicted one and its probability."""
 
     right: tuple[tuple[int, int], ...]
     predicted: tuple[int, int]

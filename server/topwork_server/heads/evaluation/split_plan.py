@@ -1,4 +1,4 @@
-"""The split of examples into training and test rows: folds, or one split, and the parts of a learning curve."""
+"""Splits examples into training and test rows: folds, or one split, and the parts of a learning curve."""
 
 from __future__ import annotations
 
