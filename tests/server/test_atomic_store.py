@@ -1,4 +1,4 @@
-"""Temporary files lie in the home of the server that makes them, and the next one deletes what a killed one left."""
+"""Files and folders of the home are whole or not there, one process holds a lock, and temporary files go with their server."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,49 @@ def test_temporary_files_of_an_export_go_with_it(tmp_path: Path) -> None:
     assert seen[1].match(f".{made.name}.*.part")
     assert not seen[1].exists()
     assert tempfile.gettempdir() == before
+
+
+def test_a_write_that_fails_leaves_the_file_that_was_there(tmp_path: Path) -> None:
+    def fail() -> None:
+        with atomic_store.replacing(tmp_path / "record.json") as file:
+            file.write(b"half of the n")
+            raise RuntimeError
+
+    atomic_store.write(tmp_path / "record.json", "old")
+    with pytest.raises(RuntimeError):
+        fail()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"record.json": "old"}
+
+
+def test_a_folder_takes_the_place_of_an_older_one_and_goes_in_one_step(tmp_path: Path) -> None:
+    for content in ("old", "new"):
+        with atomic_store.scratch_folder(tmp_path) as scratch:
+            (scratch / "below").mkdir()
+            (scratch / "below" / "file").write_text(content)
+            atomic_store.publish(scratch, tmp_path / "place")
+        assert [path.name for path in tmp_path.iterdir()] == ["place"]
+    assert (tmp_path / "place" / "below" / "file").read_text() == "new"
+    atomic_store.remove(tmp_path / "place")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("in_the_way", [lambda path: None, os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_a_lock_has_one_holder_also_where_something_else_is_in_its_place(
+    tmp_path: Path, in_the_way: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "one.lock"
+    in_the_way(path)
+    with atomic_store.lock(path) as mine, atomic_store.lock(path, wait=False) as other:
+        assert (mine, other) == (True, False)
+    with atomic_store.lock(path, wait=False) as held:
+        assert held
+
+
+def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".one.json.123.part").write_text("{")
+    (tmp_path / ".abc.part" / "below").mkdir(parents=True)
+    (tmp_path / "one.json").write_text("{}")
+    atomic_store.sweep(tmp_path, ".two.")
+    assert len(list(tmp_path.iterdir())) == 3
+    atomic_store.sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["one.json"]
