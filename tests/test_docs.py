@@ -147,7 +147,7 @@ def test_what_an_author_overrides_is_told() -> None:
         topwork_server.Examples,
         topwork_server.FineTuneDataset,
         topwork_server.FineTuneResult,
-        topwork_server.NativeHead,
+        topwork_server.PretrainedHead,
     ):
         for name in kind.__dataclass_fields__:
             assert re.search(rf"^\| .*`{name}`.* \|", page, re.MULTILINE), f"{kind.__name__}.{name}"

@@ -18,8 +18,8 @@ def topwork(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 
 def test_heads(topwork: StubCommand) -> None:
-    native = head_info(name="letters/all", pretrained=True, kind="", set="", metrics=(), job=None, created=None)
-    topwork.client.found_heads = [head_info(), native]
+    pretrained = head_info(name="letters/all", pretrained=True, kind="", set="", metrics=(), job=None, created=None)
+    topwork.client.found_heads = [head_info(), pretrained]
     assert topwork("heads", "--encoder", "letters") == 0
     lines = [line.split("  ") for line in topwork.said.splitlines()]
     said = [[cell.strip() for cell in line if cell.strip()] for line in lines]

@@ -140,9 +140,9 @@ def test_heads(both: EitherClient, server: FakeServer) -> None:
     assert both.head("kinds").warnings == ("class 'high' has 3 examples",)
     assert [head.name for head in both.heads("pictures")] == ["cells"]
     assert len(both.heads()) == len(server.heads.heads)
-    native = both.head("motions")
-    assert (native.pretrained, native.job) == (True, None)
-    assert "pretrained on clips/pooled" in repr(native)
+    pretrained = both.head("motions")
+    assert (pretrained.pretrained, pretrained.job) == (True, None)
+    assert "pretrained on clips/pooled" in repr(pretrained)
     both.drop_head("kinds")
     with pytest.raises(topwork.NotFound, match="no head 'kinds'"):
         both.head("kinds")

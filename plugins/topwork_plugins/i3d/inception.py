@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from topwork_server import InvalidInput, NativeHead, Tap
+from topwork_server import InvalidInput, PretrainedHead, Tap
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -191,14 +191,14 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 LABELS = "label_map.txt"
 
 
-def kinetics_head(net: InceptionI3d, checkpoint: Path) -> NativeHead:
+def kinetics_head(net: InceptionI3d, checkpoint: Path) -> PretrainedHead:
     """`logits` as a head on `pooled`: a 1x1x1 convolution and a mean over time may change places."""
     convolution = net.logits.conv3d
     assert convolution.bias is not None
     weight = convolution.weight.detach().flatten(1).numpy().copy()
     names = class_names(checkpoint.with_name(LABELS), net.classes)
     said = f"the {net.classes} classes of its training"
-    return NativeHead("kinetics", "pooled", names, weight, convolution.bias.detach().numpy().copy(), description=said)
+    return PretrainedHead("kinetics", "pooled", names, weight, convolution.bias.detach().numpy().copy(), description=said)
 
 
 def class_names(file: Path, count: int) -> tuple[str, ...]:

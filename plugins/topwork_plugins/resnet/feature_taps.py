@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from topwork_server import InvalidInput, NativeHead, Tap
+from topwork_server import InvalidInput, PretrainedHead, Tap
 from torch import Tensor, nn
 
 from topwork_plugins.images.preprocess import Recipe
 from topwork_plugins.parameter_blocks import by_prefix, under
-from topwork_plugins.resnet.native import classifier_of
+from topwork_plugins.resnet.pretrained_head import classifier_of
 from topwork_plugins.resnet.taps import LAYERS, image_taps
 from topwork_plugins.resnet.thin import ThinResNet, load_resnet_thin, read_classifier
 from topwork_plugins.resnet.timm_nets import load_in_order, load_timm, read_config
@@ -115,7 +115,7 @@ class Net:
     module: Tapped
     recipe: Recipe
     definition: Mapping[str, Any]
-    heads: tuple[NativeHead, ...] = ()
+    heads: tuple[PretrainedHead, ...] = ()
     classifier: tuple[str, ...] = ()
 
     @property

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
-from topwork_server import Array, InvalidInput, NativeHead
+from topwork_server import Array, InvalidInput, PretrainedHead
 from torch import Tensor, nn
 
 BLOCKS = (3, 4, 6, 3)
@@ -105,7 +105,7 @@ def _graph(path: Path) -> onnx.GraphProto:
         raise InvalidInput(f"{path.name} is not an ONNX file: {error}", remedy="fetch it again") from error
 
 
-def read_classifier(onnx_path: Path) -> tuple[NativeHead, ...]:
+def read_classifier(onnx_path: Path) -> tuple[PretrainedHead, ...]:
     """The published classifier of `pooled`: safe, or not safe, for work. None where the graph ends otherwise."""
     graph = _graph(onnx_path)
     values, users = _constants(graph), _users(graph)
@@ -114,7 +114,9 @@ def read_classifier(onnx_path: Path) -> tuple[NativeHead, ...]:
         if weight.shape == (CHANNELS[-1], len(CLASSES)) and total.op_type == "Add" and total.input[1] in values:
             kernel = np.ascontiguousarray(weight.T, np.float32)
             bias = values[total.input[1]].astype(np.float32)
-            return (NativeHead("nsfw", "pooled", CLASSES, kernel, bias, description="content moderation, as open_nsfw says it"),)
+            return (
+                PretrainedHead("nsfw", "pooled", CLASSES, kernel, bias, description="content moderation, as open_nsfw says it"),
+            )
     return ()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import topwork_server
 from topwork_server.errors import ExportFailed
 from topwork_server.models.head_graph import served_graph
-from topwork_server.plugin_api.trainer import NativeHead, Target, linear_graph
+from topwork_server.plugin_api.trainer import PretrainedHead, Target, linear_graph
 from topwork_server.types import FingerprintedTap
 
 PREFIX = "head-"
@@ -33,25 +33,25 @@ class PretrainedHeadRecord:
     estimate: str
 
 
-def write(folder: Path, encoder: str, native: NativeHead, taps: Sequence[FingerprintedTap]) -> None:
+def write(folder: Path, encoder: str, head: PretrainedHead, taps: Sequence[FingerprintedTap]) -> None:
     """Write both files of a head. ExportFailed where its numbers do not fit its tap."""
-    tap = next((info for info in taps if info.tap.name == native.tap), None)
-    if tap is None or native.weight.shape != (len(native.names), tap.tap.dim) or native.target not in TASKS:
+    tap = next((info for info in taps if info.tap.name == head.tap), None)
+    if tap is None or head.weight.shape != (len(head.names), tap.tap.dim) or head.target not in TASKS:
         raise ExportFailed(
-            f"the head {native.name} of {encoder} has {native.weight.shape} numbers and {len(native.names)} names for the tap"
-            f" {native.tap}",
+            f"the head {head.name} of {encoder} has {head.weight.shape} numbers and {len(head.names)} names for the tap"
+            f" {head.tap}",
             remedy="correct Trunk.heads of its plugin",
         )
-    graph = served_graph(linear_graph(native.weight, native.bias), native.target, 1.0)
-    (folder / f"{PREFIX}{native.name}.onnx").write_bytes(graph)
+    graph = served_graph(linear_graph(head.weight, head.bias), head.target, 1.0)
+    (folder / f"{PREFIX}{head.name}.onnx").write_bytes(graph)
     record = PretrainedHeadRecord(
-        name=f"{encoder}/{native.name}",
-        task=TASKS[native.target],
+        name=f"{encoder}/{head.name}",
+        task=TASKS[head.target],
         encoder=encoder,
         tap=tap,
-        names=native.names,
+        names=head.names,
         created=time.time(),
         code=topwork_server.__version__,
-        estimate=native.description or "not evaluated here: it came with its encoder",
+        estimate=head.description or "not evaluated here: it came with its encoder",
     )
-    (folder / f"{PREFIX}{native.name}.json").write_text(json.dumps(asdict(record)), "utf-8")
+    (folder / f"{PREFIX}{head.name}.json").write_text(json.dumps(asdict(record)), "utf-8")

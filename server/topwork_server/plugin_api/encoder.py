@@ -17,7 +17,7 @@ from topwork_server.types import Array, EncoderSpec, Item, Sample, Tap
 if TYPE_CHECKING:
     import torch
 
-    from topwork_server.plugin_api.trainer import NativeHead
+    from topwork_server.plugin_api.trainer import PretrainedHead
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Trunk:
     exporter: Literal["dynamo", "legacy"] = "dynamo"
     examples: Sequence[Item] = field(default_factory=tuple)
     blocks: tuple[tuple[str, ...], ...] = ()
-    heads: tuple[NativeHead, ...] = ()
+    heads: tuple[PretrainedHead, ...] = ()
     unused: Sequence[str] = ()
 
 

@@ -217,7 +217,7 @@ class TrainerSpec:
 
 
 @dataclass(frozen=True)
-class NativeHead:
+class PretrainedHead:
     """A linear head that came with a pretrained trunk: scores = rows @ weight.T + bias over the rows of `tap`.
 
     weight (names, dim) and bias (names,) float32.

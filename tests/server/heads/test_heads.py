@@ -175,7 +175,7 @@ REFUSED = {
     "a name that a lock has": ({"name": "a.lock"}, InvalidInput, "cannot name a head"),
     "a long name": ({"name": "a" * 81}, InvalidInput, "cannot name a head"),
     "a path": ({"name": "../etc"}, InvalidInput, "without '/'"),
-    "a native head's name": ({"name": "letters/classes"}, InvalidInput, "comes with its encoder"),
+    "a pretrained head's name": ({"name": "letters/classes"}, InvalidInput, "comes with its encoder"),
 }
 
 

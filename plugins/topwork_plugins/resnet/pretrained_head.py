@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from topwork_server import NativeHead
+from topwork_server import PretrainedHead
 from torch import nn
 
 IMAGENET_CLASSES = 1000
@@ -15,7 +15,7 @@ IMAGENET_CLASSES = 1000
 TOLERANCE = 1e-4
 
 
-def classifier_of(net: Any, config: Mapping[str, Any], size: tuple[int, int]) -> tuple[NativeHead, ...]:
+def classifier_of(net: Any, config: Mapping[str, Any], size: tuple[int, int]) -> tuple[PretrainedHead, ...]:
     """A timm net's classifier, where it is one linear layer on the pooled features and its classes have names."""
     layer = net.get_classifier() if hasattr(net, "get_classifier") else None
     if not isinstance(layer, nn.Linear) or not _reads_pooled(net, layer, size):
@@ -27,7 +27,9 @@ def classifier_of(net: Any, config: Mapping[str, Any], size: tuple[int, int]) ->
     bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias.detach()
     name = "imagenet" if not config.get("label_names") else "classes"
     return (
-        NativeHead(name, "pooled", names, weight, bias.numpy().copy(), description=f"the {len(names)} classes of its training"),
+        PretrainedHead(
+            name, "pooled", names, weight, bias.numpy().copy(), description=f"the {len(names)} classes of its training"
+        ),
     )
 
 
