@@ -41,8 +41,7 @@ class LatestVersion:
         if self.checksums.log_damage:
             log.warning("%s: what is missing is computed again", self.checksums.log_damage)
             self.checksums.rewrite([*self.checksums.entries])
-        found = open_newest(self.checksums, name)
-        self.view, self.newest_damage = found.view, found.newest_damage
+        self.view, self.newest_damage = open_newest(self.checksums, name)
         try:
             versions.record_pins(self.checksums)
         except (TopworkError, OSError) as error:
@@ -61,8 +60,7 @@ class LatestVersion:
         if self.newest_damage is not None and self.checksums.damaged_files and time.monotonic() - self._last_retry > AGAIN:
             with self._loading:
                 self._last_retry = time.monotonic()
-                found = open_newest(self.checksums, self.name)
-                self.view, self.newest_damage = found.view, found.newest_damage
+                self.view, self.newest_damage = open_newest(self.checksums, self.name)
         if self.newest_damage is not None:
             raise DataLoss(self.newest_damage.message, remedy=self.newest_damage.remedy)
         if self.checksums.damaged_files:

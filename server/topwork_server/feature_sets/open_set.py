@@ -40,9 +40,15 @@ class VersionView:
     def check(self, addresses: Array | None = None) -> None:
         """DataLoss where a file that is about to be read is damaged: all of them, or those that hold these rows."""
         if self.checksums is None:
-            return
-        of = self.files if addresses is None else np.unique(lance_layout.fragments_of(addresses)).tolist()
-        self.checksums.check([name for fragment in of for name in self.files.get(fragment, ())])
+            return None
+        if addresses is None:
+            return self.checksums.check(self.file_names)
+        fragments = np.unique(lance_layout.fragments_of(addresses)).tolist()
+        return self.checksums.check([name for fragment in fragments for name in self.files.get(fragment, ())])
+
+    @property
+    def file_names(self) -> list[str]:
+        return [name for names in self.files.values() for name in names]
 
     @property
     def loaded_id_map(self) -> IdMap:
@@ -67,31 +73,24 @@ def view_after(view: VersionView, dataset: Any, id_map: IdMap, touched: Containe
 def record_version(view: VersionView) -> None:
     """Take the checksums of all files of a version that have none: those that its commit wrote, and its manifest."""
     assert view.checksums is not None
-    names = [name for names in view.files.values() for name in names]
-    view.checksums.record([*names, lance_layout.manifest_name(view.version)], time.time())
+    view.checksums.record([*view.file_names, lance_layout.manifest_name(view.version)], time.time())
 
 
-@dataclass(frozen=True)
-class OpenedVersion:
-    """The newest version that can be read. `lost` says which newer ones cannot."""
-
-    view: VersionView
-    newest_damage: DataLoss | None = None
-
-
-def open_newest(checksums: Checksums, name: str) -> OpenedVersion:
-    """NotReady where the folder is no set of ours, DataLoss where no version of it can be read."""
-    path, there = checksums.path, lance_layout.manifests(checksums.path)
+def open_newest(checksums: Checksums, name: str) -> tuple[VersionView, DataLoss | None]:
+    """Open the newest version that can be read; the DataLoss says why a newer one cannot. NotReady where the folder is no set of
+    ours, DataLoss where no version of it can be read."""
+    path = checksums.path
     if not path.is_dir():
         raise was_dropped(name)
     if checksums.owner:
         _delete_special_files(checksums)
-    if not there and not checksums.newest_version:
+    known = {*lance_layout.manifests(path), checksums.newest_version} - {0}
+    if not known:
         raise NotReady(f"the feature set {name!r} cannot be opened: {path} holds no version", remedy=_remedy(path))
     lost: DataLoss | None = None
-    for version in sorted({*there, *([checksums.newest_version] if checksums.newest_version else [])}, reverse=True):
+    for version in sorted(known, reverse=True):
         try:
-            return OpenedVersion(open_version(checksums, name, version), _with_newest_readable(lost, version))
+            return open_version(checksums, name, version), _with_newest_readable(lost, version)
         except _IncompleteCommit as torn:
             log.warning("%s: version %d was never acknowledged and is set aside: %s", path, version, torn)
         except DataLoss as error:
@@ -108,12 +107,12 @@ def open_version(checksums: Checksums, name: str, version: int, *, alone: bool =
     except NotReady as error:
         remedy = error.remedy or _remedy(checksums.path)
         raise NotReady(f"the feature set {name!r} cannot be opened: {error.message}", remedy=remedy) from error
-    checksums.check([name for names in view.files.values() for name in names if lance_layout.is_deletion_file(name)])
+    checksums.check(filter(lance_layout.is_deletion_file, view.file_names))
     return view
 
 
 def open_dataset_version(checksums: Checksums, name: str, version: int, *, alone: bool = False) -> Any:
-    """Return the version as `version_of` does, of any dataset; only its manifest was compared."""
+    """Open one version as `open_version` does, with only its manifest compared."""
     manifest = lance_layout.manifest_name(version)
     if manifest not in checksums.entries and not alone:
         _record_manifest(checksums, name, version, manifest)
@@ -163,7 +162,7 @@ def _record_manifest(checksums: Checksums, name: str, version: int, manifest: st
 
 
 def _with_newest_readable(lost: DataLoss | None, version: int) -> DataLoss | None:
-    """Its remedy names the newest version that can be read."""
+    """Name the newest version that can be read in the remedy."""
     if lost is None:
         return None
     remedy = f"put the file back from a copy, or read version {version}, the newest that is whole, or drop the set"
@@ -175,13 +174,12 @@ def _remedy(path: Path) -> str:
 
 
 def find_damage(path: Path) -> Iterator[str]:
-    """Files of a set that are not what was written, or that its newest version lacks. Reads all that has a checksum."""
+    """List files of a set that are not what was written, or that its newest version lacks. Reads all that has a checksum."""
     checksums = Checksums(path, owner=False)
-    there = lance_layout.manifests(path)
     if checksums.log_damage:
         yield checksums.log_damage
     try:
-        open_version(checksums, path.stem, max([*there, checksums.newest_version])).check()
+        open_version(checksums, path.stem, max([*lance_layout.manifests(path), checksums.newest_version])).check()
     except (DataLoss, NotReady) as error:
         yield error.message
     except NotFound:

@@ -31,7 +31,8 @@ class FolderPresence:
         if not self.created:
             return False
         try:
-            return self.is_other_set(open_newest(Checksums(self.path, owner=False), self.name).view)
+            view, _ = open_newest(Checksums(self.path, owner=False), self.name)
+            return self.is_other_set(view)
         except Exception:  # unknown
             return False
 
