@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from topwork_server import PretrainedHead
+from topwork_server import PretrainedHead, prepare_torchvision
 from torch import nn
 
 IMAGENET_CLASSES = 1000
@@ -43,6 +43,7 @@ def class_names(config: Mapping[str, Any], count: int) -> tuple[str, ...]:
 
 def imagenet_names() -> tuple[str, ...]:
     """List the classes of ImageNet-1k as WordNet names them; a name of two classes has its synset: "crane (n02012849)"."""
+    prepare_torchvision()
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo("imagenet-1k")
