@@ -38,7 +38,7 @@ def test_what_is_written_is_read(real_both: EitherClient) -> None:
     for name in ("year", "label", "seen", "tags", "good", "size"):
         assert rows.metadata[name] == [row.get(name) for row in ROWS]
     alone = real_both.embed("letters", TEXTS)
-    np.testing.assert_array_equal(rows.features[alone.tap].rows, alone.rows)
+    np.testing.assert_allclose(rows.features[alone.tap].rows, alone.rows, atol=1e-6)  # known texts were in another batch
     assert rows.features[alone.tap].fingerprint == alone.fingerprint
     assert rows.features[alone.tap].numerics == alone.numerics
 

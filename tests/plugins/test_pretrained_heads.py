@@ -15,7 +15,7 @@ from topwork_plugins.i3d.plugin import InceptionEncoder
 from topwork_plugins.resnet.plugin import ResNetEncoder
 from topwork_plugins.resnet.pretrained_head import classifier_of, imagenet_names
 from topwork_plugins.resnet.timm_nets import create
-from topwork_server import EncoderSpec, Modality, NoOptions, Target
+from topwork_server import EncoderSpec, Modality, NoOptions, Target, prepare_torchvision
 from topwork_server.types import Array
 
 
@@ -25,6 +25,7 @@ def scores(head: Any, rows: Array) -> Array:
 
 
 def test_imagenet_s_names_are_a_thousand_and_distinct() -> None:
+    prepare_torchvision()  # as an export does before it imports timm
     names = imagenet_names()
     assert len(set(names)) == 1000
     assert (names[0], names[281], names[134], names[517]) == (
