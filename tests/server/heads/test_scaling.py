@@ -11,7 +11,7 @@ from topwork_server import Examples, FeatureView, Target
 from topwork_server.heads.evaluation.evaluate import evaluate_predictions
 from topwork_server.heads.evaluation.evaluation_data import HeldOutPredictions
 from topwork_server.heads.head_types import Task
-from topwork_server.heads.serving.head_session import run_head
+from topwork_server.heads.serving.head_cache import run_head
 from topwork_server.heads.training.scaling import Scaling, row_scale
 from topwork_server.models.head_graph import served_graph
 from topwork_server.runtime.session import Session

@@ -7,7 +7,8 @@ import onnx
 import pytest
 from onnx import helper
 from topwork_server.errors import TopworkError
-from topwork_server.heads.serving.head_session import CHUNK_ROWS, max_score_difference, run_head
+from topwork_server.heads.serving.head_cache import CHUNK_ROWS, run_head
+from topwork_server.heads.training.frozen import max_score_difference
 from topwork_server.models.head_graph import served_graph
 from topwork_server.plugin_api.trainer import FittedHead, Target, head_graph, linear_graph
 from topwork_server.runtime.session import Session

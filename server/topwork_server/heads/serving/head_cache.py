@@ -7,14 +7,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from topwork_server.errors import NotReady
 from topwork_server.heads.head_store import TRIES, StoredHead
 from topwork_server.heads.head_types import Head
-from topwork_server.heads.serving.head_session import run_head
+from topwork_server.models.head_graph import PROBABILITIES, ROWS, SCORES
 from topwork_server.runtime.session import Session
 from topwork_server.types import Array
 
 IDLE_SECONDS = 900.0
+CHUNK_ROWS = 1024  # rows that are computed at a time: kNN heads compare each with all that they keep
 
 
 @dataclass(eq=False)
@@ -79,3 +82,12 @@ class HeadCache:
             if not kept.graph.exists():  # it was replaced or dropped since the check
                 raise FileNotFoundError(kept.graph) from error
             raise kept.damage(f"cannot be opened: {str(error).partition(chr(10))[0]}") from error
+
+
+def run_head(session: Session, rows: Array) -> tuple[Array, Array]:
+    """Compute scores and probabilities (n, outputs) of (n, dim) rows: float32, or float64 for the numbers of a regression."""
+    rows = np.ascontiguousarray(rows, np.float32)
+    starts = range(0, max(len(rows), 1), CHUNK_ROWS)
+    parts = [session.run([SCORES, PROBABILITIES], {ROWS: rows[start : start + CHUNK_ROWS]}) for start in starts]
+    scores, probabilities = (np.concatenate(chunks) for chunks in zip(*parts, strict=True))
+    return scores, probabilities

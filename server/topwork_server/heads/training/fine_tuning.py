@@ -19,11 +19,10 @@ from topwork_server.heads import pooling
 from topwork_server.heads.evaluation import evaluate
 from topwork_server.heads.evaluation.evaluation_data import HeldOutPredictions
 from topwork_server.heads.head_types import HeadDefinition
-from topwork_server.heads.serving.head_session import max_score_difference
 from topwork_server.heads.training import dataset
 from topwork_server.heads.training.dataset import TrainingDataset
 from topwork_server.heads.training.fine_tune_dataset import fine_tune_dataset
-from topwork_server.heads.training.frozen import MOST_DISAGREEMENT
+from topwork_server.heads.training.frozen import MOST_DISAGREEMENT, max_score_difference
 from topwork_server.heads.training.previews import SpanPreviews, preview
 from topwork_server.heads.training.scaling import ScaledHead, TargetScale
 from topwork_server.heads.training.training_result import TrainingResult

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain, islice
+from pathlib import Path
 
 import numpy as np
 from topwork.heads import MetricValue
@@ -19,7 +21,7 @@ from topwork_server.heads.evaluation.evaluation_data import HeldOutPredictions
 from topwork_server.heads.evaluation.split_plan import SplitPlan, plan_splits
 from topwork_server.heads.head_types import HeadDefinition, UnlabeledUse
 from topwork_server.heads.pair_features import Encode
-from topwork_server.heads.serving.head_session import max_score_difference
+from topwork_server.heads.serving.head_cache import run_head
 from topwork_server.heads.training import dataset, semi_supervised
 from topwork_server.heads.training.dataset import TrainingDataset
 from topwork_server.heads.training.previews import SpanPreviews, preview
@@ -30,6 +32,7 @@ from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.result_checks import fit_heads
 from topwork_server.plugin_api.trainer import Examples, FittedHead, Trainer, TrainerSpec
 from topwork_server.process_resources import limit_blas
+from topwork_server.runtime.session import Session
 from topwork_server.types import Array
 
 #: The largest difference of scores of about one between the served graph and the trainer's own head.
@@ -192,3 +195,12 @@ def check_served_graph(fitted: FittedHead, served: bytes, rows: Array, target: T
             f"the head's graph is not the head: their scores differ by {found:.2g}", remedy="report it to the trainer's author"
         )
     return found
+
+
+def max_score_difference(fitted: FittedHead, graph: bytes, rows: Array, unit: float = 1.0) -> float:
+    """Compute the largest difference, in units, between a score of the fitted head and that of its graph; 0 for no rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "head.onnx"
+        path.write_bytes(graph)
+        scores, _ = run_head(Session(path, 1), rows)
+    return float(np.abs((scores - fitted.scores(rows)) / unit).max(initial=0))
