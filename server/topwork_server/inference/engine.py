@@ -112,7 +112,7 @@ class Engine:
         async with self._model_cache.acquire(params.encoder) as loaded:
             encoder = loaded.encoder
             if type(encoder).nearest is Encoder.nearest:
-                raise InvalidInput(f"{params.encoder} has no vocabulary", remedy="params an encoder of word vectors")
+                raise InvalidInput(f"{params.encoder} has no vocabulary", remedy="ask for an encoder of word vectors")
             rows = (await self.embed(params, items)).taps[0].rows
             search = RequestPreprocessor(encoder, None, self._threads, skip=False, deadline=params.deadline)
             try:
