@@ -52,14 +52,14 @@ def hold(feature_set: FeatureSet) -> Callable[[], None]:
     item `held`."""
     go, held = threading.Event(), threading.Event()
 
-    def follower(_: Change) -> None:
+    def listener(_: Change) -> None:
         held.set()
         go.wait()
 
-    feature_set.add_listener(follower)
+    feature_set.add_listener(listener)
     feature_set.write(block(["held"]))
     assert held.wait(30)
-    feature_set.remove_listener(follower)
+    feature_set.remove_listener(listener)
     return go.set
 
 

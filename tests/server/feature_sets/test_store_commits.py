@@ -1,4 +1,4 @@
-"""Group commits: what waits together is one version, in order; failures stay with those who caused them; followers hear all."""
+"""Group commits: what waits together is one version, in order; failures stay with those who caused them; listeners hear all."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def together(birds: FeatureSet) -> Iterator[Callable[[], None]]:
 
 
 class Mirror:
-    """A follower that keeps the set as it hears of it."""
+    """A listener that keeps the set as it hears of it."""
 
     def __init__(self, feature_set: FeatureSet) -> None:
-        """Of a set that nobody writes to at the moment."""
+        """Start from a set without writes under way."""
         now = feature_set.fetch(feature_set.keys()[1], taps=None)
         assert now.keys is not None
         self.items = dict(zip(now.keys.tolist(), zip(now.ids, now.taps[0].rows, strict=True), strict=True))
@@ -95,7 +95,7 @@ def test_in_one_commit_the_last_of_an_id_wins_and_deletions_keep_their_place(
     np.testing.assert_array_equal(everything(birds)["c"]["rows"], block(["c"], 3).taps[0].rows)
 
 
-def test_followers_hear_every_change_before_the_writers_do(sets: FeatureSets) -> None:
+def test_listeners_hear_every_change_before_the_writers_do(sets: FeatureSets) -> None:
     birds = sets.create(wanted("half", dtype="float16"))
     birds.write(block(["before"])).result()
     mirror = Mirror(birds)
@@ -118,7 +118,7 @@ def test_a_mirror_agrees_with_the_set(birds: FeatureSet) -> None:
     assert mirror.agrees(birds)
 
 
-def test_a_follower_that_fails_is_lost_and_told_so(birds: FeatureSet) -> None:
+def test_a_listener_that_fails_is_removed_and_told_so(birds: FeatureSet) -> None:
     lost: list[BaseException] = []
     calls: list[int] = []
     mirror = Mirror(birds)
@@ -285,7 +285,7 @@ def test_without_memory_the_writers_are_told_and_the_set_goes_on(
     def no_memory(*arguments: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(CommitQueue, "_fits_group", no_memory)  # between two commits, where nobody has taken an operation
+    monkeypatch.setattr(CommitQueue, "_fits_group", no_memory)  # between two commits, where no commit has taken an operation
     together()
     for future in waiting:
         with pytest.raises(Overloaded, match="no room left"):

@@ -1,4 +1,4 @@
-"""Versions: listed, pinned, pruned under readers; compaction that nobody notices."""
+"""Versions: listed, pinned, pruned under readers; compaction that readers do not notice."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_small_fragments_are_joined_by_themselves_and_nothing_is_lost(sets: Feat
     for number in range(3 * maintenance.MANY_FRAGMENTS):
         birds.write(block([f"a{number}", "b"], number, n=[number, number])).result()
     _, keys = birds.keys()
-    birds.prune(0)  # waits for the housekeeping before it
+    birds.prune(0)  # waits for the maintenance before it
     assert fragments(birds) <= maintenance.MANY_FRAGMENTS + 1
     told = [change.version for change in changes]
     assert told == sorted(set(told))
@@ -140,7 +140,7 @@ def test_small_fragments_are_joined_by_themselves_and_nothing_is_lost(sets: Feat
 
 
 def check_by_key(feature_set: FeatureSet, keys: np.ndarray) -> None:
-    """The roster knows where every row is."""
+    """The id map knows where every row is."""
     stored = everything(feature_set)
     got = feature_set.fetch(keys, taps=None, columns=["n"])
     assert list(got.ids) == feature_set.ids_of(keys)
