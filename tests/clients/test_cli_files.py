@@ -15,7 +15,7 @@ import pytest
 from cli_stub import StubCommand, set_info
 from cli_stub_heads import head_info
 from topwork._codec import items
-from topwork.cli import parquet_reader, record_files, schema_inference, write_sources
+from topwork.cli import record_files, schema_inference, write_sources
 from topwork.cli.column_types import TypeInference, convert
 from topwork.cli.schema_inference import SchemaRequest
 from topwork.cli.write_sources import InputSelection
@@ -439,9 +439,9 @@ def test_conversions_that_would_lose_something(kind: str, value: Any) -> None:
 def test_a_survey_of_parquet_reads_no_more_than_it_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = record_files.opened(parquet(tmp_path / "a.parquet", text=["a", "b"], n=[1, 2], i=["x", "y"]))
     asked: list[Any] = []
-    records = parquet_reader.ParquetFile.every
+    records = record_files.ParquetFile.every
     monkeypatch.setattr(
-        parquet_reader.ParquetFile, "every", lambda self, columns=None: asked.append(columns) or records(self, columns)
+        record_files.ParquetFile, "every", lambda self, columns=None: asked.append(columns) or records(self, columns)
     )
     assert schema_inference.survey(table, SchemaRequest("text", None, None, {})).total == 2
     assert asked == []
