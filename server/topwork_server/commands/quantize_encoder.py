@@ -121,7 +121,7 @@ def _export(catalogue: Catalog, name: str) -> None:
 def _show(entry: CatalogEntry, made: QuantizationResult, material: CalibrationData, arguments: SimpleNamespace) -> int:
     facts = {
         "median_cosine": made.median,
-        "learned_from": len(material.calibration),
+        "learnt_from": len(material.calibration),
         "judged_on": len(material.evaluation),
         "fp32_convolutions": made.fp32_convolutions,
         "convolutions": made.convolutions,
