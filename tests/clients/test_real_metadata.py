@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +19,21 @@ ROWS = [{"n": 1, "label": "cat"}, {"n": 2, "label": "dog"}, {"n": 3, "label": "c
 
 @pytest.fixture
 def pets(real_both: EitherClient) -> EitherClient:
-    real_both.write("pets", vectors=np.eye(4, dtype=np.float32), ids=IDS, metadata=ROWS)
-    return real_both
+    return filled(real_both)
 
 
-def column(pets: EitherClient, name: str) -> list[object]:
+@pytest.fixture
+def single(real_client: topwork.Client) -> topwork.Client:
+    """For what the server alone does: the other client would show it again."""
+    return filled(real_client)
+
+
+def filled(client: Any) -> Any:
+    client.write("pets", vectors=np.eye(4, dtype=np.float32), ids=IDS, metadata=ROWS)
+    return client
+
+
+def column(pets: Any, name: str) -> list[object]:
     return list(pets.read("pets", taps=[]).metadata[name])
 
 
@@ -37,26 +48,26 @@ def test_count(pets: EitherClient) -> None:
         pets.count("pets", version=999)
 
 
-def test_a_column_of_whole_numbers_widens_when_it_is_given_others(pets: EitherClient) -> None:
-    pets.pin("pets", "before")
-    pets.write("pets", vectors=np.ones((1, 4), np.float32), ids=["e"], metadata=[{"n": 1.5}])
-    assert pets.set("pets").columns["n"] == "float"
-    assert column(pets, "n") == [1.0, 2.0, 3.0, None, 1.5]
-    assert [type(value) for value in column(pets, "n")[:2]] == [float, float]
-    assert pets.read("pets", where="n > 1 AND n < 2").ids == ["e"]
-    assert pets.read("pets", version="before").metadata["n"] == [1, 2, 3, None]
-    assert pets.read("pets", version="before").column_types["n"] == "int"
-    pets.write("pets", vectors=np.ones((1, 4), np.float32), ids=["f"], metadata=[{"n": 9}])
-    assert column(pets, "n")[-1] == 9.0
+def test_a_column_of_whole_numbers_widens_when_it_is_given_others(single: topwork.Client) -> None:
+    single.pin("pets", "before")
+    single.write("pets", vectors=np.ones((1, 4), np.float32), ids=["e"], metadata=[{"n": 1.5}])
+    assert single.set("pets").columns["n"] == "float"
+    assert column(single, "n") == [1.0, 2.0, 3.0, None, 1.5]
+    assert [type(value) for value in column(single, "n")[:2]] == [float, float]
+    assert single.read("pets", where="n > 1 AND n < 2").ids == ["e"]
+    assert single.read("pets", version="before").metadata["n"] == [1, 2, 3, None]
+    assert single.read("pets", version="before").column_types["n"] == "int"
+    single.write("pets", vectors=np.ones((1, 4), np.float32), ids=["f"], metadata=[{"n": 9}])
+    assert column(single, "n")[-1] == 9.0
 
 
-def test_a_number_that_would_change_keeps_a_column_from_widening(pets: EitherClient) -> None:
-    pets.write("pets", vectors=np.ones((1, 4), np.float32), ids=["e"], metadata=[{"n": 2**53 + 1}])
+def test_a_number_that_would_change_keeps_a_column_from_widening(single: topwork.Client) -> None:
+    single.write("pets", vectors=np.ones((1, 4), np.float32), ids=["e"], metadata=[{"n": 2**53 + 1}])
     with pytest.raises(topwork.InvalidInput, match=r"'n': 1 of 5 values are no float, such as 9007199254740993"):
-        pets.write("pets", vectors=np.ones((1, 4), np.float32), ids=["f"], metadata=[{"n": 1.5}])
-    assert (pets.set("pets").columns["n"], pets.count("pets")) == ("int", 5)
-    pets.write("pets", vectors=np.ones((1, 4), np.float32), ids=["f"], metadata=[{"n": 6.0}])
-    assert column(pets, "n")[-1] == 6
+        single.write("pets", vectors=np.ones((1, 4), np.float32), ids=["f"], metadata=[{"n": 1.5}])
+    assert (single.set("pets").columns["n"], single.count("pets")) == ("int", 5)
+    single.write("pets", vectors=np.ones((1, 4), np.float32), ids=["f"], metadata=[{"n": 6.0}])
+    assert column(single, "n")[-1] == 6
 
 
 def test_update_changes_metadata_and_nothing_else(pets: EitherClient) -> None:
@@ -77,14 +88,14 @@ def test_update_changes_metadata_and_nothing_else(pets: EitherClient) -> None:
     assert pets.read("pets", version=before.version).metadata["n"] == [1, 2, 3, None]
 
 
-def test_many_ids_and_long_filters_go_into_one_call(pets: EitherClient) -> None:
+def test_many_ids_and_long_filters_go_into_one_call(single: topwork.Client) -> None:
     ids = [f"nobody {number}" for number in range(6000)]
-    told = pets.update("pets", [*ids, "a"], {"n": 9})
+    told = single.update("pets", [*ids, "a"], {"n": 9})
     assert (told.updated, len(told.missing)) == (1, 6000)
     long = " OR ".join(f"label = '{id}'" for id in ids)
-    assert pets.count("pets", f"{long} OR label = 'dog'") == 1
-    assert pets.update("pets", where=f"{long} OR label = 'dog'", metadata={"n": 8}).updated == 1
-    assert column(pets, "n") == [9, 8, 3, None]
+    assert single.count("pets", f"{long} OR label = 'dog'") == 1
+    assert single.update("pets", where=f"{long} OR label = 'dog'", metadata={"n": 8}).updated == 1
+    assert column(single, "n") == [9, 8, 3, None]
 
 
 def test_update_by_a_filter_and_of_one_value(pets: EitherClient) -> None:
@@ -116,13 +127,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_an_update_that_is_refused_changes_nothing(pets: EitherClient, kind: str) -> None:
+def test_an_update_that_is_refused_changes_nothing(single: topwork.Client, kind: str) -> None:
     call, words = REFUSED[kind]
-    version = pets.set("pets").version
+    version = single.set("pets").version
     with pytest.raises(topwork.InvalidInput) as told:
-        pets.update("pets", **call)
+        single.update("pets", **call)
     assert words in str(told.value)
-    assert pets.set("pets").version == version
+    assert single.set("pets").version == version
 
 
 def test_columns_are_added_renamed_and_dropped(pets: EitherClient) -> None:
@@ -141,26 +152,30 @@ def test_columns_are_added_renamed_and_dropped(pets: EitherClient) -> None:
     assert list(pets.read("pets", version=version).metadata) == ["n", "label"]
 
 
-def test_changes_of_columns_that_cannot_be(pets: EitherClient) -> None:
-    version = pets.set("pets").version
+def test_changes_of_columns_that_cannot_be(single: topwork.Client) -> None:
+    version = single.set("pets").version
     for call, error, words in (
-        (lambda: pets.add_column("pets", "n", "int"), topwork.AlreadyExists, "has a metadata column 'n'"),
-        (lambda: pets.add_column("pets", "N", "int"), topwork.InvalidInput, "the set has 'n'"),
-        (lambda: pets.add_column("pets", "key", "int"), topwork.InvalidInput, "the store's own"),
-        (lambda: pets.add_column("pets", "a b", "int"), topwork.InvalidInput, "not a name"),
-        (lambda: pets.add_column("pets", "m", "decimal"), topwork.InvalidInput, "pass one of bool, int"),
-        (lambda: pets.rename_column("pets", "m", "o"), topwork.NotFound, "no metadata column 'm' (there are: n, label)"),
-        (lambda: pets.rename_column("pets", "n", "label"), topwork.AlreadyExists, "'label'"),
-        (lambda: pets.rename_column("pets", "id", "name"), topwork.NotFound, "'id'"),
-        (lambda: pets.drop_column("pets", "features_vector"), topwork.NotFound, "'features_vector'"),
-        (lambda: pets.cast_column("pets", "label", "int"), topwork.InvalidInput, "3 of 4 values are no int, such as 'cat'"),
-        (lambda: pets.cast_column("pets", "n", "time"), topwork.InvalidInput, "int does not become time"),
-        (lambda: pets.drop_column("nothing", "n"), topwork.NotFound, "nothing"),
+        (lambda: single.add_column("pets", "n", "int"), topwork.AlreadyExists, "has a metadata column 'n'"),
+        (lambda: single.add_column("pets", "N", "int"), topwork.InvalidInput, "the set has 'n'"),
+        (lambda: single.add_column("pets", "key", "int"), topwork.InvalidInput, "the store's own"),
+        (lambda: single.add_column("pets", "a b", "int"), topwork.InvalidInput, "not a name"),
+        (lambda: single.add_column("pets", "m", "decimal"), topwork.InvalidInput, "pass one of bool, int"),
+        (lambda: single.rename_column("pets", "m", "o"), topwork.NotFound, "no metadata column 'm' (there are: n, label)"),
+        (lambda: single.rename_column("pets", "n", "label"), topwork.AlreadyExists, "'label'"),
+        (lambda: single.rename_column("pets", "id", "name"), topwork.NotFound, "'id'"),
+        (lambda: single.drop_column("pets", "features_vector"), topwork.NotFound, "'features_vector'"),
+        (
+            lambda: single.cast_column("pets", "label", "int"),
+            topwork.InvalidInput,
+            "3 of 4 values are no int, such as 'cat'",
+        ),
+        (lambda: single.cast_column("pets", "n", "time"), topwork.InvalidInput, "int does not become time"),
+        (lambda: single.drop_column("nothing", "n"), topwork.NotFound, "nothing"),
     ):
         with pytest.raises(error) as told:
             call()
         assert words in str(told.value)
-    assert pets.set("pets").version == version
+    assert single.set("pets").version == version
 
 
 def said(capsys: pytest.CaptureFixture[str], real_target: str, *words: str) -> str:
@@ -170,7 +185,7 @@ def said(capsys: pytest.CaptureFixture[str], real_target: str, *words: str) -> s
 
 
 def test_the_command_line_counts_changes_and_updates(
-    pets: EitherClient, real_target: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    single: topwork.Client, real_target: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert said(capsys, real_target, "count", "--where", "label = 'cat'") == "2\n"
     assert json.loads(said(capsys, real_target, "count", "--json")) == {"set": "pets", "where": "", "count": 4}
@@ -181,11 +196,11 @@ def test_the_command_line_counts_changes_and_updates(
         capsys, real_target, "update", "a", "--set", "day=2024-01-02", "--set", "n=0.5", "--set", "good=true"
     )
     assert "2 items updated" in said(capsys, real_target, "update", "--where", "n >= 2", "--set", "n=")
-    assert (column(pets, "n"), column(pets, "good")) == ([0.5, None, None, None], [True, None, None, None])
+    assert (column(single, "n"), column(single, "good")) == ([0.5, None, None, None], [True, None, None, None])
     (tmp_path / "labels.csv").write_text("name,label,n\na,owl,7\nb,,8.5\nz,x,1\n")
     told = json.loads(said(capsys, real_target, "update", "--from", str(tmp_path / "labels.csv"), "--id", "name", "--json"))
     assert (told["updated"], told["missing"]) == (2, ["z"])
-    assert (column(pets, "label"), column(pets, "n")) == (["owl", None, "cat", "7"], [7.0, 8.5, None, None])
+    assert (column(single, "label"), column(single, "n")) == (["owl", None, "cat", "7"], [7.0, 8.5, None, None])
     assert "n float" in said(capsys, real_target, "drop-column", "label")
     assert "column 'label'" in said(capsys, real_target, "drop-column", "label")
     assert "one of the three" in said(capsys, real_target, "update", "a", "--where", "n = 1", "--set", "n=1")
