@@ -63,13 +63,8 @@ def create_index_params(request: indexes_pb2.CreateIndexRequest) -> CreateIndexP
 def search_for_queries(request: indexes_pb2.CreateIndexRequest) -> indexes_pb2.SearchRequest:
     """A search for the queries that came with CreateIndex."""
     search = indexes_pb2.SearchRequest(set=request.set, encoder=request.encoder, fingerprint=request.fingerprint, k=1)
-    kind = request.WhichOneof("queries")
-    if kind == "items":
-        search.items.CopyFrom(request.items)
-    elif kind == "vectors":
-        search.vectors.CopyFrom(request.vectors)
-    else:
-        search.stored.CopyFrom(request.stored)
+    if kind := request.WhichOneof("queries"):
+        getattr(search, kind).CopyFrom(getattr(request, kind))
     return search
 
 
