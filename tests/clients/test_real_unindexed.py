@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import topwork
-from both_clients import EitherClient
 from topwork.cli import main
 from topwork.cli import search as _cli_search
 
@@ -16,9 +15,9 @@ IDS = [f"i{number}" for number in range(30)]
 
 
 @pytest.fixture
-def client(real_both: EitherClient) -> EitherClient:
-    real_both.write("plain", vectors=ROWS, ids=IDS, metadata={"n": range(30)})
-    return real_both
+def client(real_client: topwork.Client) -> topwork.Client:
+    real_client.write("plain", vectors=ROWS, ids=IDS, metadata={"n": range(30)})
+    return real_client
 
 
 def nearest(query: np.ndarray, metric: str = "cosine") -> list[str]:
@@ -28,7 +27,7 @@ def nearest(query: np.ndarray, metric: str = "cosine") -> list[str]:
     return [IDS[i] for i in np.argsort(-rows @ query)]
 
 
-def test_a_set_without_an_index_is_searched_exactly(client: EitherClient) -> None:
+def test_a_set_without_an_index_is_searched_exactly(client: topwork.Client) -> None:
     found = client.search("plain", vectors=ROWS[3], k=5)
     assert found.ids == nearest(ROWS[3])[:5]
     assert (found.unindexed, found.rows_compared, found.strategy, found.metric) == (True, 30, "exact", "cosine")
@@ -45,7 +44,7 @@ def test_a_set_without_an_index_is_searched_exactly(client: EitherClient) -> Non
     assert client.search("plain", vectors=ROWS[3], k=1, index="vectors").ids == ["new"]
 
 
-def test_with_an_index_it_is_the_index_that_answers(client: EitherClient) -> None:
+def test_with_an_index_it_is_the_index_that_answers(client: topwork.Client) -> None:
     client.create_index("plain", kind="flat", metric="l2")
     found = client.search("plain", vectors=ROWS[3], k=5)
     assert (found.ids, found.metric, found.unindexed, found.rows_compared) == (nearest(ROWS[3], "l2")[:5], "l2", False, 0)
@@ -55,7 +54,7 @@ def test_with_an_index_it_is_the_index_that_answers(client: EitherClient) -> Non
     assert client.search("plain", vectors=ROWS[3], k=5).unindexed
 
 
-def test_what_is_not_there_is_not_found(client: EitherClient) -> None:
+def test_what_is_not_there_is_not_found(client: topwork.Client) -> None:
     with pytest.raises(topwork.NotFound, match="no index named 'vektors'"):
         client.search("plain", vectors=ROWS[3], index="vektors")
     with pytest.raises(topwork.NotFound, match="plane"):
@@ -65,7 +64,7 @@ def test_what_is_not_there_is_not_found(client: EitherClient) -> None:
 
 
 @pytest.mark.parametrize("indexed", [False, True])
-def test_pages_of_a_search_are_one_search(client: EitherClient, indexed: bool) -> None:
+def test_pages_of_a_search_are_one_search(client: topwork.Client, indexed: bool) -> None:
     if indexed:
         client.create_index("plain", kind="flat")
     whole = client.search("plain", vectors=ROWS[:2], k=30)
@@ -82,7 +81,7 @@ def test_pages_of_a_search_are_one_search(client: EitherClient, indexed: bool) -
 
 
 def test_the_command_line_says_so(
-    client: EitherClient, real_target: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    client: topwork.Client, real_target: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = ["search", "plain", "--server", real_target, "--id", "i1"]
     assert main(search) == 0
@@ -98,13 +97,13 @@ def test_the_command_line_says_so(
     assert [hit["id"] for hit in told["hits"]] == [id for id in nearest(ROWS[1], "l2") if id != "i1"][1:3]
 
 
-def test_an_encoder_that_is_named_beside_ready_vectors_is_not_ignored(client: EitherClient) -> None:
+def test_an_encoder_that_is_named_beside_ready_vectors_is_not_ignored(client: topwork.Client) -> None:
     for query in ({"vectors": ROWS[3]}, {"stored": "i3"}):
         with pytest.raises(topwork.NotFound, match="nobody"):
             client.search("plain", encoder="nobody", **query)
 
 
-def test_a_search_of_vectors_that_is_late_does_not_speak_of_encoders(client: EitherClient) -> None:
+def test_a_search_of_vectors_that_is_late_does_not_speak_of_encoders(client: topwork.Client) -> None:
     with pytest.raises(topwork.DeadlineExceeded) as late:
         client.search("plain", vectors=ROWS[3], timeout=1e-9)
     assert late.value.remedy == "pass a longer timeout"
