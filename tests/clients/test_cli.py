@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 from fake_server import FakeServer
 from topwork import cli
-from topwork.cli import connection, embed, encoders
+from topwork.cli import connection, embed
 from topwork.cli.commands import ENTRY_POINTS
 from topwork.client import Client
 from topwork.encoders import EncoderInfo, TapInfo
@@ -87,35 +88,46 @@ def test_the_devices_of_an_encoder_stand_side_by_side(topwork: Command) -> None:
     assert topwork.json["devices"][0]["parity"] == {"pooled": 0.9995, "tokens": 0.998}
 
 
-def encoder(*taps: TapInfo, name: str = "n", state: str = "ready", detail: str = "") -> EncoderInfo:
-    return EncoderInfo(name, "text", taps, "pooled", 0, "", "", "", "", state, detail, None, (), "", False, 0)
+def encoder(*taps: TapInfo, name: str = "n", state: str = "ready", detail: str = "", parameters: int = 0) -> EncoderInfo:
+    return EncoderInfo(name, "text", taps, "pooled", parameters, "", "", "", "", state, detail, None, (), "", False, 0)
 
 
-def test_taps_in_short() -> None:
+@pytest.fixture
+def listed(topwork: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """The lines that `topwork encoders` prints of these."""
+
+    def lines(*found: EncoderInfo) -> list[str]:
+        monkeypatch.setattr("topwork.Client.encoders", lambda client: list(found))
+        assert topwork("encoders") == 0
+        return topwork.said.splitlines()
+
+    return lines
+
+
+def test_taps_in_short(listed: Callable[..., list[str]]) -> None:
     layers = [TapInfo(f"layer{i}{kind}", 2**i, "cell") for kind in ("", ".pooled") for i in (1, 2, 3)]
     hidden = [TapInfo(f"hidden.{i}", 8, "token") for i in range(13)]
     pooled = TapInfo("pooled", 8, "item")
-    assert encoders.short_taps(encoder(*layers, pooled)) == "pooled 8, layer1-3 2-8, layer1-3.pooled"
-    assert encoders.short_taps(encoder(*hidden, pooled)) == "pooled 8, hidden.0-12"
-    assert encoders.short_taps(encoder()) == ""
+    _, of_layers, of_hidden, *_ = listed(encoder(*layers, pooled), encoder(*hidden, pooled))
+    assert "pooled 8, layer1-3 2-8, layer1-3.pooled " in of_layers
+    assert "pooled 8, hidden.0-12 " in of_hidden
 
 
-def test_counts_in_short() -> None:
+def test_counts_in_short(listed: Callable[..., list[str]]) -> None:
     counts = (0, 12, 22_700_000, 1_300_000_000)
-    assert [encoders.short_count(count) for count in counts] == ["-", "12", "22.7M", "1.3B"]
+    lines = listed(*(encoder(parameters=count) for count in counts))
+    assert [line.split()[2] for line in lines[1:5]] == ["-", "12", "22.7M", "1.3B"]
 
 
-def test_what_is_there_comes_first_and_what_to_do_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_there_comes_first_and_what_to_do_is_said_once(listed: Callable[..., list[str]]) -> None:
     away = [encoder(name=name, state="absent", detail=f"run `topwork pull {name}`") for name in ("a", "b")]
-    encoders._print_table([*away, encoder(name="c")])
-    lines = capsys.readouterr().out.splitlines()
+    lines = listed(*away, encoder(name="c"))
     assert [line[0] for line in lines[1:4]] == ["c", "a", "b"]
     assert lines[4:] == ["", "absent: run `topwork pull NAME`"]
 
 
-def test_what_holds_of_some_is_said_of_them(capsys: pytest.CaptureFixture[str]) -> None:
-    encoders._print_table([encoder(name="a", detail="is being measured"), encoder(name="b")])
-    assert capsys.readouterr().out.splitlines()[-1] == "a: is being measured"
+def test_what_holds_of_some_is_said_of_them(listed: Callable[..., list[str]]) -> None:
+    assert listed(encoder(name="a", detail="is being measured"), encoder(name="b"))[-1] == "a: is being measured"
 
 
 def test_a_first_answer_that_takes_long_is_explained(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
