@@ -166,19 +166,26 @@ def of_message(kind: type[T], message: Message, **converted: Any) -> T:
 
     Fields in `converted` have been made already.
     """
-    known, names = message.DESCRIPTOR.fields_by_name, [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    found = {name: _plain(known[name], getattr(message, name)) for name in names if name in known and name not in converted}
+    classes: tuple[Any, Any] = kind, type(message)
+    found = {name: _plain(enum, getattr(message, name)) for name, enum in _shared(*classes) if name not in converted}
     return kind(**found, **converted)
 
 
-def _plain(field: Any, value: Any) -> Any:
+@lru_cache
+def _shared(kind: Any, message: Any) -> list[tuple[str, Any]]:
+    """The fields that a dataclass and a message share, with the enums of those that have one."""
+    known = message.DESCRIPTOR.fields_by_name
+    return [(field.name, known[field.name].enum_type) for field in fields(kind) if field.name in known]
+
+
+def _plain(enum: Any, value: Any) -> Any:
+    if enum is not None and isinstance(value, int):
+        return name_of(enum, value)
+    if isinstance(value, str | bool | int | float):
+        return value
     if isinstance(value, Struct):
         return options(value)
-    if isinstance(value, Mapping):
-        return dict(value)
-    if field.enum_type:
-        return name_of(field.enum_type, value)
-    return value if isinstance(value, str | bool | int | float) else tuple(value)
+    return dict(value) if isinstance(value, Mapping) else tuple(value)
 
 
 def options(struct: Struct) -> dict[str, Any]:
