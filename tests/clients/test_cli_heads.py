@@ -151,9 +151,9 @@ def test_reports_that_lack_parts_or_have_too_many(topwork: StubCommand) -> None:
         topwork.client.found_report,
         confusion=ConfusionMatrix(names, counts),
         classes=tuple(ClassMetrics(name, 9, 0.5, 0.5, i / 20) for i, name in enumerate(names)),
-        curve=(),
-        wrong=(Misclassified("a.jpg", "owl", "wren", 0.9, "data:image/jpeg;base64,AAAA"),),
-        help=SemiSupervisedGain("self-training", 100, FIGURES[0], FIGURES[0], gain),
+        learning_curve=(),
+        misclassified=(Misclassified("a.jpg", "owl", "wren", 0.9, "data:image/jpeg;base64,AAAA"),),
+        semi_supervised=SemiSupervisedGain("self-training", 100, FIGURES[0], FIGURES[0], gain),
     )
     assert topwork("report", "kinds") == 0
     assert "confused most often" in topwork.said
@@ -163,7 +163,7 @@ def test_reports_that_lack_parts_or_have_too_many(topwork: StubCommand) -> None:
     assert "accuracy 0.912 without, 0.912 with them: +0.012 (-0.003 to +0.020)" in topwork.said
     assert "base64" not in topwork.said
     topwork.client.found_report = replace(
-        topwork.client.found_report, confusion=None, classes=(), wrong=(), help=None, warnings=()
+        topwork.client.found_report, confusion=None, classes=(), misclassified=(), semi_supervised=None, warnings=()
     )
     assert topwork("report", "kinds") == 0
     assert "macro F1" in topwork.said.splitlines()[-1]
@@ -171,7 +171,9 @@ def test_reports_that_lack_parts_or_have_too_many(topwork: StubCommand) -> None:
 
 def test_a_report_of_what_nothing_judged_or_helped(topwork: StubCommand) -> None:
     unused = SemiSupervisedGain("label-propagation", 0, FIGURES[0], FIGURES[0], FIGURES[0])
-    topwork.client.found_report = replace(topwork.client.found_report, metrics=(), baseline=(), curve=(), help=unused)
+    topwork.client.found_report = replace(
+        topwork.client.found_report, metrics=(), baseline=(), learning_curve=(), semi_supervised=unused
+    )
     assert topwork("report", "kinds") == 0
     assert "figures on held-out items" not in topwork.said
     assert "no unlabeled item was used (label-propagation)\n" in topwork.said
@@ -193,7 +195,7 @@ def test_what_says_nothing_is_not_among_the_worst(topwork: StubCommand) -> None:
 def test_a_flat_learning_curve(topwork: StubCommand) -> None:
     flat = replace(FIGURES[0], value=1.0, low=1.0, high=1.0)
     topwork.client.found_report = replace(
-        topwork.client.found_report, curve=(LearningCurvePoint(10, flat), LearningCurvePoint(1000, flat))
+        topwork.client.found_report, learning_curve=(LearningCurvePoint(10, flat), LearningCurvePoint(1000, flat))
     )
     assert topwork("report", "kinds") == 0
     assert "   10  " + "#" * 30 in topwork.said

@@ -153,9 +153,9 @@ def test_the_report(both: EitherClient) -> None:
     assert (report.head, report.metric.value, report.baseline[0].low) == ("tags", 0.912, 0.35)
     assert report.confusion.counts[0] == (180, 20, 0)
     assert report.confusion.pairs()[0] == (20, "low", "middle")
-    assert [(point.items, point.figure.value) for point in report.curve] == [(48, 0.7), (96, 0.8), (386, 0.91)]
+    assert [(point.items, point.metric.value) for point in report.learning_curve] == [(48, 0.7), (96, 0.8), (386, 0.91)]
     assert report.calibration_after[0] == topwork.report.ReliabilityBin(0.85, 0.84, 400)
-    assert (report.wrong[0].text, report.classes[0].support, report.help) == ("not [bad] at all", 200, None)
+    assert (report.misclassified[0].text, report.classes[0].support, report.semi_supervised) == ("not [bad] at all", 200, None)
     assert report.trials[0]["settings"] == {"l2": 0.1}
     assert report.json["of_a_newer_server"] == 1
     assert repr(report).startswith("<Report of tags: accuracy 0.912 (0.885 to 0.936); macro F1")
@@ -167,10 +167,10 @@ def test_the_report(both: EitherClient) -> None:
 def test_what_unlabeled_items_did(both: EitherClient, monkeypatch: pytest.MonkeyPatch) -> None:
     figure = REPORT["metrics"][0]
     used = {"method": "self-training", "items": 100, "without": figure, "with_them": figure, "gain": {**figure, "value": 0.01}}
-    told = {**REPORT, "help": used, "confusion": None, "scatter": [[1, 2.5]], "of_a_newer_server": 1}
+    told = {**REPORT, "semi_supervised": used, "confusion": None, "scatter": [[1, 2.5]], "of_a_newer_server": 1}
     monkeypatch.setattr(fake_heads_service, "REPORT", {name: value for name, value in told.items() if name != "classes"})
     report = both.report("tags")
-    assert (report.help.items, report.help.gain.value) == (100, 0.01)
+    assert (report.semi_supervised.items, report.semi_supervised.gain.value) == (100, 0.01)
     assert (report.confusion, report.scatter, report.classes) == (None, ((1.0, 2.5),), ())
 
 
@@ -179,7 +179,7 @@ def test_a_probe(both: EitherClient, server: FakeServer) -> None:
     seen: list[topwork.Job] = []
     table = both.probe("birds", target="label", taps=["pooled", "tokens"], folds=3, progress=seen.append)
     assert [row.tap for row in table] == ["pooled", "tokens"]
-    assert (table.best.figure.value, table.best.difference, table[1].difference.value) == (0.912, None, -0.112)
+    assert (table.best.metric.value, table.best.difference, table[1].difference.value) == (0.912, None, -0.112)
     assert seen[-1].state == "done"
     [request] = sent(server, heads_pb2.ProbeRequest)
     assert (request.sets, request.taps, request.folds, request.kind) == (["birds"], ["pooled", "tokens"], 3, "linear")

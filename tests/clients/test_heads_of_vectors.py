@@ -45,7 +45,7 @@ def test_numbers_keep_their_digits_whatever_their_offset(client: topwork.Client)
     np.testing.assert_allclose(found.values, numbers, rtol=0, atol=0.6)
     assert 0.05 < found.interval < 0.6
     assert str(found[0]).startswith(f"{numbers[0]:.0f}"[:9])
-    [worst] = client.report(head.name).wrong[:1]
+    [worst] = client.report(head.name).misclassified[:1]
     assert worst.truth != worst.predicted
 
 

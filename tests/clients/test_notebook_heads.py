@@ -52,7 +52,7 @@ def test_a_report_shows_its_figures_and_what_went_wrong() -> None:
         Misclassified("b", "owl", "wren", 0.97, f"a text {EVIL}"),
         Misclassified("c", "owl", "wren", 0.96, 'data:image/jpeg;base64,AA" onerror="alert(1)'),
     )
-    html = report(wrong=wrong)._repr_html_()
+    html = report(misclassified=wrong)._repr_html_()
     assert EVIL not in html
     assert "onerror" not in html
     assert len(re.findall("<img", html)) == 1

@@ -53,7 +53,7 @@ def test_from_labels_to_predictions(both: EitherClient, tmp_path: Path) -> None:
     report = both.report("birds-label")
     assert (report.metric, report.items, report.fingerprint) == (head.metric, 50, head.fingerprint)
     assert sum(map(sum, report.confusion.counts)) == 50
-    assert report.curve
+    assert report.learning_curve
     assert "<html" in both.report_page("birds-label").lower()
 
     about = both.export_head("birds-label", tmp_path / "whole.onnx")
@@ -90,5 +90,5 @@ def test_a_probe_and_the_trainers(both: EitherClient) -> None:
     assert {"linear", "prototype", "fine-tune"} <= {trainer.kind for trainer in both.trainers()}
     table = both.probe("birds", target="label", kind="prototype")
     assert (len(table), table.best.set, table.measure) == (1, "birds", "accuracy")
-    assert table.best.figure.value > table.baseline.value
+    assert table.best.metric.value > table.baseline.value
     assert "letters" in str(table)

@@ -60,7 +60,7 @@ def blocking(client: topwork.Client) -> None:
     assert_type(client.train("s", target="label", taps=["pooled"], version="before").metrics, tuple[topwork.MetricValue, ...])
     assert_type(client.head("h"), topwork.HeadInfo)
     assert_type(client.heads(), list[topwork.HeadInfo])
-    assert_type(client.report("h").wrong, tuple[Misclassified, ...])
+    assert_type(client.report("h").misclassified, tuple[Misclassified, ...])
     assert_type(client.report_page("h"), str)
     assert_type(client.export_head("h", Path("h.onnx")), dict[str, Any])
     client.drop_head("h")

@@ -18,7 +18,7 @@ RIGHT = {"dim"}
 
 @dataclass(frozen=True)
 class ProbeRow:
-    """One set, tap and pooling. `difference` is that of `figure` to the best row's, item by item on the same folds, with its 95%
+    """One set, tap and pooling. `difference` is that of `metric` to the best row's, item by item on the same folds, with its 95%
     interval; None for the best, and where the items are others."""
 
     set: str
@@ -26,7 +26,7 @@ class ProbeRow:
     tap: str
     pooling: str
     dim: int
-    figure: MetricValue
+    metric: MetricValue
     difference: MetricValue | None = None
     chosen: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
@@ -93,13 +93,13 @@ class ProbeTable:
         return "\n".join([*table, *self.remarks()])
 
     def __repr__(self) -> str:
-        best = f", best {self.best.encoder}/{self.best.tap}: {self.best.figure}" if self.best else ""
+        best = f", best {self.best.encoder}/{self.best.tap}: {self.best.metric}" if self.best else ""
         return f"<ProbeTable: {len(self)} rows{best}; {self.estimate}>"
 
 
 def _place(row: ProbeRow) -> float:
     """The best row comes first; rows that could not be learned come last."""
-    return math.inf if math.isnan(row.figure.value) else -row.figure.value
+    return math.inf if math.isnan(row.metric.value) else -row.metric.value
 
 
 def said(settings: Mapping[str, Any]) -> str:
@@ -108,11 +108,11 @@ def said(settings: Mapping[str, Any]) -> str:
 
 
 def _cells(row: ProbeRow) -> list[str]:
-    figure, gap = row.figure, row.difference
+    metric, gap = row.metric, row.difference
     difference = f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})" if gap else ""
-    interval = f"{figure.low:z.3f} to {figure.high:z.3f}"
+    interval = f"{metric.low:z.3f} to {metric.high:z.3f}"
     where = [row.set, row.encoder or "-", row.tap, row.pooling, str(row.dim)]
-    return [*where, f"{figure.value:z.3f}", interval, difference, said(row.chosen)]
+    return [*where, f"{metric.value:z.3f}", interval, difference, said(row.chosen)]
 
 
 def _aligned(lines: Sequence[Sequence[str]], right: Iterable[str]) -> list[str]:

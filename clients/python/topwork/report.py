@@ -56,7 +56,7 @@ class LearningCurvePoint:
     """A point of a learning curve: the main metric after training on so many items, on the same held-out items."""
 
     items: int
-    figure: MetricValue
+    metric: MetricValue
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,11 @@ class Report:
     calibration_before, calibration_after   reliability curves, before and after the scores are divided by `temperature`
     interval      of a regression: half the width of the band that held 90% of held-out items
     classes       precision, recall and F1 of each
-    curve         the main metric over the number of training items, on the same held-out items; `curve_estimate` says on which,
-                  where they are not those of the metrics
+    learning_curve   the main metric over the number of training items, on the same held-out items;
+                     `learning_curve_estimate` says on which, where they are not those of the metrics
     scatter       (truth, prediction) of items; regression
-    wrong         items that the head got wrong, the most confident first
-    help          the effect of unlabeled items, where they were used
+    misclassified   items that the head got wrong, the most confident first
+    semi_supervised   the effect of unlabeled items, where they were used
     chosen        by cross-validation, out of `trials`: {"tap", "pooling", "settings", "score"}; `measure` names their scores
     history       of a fine-tuning, an entry for each epoch: {"epoch", "loss", "score"}
     json          the record as the server sent it, with fields that this client does not know; empty on the server
@@ -136,11 +136,11 @@ class Report:
     interval: float = 0.0
     classes: tuple[ClassMetrics, ...] = ()
     confusion: ConfusionMatrix | None = None
-    curve: tuple[LearningCurvePoint, ...] = ()
-    curve_estimate: str = ""
+    learning_curve: tuple[LearningCurvePoint, ...] = ()
+    learning_curve_estimate: str = ""
     scatter: tuple[tuple[float, float], ...] = ()
-    wrong: tuple[Misclassified, ...] = ()
-    help: SemiSupervisedGain | None = None
+    misclassified: tuple[Misclassified, ...] = ()
+    semi_supervised: SemiSupervisedGain | None = None
     chosen: Mapping[str, Any] = field(default_factory=dict)
     measure: str = ""
     trials: tuple[Mapping[str, Any], ...] = ()
@@ -176,7 +176,9 @@ class Report:
             (f.name, f.text(), f.interval_text, f.text(known[f.name].value) if f.name in known else "") for f in self.metrics
         ]
         head = html.table(f"{self.head} (report)", ("", "value", "95% interval", "baseline"), figures, self.estimate)
-        wrong = [(html.cut_left(w.id, 40), w.truth, w.predicted, w.confidence, _of_wrong(w.shown)) for w in self.wrong[:5]]
+        wrong = [
+            (html.cut_left(w.id, 40), w.truth, w.predicted, w.confidence, _of_wrong(w.shown)) for w in self.misclassified[:5]
+        ]
         below = html.table("wrong", ("id", "truth", "predicted", "confidence", ""), wrong) if wrong else ""
         warned = html.facts("", (("warning", warning) for warning in self.warnings)) if self.warnings else ""
         return f"<div>{head}{below}{warned}</div>"

@@ -175,8 +175,8 @@ def test_the_most_confident_errors_come_first() -> None:
     scores[7] = [9, 0]
     scores[10] = [0, 2]
     found = evaluate.evaluate_predictions(given, Task.CLASSIFICATION, answered(given, scores), ids(given), None, 0)
-    assert [(one.id, one.truth, one.predicted) for one in found.wrong] == [("item-7", "b", "a"), ("item-10", "a", "b")]
-    assert found.wrong[0].confidence > found.wrong[1].confidence > 0.5
+    assert [(one.id, one.truth, one.predicted) for one in found.misclassified] == [("item-7", "b", "a"), ("item-10", "a", "b")]
+    assert found.misclassified[0].confidence > found.misclassified[1].confidence > 0.5
 
 
 def test_a_blind_head_is_called_so() -> None:
@@ -233,7 +233,7 @@ def test_multi_label() -> None:
     ]
     assert found.confusion is None
     assert sum(one.count for one in found.calibration_before) == 600
-    assert {"none"} <= {one.truth for one in found.wrong} | {one.predicted for one in found.wrong}
+    assert {"none"} <= {one.truth for one in found.misclassified} | {one.predicted for one in found.misclassified}
     json.dumps(asdict(found), allow_nan=False)
 
 
@@ -245,7 +245,7 @@ def test_regression_with_its_band() -> None:
     found = evaluate.evaluate_predictions(given, Task.REGRESSION, answered(given, values + noise), ids(given), None, 0)
     assert found.interval == pytest.approx(2 * 1.645, rel=0.06)
     assert len(found.scatter) == 1000
-    assert found.wrong[0].confidence == pytest.approx(np.abs(noise).max(), rel=1e-3)
+    assert found.misclassified[0].confidence == pytest.approx(np.abs(noise).max(), rel=1e-3)
     assert {figure.name: figure.value for figure in found.baseline}["R2"] == pytest.approx(0, abs=0.01)
     assert (found.temperature, found.calibration_before) == (1.0, ())
 
@@ -266,7 +266,9 @@ def test_tagging() -> None:
     found = evaluate.evaluate_predictions(given, Task.TAGGING, answered(given, 5 * np.eye(5)[said]), ids(given), None, 0)
     assert found.metrics[0].value == pytest.approx(2 * 79 / 160)
     assert [(of.name, of.support) for of in found.classes] == [("PER", 40), ("LOC", 40)]
-    assert [(one.id, one.truth, one.predicted) for one in found.wrong] == [("item-1", "PER 1-3, LOC 4-5", "PER 1-2, LOC 4-5")]
+    assert [(one.id, one.truth, one.predicted) for one in found.misclassified] == [
+        ("item-1", "PER 1-3, LOC 4-5", "PER 1-2, LOC 4-5")
+    ]
     assert found.baseline[0].value == 0
     json.dumps(asdict(found), allow_nan=False)
 
@@ -281,7 +283,7 @@ def test_question_answering() -> None:
     given = examples(Task.QUESTION_ANSWERING, values, (), items)
     found = evaluate.evaluate_predictions(given, Task.QUESTION_ANSWERING, answered(given, scores), ids(given), None, 0)
     assert [(figure.name, figure.value > 0.95) for figure in found.metrics] == [("F1", True), ("exact match", True)]
-    assert [(one.id, one.truth) for one in found.wrong] == [("item-0", "0-2")]
+    assert [(one.id, one.truth) for one in found.misclassified] == [("item-0", "0-2")]
     assert found.baseline[1].value == pytest.approx(6 / 30)
     assert found.temperature == 1.0
 
@@ -294,9 +296,9 @@ def test_segmentation() -> None:
     given = examples(Task.SEGMENTATION, values, ("sky", "sea", "sand"), items)
     found = evaluate.evaluate_predictions(given, Task.SEGMENTATION, answered(given, scores), ids(given), None, 0)
     assert found.metrics[0].name == "mean IoU"
-    assert found.wrong[0].id == "item-0"
-    assert found.wrong[0].confidence > 0.9
-    assert "sky" in found.wrong[0].truth
+    assert found.misclassified[0].id == "item-0"
+    assert found.misclassified[0].confidence > 0.9
+    assert "sky" in found.misclassified[0].truth
 
 
 def test_many_classes_are_confused_as_others() -> None:

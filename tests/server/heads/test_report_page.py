@@ -70,12 +70,12 @@ def report() -> Report:
         temperature=1.7,
         classes=(ClassMetrics("<script>alert(1)</script>", 200, 0.9, 0.8, 0.85),),
         confusion=ConfusionMatrix(("owl", "<script>alert(1)</script>"), ((200, 41), (7, 234))),
-        curve=(LearningCurvePoint(40, figure("accuracy", 0.7)), LearningCurvePoint(385, figure("accuracy", 0.9))),
-        wrong=(
+        learning_curve=(LearningCurvePoint(40, figure("accuracy", 0.7)), LearningCurvePoint(385, figure("accuracy", 0.9))),
+        misclassified=(
             Misclassified("id & 1", "owl", "<script>alert(1)</script>", 0.98, 'said "<b>so</b>"'),
             Misclassified("2", "owl", "wren", 0.97, "data:image/jpeg;base64,AAAA"),
         ),
-        help=SemiSupervisedGain(
+        semi_supervised=SemiSupervisedGain(
             "self-training", 9, figure("accuracy", 0.88), figure("accuracy", 0.9), MetricValue("accuracy", 0.02, -0.01, 0.05)
         ),
         chosen={"l2": 0.1},
@@ -125,7 +125,7 @@ def test_what_users_wrote_is_never_markup() -> None:
 
 
 def test_it_loads_nothing_and_shows_only_pictures_of_its_own() -> None:
-    shown = replace(report(), wrong=(Misclassified("1", "owl", "wren", 0.9, "https://example.com/spy.jpg"),))
+    shown = replace(report(), misclassified=(Misclassified("1", "owl", "wren", 0.9, "https://example.com/spy.jpg"),))
     made = render_page(shown)
     assert "<img" not in made
     assert not re.search(r'(src|href)="(?!data:)', made)
@@ -165,7 +165,7 @@ def test_a_class_that_none_evaluated_and_unlabeled_items_that_none_used_say_so()
     unused = SemiSupervisedGain(
         "label-propagation", 0, figure("accuracy", 0.9), figure("accuracy", 0.9), MetricValue("accuracy", 0.0, 0.0, 0.0)
     )
-    made = render_page(replace(report(), classes=(ClassMetrics("emu", 0, 0.0, 0.0, 0.0),), help=unused))
+    made = render_page(replace(report(), classes=(ClassMetrics("emu", 0, 0.0, 0.0, 0.0),), semi_supervised=unused))
     assert "<td>emu</td><td>0</td><td>-</td><td>-</td><td>-</td>" in made
     assert "None of them was used by label-propagation" in made
     assert "made no difference" not in made
@@ -176,7 +176,14 @@ def test_the_baseline_is_named_as_what_it_is() -> None:
 
 
 def test_what_was_not_evaluated_says_so() -> None:
-    bare = replace(report(), metrics=(), baseline=(), curve=(), estimate="no item had a label: nothing was evaluated", wrong=())
+    bare = replace(
+        report(),
+        metrics=(),
+        baseline=(),
+        learning_curve=(),
+        estimate="no item had a label: nothing was evaluated",
+        misclassified=(),
+    )
     made = render_page(replace(bare, target=""))
     assert "classification of classes by their descriptions, linear head" in made
     assert "nothing was evaluated" in made
@@ -202,7 +209,7 @@ def test_scales_and_counts_are_told() -> None:
 
 def test_a_curve_of_one_fold_says_why_it_does_not_end_at_the_headline() -> None:
     curve = (LearningCurvePoint(40, figure("accuracy", 0.7)), LearningCurvePoint(385, figure("accuracy", 0.85)))
-    made = render_page(replace(report(), curve=curve, curve_estimate="the first of 5 folds alone, 97 items"))
+    made = render_page(replace(report(), learning_curve=curve, learning_curve_estimate="the first of 5 folds alone, 97 items"))
     assert "the first of 5 folds alone, 97 items" in made
     assert "ends at 0.850" in made
     assert "together give 0.900" in made

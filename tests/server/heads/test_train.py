@@ -105,12 +105,12 @@ def test_a_head_is_evaluated_by_folds_and_learns_from_all(sets: Sets, tmp_path: 
 def test_the_report_tells_it_all(sets: Sets, tmp_path: Path) -> None:
     trained(tmp_path, definition(written(sets)))
     report = HeadStore(tmp_path / "heads").report("birds-label")
-    sizes = [point.items for point in report.curve]
+    sizes = [point.items for point in report.learning_curve]
     assert sizes == sorted(set(sizes))
     assert sizes[-1] == COUNT * 4 // 5
-    assert report.curve[-1].figure == report.metrics[0]
+    assert report.learning_curve[-1].metric == report.metrics[0]
     assert sum(map(sum, report.confusion.counts)) == COUNT
-    wrong = report.wrong
+    wrong = report.misclassified
     assert wrong
     assert all(one.shown == f"the text of {one.id}" and one.truth != one.predicted for one in wrong)
     assert len(wrong) == min(20, round(COUNT * (1 - report.metrics[0].value)))
@@ -139,7 +139,7 @@ def test_items_that_test_are_never_trained_on(sets: Sets, tmp_path: Path) -> Non
     assert head.labeled == COUNT * 3 // 4
     report = HeadStore(tmp_path / "heads").report("birds-label")
     assert report.items == COUNT // 4
-    assert {one.id for one in report.wrong} <= set(names(0, COUNT)[::4])
+    assert {one.id for one in report.misclassified} <= set(names(0, COUNT)[::4])
 
 
 def test_the_same_seed_gives_the_same_head(sets: Sets, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_unlabeled_items_are_compared_with_doing_without(sets: Sets, tmp_path: P
     birds = written(sets, missing=60)
     head = trained(tmp_path, definition(birds, unlabeled=UnlabeledUse.SELF_TRAINING))
     assert (head.labeled, head.unlabeled) == (60, 60)
-    helped = HeadStore(tmp_path / "heads").report("birds-label").help
+    helped = HeadStore(tmp_path / "heads").report("birds-label").semi_supervised
     assert helped.method == "self-training"
     assert 0 < helped.items <= 60
     difference = helped.with_them.value - helped.without.value
@@ -193,7 +193,7 @@ def test_one_example_a_class_trains_a_head_that_nothing_evaluates(sets: Sets, tm
     head = trained(tmp_path, few)
     assert (head.labeled, head.metrics, head.names) == (3, (), CLASSES)
     assert head.estimate
-    assert HeadStore(tmp_path / "heads").report("birds-label").curve == ()
+    assert HeadStore(tmp_path / "heads").report("birds-label").learning_curve == ()
     with pytest.raises(InvalidInput, match="birds cannot be probed"):
         probed([few])
 
@@ -233,7 +233,7 @@ def test_a_probe_ranks_sets_and_taps_on_the_same_folds(sets: Sets) -> None:
     assert rows[:2] == [("near", "pooled"), ("far", "pooled")]
     assert found["rows"][0]["difference"] is None
     second = found["rows"][1]
-    assert second["difference"]["value"] == pytest.approx(second["figure"]["value"] - found["rows"][0]["figure"]["value"])
+    assert second["difference"]["value"] == pytest.approx(second["metric"]["value"] - found["rows"][0]["metric"]["value"])
     assert second["difference"]["high"] < 0
     assert found["measure"] == found["baseline"]["name"] == "accuracy"
     assert found["items"] == COUNT
@@ -244,7 +244,7 @@ def test_a_probe_of_one_view_says_what_a_training_says(sets: Sets, tmp_path: Pat
     birds = written(sets)
     row = probed([definition(birds)])["rows"][0]
     head = trained(tmp_path, definition(birds))
-    assert row["figure"]["value"] == pytest.approx(head.metrics[0].value)
+    assert row["metric"]["value"] == pytest.approx(head.metrics[0].value)
 
 
 def test_a_probe_compares_no_sets_whose_labels_differ(sets: Sets) -> None:

@@ -73,7 +73,7 @@ def show(report: Report) -> None:
     output.facts(_facts(report))
     _figures(report)
     _help(report)
-    _curve(report.curve, report.curve_estimate)
+    _curve(report.learning_curve, report.learning_curve_estimate)
     _confusion(report)
     _classes(report.classes)
     _wrong(report)
@@ -111,7 +111,7 @@ def _figure(figure: MetricValue, baseline: MetricValue | None) -> Iterable[str]:
 
 
 def _help(report: Report) -> None:
-    if not (used := report.help):
+    if not (used := report.semi_supervised):
         return
     if not used.items:
         _title(f"no unlabeled item was used ({used.method})")
@@ -127,13 +127,13 @@ def _curve(points: Iterable[LearningCurvePoint], estimate: str) -> None:
     if not found:
         return
     judged = f" (judged on {estimate})" if estimate else ""
-    _title(f"learning curve: {found[0].figure.name} by items learned from{judged}")
-    low, high = min(p.figure.low for p in found), max(p.figure.high for p in found)
+    _title(f"learning curve: {found[0].metric.name} by items learned from{judged}")
+    low, high = min(p.metric.low for p in found), max(p.metric.high for p in found)
     width = max(len(f"{p.items:,}") for p in found)
     for p in found:
-        length = round(BAR * (p.figure.value - low) / (high - low)) if high > low else BAR
-        interval = f"({p.figure.low:.3f} to {p.figure.high:.3f})"
-        print(f"{p.items:>{width},}  {'#' * length:{BAR}}  {p.figure.value:z.3f} {interval}")
+        length = round(BAR * (p.metric.value - low) / (high - low)) if high > low else BAR
+        interval = f"({p.metric.low:.3f} to {p.metric.high:.3f})"
+        print(f"{p.items:>{width},}  {'#' * length:{BAR}}  {p.metric.value:z.3f} {interval}")
 
 
 def _confusion(report: Report) -> None:
@@ -173,13 +173,13 @@ def _class_line(one: ClassMetrics) -> Iterable[str]:
 
 
 def _wrong(report: Report) -> None:
-    if not report.wrong:
+    if not report.misclassified:
         return
     _title("most confidently wrong")
     sure = "error" if report.task == "regression" else "confidence"
-    texts = any(one.text for one in report.wrong[:WRONG])
+    texts = any(one.text for one in report.misclassified[:WRONG])
     table = output.table("id", "truth", "predicted", sure, *(["text"] if texts else []), right=(sure,))
-    output.rows(table, (_wrong_line(one, texts) for one in report.wrong[:WRONG]))
+    output.rows(table, (_wrong_line(one, texts) for one in report.misclassified[:WRONG]))
 
 
 def _wrong_line(one: Misclassified, texts: bool) -> Iterable[str]:

@@ -40,7 +40,7 @@ class Evaluation:
     classes: tuple[ClassMetrics, ...] = ()
     confusion: ConfusionMatrix | None = None
     scatter: tuple[tuple[float, float], ...] = ()
-    wrong: tuple[Misclassified, ...] = ()
+    misclassified: tuple[Misclassified, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -78,7 +78,7 @@ def evaluate_predictions(
         classes=of_classes,
         confusion=report_tables.confusion_matrix(raw),
         scatter=report_tables.scatter_points(raw, seed),
-        wrong=misclassified(scaled, ids, spell),
+        misclassified=misclassified(scaled, ids, spell),
         warnings=report_tables.report_warnings(raw, examples, predictions, training, found[0], gain, of_classes),
     )
 

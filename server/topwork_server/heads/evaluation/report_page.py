@@ -98,9 +98,9 @@ def _scale_start(lowest: float) -> float:
 
 
 def _curve(report: Report, baseline: MetricValue | None) -> str:
-    figures = [(point.figure.value, point.figure.low, point.figure.high) for point in report.curve]
+    figures = [(point.metric.value, point.metric.low, point.metric.high) for point in report.learning_curve]
     name, known = report.metrics[0].name, baseline.value if baseline else None
-    return report_plots.curve([point.items for point in report.curve], figures, name, known)
+    return report_plots.curve([point.items for point in report.learning_curve], figures, name, known)
 
 
 def _reliability(report: Report) -> str:

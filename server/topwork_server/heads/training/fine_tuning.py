@@ -145,7 +145,7 @@ def _result(
         max_abs_error=_agreement(definition, tuning, tuned, served, entry, tap, target or TargetScale()),
         target=target,
         evaluation=evaluation,
-        previews={wrong.id: preview(inputs[wrong.id]) for wrong in evaluation.wrong},
+        previews={wrong.id: preview(inputs[wrong.id]) for wrong in evaluation.misclassified},
         history=tuned.history,
         warnings=found.warnings,
         tuned_encoder=entry.spec.name,

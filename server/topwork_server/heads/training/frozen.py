@@ -97,9 +97,9 @@ class _Frozen:
             estimate=plan.estimate if folds else f"{len(self.data.test_ids):,} items that match {self.definition.test_where}",
             items=item_count(data, predictions.rows),
             evaluation=evaluation,
-            curve=points,
-            curve_estimate=self._curve_estimate(data, held, len(folds), grown),
-            help=self._semi_supervised_gain(data, held, predictions, of_folds),
+            learning_curve=points,
+            learning_curve_estimate=self._curve_estimate(data, held, len(folds), grown),
+            semi_supervised=self._semi_supervised_gain(data, held, predictions, of_folds),
             previews=self._previews(evaluation),
         )
 
@@ -158,7 +158,7 @@ class _Frozen:
         )
 
     def _previews(self, evaluation: Evaluation) -> dict[str, str]:
-        inputs = self.data.inputs([wrong.id for wrong in evaluation.wrong])
+        inputs = self.data.inputs([wrong.id for wrong in evaluation.misclassified])
         return {id: preview(item) for id, item in inputs.items()}
 
     def _unevaluated(self, fitted: FittedHead, temperature: float = 1.0) -> TrainingResult:

@@ -47,7 +47,7 @@ class ProbeLine:
     tap: str
     pooling: str
     dim: int
-    figure: MetricValue
+    metric: MetricValue
     chosen: Mapping[str, Any]
     seconds: float
     difference: MetricValue | None = None
@@ -86,7 +86,7 @@ def probe_table(
         warnings += [f"{definition.set}: {warning}" for warning in one.data.warnings]
         probed += one.probe_views()
     assert first is not None, "a probe is of one set at least"
-    probed.sort(key=lambda one: -one.line.figure.value)
+    probed.sort(key=lambda one: -one.line.metric.value)
     task, seed = definitions[0].task, definitions[0].seed
     rows = [replace(one.line, difference=_difference(probed[0], one, task, seed)) for one in probed]
     return {

@@ -38,9 +38,9 @@ class TrainingResult:
     unlabeled: int
     max_abs_error: float
     evaluation: Evaluation | None = None
-    curve: tuple[LearningCurvePoint, ...] = ()
-    curve_estimate: str = ""
-    help: SemiSupervisedGain | None = None
+    learning_curve: tuple[LearningCurvePoint, ...] = ()
+    learning_curve_estimate: str = ""
+    semi_supervised: SemiSupervisedGain | None = None
     previews: Mapping[str, str] | None = None  # of the items that were got wrong, by id
     history: Sequence[Mapping[str, Any]] = ()
     warnings: tuple[str, ...] = ()
