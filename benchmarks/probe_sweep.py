@@ -3,7 +3,7 @@
     python -m benchmarks.probe_sweep [--sklearn PYTHON] [--rows 50000] [--dim 768] [--classes 100] [--rounds 3] [--json]
 
 Rows are Gaussian clusters around centers so near to each other that Bayes' rule is right 95.6% of the time; one label in ten of
-those that are learnt from is random. Held-out accuracy is against true labels, which neither side sees. PYTHON is an environment
+those that are learned from is random. Held-out accuracy is against true labels, which neither side sees. PYTHON is an environment
 that has scikit-learn. It fits at C=1, its default, and at the C that gets the best held-out accuracy of CANDIDATES (looked for
 in the first round, on the held-out rows: an advantage that Topwork does not get; the search is not timed). Sides take turns, a
 seed a round; all get float32 rows in memory, and imports are not timed. Ratios are taken within a round.

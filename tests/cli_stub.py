@@ -259,7 +259,7 @@ class StubClient(HeadStub):
         return self.found_indexes
 
     def index_kinds(self) -> list[IndexKind]:
-        option = OptionInfo("links", "int", "32", "neighbours of each row")
+        option = OptionInfo("links", "int", "32", "neighbors of each row")
         return [IndexKind("flat", "every row", (), "faiss"), IndexKind("hnsw", "a graph", (option,), "faiss")]
 
     def drop_index(self, set: str, name: str) -> None:

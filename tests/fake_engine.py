@@ -89,7 +89,7 @@ def spec(name: str, encoder: type[Encoder] = FakeEncoder) -> EncoderSpec:
     )
 
 
-class FakeCatalogue:
+class FakeCatalog:
     """`ready` is exported, `words` too and has a vocabulary, `absent` has no weights."""
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class FakeEngine:
     "bad" is refused, "crash" is a bug, "wait" waits for `gate`. `started` wakes whoever waits for work to arrive.
     """
 
-    def __init__(self, catalogue: Any, config: Config, on_health: Callable[[str, bool], None]) -> None:
+    def __init__(self, catalog: Any, config: Config, on_health: Callable[[str, bool], None]) -> None:
         self.on_health = on_health
         self.loaded: dict[str, Any] = {}
         self.chosen: PlanSet | None = None
@@ -244,7 +244,7 @@ class World:
 
     app: App
     engine: FakeEngine
-    catalogue: FakeCatalogue
+    catalog: FakeCatalog
     config: Config
     ready: ReadyMessage
     channel: grpc.aio.Channel
@@ -258,13 +258,13 @@ LARGE_MESSAGES = [("grpc.max_receive_message_length", -1), ("grpc.max_send_messa
 async def served(home: Path, address: str = "127.0.0.1:0", **settings: Any) -> AsyncIterator[World]:
     """The real app on a free port, with a fake engine; at the end it is cut off, so that no test waits for a drain."""
     config = Config(home=home, listen=address, **settings)
-    catalogue = FakeCatalogue()
-    app = App(catalogue, config, FakeEngine)  # type: ignore[arg-type]
+    catalog = FakeCatalog()
+    app = App(catalog, config, FakeEngine)  # type: ignore[arg-type]
     ready = await app.start()
     try:
         async with grpc.aio.insecure_channel(ready.address, LARGE_MESSAGES) as channel:
             stub = encoders_pb2_grpc.EncodersStub(channel)  # type: ignore[no-untyped-call]
-            yield World(app, app.engine, catalogue, config, ready, channel, stub)  # type: ignore[arg-type]
+            yield World(app, app.engine, catalog, config, ready, channel, stub)  # type: ignore[arg-type]
     finally:
         await app.requests.cut()
         await app.stop()
@@ -300,7 +300,7 @@ class ShortWatch(ShutdownWatchdog):
 
 async def _main(home: Path, drain_seconds: float, hangs: str) -> int:
     config = Config(home=home, listen="127.0.0.1:0", drain_seconds=drain_seconds, end_seconds=600)
-    app = App(FakeCatalogue(), config, HangingEngine if hangs == "engine" else FakeEngine)  # type: ignore[arg-type]
+    app = App(FakeCatalog(), config, HangingEngine if hangs == "engine" else FakeEngine)  # type: ignore[arg-type]
     if hangs == "thread":
         asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)
     else:

@@ -203,7 +203,7 @@ def of_pictures(world: World, tap: str = "pooled", how: str = "row") -> FineTune
 
 
 def of_cells(world: World) -> FineTuneDataset:
-    """Each cell of a grid of 4 x 4 is bright or not; a row of cells is not to be learnt."""
+    """Each cell of a grid of 4 x 4 is bright or not; a row of cells is not to be learned."""
     items, classes = squares()
     grid = np.zeros((COUNT, 4, 4), np.int64)
     grid[classes == 1, :2, :2] = 1

@@ -161,7 +161,7 @@ class World(sets_world.SetsWorld):
     trainers: Any = None
 
     def taps(self, *names: str) -> tuple[FingerprintedTap, ...]:
-        manifest = self.catalogue.entry("letters").manifest
+        manifest = self.catalog.entry("letters").manifest
         assert manifest is not None
         return tuple(info for name in names for info in manifest.taps if info.tap.name == name)
 
@@ -208,7 +208,7 @@ async def world(home: Path, jobs: Any = None, trainers: Any = None, **settings: 
     async with sets_world.composed(home, **settings) as parts:
         jobs = jobs or trainings()
         made = World(**vars(parts), jobs=jobs, trainers=trainers or Trainers())
-        made.heads = HeadManager(home, parts.sets, jobs, made.trainers, parts.engine, parts.catalogue, 1)  # type: ignore[arg-type]
+        made.heads = HeadManager(home, parts.sets, jobs, made.trainers, parts.engine, parts.catalog, 1)  # type: ignore[arg-type]
         try:
             yield made
         finally:

@@ -19,8 +19,8 @@ def tap(dim: int = 8, granularity: Granularity = Granularity.ITEM) -> Fingerprin
 def clustered(count: int, dim: int = 8, seed: int = 0) -> Array:
     """(count, dim) float32 in 32 clusters, far from unit length."""
     random = np.random.default_rng(seed)
-    centres = np.random.default_rng(7).normal(size=(32, dim))
-    rows = centres[random.integers(32, size=count)] + 0.3 * random.normal(size=(count, dim))
+    centers = np.random.default_rng(7).normal(size=(32, dim))
+    rows = centers[random.integers(32, size=count)] + 0.3 * random.normal(size=(count, dim))
     return (rows * random.uniform(0.5, 3, (count, 1))).astype(np.float32)
 
 

@@ -99,8 +99,8 @@ class Lists(VectorIndex):
     def __init__(self, rows: Array, metric: Metric, lists: int = 16, **kind: bool) -> None:
         self.rows, self.metric = rows, metric
         self.lossy, self.flat, self.blind = (kind.get(name, False) for name in ("lossy", "flat", "blind"))
-        self.centres = rows[:: max(1, len(rows) // lists)][:lists]
-        self.of = _near(rows, self.centres, Metric.L2).argmax(axis=1) if len(rows) else np.zeros(0, np.int64)
+        self.centers = rows[:: max(1, len(rows) // lists)][:lists]
+        self.of = _near(rows, self.centers, Metric.L2).argmax(axis=1) if len(rows) else np.zeros(0, np.int64)
         self.calls: list[tuple[int, int, int, bool, int]] = []
         self.before: Callable[[Array], None] = lambda queries: None
 
@@ -125,8 +125,8 @@ class Lists(VectorIndex):
         self.before(queries)
         near = _near(queries, self.rows, self.metric)
         if not self.flat:
-            probed = np.argsort(-_near(queries, self.centres, Metric.L2), axis=1)[:, :effort]
-            looked = np.zeros((len(queries), len(self.centres)), bool)
+            probed = np.argsort(-_near(queries, self.centers, Metric.L2), axis=1)[:, :effort]
+            looked = np.zeros((len(queries), len(self.centers)), bool)
             np.put_along_axis(looked, probed, True, axis=1)
             near[~looked[:, self.of]] = -np.inf
         if self.blind:
@@ -141,7 +141,7 @@ class Lists(VectorIndex):
         return (-scores if self.metric is Metric.L2 else scores).astype(np.float32), order
 
     def efforts(self) -> tuple[int, ...]:
-        return (0,) if self.flat else tuple(range(1, max(len(self.centres), 1) + 1))
+        return (0,) if self.flat else tuple(range(1, max(len(self.centers), 1) + 1))
 
     def vectors(self, positions: Array) -> Array | None:
         return None if self.lossy else self.rows[positions]

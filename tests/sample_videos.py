@@ -22,7 +22,7 @@ STEP = 5
 
 
 def shades(count: int, height: int = 48, width: int = 64) -> list[Any]:
-    """Frames (height, width, 3) uint8 that tell their number: frame t is evenly grey, 20 + 5 t."""
+    """Frames (height, width, 3) uint8 that tell their number: frame t is evenly gray, 20 + 5 t."""
     return [np.full((height, width, 3), 20 + STEP * t, np.uint8) for t in range(count)]
 
 

@@ -1,4 +1,4 @@
-"""Feature sets behind a real gRPC server: the real store, engine and catalogue, with toy encoders that are watched."""
+"""Feature sets behind a real gRPC server: the real store, engine and catalog, with toy encoders that are watched."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def lent(home: Path, exported: Path) -> Path:
 class Watched(Engine):
     """The real engine, which notes the texts that it is asked for. "wait" waits for `gate`, "crash" is a bug."""
 
-    def __init__(self, catalogue: Catalog, config: Config) -> None:
-        super().__init__(catalogue, config)
+    def __init__(self, catalog: Catalog, config: Config) -> None:
+        super().__init__(catalog, config)
         self.asked: list[list[str]] = []
         self.gate = asyncio.Event()
         self._changed = asyncio.Condition()
@@ -80,7 +80,7 @@ class SetsWorld:
     """What a test looks at."""
 
     config: Config
-    catalogue: Catalog
+    catalog: Catalog
     engine: Watched
     sets: FeatureSets
     ingest: IngestPipeline
@@ -92,13 +92,13 @@ class SetsWorld:
 async def composed(home: Path, specs: Sequence[EncoderSpec] = SPECS, **settings: Any) -> AsyncIterator[SetsWorld]:
     """Everything but the wire."""
     config = Config(home=home, provider="cpu", **settings)
-    catalogue = Catalog(FakePlugins(list(specs)), home)  # type: ignore[arg-type]
-    engine = Watched(catalogue, config)
+    catalog = Catalog(FakePlugins(list(specs)), home)  # type: ignore[arg-type]
+    engine = Watched(catalog, config)
     sets = FeatureSets(home / "sets")
-    ingest = IngestPipeline(sets, engine, catalogue, FeatureCache(home / "cache", config.feature_cache))
+    ingest = IngestPipeline(sets, engine, catalog, FeatureCache(home / "cache", config.feature_cache))
     spool = UploadStore(home / "spool", config.max_video_bytes)
     try:
-        yield SetsWorld(config, catalogue, engine, sets, ingest, spool)
+        yield SetsWorld(config, catalog, engine, sets, ingest, spool)
     finally:
         await engine.close()
         await ingest.close()

@@ -177,7 +177,7 @@ def test_every_encoder_option_and_tap_is_told() -> None:
             assert re.search(f"`{family}`", page), (name, tap.name)
 
 
-def test_the_readmes_table_is_the_catalogue() -> None:
+def test_the_readmes_table_is_the_catalog() -> None:
     encoders = PluginRegistry.load().encoders()
     rows = dict(re.findall(r"^\| `([\w-]+)` \| (.*) \|$", text("README.md"), re.MULTILINE))
     assert set(rows) == set(ENCODERS)

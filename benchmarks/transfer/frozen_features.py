@@ -23,7 +23,7 @@ class Line:
 
     data: str
     target: str
-    labels: str  # how many were learnt from
+    labels: str  # how many were learned from
     reads: str
     measure: str
     value: float

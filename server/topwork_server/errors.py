@@ -4,7 +4,7 @@ Each class holds its gRPC status. `services/interceptor.py` alone turns an error
 
 TopworkError
 └── StartError              (exit 2)             the server cannot start: plugins, configuration, port
-    └── PluginError                              a misspelt hook or a clash of names
+    └── PluginError                              a misspelled hook or a clash of names
 """
 
 from __future__ import annotations

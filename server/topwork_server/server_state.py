@@ -24,20 +24,20 @@ from topwork_server.runtime.quantization import unfinished
 class ServerState:
     """Made on the running loop. StartError where another server has the home."""
 
-    def __init__(self, catalogue: Catalog, config: Config, plugins: PluginRegistry, engine: Engine) -> None:
+    def __init__(self, catalog: Catalog, config: Config, plugins: PluginRegistry, engine: Engine) -> None:
         home, busy = config.home, engine.is_busy
         self.lock = HomeLock(home)
         self.lock.acquire()
-        unfinished.sweep(home / "encoders", catalogue)
+        unfinished.sweep(home / "encoders", catalog)
         self.jobs = JobManager(home / "jobs", config.threads)
         self.sets = FeatureSets(home / "sets")
         self.scrub = ChecksumScrub(self.sets, busy)
         self.scrub.start()
-        self.ingest = IngestPipeline(self.sets, engine, catalogue, FeatureCache(home / "cache", config.feature_cache))
+        self.ingest = IngestPipeline(self.sets, engine, catalog, FeatureCache(home / "cache", config.feature_cache))
         self.indexes = IndexManager(home / "indexes", self.sets, self.jobs, plugins, config.threads, busy, config.idle_seconds)
         self.desk = SearchExecutor(config.threads, busy)
         self.live_recall = LiveRecallSampler(self.desk)
-        self.heads = HeadManager(home, self.sets, self.jobs, plugins, engine, catalogue, config.threads)
+        self.heads = HeadManager(home, self.sets, self.jobs, plugins, engine, catalog, config.threads)
 
     async def close(self) -> None:
         """Requests must have ended before."""

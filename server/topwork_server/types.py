@@ -77,7 +77,7 @@ class TunedWeights:
 class Int8Graph:
     """The graph of an encoder that was quantized here: the name of the fp32 encoder, and the int8 graph with its checksum,
     which is part of the artifact's key. `parity` holds, by tap, max_abs_error and min_cosine against the fp32 graph, on inputs
-    that nothing was learnt from; `made` says in words how it was made."""
+    that nothing was learned from; `made` says in words how it was made."""
 
     base: str
     path: str

@@ -57,13 +57,13 @@ def test_an_unknown_command_gets_a_near_name(capsys: pytest.CaptureFixture[str])
         assert near in capsys.readouterr().err
 
 
-def test_the_catalogue_for_people(topwork: Command) -> None:
+def test_the_catalog_for_people(topwork: Command) -> None:
     assert topwork("encoders") == 0
     line = next(line for line in topwork.said.splitlines() if line.startswith("letters"))
     assert all(word in line for word in ("text", "pooled 4, tokens, cells", "22.7M", "Apache-2.0", "ready", "fake fp32 0.999990"))
 
 
-def test_the_catalogue_for_programs(topwork: Command) -> None:
+def test_the_catalog_for_programs(topwork: Command) -> None:
     assert topwork("encoders", "--json") == 0
     assert [record["name"] for record in topwork.json] == ["letters", "words", "pictures", "clips", "arrays"]
     assert topwork.json[0]["taps"][0]["dim"] == 4

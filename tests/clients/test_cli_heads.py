@@ -54,14 +54,14 @@ def test_one_head_in_full(topwork: StubCommand) -> None:
     assert "there is no head 'nobody' (see `topwork heads`)" in topwork.complained
 
 
-def test_a_head_in_training_has_learnt_from_nothing_yet(topwork: StubCommand) -> None:
+def test_a_head_in_training_has_learned_from_nothing_yet(topwork: StubCommand) -> None:
     topwork.client.found_heads = [head_info(state="training", created=None, labeled=0, metrics=(), baseline=(), names=())]
     assert topwork("heads", "birds-label") == 0
     assert "is to learn  label, linear, from birds, version 12\n" in topwork.said
     assert " 0 items" not in topwork.said
 
 
-def test_a_head_that_learnt_from_descriptions_alone(topwork: StubCommand) -> None:
+def test_a_head_that_learned_from_descriptions_alone(topwork: StubCommand) -> None:
     topwork.client.found_heads = [head_info(target="")]
     topwork.client.found_report = replace(topwork.client.found_report, target="")
     for command in (("heads",), ("heads", "birds-label"), ("report", "kinds")):

@@ -209,7 +209,7 @@ def test_one_index_in_full(topwork: StubCommand) -> None:
 
 def test_kinds(topwork: StubCommand) -> None:
     assert topwork("indexes", "--kinds") == 0
-    assert ["hnsw", "links", "int", "32", "neighbours", "of", "each", "row"] in [
+    assert ["hnsw", "links", "int", "32", "neighbors", "of", "each", "row"] in [
         line.split() for line in topwork.said.splitlines()
     ]
     assert topwork("indexes", "--kinds", "--json") == 0

@@ -22,7 +22,7 @@ def numbers(count: int) -> list[str]:
     return [str(i) for i in range(count)]
 
 
-def test_the_catalogue(both: EitherClient) -> None:
+def test_the_catalog(both: EitherClient) -> None:
     found = {info.name: info for info in both.encoders()}
     assert found["letters"].modality == "text"
     assert found["pictures"].modality == "image"

@@ -20,10 +20,10 @@ def client(real_client: topwork.Client) -> topwork.Client:
 
 
 def clusters() -> tuple[np.ndarray, np.ndarray]:
-    """Rows close about 64 centres, and queries that are between them: a row's neighbours are of its list, a query's of many."""
+    """Rows close about 64 centers, and queries that are between them: a row's neighbors are of its list, a query's of many."""
     random = np.random.default_rng(0)
-    centres = random.normal(size=(64, DIM))
-    rows = centres[np.repeat(np.arange(64), 48)] + 0.05 * random.normal(size=(64 * 48, DIM))
+    centers = random.normal(size=(64, DIM))
+    rows = centers[np.repeat(np.arange(64), 48)] + 0.05 * random.normal(size=(64 * 48, DIM))
     return rows.astype(np.float32), random.normal(size=(200, DIM)).astype(np.float32)
 
 

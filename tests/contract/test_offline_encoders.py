@@ -34,10 +34,10 @@ from topwork_server.runtime.export import fingerprints
 answer = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # the libraries print too
 home, *names = sys.argv[1:]
-catalogue, found = Catalog(PluginRegistry.load(), Path(home)), {}
+catalog, found = Catalog(PluginRegistry.load(), Path(home)), {}
 for name in names:
-    spec = catalogue.spec(name)
-    found[name] = fingerprints(spec, sources.fetch(catalogue.source(name), Path(home), spec.sha256))
+    spec = catalog.spec(name)
+    found[name] = fingerprints(spec, sources.fetch(catalog.source(name), Path(home), spec.sha256))
 json.dump(found, answer)
 answer.close()
 """
@@ -68,10 +68,10 @@ class Offline(EncoderContract):
         monkeypatch.setattr(contract_module, "export_fingerprints", lambda name, home: fingerprints_elsewhere(home)[name])
 
     def test_its_fingerprint_is_the_one_known(self, home: Path) -> None:
-        catalogue = Catalog(PluginRegistry.load(), home)
-        manifest = catalogue.entry(self.encoder).manifest
+        catalog = Catalog(PluginRegistry.load(), home)
+        manifest = catalog.entry(self.encoder).manifest
         assert manifest is not None
-        default = manifest.tap(catalogue.spec(self.encoder).default_tap)
+        default = manifest.tap(catalog.spec(self.encoder).default_tap)
         assert default is not None
         assert default.fingerprint == self.fingerprint
 
@@ -96,7 +96,7 @@ class TestI3DResNet50Thin(Offline):
     fingerprint = "d8a3d30a0885f2cb09cda63c416baca3f0f1be7c44b786042639e6d17939947b"
 
     @classmethod
-    def items(cls, catalogue: Catalog) -> Sequence[Item]:
+    def items(cls, catalog: Catalog) -> Sequence[Item]:
         """A clip of one window, and a larger and longer one of two windows, which ends within the second."""
         return [example_inputs.clips(frames=16, size=128)[0], example_inputs.clips(frames=20, size=256)[1]]
 
@@ -106,5 +106,5 @@ class TestGlove(Offline):
     fingerprint = "6e25d7c247514612421feb20fdae175644c28cb89d82d78df6edb575bfa10658"
 
     @classmethod
-    def items(cls, catalogue: Catalog) -> Sequence[Item]:
+    def items(cls, catalog: Catalog) -> Sequence[Item]:
         return [TextItem(text) for text in ("owls", "the red bird sat on a fence", "blue whales eat krill and little else")]

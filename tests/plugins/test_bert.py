@@ -98,7 +98,7 @@ def flags(**modes: bool) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("config", "modes", "normalise"),
+    ("config", "modes", "normalize"),
     [
         (flags(cls_token=True), ["cls"], False),
         (flags(mean_tokens=True), ["mean"], True),
@@ -107,18 +107,18 @@ def flags(**modes: bool) -> dict[str, Any]:
         ({"embedding_dimension": DIM, "pooling_mode": "weightedmean"}, ["weightedmean"], False),
         ({"embedding_dimension": DIM, "pooling_mode": ["mean_sqrt_len_tokens", "max"]}, ["mean_sqrt_len_tokens", "max"], False),
     ],
-    ids=["cls", "mean, normalised", "max", "several, normalised", "new key", "new keys"],
+    ids=["cls", "mean, normalized", "max", "several, normalized", "new key", "new keys"],
 )
 def test_a_sentence_transformers_folder_pools_as_it_says(
-    tmp_path: Path, config: dict[str, Any], modes: list[str], normalise: bool
+    tmp_path: Path, config: dict[str, Any], modes: list[str], normalize: bool
 ) -> None:
     source = tiny_berts.write(tmp_path / "model")
-    tiny_berts.write_modules(source, modules(config, *([("Normalize", "2_Normalize", None)] if normalise else [])))
+    tiny_berts.write_modules(source, modules(config, *([("Normalize", "2_Normalize", None)] if normalize else [])))
     ours = export(source, tmp_path / "out").embed(SINGLES)
     theirs, mask = transformers_outputs(source, SINGLES)
     poolings = numpy_poolings(theirs["tokens"], mask)
     expected = np.concatenate([poolings[mode] for mode in modes], axis=1)
-    if normalise:
+    if normalize:
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     assert ours["pooled"].shape == (len(TEXTS), DIM * len(modes))
     assert np.abs(ours["pooled"] - expected).max() < TOLERANCE

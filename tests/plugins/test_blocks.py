@@ -61,7 +61,7 @@ def test_berts_have_embeddings_and_layers(architecture: str, tmp_path: Path) -> 
     assert not any(".layer.0." in name or "final_norm" in name for name in blocks[0])
     ids = torch.full((1, 8), 7)
     given = [torch.ones_like(ids) if "mask" in name else ids * (name == "input_ids") for name in trunk.inputs]
-    if architecture != "deberta-v2":  # it looks its relative positions up, and normalises them, before its layers
+    if architecture != "deberta-v2":  # it looks its relative positions up, and normalizes them, before its layers
         check_order(trunk.module, trunk.blocks, tuple(given))
 
 

@@ -32,7 +32,7 @@ class TestGraphBehindATransform(IndexContract):
 
 
 class TestTakesNoSelector(IndexContract):
-    """A kind that refuses a selector: masks are honoured by fetching more."""
+    """A kind that refuses a selector: masks are honored by fetching more."""
 
     index = plugin.factory_index_class("PQ8x4fs,RFlat")
     rows = ROWS
@@ -55,7 +55,7 @@ class TestKnowsOnlyL2(IndexContract):
     score_error = 0.3
 
 
-class TestQuantiserIsAGraph(IndexContract):
+class TestQuantizerIsAGraph(IndexContract):
     index = plugin.factory_index_class("IVF16_HNSW8,Flat")
     rows = ROWS
     floor = 1.0

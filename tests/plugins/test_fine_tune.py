@@ -47,7 +47,7 @@ def refusal(call: Callable[[], object]) -> str:
 
 
 def check(world: World, dataset: FineTuneDataset, task: Task, tuned: FineTuneResult, floor: float) -> None:
-    """It learnt, and what is served of it says what torch said."""
+    """It learned, and what is served of it says what torch said."""
     losses = [entry["loss"] for entry in tuned.history]
     assert losses[-1] < 0.9 * losses[0]
     assert max(entry["score"] for entry in tuned.history) >= floor
@@ -75,7 +75,7 @@ def test_texts_are_told_apart_whatever_the_pooling(bert: World, tmp_path: Path, 
         (fine_tuning_tasks.of_answers, Task.QUESTION_ANSWERING, 0.95),
     ],
 )
-def test_every_target_is_learnt(
+def test_every_target_is_learned(
     bert: World, tmp_path: Path, make: Callable[[World], FineTuneDataset], task: Task, floor: float
 ) -> None:
     dataset = make(bert)
@@ -124,7 +124,7 @@ def test_frozen_blocks_stay_bit_by_bit_and_the_others_learn(bert: World, tmp_pat
 def test_blocks_above_the_tap_stay_as_they_are(bert: World, tmp_path: Path) -> None:
     tuned = bert.tune(fine_tuning_tasks.of_texts(bert, "hidden.1", "mean"), tmp_path, epochs=1)
     assert all(".layer.1." not in name and ".layer.2." not in name for name in changed(bert, tuned))
-    assert tuned.head.chosen["blocks_that_learnt"] == 2
+    assert tuned.head.chosen["trained_blocks"] == 2
 
 
 def test_batch_norms_keep_their_statistics(pictures: World, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_it_says_how_far_it_is(bert: World, tmp_path: Path) -> None:
 
 
 def test_parts_of_a_batch_add_up_to_it(bert: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What does not fit into memory at once is learnt from in parts, to the same end but for rounding."""
+    """What does not fit into memory at once is learned from in parts, to the same end but for rounding."""
     dataset = fine_tuning_tasks.of_texts(bert, "tokens", "mean")
     options = {"dropout": False, "epochs": 2, "learning_rate": 1e-4}
     whole = bert.tune(dataset, tmp_path / "whole", **options)
@@ -273,7 +273,7 @@ def with_values(dataset: FineTuneDataset, change: Callable[[Array], Any]) -> Fin
     return replace(dataset, values=values)
 
 
-def test_what_cannot_be_learnt_is_refused(bert: World, tmp_path: Path) -> None:
+def test_what_cannot_be_learned_is_refused(bert: World, tmp_path: Path) -> None:
     classes, numbers, labels = (
         fine_tuning_tasks.of_texts(bert),
         fine_tuning_tasks.of_numbers(bert),
@@ -333,7 +333,7 @@ def test_minilm_learns_two_topics(assets: Callable[[EncoderSpec], Path], tmp_pat
     pairs = [
         (TextItem(place + said), topic) for place in places for n in range(4) for topic in (0, 1) for said in [TOPICS[topic][n]]
     ]
-    test = [i for i in range(40) if i % 8 >= 6]  # the fourth sentence of each topic is never learnt from
+    test = [i for i in range(40) if i % 8 >= 6]  # the fourth sentence of each topic is never learned from
     validation = [i for i in range(40) if i % 8 in (4, 5)]
     train = [i for i in range(40) if i % 8 < 4]
     dataset = fine_tuning_tasks.dataset(

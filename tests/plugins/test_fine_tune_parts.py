@@ -50,11 +50,11 @@ def test_two_steps_are_those_of_the_formulas(corrected: bool, scale: float) -> N
     start = np.array([1.0, -2.0, 0.5])
     gradients = [scale * np.array([0.3, -0.1, 2.0]), scale * np.array([-0.2, 0.4, 1.0])]
     parameter = torch.nn.Parameter(torch.from_numpy(start.copy()))
-    optimiser = Optimizer([{"params": [parameter], "lr": 0.1, "weight_decay": 0.02}], bias_correction=corrected)
+    optimizer = Optimizer([{"params": [parameter], "lr": 0.1, "weight_decay": 0.02}], bias_correction=corrected)
     for gradient in gradients:
         parameter.grad = torch.from_numpy(gradient)
-        optimiser.set_rates(factor=0.5)
-        optimiser.torch.step()
+        optimizer.set_rates(factor=0.5)
+        optimizer.torch.step()
     expected = adam_by_hand(start, gradients, rate=0.05, decay=0.02, corrected=corrected)
     np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-12)
 
@@ -171,7 +171,7 @@ def test_labels_are_weighed() -> None:
     assert Objective(dataset, "none").score(scores, range(4)) == pytest.approx(2 / 3)
 
 
-def test_numbers_are_learnt_in_units_of_their_own() -> None:
+def test_numbers_are_learned_in_units_of_their_own() -> None:
     dataset = a_dataset([[100.0], [300.0]], Target.NUMBERS, [1, 1])
     objective = Objective(dataset, "none")
     raw = torch.tensor([[-1.0], [1.0]])

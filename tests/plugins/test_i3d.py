@@ -57,8 +57,8 @@ def seconds(found: list[Sample]) -> Array:
 
 def numbers(sample: Sample) -> list[int]:
     """Which frames of `shades` are in a window that RECIPE prepared."""
-    grey = (sample.inputs["clips"].mean((0, 2, 3)) * 0.5 + 0.5) * 255
-    return [round((float(value) - 20) / 5) for value in grey]
+    gray = (sample.inputs["clips"].mean((0, 2, 3)) * 0.5 + 0.5) * 255
+    return [round((float(value) - 20) / 5) for value in gray]
 
 
 def test_a_video_gives_a_row_a_window_with_its_seconds(inflated: VideoEncoder, tmp_path: Path) -> None:

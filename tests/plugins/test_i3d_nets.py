@@ -249,7 +249,7 @@ def test_inflated_says_how_far_it_looks() -> None:
     assert inflated(frames).flatten().tolist() == [2, 1, 0, 0, 0, 0, 2, 4]
 
 
-def test_one_block_in_two_looks_at_its_neighbours() -> None:
+def test_one_block_in_two_looks_at_its_neighbors() -> None:
     found = spans(ThinResNet())
     assert found.pop("stem.0") == STEM_SPAN
     blocks = {"layer1": (0, 1, 2), "layer2": (0, 2), "layer3": (0, 2, 4), "layer4": (1,)}

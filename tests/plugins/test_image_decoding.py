@@ -92,18 +92,18 @@ def test_alpha_is_laid_over_white() -> None:
 
 
 def test_transparency_of_grey_and_palette_pictures() -> None:
-    grey = Image.new("LA", (4, 4), (0, 0))
+    gray = Image.new("LA", (4, 4), (0, 0))
     palette = Image.new("P", (4, 4), 1)
     palette.putpalette([255, 0, 0, 0, 255, 0])
-    assert (decoded(encoded(grey, "PNG")) == 255).all()
+    assert (decoded(encoded(gray, "PNG")) == 255).all()
     assert (decoded(encoded(palette, "PNG", transparency=1)) == 255).all()
     assert (decoded(encoded(palette, "PNG")) == (0, 255, 0)).all()
 
 
 def test_one_bit_and_sixteen_bits() -> None:
-    grey = np.array([[0, 0x12FF, 0x8000, 0xFFFF]], np.uint16)
+    gray = np.array([[0, 0x12FF, 0x8000, 0xFFFF]], np.uint16)
     for kind in ("PNG", "TIFF"):
-        found = decoded(encoded(Image.fromarray(grey), kind))
+        found = decoded(encoded(Image.fromarray(gray), kind))
         np.testing.assert_array_equal(found[0], np.repeat([[0], [0x12], [0x80], [0xFF]], 3, axis=1))
     assert decoded(encoded(Image.new("1", (2, 2), 1), "PNG")).tolist() == [[[255] * 3] * 2] * 2
     assert decoded(_png(1, 1, 2, 16, b"\0" + bytes([0x80, 1, 0x40, 2, 0x20, 3]))).tolist() == [[[0x80, 0x40, 0x20]]]
@@ -138,7 +138,7 @@ def test_what_is_no_picture_is_refused() -> None:
         np.zeros((4, 4, 3), np.float32),
         np.zeros((2, 4, 4, 3), np.uint8),
     ],
-    ids=["zero-dimensional", "grey", "rgba", "float", "clip"],
+    ids=["zero-dimensional", "gray", "rgba", "float", "clip"],
 )
 def test_arrays_of_other_shapes_or_types_are_refused(array: Array) -> None:
     assert str(array.shape) in refusal(array)
@@ -159,7 +159,7 @@ def test_a_file_that_was_cut_short_is_refused(kind: str, kept: float) -> None:
 
 
 def test_a_jpeg_that_ends_early_but_in_good_order_is_refused() -> None:
-    """PIL fills the missing part with grey and says nothing."""
+    """PIL fills the missing part with gray and says nothing."""
     half = PHOTOGRAPH[: len(PHOTOGRAPH) // 2] + b"\xff\xd9"
     Image.open(io.BytesIO(half)).load()
     assert "cut short" in refusal(ImageItem(half))

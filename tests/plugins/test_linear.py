@@ -195,14 +195,14 @@ def test_groups_are_kept_whole_while_choosing() -> None:
     assert max(trial.score for trial in alone.trials) > 0.3 > 0.1 > max(trial.score for trial in paired.trials)
 
 
-def test_one_group_is_learnt_with_the_usual_strength() -> None:
+def test_one_group_is_learned_with_the_usual_strength() -> None:
     examples = replace(problem(Target.CLASSES), groups=np.zeros(120, np.int64))
     head = fitted(examples)
     assert not head.trials
     assert quality(examples, head.scores(examples.views[0].rows)) > 0.9
 
 
-def test_many_rows_are_swept_on_a_sample_and_learnt_from_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_are_swept_on_a_sample_and_learned_from_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "FOLDS", ((100, 3),))
     monkeypatch.setattr(sweep, "SAMPLE", 150)
     monkeypatch.setattr(sweep, "JUDGES", 100)

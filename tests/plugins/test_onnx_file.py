@@ -255,8 +255,8 @@ def test_a_batch_of_eight_is_refused(tmp_path: Path) -> None:
 
 def test_a_graph_that_mixes_its_batch_is_refused(tmp_path: Path) -> None:
     nodes = [
-        helper.make_node("ReduceMean", ["x"], ["centre"], axes=[0], keepdims=1),
-        helper.make_node("Sub", ["x", "centre"], ["apart"]),
+        helper.make_node("ReduceMean", ["x"], ["center"], axes=[0], keepdims=1),
+        helper.make_node("Sub", ["x", "center"], ["apart"]),
         helper.make_node("Add", ["apart", "one"], ["total"]),
     ]
     net = save(tmp_path / "net.onnx", nodes, {"x": (TensorProto.FLOAT, ["N", 4])}, ["total"], {"one": np.ones(4, np.float32)})

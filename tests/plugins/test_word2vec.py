@@ -506,7 +506,7 @@ def test_the_table_of_glove(glove_encoder: tuple[WordVectors, Manifest]) -> None
 
 
 @pytest.mark.weights
-def test_neighbours_in_glove(glove_encoder: tuple[WordVectors, Manifest]) -> None:
+def test_neighbors_in_glove(glove_encoder: tuple[WordVectors, Manifest]) -> None:
     encoder, _ = glove_encoder
 
     def vector(word: str) -> Array:

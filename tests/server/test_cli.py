@@ -195,7 +195,7 @@ def test_a_command_of_a_plugin_is_reached_and_its_errors_are_said(monkeypatch, c
     assert capsys.readouterr().err == "topwork: no such place (go elsewhere)\n"
 
 
-def test_a_name_of_the_catalogue_takes_no_settings(capsys, tmp_path):
+def test_a_name_of_the_catalog_takes_no_settings(capsys, tmp_path):
     assert main(["pull", "all-minilm-l6-v2", "--name", "mine", "--home", str(tmp_path)]) == 1
     assert "--name" in capsys.readouterr().err
 

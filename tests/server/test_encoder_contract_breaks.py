@@ -223,7 +223,7 @@ class TurnsTheBatch(Collates):
         return {name: array[::-1].copy() for name, array in feeds.items()}
 
 
-class CentresTheBatch(Collates):
+class CentersTheBatch(Collates):
     def spoilt(self, feeds: dict[str, Array]) -> Any:
         return {**feeds, "mask": feeds["mask"] * np.float32(1 + feeds["codes"].std()) - np.float32(feeds["codes"].std())}
 
@@ -298,7 +298,7 @@ BREAKS: dict[type[Encoder], tuple[str, str]] = {
     ATuple: ("what_the_graph_reads", "gave a tuple"),
     PaddingCounts: ("batch_mates", r"the row of item \d at mean .* beside item 2 .* does not mask"),
     TurnsTheBatch: ("batch_mates", r"the row of item 0 .* beside item"),
-    CentresTheBatch: ("batch_mates", r"cosine of"),
+    CentersTheBatch: ("batch_mates", r"cosine of"),
     PadsInPlace: ("left_as_it_was", "collate changed input 'codes' of sample 0"),
     TakesAnything: ("wrong_item", "an image was taken"),
     RaisesTypeError: ("wrong_item", "raise InvalidInput"),

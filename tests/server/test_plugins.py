@@ -87,7 +87,7 @@ def test_a_plugin_is_found_with_what_it_brings(install: Install) -> None:
     assert loaded.encoders()["second"].owner == "two (two-dist 1.0)"
 
 
-def test_a_misspelt_hook_stops_the_start(install: Install) -> None:
+def test_a_misspelled_hook_stops_the_start(install: Install) -> None:
     install(one="@hookimpl\ndef register_encoder():\n    return []\n")
     with pytest.raises(PluginError, match="register_encoder") as caught:
         PluginRegistry.load()

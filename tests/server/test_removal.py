@@ -20,9 +20,9 @@ def home(tmp_path: Path) -> Path:
     weights = tmp_path / "mine.txt"
     weights.write_text("owl 1 2\ncat 3 4\n")
     home = tmp_path / "home"
-    catalogue = Catalog(PluginRegistry.load(), home)
-    catalogue.add(f"file:{weights}", "mine", "word2vec")
-    used = [artifacts.folder_of(home, catalogue.spec(name)).name for name in ("mine", "glove-6b-50d")]
+    catalog = Catalog(PluginRegistry.load(), home)
+    catalog.add(f"file:{weights}", "mine", "word2vec")
+    used = [artifacts.folder_of(home, catalog.spec(name)).name for name in ("mine", "glove-6b-50d")]
     for name in (*used, "mine-0123456789ab", "gone-0123456789ab"):
         (home / "artifacts" / name).mkdir(parents=True)
         (home / "artifacts" / name / "model.onnx").write_bytes(b"123")

@@ -1,4 +1,4 @@
-"""What `topwork pull` says of a source that nobody reads, is not there, or is misspelt."""
+"""What `topwork pull` says of a source that nobody reads, is not there, or is misspelled."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_path_that_is_not_there_is_said_with_what_is_near(capsys: pytest.Captu
         ("package:some-weights==1.0", "--family"),
     ],
 )
-def test_a_misspelt_scheme_or_a_bare_path_is_told_what_to_write(
+def test_a_misspelled_scheme_or_a_bare_path_is_told_what_to_write(
     target: str, remedy: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder("mine")

@@ -33,7 +33,7 @@ def box(x0: float, y0: float, x1: float, y1: float, label: str) -> str:
 
 
 def mask(classes: ArrayLike) -> str:
-    """A mask for segmentation: a PNG of 8-bit grey in base64, a class index a pixel.
+    """A mask for segmentation: a PNG of 8-bit gray in base64, a class index a pixel.
 
     classes  (height, width) of the picture, whole numbers from 0 to 254; 255 is neither learned from nor judged
     """

@@ -59,7 +59,7 @@ class DeviceInfo:
 
 @dataclass(frozen=True, repr=False)
 class EncoderInfo:
-    """One line of the catalogue.
+    """One line of the catalog.
 
     modality      "text", "image", "video" or "tensor": what it reads
     state         "absent" (`detail` says what fetches the weights), "fetched", "exporting", "ready", "loaded", "failed"

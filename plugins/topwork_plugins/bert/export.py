@@ -34,7 +34,7 @@ def export(spec: EncoderSpec, folder: Path, out: Path) -> Trunk:
         definition=layout.definition,
         preprocessing=_preprocessing(settings, layout, tokenizer),
         module=PooledEncoder(model, settings.inputs, layout.poolings, stages).eval(),
-        exporter="legacy",  # its graph is the one that attention fusion recognises
+        exporter="legacy",  # its graph is the one that attention fusion recognizes
         examples=_examples(Tokenization(out / FILE, settings.max_tokens), settings.prompts.get(settings.default_prompt, "")),
         blocks=blocks(model),
         unused=unused,

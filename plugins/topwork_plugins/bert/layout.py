@@ -151,7 +151,7 @@ def taps(dim: int, layers: int, pooled: int | None = None) -> tuple[Tap, ...]:
         for n in range(layers + 1)
     ]
     return (
-        Tap("pooled", pooled or dim, Granularity.ITEM, description="the model's own pooling and normalisation"),
+        Tap("pooled", pooled or dim, Granularity.ITEM, description="the model's own pooling and normalization"),
         Tap("tokens", dim, Granularity.TOKEN, description="tokens after the last layer"),
         *(Tap(name, dim, Granularity.ITEM, description=said) for name, said in POOLING_TAPS.items()),
         *hidden,

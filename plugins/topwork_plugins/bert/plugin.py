@@ -28,7 +28,7 @@ from topwork_server import (
     item_kind,
 )
 
-from topwork_plugins.bert import known_models as bert_catalogue
+from topwork_plugins.bert import known_models as bert_catalog
 from topwork_plugins.bert import layout as bert_layout
 from topwork_plugins.bert.settings import Settings
 from topwork_plugins.bert.tokens import FILE, Tokenization, Tokens
@@ -165,7 +165,7 @@ def _has_ink(text: str) -> bool:
 
 @hookimpl
 def register_encoders() -> Iterable[EncoderSpec]:
-    return bert_catalogue.specs(BertEncoder)
+    return bert_catalog.specs(BertEncoder)
 
 
 @hookimpl

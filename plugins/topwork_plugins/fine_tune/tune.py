@@ -86,7 +86,7 @@ def _start(
     reinitialize(module, home, learning, options.reinitialize)
     network.scale = measure_scale(network, dataset.train)
     rate = usual_rate(module) if options.learning_rate is None else options.learning_rate
-    chosen: dict[str, Any] = {"learning_rate": rate, "blocks_that_learnt": len(learning), "blocks": count}
+    chosen: dict[str, Any] = {"learning_rate": rate, "trained_blocks": len(learning), "blocks": count}
     if options.head_start == "probe":
         chosen["probe_strength"] = start_linear(network, objective, dataset)
     head = list(network.head.named_parameters())

@@ -26,7 +26,7 @@ LIMIT = 20.0
 MEANING = {"flow": "OpenCV DIS, medium", "resize": RESIZE, "crop": CROP, "limit": LIMIT}
 
 
-def grey(picture: Any) -> Array:
+def gray(picture: Any) -> Array:
     """(256, 256) uint8: the middle of a frame whose shorter side was resized to 256."""
     from PIL import Image
 
@@ -47,7 +47,7 @@ def pairs(frames: Iterable[Frame]) -> Iterator[Frame]:
 
 
 class Estimator:
-    """Flow of pairs of grey pictures, for one thread."""
+    """Flow of pairs of gray pictures, for one thread."""
 
     def __init__(self) -> None:
         import cv2

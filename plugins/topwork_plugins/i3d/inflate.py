@@ -33,7 +33,7 @@ class Clips:
 class Inflated(nn.Module):
     """A 2D convolution as the 3D one that it inflates to: its kernel `span` times over time, divided by `span`.
 
-    That is the 2D convolution of the mean of `span` neighbouring frames, or the mean of the convolutions of each, whichever
+    That is the 2D convolution of the mean of `span` neighboring frames, or the mean of the convolutions of each, whichever
     has fewer numbers to add (the whole net takes half of the time that it takes with the mean always first). Beyond both ends
     of a clip stands its first and last frame, so that a clip of one picture gives what the picture gives; zeros there would
     not.
@@ -52,7 +52,7 @@ class Inflated(nn.Module):
         return self.conv(self._near(x))  # type: ignore[no-any-return]
 
     def _near(self, x: Tensor) -> Tensor:
-        """The mean of each frame and its neighbours."""
+        """The mean of each frame and its neighbors."""
         half, frames = self.span // 2, self.clips.frames
         rows = x.reshape(-1, frames, *x.shape[1:])
         rows = torch.cat([rows[:, :1]] * half + [rows] + [rows[:, -1:]] * half, dim=1)

@@ -48,7 +48,7 @@ class FlowReader:
         if isinstance(item, np.ndarray) and item.shape[-1:] == (2,):
             check_clip(item, 2, np.float32)
             return from_array(item, fps)
-        return i3d_flow.pairs(mapped(_at_rate(item, fps), i3d_flow.grey))
+        return i3d_flow.pairs(mapped(_at_rate(item, fps), i3d_flow.gray))
 
     def prepare(self, picture: Any) -> Array:
         """(2, 224, 224) float32."""

@@ -28,7 +28,7 @@ MAX_PIXELS = image_modes.MAX_PIXELS
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 #: The most pixels times scans of a JPEG, some 10 s of work: a progressive one decodes all pixels for each scan (10 are usual).
 MAX_WORK = 2**30
-#: libjpeg goes on after damage and fills with grey; these of its warnings mean that pixels are missing or wrong.
+#: libjpeg goes on after damage and fills with gray; these of its warnings mean that pixels are missing or wrong.
 DAMAGE = ("premature end", "bad huffman", "bad arithmetic", "instead of rst", "bogus")
 
 KINDS = "send an encoded picture (JPEG, PNG, WebP, GIF, BMP, TIFF), or an array (H, W, 3) uint8 of RGB"
@@ -73,7 +73,7 @@ def decode(item: Item, hold: Callable[[int], None] = lambda pixels: None) -> Ima
 
     `hold` is called with the number of pixels before they are decoded.
 
-    EXIF orientation is applied. Alpha is laid over white. Grey and palette become RGB; of 16 bits the upper 8 are kept;
+    EXIF orientation is applied. Alpha is laid over white. Gray and palette become RGB; of 16 bits the upper 8 are kept;
     color profiles are not applied. An animation gives its first frame.
     """
     if isinstance(item, ImageItem):

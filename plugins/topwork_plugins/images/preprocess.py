@@ -78,7 +78,7 @@ class Recipe:
         top, left = _middle(rows, self.size[0]), _middle(columns, self.size[1])
         bottom, right = top + self.size[0], left + self.size[1]
         x, y = image.width / columns, image.height / rows
-        return self.normalise(self.cut(resized, top, left)), (left * x, top * y, right * x, bottom * y)
+        return self.normalize(self.cut(resized, top, left)), (left * x, top * y, right * x, bottom * y)
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """Compute the size of the resized picture, rounded as torchvision and timm round."""
@@ -102,7 +102,7 @@ class Recipe:
         canvas[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
         return canvas
 
-    def normalise(self, pixels: Array) -> Array:
+    def normalize(self, pixels: Array) -> Array:
         """Turn (height, width, 3) uint8 into (3, height, width) float32, step by step as torchvision, so to the same bit."""
         values = np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32)
         values /= np.float32(255 / self.white)

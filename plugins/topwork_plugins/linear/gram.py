@@ -77,10 +77,10 @@ class Moments:
         count, total, gram = self.count + other.count, self.total + other.total, self.gram + other.gram
         return Moments(self.origin, self.unit, count, total, gram, self.double)
 
-    def principal_basis(self, standardise: str) -> PrincipalBasis:
+    def principal_basis(self, standardize: str) -> PrincipalBasis:
         mean = self.total / self.count
         gram = self.gram - self.count * np.outer(mean, mean)
-        inverse = _inverse_scale(np.diag(gram).clip(0) / self.count, standardise)
+        inverse = _inverse_scale(np.diag(gram).clip(0) / self.count, standardize)
         values, vectors = np.linalg.eigh(gram * inverse * inverse[:, None])
         kept = values > (NULL if self.double else NULL_SINGLE) * max(values[-1], 1e-300)
         center = self.origin + (mean / self.unit).astype(np.float32)
@@ -104,20 +104,20 @@ def _moments(rows: Array, positions: Array, origin: Array, unit: float, double: 
     return Moments(origin, unit, len(positions), total, gram, double)
 
 
-def principal_basis(rows: Array, positions: Array, standardise: str) -> PrincipalBasis:
-    """Find the basis of the rows at `positions` alone. `standardise` as in LinearOptions."""
+def principal_basis(rows: Array, positions: Array, standardize: str) -> PrincipalBasis:
+    """Find the basis of the rows at `positions` alone. `standardize` as in LinearOptions."""
     if len(positions) >= rows.shape[1]:
-        return moments(rows, [positions])[0].principal_basis(standardise)
-    return _dual(rows, positions, standardise)
+        return moments(rows, [positions])[0].principal_basis(standardize)
+    return _dual(rows, positions, standardize)
 
 
-def _dual(rows: Array, positions: Array, standardise: str) -> PrincipalBasis:
+def _dual(rows: Array, positions: Array, standardize: str) -> PrincipalBasis:
     """Find the basis through the Gram matrix of the rows, where they are fewer than the columns."""
     origin, unit = _origin(rows, positions)
     whole = np.vstack([chunk.astype(np.float64) for _, chunk in centered(rows, positions, origin, unit)])
     mean = whole.mean(axis=0)
     whole -= mean
-    inverse = _inverse_scale(np.mean(whole**2, axis=0), standardise)
+    inverse = _inverse_scale(np.mean(whole**2, axis=0), standardize)
     whole *= inverse
     values, vectors = np.linalg.eigh(whole @ whole.T)
     kept = values > NULL * max(values[-1], 1e-300)
@@ -132,7 +132,7 @@ def _framed(center: Array, unit: float, inverse: Array, directions: Array, value
     return PrincipalBasis(center, unit, basis.astype(np.float32), back.astype(np.float32), np.append(values, count))
 
 
-def _inverse_scale(variances: Array, standardise: str) -> Array:
+def _inverse_scale(variances: Array, standardize: str) -> Array:
     """Return factors (dim,) float64, one a column or the same for all, that give columns variance 1 in the mean; 0 for
     constants."""
     deviations = np.sqrt(variances)
@@ -140,7 +140,7 @@ def _inverse_scale(variances: Array, standardise: str) -> Array:
     if not varies.any():
         return np.zeros(len(variances))
     usual = np.median(deviations[varies])
-    if standardise == "never" or (standardise == "auto" and deviations.max() < WIDE * usual):
+    if standardize == "never" or (standardize == "auto" and deviations.max() < WIDE * usual):
         return np.where(varies, 1 / np.sqrt(np.mean(variances[varies])), 0.0)
     return np.where(varies, 1 / np.where(varies, deviations, 1), 0.0)
 

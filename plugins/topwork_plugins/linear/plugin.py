@@ -51,7 +51,7 @@ class LinearOptions:
     class_weight: Literal["none", "balanced"] = field(
         default="none", metadata={"help": "balanced: rare classes (or labels) count as much as frequent ones"}
     )
-    standardise: Literal["auto", "always", "never"] = field(
+    standardize: Literal["auto", "always", "never"] = field(
         default="auto",
         metadata={"help": "give columns equal variance before they are penalized; auto: where their scales differ widely"},
     )
@@ -113,12 +113,12 @@ class SubsetFit:
 
     def _default_candidate(self) -> HeadCandidate:
         """Return the candidate for a subset that no split can evaluate."""
-        bases = SplitBases(self.examples.views[0].rows, self.subset, (), self.options.standardise)
+        bases = SplitBases(self.examples.views[0].rows, self.subset, (), self.options.standardize)
         return HeadCandidate(0, bases, SweepResult(self.models[0], DEFAULT_STRENGTHS[self.models[0]], 1.0, 0.0))
 
     def _candidates(self, at: int) -> list[HeadCandidate]:
         rows = self.examples.views[at].rows
-        bases = SplitBases(rows, self.subset, self.splits, self.options.standardise)
+        bases = SplitBases(rows, self.subset, self.splits, self.options.standardize)
         folds = [SweepFold(rows, bases.split_basis(i), *split, self.loss, self.subset) for i, split in enumerate(self.splits)]
         found: list[HeadCandidate] = []
         for name in self.models if folds else ():

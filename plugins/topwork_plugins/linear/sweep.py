@@ -61,8 +61,8 @@ class SweepFold:
 class SplitBases:
     """Frames of what learns in each split, and of all rows of the subset, for one view."""
 
-    def __init__(self, view: Array, subset: Array, splits: Sequence[tuple[Array, Array]], standardise: str) -> None:
-        self.view, self.subset, self.splits, self.standardise = view, subset, splits, standardise
+    def __init__(self, view: Array, subset: Array, splits: Sequence[tuple[Array, Array]], standardize: str) -> None:
+        self.view, self.subset, self.splits, self.standardize = view, subset, splits, standardize
         self.tall = bool(splits) and min(len(learn) for learn, _ in splits) >= view.shape[1]
         held = [rest(len(subset), learn) for learn, _ in splits]
         several = [*held, splits[0][0]] if len(splits) == 1 else held
@@ -70,14 +70,14 @@ class SplitBases:
 
     def split_basis(self, at: int) -> PrincipalBasis:
         if not self.tall:
-            return principal_basis(self.view, self.subset[self.splits[at][0]], self.standardise)
-        return _sum([part for other, part in enumerate(self.moments) if other != at]).principal_basis(self.standardise)
+            return principal_basis(self.view, self.subset[self.splits[at][0]], self.standardize)
+        return _sum([part for other, part in enumerate(self.moments) if other != at]).principal_basis(self.standardize)
 
     def full_basis(self) -> PrincipalBasis:
         return (
-            _sum(self.moments).principal_basis(self.standardise)
+            _sum(self.moments).principal_basis(self.standardize)
             if self.tall
-            else principal_basis(self.view, self.subset, self.standardise)
+            else principal_basis(self.view, self.subset, self.standardize)
         )
 
 

@@ -1,4 +1,4 @@
-"""The taps of picture nets. Light: the catalogue lists them without opening a net."""
+"""The taps of picture nets. Light: the catalog lists them without opening a net."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Splits many texts into words at once, each as `Tokenizer.tokens` does, at a small part of the cost.
 
 Texts repeat their words, so a piece (what stands between white space) is split once and remembered: how it is split does not
-depend on its neighbours, but where an entry of several words may begin. Texts that may have one are told, and not for a batch. A
+depend on its neighbors, but where an entry of several words may begin. Texts that may have one are told, and not for a batch. A
 text of one piece is a piece of its own kind, because it is first looked up as a whole. A batch of texts then costs a dict look-up
 a piece, and numpy for the rest.
 """

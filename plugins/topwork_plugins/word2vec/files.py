@@ -63,7 +63,7 @@ def read(path: Path) -> WordFile:
     return WordFile(dim, _blocks(path, dim, entries, unit))
 
 
-def recognise(path: Path) -> bool:
+def recognize(path: Path) -> bool:
     """Tell whether the file holds word vectors, by its beginning."""
     if path.suffix == ".npy":
         return path.is_file() and vocabulary_of(path) is not None

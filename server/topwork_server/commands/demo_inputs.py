@@ -71,7 +71,7 @@ def _rgb(picture: Array) -> Array:
 
 
 def views() -> dict[str, Array]:
-    """Other views of some of the pictures: mirrored, cut out, turned, darkened, in grey."""
+    """Other views of some of the pictures: mirrored, cut out, turned, darkened, in gray."""
     shelf = pictures()
 
     def part(name: str) -> Array:
@@ -83,7 +83,7 @@ def views() -> dict[str, Array]:
         "chelsea, mirrored and cut out": part("chelsea")[:, ::-1].copy(),
         "coffee, upside down": shelf["coffee"][::-1].copy(),
         "rocket, half as bright": (shelf["rocket"] // 2).astype("uint8"),
-        "astronaut, in grey": shelf["astronaut"].mean(-1, keepdims=True).repeat(3, -1).astype("uint8"),
+        "astronaut, in gray": shelf["astronaut"].mean(-1, keepdims=True).repeat(3, -1).astype("uint8"),
         "page, cut out": part("page").copy(),
         "gravel, turned": shelf["gravel"].swapaxes(0, 1).copy(),
     }

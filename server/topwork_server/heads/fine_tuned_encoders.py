@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 class FineTunedEncoders:
     """Drops the encoders whose head is gone. Its methods block."""
 
-    def __init__(self, shelf: HeadStore, sets: FeatureSets, catalogue: Catalog) -> None:
-        self._store, self._sets, self._catalogue = shelf, sets, catalogue
+    def __init__(self, shelf: HeadStore, sets: FeatureSets, catalog: Catalog) -> None:
+        self._store, self._sets, self._catalog = shelf, sets, catalog
 
     def check_droppable(self, head: Head) -> None:
         """Raise NotReady where anything else uses the encoder that would be dropped with the head."""
@@ -32,14 +32,14 @@ class FineTunedEncoders:
             )
 
     def drop(self, encoder: str) -> None:
-        self._catalogue.delete_fine_tuned(encoder)
+        self._catalog.delete_fine_tuned(encoder)
 
     def sweep(self, name: str = "") -> None:
         """Drop the unused encoders whose head was replaced or never ready, of one name or of all.
 
         No training of that name may be running.
         """
-        for encoder in self._catalogue.fine_tuned():
+        for encoder in self._catalog.fine_tuned():
             if (not name or _is_of(name, encoder)) and not self._has_head(encoder):
                 try:
                     self._sweep_encoder(encoder)
@@ -70,7 +70,7 @@ class FineTunedEncoders:
                 if self._sets.get(set_name).definition.encoder == encoder:
                     yield f"the set {set_name}"
         yield from (f"the head {head.name}" for head in self._store.all() if head.encoder == encoder and head.name != but)
-        yield from (f"the encoder {other}" for other in self._catalogue.derived_from(encoder))
+        yield from (f"the encoder {other}" for other in self._catalog.derived_from(encoder))
 
 
 def _is_of(name: str, encoder: str) -> bool:

@@ -48,17 +48,17 @@ class HeadManager:
         jobs: JobManager,
         trainers: TrainerKinds,
         engine: Engine,
-        catalogue: Catalog,
+        catalog: Catalog,
         threads: int,
     ) -> None:
         self.store = HeadStore(home / "heads")
-        self._home, self._sets, self._jobs, self._catalogue, self._threads = home, sets, jobs, catalogue, threads
+        self._home, self._sets, self._jobs, self._catalog, self._threads = home, sets, jobs, catalog, threads
         self._engine, self._trainers = engine, trainers
         self._requests = TrainRequests(sets, engine, trainers)
         self._trainings = TrainingLog(home / "trainings")
-        self._status = HeadStatus(self.store, self._trainings, catalogue, jobs)
+        self._status = HeadStatus(self.store, self._trainings, catalog, jobs)
         self._pins = VersionPins(sets)
-        self._fine_tuned = FineTunedEncoders(self.store, sets, catalogue)
+        self._fine_tuned = FineTunedEncoders(self.store, sets, catalog)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._running: dict[str, asyncio.Task[None]] = {}  # by the name of the head
         self._probing: set[asyncio.Task[None]] = set()
@@ -86,7 +86,7 @@ class HeadManager:
         described = [self._status.describe(one) for one in found]
         chosen = [one for one in described if encoder in ("", one.encoder)]
         if encoder and not chosen:
-            await asyncio.to_thread(self._catalogue.spec, encoder)  # NotFound
+            await asyncio.to_thread(self._catalog.spec, encoder)  # NotFound
         return chosen
 
     async def report(self, name: str) -> Report:
@@ -101,9 +101,9 @@ class HeadManager:
     async def export(self, name: str) -> tuple[bytes, str]:
         """Export trunk and head as one ONNX file, with its model card in JSON. NotReady where the trunk is not here."""
         try:
-            return await asyncio.to_thread(export_head, serving_head(await self.get(name)), self.store, self._catalogue)
+            return await asyncio.to_thread(export_head, serving_head(await self.get(name)), self.store, self._catalog)
         except FileNotFoundError:  # dropped or replaced while its files were read
-            return await asyncio.to_thread(export_head, serving_head(await self.get(name)), self.store, self._catalogue)
+            return await asyncio.to_thread(export_head, serving_head(await self.get(name)), self.store, self._catalog)
 
     async def check_served(self, names: Sequence[str]) -> None:
         """Raise NotFound, or NotReady where one of the heads does not serve yet."""

@@ -82,13 +82,13 @@ def serving_head(described: HeadDescription) -> Head:
 class HeadStatus:
     """Combines the store, the training log, the catalog and the jobs into descriptions of heads."""
 
-    def __init__(self, store: HeadStore, trainings: TrainingLog, catalogue: Catalog, jobs: JobManager) -> None:
-        self._store, self._trainings, self._catalogue, self._jobs = store, trainings, catalogue, jobs
+    def __init__(self, store: HeadStore, trainings: TrainingLog, catalog: Catalog, jobs: JobManager) -> None:
+        self._store, self._trainings, self._catalog, self._jobs = store, trainings, catalog, jobs
 
     def find(self, name: str) -> HeadDescription:
         """Look a head up on the disk; it blocks. NotFound suggests similar names."""
         if "/" in name:
-            kept = pretrained_head(self._catalogue, name)
+            kept = pretrained_head(self._catalog, name)
             return _pretrained(kept.head, kept.graph)
         training, trained = self._trainings.get(name), name in self._store.names()
         if not trained and training is None:
@@ -102,7 +102,7 @@ class HeadStatus:
                 yield self.find(name)
             except NotFound:  # it was dropped in the meantime
                 continue
-        for _, found in sorted(pretrained_heads(self._catalogue).items()):
+        for _, found in sorted(pretrained_heads(self._catalog).items()):
             yield _pretrained(*found)
 
     def describe(self, found: HeadDescription) -> HeadDescription:
@@ -125,7 +125,7 @@ class HeadStatus:
         return sorted({*self._store.names(), *self._trainings.names()})
 
     def _unknown(self, name: str) -> NotFound:
-        names = [*self._trained_names(), *sorted(pretrained_heads(self._catalogue))]
+        names = [*self._trained_names(), *sorted(pretrained_heads(self._catalog))]
         return NotFound(f"there is no head {excerpt(name)}", remedy=instead(name, names, "train it first"))
 
 

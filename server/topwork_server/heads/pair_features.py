@@ -96,8 +96,8 @@ class PairEncoder:
         return found
 
     def _open(self) -> tuple[Encoder, Session, list[FingerprintedTap]]:
-        definition, catalogue = self._definition, Catalog(self._plugins, self._home)
-        entry = catalogue.entry(definition.encoder)
+        definition, catalog = self._definition, Catalog(self._plugins, self._home)
+        entry = catalog.entry(definition.encoder)
         if entry.folder is None or entry.manifest is None:
             raise NotReady(f"the encoder {definition.encoder} of {definition.set} is not ready", remedy=entry.detail)
         taps = list({info.tap.name: info for info, how in definition.views if how in TOWERS}.values())

@@ -28,31 +28,31 @@ class _Files:
     files: Mapping[str, str]
 
 
-def pretrained_heads(catalogue: Catalog) -> dict[str, tuple[Head, Path]]:
+def pretrained_heads(catalog: Catalog) -> dict[str, tuple[Head, Path]]:
     """The heads of all ready encoders and the paths of their graphs, by name; unreadable ones are logged and left out."""
-    return {kept.head.name: (kept.head, kept.graph) for name in catalogue.names() for kept in _listed(catalogue, name)}
+    return {kept.head.name: (kept.head, kept.graph) for name in catalog.names() for kept in _listed(catalog, name)}
 
 
-def pretrained_head(catalogue: Catalog, name: str) -> StoredHead:
+def pretrained_head(catalog: Catalog, name: str) -> StoredHead:
     """Read the head ENCODER/NAME. NotFound names those that its encoder has; NotReady where its files are damaged."""
     encoder = name.rpartition("/")[0]
-    found = {kept.head.name: kept for kept in _heads_of(catalogue, encoder)}
+    found = {kept.head.name: kept for kept in _heads_of(catalog, encoder)}
     if name not in found:
         there = f"{encoder} has {', '.join(found)}" if found else f"{encoder} is not exported, or brings no heads"
         raise NotFound(f"there is no head {name!r}", remedy=there)
     return found[name]
 
 
-def _listed(catalogue: Catalog, encoder: str) -> tuple[StoredHead, ...]:
+def _listed(catalog: Catalog, encoder: str) -> tuple[StoredHead, ...]:
     try:
-        return _heads_of(catalogue, encoder)
+        return _heads_of(catalog, encoder)
     except Exception as error:  # a plugin may raise anything on weights that are damaged
         log.warning("encoder=%s: its heads are left out: %s: %s", encoder, type(error).__name__, error)
         return ()
 
 
-def _heads_of(catalogue: Catalog, encoder: str) -> tuple[StoredHead, ...]:
-    entry = catalogue.entry(encoder)
+def _heads_of(catalog: Catalog, encoder: str) -> tuple[StoredHead, ...]:
+    entry = catalog.entry(encoder)
     if entry.state is not EncoderState.READY or entry.folder is None or not (entry.folder / MANIFEST).exists():
         return ()
     return _read(entry.folder, encoder, (entry.folder / MANIFEST).stat().st_mtime_ns)

@@ -63,9 +63,9 @@ class ItemResult:
 class Engine:
     """Runs all encoders of one server. Coroutines run on one event loop."""
 
-    def __init__(self, catalogue: Catalog, config: Config, on_health: Callable[[str, bool], None] | None = None) -> None:
+    def __init__(self, catalog: Catalog, config: Config, on_health: Callable[[str, bool], None] | None = None) -> None:
         self._threads = PreprocessPool(config.threads)
-        self._model_cache = ModelCache(catalogue, config, on_health or (lambda name, serving: None))
+        self._model_cache = ModelCache(catalog, config, on_health or (lambda name, serving: None))
 
     @property
     def provider_names(self) -> str:

@@ -68,8 +68,8 @@ class ModelCache:
     """Loads and unloads encoders. `on_health(name, serving)` is called from a worker's thread when its session dies or is
     back."""
 
-    def __init__(self, catalogue: Catalog, config: Config, on_health: Callable[[str, bool], None]) -> None:
-        self._catalogue, self._config, self._on_health = catalogue, config, on_health
+    def __init__(self, catalog: Catalog, config: Config, on_health: Callable[[str, bool], None]) -> None:
+        self._catalog, self._config, self._on_health = catalog, config, on_health
         self._children = ChildProcesses()
         self._survey = DeviceSurvey(candidates(config.provider), config.threads, self._children)
         self._measuring: set[str] = set()
@@ -171,7 +171,7 @@ class ModelCache:
         self._sweeper = self._sweeper or asyncio.create_task(self._sweep())
 
     async def _artifact(self, name: str) -> Path:
-        entry = await asyncio.to_thread(self._catalogue.entry, name)
+        entry = await asyncio.to_thread(self._catalog.entry, name)
         if entry.state is EncoderState.ABSENT:
             raise NotReady(f"the weights of {name} are not here", remedy=entry.detail)
         if entry.folder is not None:
@@ -179,7 +179,7 @@ class ModelCache:
         self._exporting.add(name)
         log.info("exporting %s", name)
         try:
-            return await asyncio.to_thread(self._catalogue.export, name, children=self._children)
+            return await asyncio.to_thread(self._catalog.export, name, children=self._children)
         finally:
             self._exporting.discard(name)
 
@@ -187,7 +187,7 @@ class ModelCache:
         """Verify checksums in a thread, open the encoder's own files, check its preprocessing of the stored examples, and read
         or measure its devices."""
         artifacts.verify(folder, manifest)
-        spec = self._catalogue.spec(name)
+        spec = self._catalog.spec(name)
         encoder = spec.encoder(spec, folder)
         sample_inputs.check(encoder, folder)
         self._measuring.add(name)

@@ -45,8 +45,8 @@ class IngestOutcome:
 class IngestPipeline:
     """All writing to sets. Coroutines on one event loop; blocking work in a few threads of its own."""
 
-    def __init__(self, sets: FeatureSets, engine: Engine, catalogue: Catalog, cache: FeatureCache) -> None:
-        self.sets, self.engine, self.catalogue, self.cache = sets, engine, catalogue, cache
+    def __init__(self, sets: FeatureSets, engine: Engine, catalog: Catalog, cache: FeatureCache) -> None:
+        self.sets, self.engine, self.catalog, self.cache = sets, engine, catalog, cache
         self._pool = ThreadPoolExecutor(8, "sets")
         self.encoding = MessageEncoder(engine, cache, self.in_thread)
 
@@ -71,9 +71,9 @@ class IngestPipeline:
             found = self.sets.get(settings.set)
         except NotFound:
             if settings.encoder:
-                validation.full_options(self.catalogue.spec(settings.encoder), settings.options)
+                validation.full_options(self.catalog.spec(settings.encoder), settings.options)
             return None
-        validation.check_settings(settings, found.definition, self.catalogue)
+        validation.check_settings(settings, found.definition, self.catalog)
         return found
 
 

@@ -39,7 +39,7 @@ def full_options(spec: EncoderSpec, given: Mapping[str, Any]) -> dict[str, Any]:
     return asdict(request_options.parse(spec.encoder.options, given))
 
 
-def check_settings(settings: WriteSettings, definition: SetDefinition, catalogue: Catalog) -> None:
+def check_settings(settings: WriteSettings, definition: SetDefinition, catalog: Catalog) -> None:
     """Raise NotReady where the settings differ from the set."""
     names = [info.tap.name for info in definition.taps]
     pairs: list[tuple[str, Any, Any]] = [
@@ -52,14 +52,14 @@ def check_settings(settings: WriteSettings, definition: SetDefinition, catalogue
         if given and given != found:
             raise _disagree(definition.name, what, given, found)
     if settings.options:
-        given, found = _options(settings.options, definition, catalogue), _options(definition.options, definition, catalogue)
+        given, found = _options(settings.options, definition, catalog), _options(definition.options, definition, catalog)
         if given != found:
             raise _disagree(definition.name, "options", given, found)
 
 
-def _options(given: Mapping[str, Any], definition: SetDefinition, catalogue: Catalog) -> dict[str, Any]:
+def _options(given: Mapping[str, Any], definition: SetDefinition, catalog: Catalog) -> dict[str, Any]:
     try:
-        return full_options(catalogue.spec(definition.encoder), given)
+        return full_options(catalog.spec(definition.encoder), given)
     except NotFound:  # the set's encoder is not served any more, or it has none
         return dict(given)
 

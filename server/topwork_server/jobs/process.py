@@ -141,7 +141,7 @@ async def _reading(pipe: IO[bytes] | None) -> AsyncIterator[asyncio.StreamReader
 
 
 async def _gone(process: Process) -> None:
-    """Until it has ended; its number stays its own, for those of its group are still to be signalled."""
+    """Until it has ended; its number stays its own, for those of its group are still to be signaled."""
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def watch() -> None:

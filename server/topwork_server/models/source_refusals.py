@@ -15,7 +15,7 @@ from topwork_server.names import near
 from topwork_server.plugin_api.sources import SourceUri
 from topwork_server.types import Refusal
 
-#: Names of a folder that are looked at for one that is near a misspelt one.
+#: Names of a folder that are looked at for one that is near a misspelled one.
 MOST_NAMES = 1000
 
 

@@ -17,7 +17,7 @@ _JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", 
 
 @dataclasses.dataclass(frozen=True)
 class DeclaredOption:
-    """One option as the catalogue shows it. `schema` is the JSON Schema (2020-12) of its value, with its default."""
+    """One option as the catalog shows it. `schema` is the JSON Schema (2020-12) of its value, with its default."""
 
     name: str
     schema: Mapping[str, Any]
@@ -60,7 +60,7 @@ def parse(declared: type[Any], given: Mapping[str, Any], owner: str = "this enco
 
 
 def choices(declared: type[Any]) -> list[DeclaredOption]:
-    """For the catalogue."""
+    """For the catalog."""
     fields = _fields(declared).values()  # type: ignore[arg-type]  # a class has a hash
     return [DeclaredOption(field.name, _schema(field, kind), str(field.metadata.get("help", ""))) for field, kind in fields]
 

@@ -134,7 +134,7 @@ class Trainer(ABC):
         all rows, so that what they share can be computed once. A class may be missing in a small subset: its score is then low,
         never NaN. All choices (regularization, view) are made within the subset (`splits.folds` helps), so
         that rows outside of it judge honestly. The same arguments give the same heads.
-        Raise InvalidInput for what cannot be learnt. Runs in a process of its own, with `threads` for BLAS and torch.
+        Raise InvalidInput for what cannot be learned. Runs in a process of its own, with `threads` for BLAS and torch.
         """
 
 
@@ -192,7 +192,7 @@ class FineTuner(ABC):
         report: Report,
     ) -> FineTuneResult:
         """`trunk.module` is the network in torch, with pretrained weights; `encoder` prepares items as it does when it serves;
-        files go to the folder `out`. Raise InvalidInput for what cannot be learnt. The same arguments give the same head (on one
+        files go to the folder `out`. Raise InvalidInput for what cannot be learned. The same arguments give the same head (on one
         kind of device)."""
 
 

@@ -235,9 +235,9 @@ def main(argv: list[str] | None = None) -> int:
     answer = os.fdopen(os.dup(1), "w")  # the libraries' own prints go to stderr, the answer alone to stdout
     os.dup2(2, 1)
     try:
-        catalogue = Catalog(PluginRegistry.load(), asked.home)
-        spec = catalogue.spec(asked.name)
-        assets = sources.fetch(catalogue.source(asked.name), asked.home, spec.sha256)
+        catalog = Catalog(PluginRegistry.load(), asked.home)
+        spec = catalog.spec(asked.name)
+        assets = sources.fetch(catalog.source(asked.name), asked.home, spec.sha256)
         if asked.fingerprints:
             made: dict[str, Any] = {"fingerprints": fingerprints(spec, assets)}
         else:

@@ -100,7 +100,7 @@ def reference_of(trunk: Trunk) -> ParityReference:
     """fp32 torch; for a trunk that came as a graph, the same graph run plainly."""
     if trunk.module is None:
         assert trunk.graph is not None, "a Trunk has a module or a graph"
-        return ParityReference("the ONNX file as it came, fp32", Session(trunk.graph, optimise=False).run)
+        return ParityReference("the ONNX file as it came, fp32", Session(trunk.graph, optimize=False).run)
     import torch
 
     module, order = trunk.module, [tap.name for tap in trunk.taps]

@@ -39,14 +39,14 @@ class Session:
     workers: int = 1
     _provider: ClassVar[str] = "CPUExecutionProvider"
 
-    def __init__(self, model: Path, threads: int | None = None, *, optimise: bool = True, device: Device = PLAIN) -> None:
+    def __init__(self, model: Path, threads: int | None = None, *, optimize: bool = True, device: Device = PLAIN) -> None:
         import onnxruntime
 
         onnxruntime.set_default_logger_severity(3)
         self.device = device
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or os.cpu_count() or 1
-        if not optimise:
+        if not optimize:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         # The pool spins between the nodes of a run, which takes a quarter off one caller's latency on free cores; between runs it
         # would burn those that preprocessing needs.

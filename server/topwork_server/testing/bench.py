@@ -88,7 +88,7 @@ def check_invariance(bench: EncoderBench, taps: Sequence[Tap], group: Sequence[t
 
 
 def _moved(bench: EncoderBench, tap: Tap, group: Sequence[tuple[int, Sample]], i: int, cosine: float) -> str:
-    """Names the row that moved, and the neighbour that moves it most."""
+    """Names the row that moved, and the neighbor that moves it most."""
     position, sample = group[i]
     [alone] = bench.run_graph([tap], [sample])
     worst, whose = cosine, None

@@ -74,29 +74,29 @@ class EncoderContract:
     @pytest.fixture(scope="class")
     @classmethod
     def bench(cls, home: Path, plugins: PluginRegistry) -> Iterator[EncoderBench]:
-        catalogue = Catalog(plugins, home)
-        if catalogue.entry(cls.encoder).state is not EncoderState.READY:
-            catalogue.pull(cls.encoder)
-            catalogue.export(cls.encoder)
-        entry = catalogue.entry(cls.encoder)
+        catalog = Catalog(plugins, home)
+        if catalog.entry(cls.encoder).state is not EncoderState.READY:
+            catalog.pull(cls.encoder)
+            catalog.export(cls.encoder)
+        entry = catalog.entry(cls.encoder)
         if entry.manifest is None or entry.folder is None:
             module = sys.modules[entry.spec.encoder.__module__].__file__
             pytest.fail(
                 f"{cls.encoder} was exported into {home} and is {entry.state} there: its source or its files changed meanwhile,"
                 f" or the export imports another copy of its module than this test, which has {module}"
             )
-        items = cls.items(catalogue)
+        items = cls.items(catalog)
         with asyncio.Runner() as runner:
-            engine = Engine(catalogue, Config(home=home, provider="cpu"))
+            engine = Engine(catalog, Config(home=home, provider="cpu"))
             folder, encoder = entry.folder, entry.spec.encoder(entry.spec, entry.folder)
             session = plain_session(folder)
             yield EncoderBench(cls.encoder, engine, encoder, entry.manifest, folder, entry.spec.modality, items, runner, session)
             runner.run(engine.close())
 
     @classmethod
-    def items(cls, catalogue: Catalog) -> Sequence[Item]:
+    def items(cls, catalog: Catalog) -> Sequence[Item]:
         """What is embedded: a few real inputs that differ in size."""
-        spec = catalogue.spec(cls.encoder)
+        spec = catalog.spec(cls.encoder)
         return list(spec.encoder.examples(spec))[:6]
 
     def test_options_are_declared(self, bench: EncoderBench) -> None:

@@ -5,7 +5,7 @@
     class TestMine(IndexContract):
         index = MyIndex
 
-Rows are clustered, as features are: 2,000 x 32 around 40 centres. Of COSINE they are unit vectors, as the server hands them over.
+Rows are clustered, as features are: 2,000 x 32 around 40 centers. Of COSINE they are unit vectors, as the server hands them over.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class IndexContract:
         )
 
     @pytest.mark.parametrize("share", [0.5, 0.05, 0.001])
-    def test_a_mask_is_honoured_and_filled(self, subject: BuiltSubject, share: float) -> None:
+    def test_a_mask_is_honored_and_filled(self, subject: BuiltSubject, share: float) -> None:
         allowed = np.zeros(len(subject.rows), bool)
         allowed[np.random.default_rng(2).permutation(len(allowed))[: max(3, int(share * len(allowed)))]] = True
         mask = np.packbits(allowed, bitorder="little")

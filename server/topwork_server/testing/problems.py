@@ -15,13 +15,13 @@ LENGTH = 8  # rows of an item whose answer is a span
 
 
 def problem(target: Target, count: int = 120, dim: int = 16, seed: int = 0, *, described: bool = False) -> Examples:
-    """About `count` rows of dim `dim` (noise of 0.5) around four centres that every seed shares, all arrays read-only.
+    """About `count` rows of dim `dim` (noise of 0.5) around four centers that every seed shares, all arrays read-only.
 
-    CLASSES: the centre; with `described` each class is described by its centre. LABELS: three sets of centres. NUMBERS: one a
-    centre, with noise of 0.1. SPAN: items of 8 rows; an answer starts at a row of the third centre, ends at one of the last.
+    CLASSES: the center; with `described` each class is described by its center. LABELS: three sets of centers. NUMBERS: one a
+    center, with noise of 0.1. SPAN: items of 8 rows; an answer starts at a row of the third center, ends at one of the last.
     """
     random = np.random.default_rng(seed)
-    centres = np.random.default_rng(99).standard_normal((CENTRES, dim))
+    centers = np.random.default_rng(99).standard_normal((CENTRES, dim))
     near = random.permutation(np.arange(count) % CENTRES)
     items = np.arange(count)
     values: Array = near
@@ -32,9 +32,9 @@ def problem(target: Target, count: int = 120, dim: int = 16, seed: int = 0, *, d
     elif target is Target.SPAN:
         items = np.repeat(np.arange(count // LENGTH), LENGTH)
         near, values = _answers(count // LENGTH, random)
-    rows = (centres[near] + 0.5 * random.standard_normal((len(near), dim))).astype(np.float32)
+    rows = (centers[near] + 0.5 * random.standard_normal((len(near), dim))).astype(np.float32)
     names = {Target.CLASSES: "abcd", Target.LABELS: "xyz", Target.NUMBERS: "", Target.SPAN: ""}[target]
-    texts = (centres.astype(np.float32),) if described else ()
+    texts = (centers.astype(np.float32),) if described else ()
     unlabeled = (FeatureView("pooled", "row", rows[: count // 10] + np.float32(0.1)),)
     made = Examples((FeatureView("pooled", "row", rows),), target, tuple(names), values, items, items, unlabeled, texts)
     for array in (rows, values, items, unlabeled[0].rows, *texts):
@@ -43,7 +43,7 @@ def problem(target: Target, count: int = 120, dim: int = 16, seed: int = 0, *, d
 
 
 def _answers(items: int, random: np.random.Generator) -> tuple[Array, Array]:
-    """To which centre each row belongs, and (rows, 2) values."""
+    """To which center each row belongs, and (rows, 2) values."""
     near, values = random.integers(2, size=(items, LENGTH)), np.zeros((items, LENGTH, 2), np.float32)
     start = random.integers(LENGTH - 1, size=items)
     end = random.integers(start + 1, LENGTH)
@@ -76,7 +76,7 @@ def with_rows(examples: Examples, change: Any) -> Examples:
 
 
 def few(examples: Examples, each: int) -> Array:
-    """Positions of `each` rows of each centre; of a SPAN, of two items."""
+    """Positions of `each` rows of each center; of a SPAN, of two items."""
     if examples.target is Target.SPAN:
         return np.arange(2 * LENGTH)
     keys = examples.values if examples.target is Target.CLASSES else np.round(examples.values)

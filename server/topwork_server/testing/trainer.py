@@ -5,7 +5,7 @@
     class TestMine(TrainerContract):
         trainer = MyTrainer
 
-It runs once a target that the trainer claims, on problems of `problems`: rows around four centres, which tell the values.
+It runs once a target that the trainer claims, on problems of `problems`: rows around four centers, which tell the values.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BATCH = "the scores of a row must not depend on the rows beside it (no statistic
 
 @dataclass
 class TrainedSubject:
-    """Heads of two subsets, and what they learnt from."""
+    """Heads of two subsets, and what they learned from."""
 
     examples: Examples
     held: Examples
@@ -50,7 +50,7 @@ class TrainedSubject:
 class TrainerContract:
     """Set `trainer`; `options` to those of a Train; `min_per_class` and `needs_descriptions` as its TrainerSpec has them.
 
-    `floor` is the quality (see `quality`) that must be reached on rows that were not learnt from. `tolerance`, of the largest
+    `floor` is the quality (see `quality`) that must be reached on rows that were not learned from. `tolerance`, of the largest
     score, is for what is computed once for several subsets. `chooses_view` is False where the first view is always taken.
     """
 
@@ -75,7 +75,7 @@ class TrainerContract:
         return problem(target, count, dim, seed, described=cls.needs_descriptions)
 
     @classmethod
-    def learnt(cls, examples: Examples, subset: Array | None = None) -> tuple[FittedHead, Array]:
+    def learned(cls, examples: Examples, subset: Array | None = None) -> tuple[FittedHead, Array]:
         """A head of those rows (all by default), with its scores of all rows, which are finite."""
         [head] = cls.fit(examples, [np.arange(examples.count) if subset is None else subset])
         scores = head.scores(examples.views[head.view].rows)
@@ -129,7 +129,7 @@ class TrainerContract:
     def test_it_learns_what_is_easy(self, subject: TrainedSubject) -> None:
         for head in subject.heads:
             found = quality(subject.held, subject.said(head))
-            assert found >= self.floor, f"quality on rows that were not learnt from is {found:.3f}, and must be {self.floor}"
+            assert found >= self.floor, f"quality on rows that were not learned from is {found:.3f}, and must be {self.floor}"
 
     def test_probabilities_are_better_than_chance(self, subject: TrainedSubject) -> None:
         scores, values = subject.said(subject.heads[-1]).astype(np.float64), subject.held.values
@@ -215,7 +215,7 @@ class TrainerContract:
         blank = tuple(FeatureView(v.tap, v.pooling, v.rows[:5]) for v in views)
         described = tuple(examples.described[0] if v is view else v.rows[:CENTRES] for v in views) if examples.described else ()
         both = replace(examples, views=views, unlabeled=blank, described=described)
-        found, wanted = self.learnt(both)[0].view, 1 if self.chooses_view else 0
+        found, wanted = self.learned(both)[0].view, 1 if self.chooses_view else 0
         assert found == wanted, f"view {found} was chosen, and view {wanted} tells the values (see chooses_view)"
 
     def test_dull_columns_are_survived(self, target: Target) -> None:
@@ -226,9 +226,9 @@ class TrainerContract:
             rows[:, -3:] = (0, 1, -1000)
             return rows
 
-        self.learnt(with_rows(examples, dull))
-        self.learnt(with_rows(examples, np.ones_like))
-        self.learnt(with_rows(examples, np.zeros_like))
+        self.learned(with_rows(examples, dull))
+        self.learned(with_rows(examples, np.ones_like))
+        self.learned(with_rows(examples, np.zeros_like))
 
     @pytest.mark.parametrize("scale", [1e-3, 1e3])
     def test_scales_are_survived(self, target: Target, scale: float) -> None:
@@ -236,14 +236,14 @@ class TrainerContract:
         if target is Target.NUMBERS:
             examples = replace(examples, values=examples.values * 1000 + 5000)
         examples = replace(examples, described=tuple(rows * np.float32(scale) for rows in examples.described))
-        found = quality(examples, self.learnt(examples)[1])
+        found = quality(examples, self.learned(examples)[1])
         assert found >= self.floor, f"rows {scale:g} times as long give a quality of {found:.3f}, and must give {self.floor}"
 
     def test_a_class_that_is_missing_is_not_expected(self) -> None:
         for target in {Target.CLASSES} & self.trainer.targets:
             examples = self.problem(target)
             others = examples.values != 2
-            _, scores = self.learnt(examples, np.flatnonzero(others))
+            _, scores = self.learned(examples, np.flatnonzero(others))
             taken = np.flatnonzero(scores[others].argmax(axis=1) == 2)
             assert self.needs_descriptions or not len(taken), (
                 f"row {taken[:1].tolist()} is taken for a class of which no example was seen: its score must be low"
@@ -251,29 +251,29 @@ class TrainerContract:
 
     def test_few_rows_will_do(self, target: Target) -> None:
         examples = self.problem(target)
-        _, scores = self.learnt(examples, few(examples, max(1, self.min_per_class)))
+        _, scores = self.learned(examples, few(examples, max(1, self.min_per_class)))
         assert target is not Target.CLASSES or quality(examples, scores) > 0.5
 
     def test_more_columns_than_rows_will_do(self, target: Target) -> None:
         examples = self.problem(target, 24, 64)
-        _, scores = self.learnt(examples)
+        _, scores = self.learned(examples)
         assert quality(examples, scores) > 0.5
 
     def test_nothing_to_learn_from_is_refused(self, target: Target) -> None:
         examples = self.problem(target)
         if self.needs_descriptions:
             with _refused("classes without descriptions"):
-                self.learnt(replace(examples, described=()))
+                self.learned(replace(examples, described=()))
         if self.min_per_class == 0:
-            self.learnt(examples, np.arange(0))
+            self.learned(examples, np.arange(0))
             return
         with _refused("a subset without rows"):
-            self.learnt(examples, np.arange(0))
+            self.learned(examples, np.arange(0))
 
     def test_a_target_that_it_does_not_claim_is_refused(self) -> None:
         for target in set(Target) - self.trainer.targets:
             with _refused(f"the target {target}, which `targets` does not name,"):
-                self.learnt(self.problem(target))
+                self.learned(self.problem(target))
 
 
 @contextmanager
@@ -284,7 +284,7 @@ def _refused(what: str) -> Iterator[None]:
         return
     except Exception as error:
         pytest.fail(f"{what} ended in {type(error).__name__}: {error}; raise InvalidInput, and say what is needed")
-    pytest.fail(f"{what} was learnt from; raise InvalidInput, and say what is needed")
+    pytest.fail(f"{what} was learned from; raise InvalidInput, and say what is needed")
 
 
 def _check_json(name: str, value: Any) -> None:

@@ -35,10 +35,10 @@ class ArrayVectors:
 
 
 def clustered(rows: int, dim: int, metric: Metric, seed: int = 0) -> Array:
-    """(rows, dim) float32 around 40 centres that every seed shares; unit vectors of COSINE."""
-    centres = np.random.default_rng(99).standard_normal((40, dim))
+    """(rows, dim) float32 around 40 centers that every seed shares; unit vectors of COSINE."""
+    centers = np.random.default_rng(99).standard_normal((40, dim))
     random = np.random.default_rng(seed)
-    found = centres[random.integers(40, size=rows)] + 0.5 * random.standard_normal((rows, dim))
+    found = centers[random.integers(40, size=rows)] + 0.5 * random.standard_normal((rows, dim))
     if metric is Metric.COSINE:
         found /= np.linalg.norm(found, axis=1, keepdims=True)
     return found.astype(np.float32)

@@ -381,7 +381,7 @@ def tuned(w, home, name, base="letters"):
     """An encoder that was fine-tuned, as a training leaves it."""
     weights = home / "weights"
     weights.write_bytes(name.encode())
-    return w.catalogue.add_fine_tuned(name, base, weights, "mean", "tests").name
+    return w.catalog.add_fine_tuned(name, base, weights, "mean", "tests").name
 
 
 async def test_a_tuned_encoder_goes_with_its_head_unless_something_stands_on_it(home):
@@ -390,7 +390,7 @@ async def test_a_tuned_encoder_goes_with_its_head_unless_something_stands_on_it(
         encoder = tuned(w, home, "birds-label-0123abcd")
         await w.fill()
         await trained(w, options={"tuned": encoder})
-        assert w.catalogue.fine_tuned() == [encoder]
+        assert w.catalog.fine_tuned() == [encoder]
         w.sets.create(SetDefinition("later", w.taps("mean"), encoder))
         with pytest.raises(NotReady, match="stand the set later"):
             await w.heads.drop("birds-label")
@@ -404,9 +404,9 @@ async def test_a_tuned_encoder_goes_with_its_head_unless_something_stands_on_it(
         with pytest.raises(NotReady, match=f"stand the encoder {further}"):
             await w.heads.drop("birds-label")
         assert (await w.heads.get("birds-label")).state is HeadState.READY
-        w.catalogue.delete_fine_tuned(further)
+        w.catalog.delete_fine_tuned(further)
         await w.heads.drop("birds-label")
-        assert w.catalogue.fine_tuned() == []
+        assert w.catalog.fine_tuned() == []
 
 
 async def test_a_damaged_head_keeps_its_encoder(home):
@@ -418,7 +418,7 @@ async def test_a_damaged_head_keeps_its_encoder(home):
         [record] = (home / "heads" / "birds-label").glob("*/head.json")
         record.write_text("{")
     async with world(home) as w:
-        assert w.catalogue.fine_tuned() == [encoder]
+        assert w.catalog.fine_tuned() == [encoder]
 
 
 async def test_a_tuned_encoder_goes_when_its_head_is_replaced_or_was_never_ready(home):
@@ -428,17 +428,17 @@ async def test_a_tuned_encoder_goes_when_its_head_is_replaced_or_was_never_ready
         old, new, other = (tuned(w, home, name) for name in ("birds-label-00000000", "birds-label-11111111", "another-00000000"))
         w.jobs.fail = "killed"
         await trained(w)
-        assert w.catalogue.fine_tuned() == [other]  # of another name, which may be in training
+        assert w.catalog.fine_tuned() == [other]  # of another name, which may be in training
         w.jobs.fail = ""
         old = tuned(w, home, old)
         await trained(w, options={"tuned": old})
         new = tuned(w, home, new)
         w.sets.create(SetDefinition("kept", w.taps("mean"), old))
         await trained(w, options={"tuned": new}, replace=True)
-        assert w.catalogue.fine_tuned() == [other, old, new]
+        assert w.catalog.fine_tuned() == [other, old, new]
         w.sets.drop("kept")
     async with world(home) as w:
-        assert w.catalogue.fine_tuned() == [new]
+        assert w.catalog.fine_tuned() == [new]
 
 
 async def test_inputs_and_descriptions_reach_kinds_that_need_them(home, monkeypatch):

@@ -55,7 +55,7 @@ async def test_other_tasks(home, task):
         job = await w.jobs.wait(begun.job.id)
         assert job.state is JobState.DONE, job.error
         head = (await w.heads.wait_until_trained(begun.name)).head
-        predictor = Predictor(w.engine, w.catalogue, w.heads.store, 1)
+        predictor = Predictor(w.engine, w.catalog, w.heads.store, 1)
         [said] = (await predictor.predict([begun.name], PredictParams(), [TextItem("aabbe"), TextItem("bcd")])).outputs
         match task:
             case "multi-label":

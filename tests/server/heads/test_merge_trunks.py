@@ -30,17 +30,17 @@ TEXTS = [TextItem("A red bird sings."), TextItem("Blue"), TextItem("whales swim 
 PAIRS = [TextItem("Who sings?", "A red bird sings."), TextItem("Where?", "In the cold sea.")]
 
 
-def head(catalogue, encoder, tap, how=Pooling.ROW, task=Task.CLASSIFICATION, names=("a", "b", "c")):
-    if catalogue.entry(encoder).state is not EncoderState.READY:
-        catalogue.export(encoder)
-    info = catalogue.entry(encoder).manifest.tap(tap)
+def head(catalog, encoder, tap, how=Pooling.ROW, task=Task.CLASSIFICATION, names=("a", "b", "c")):
+    if catalog.entry(encoder).state is not EncoderState.READY:
+        catalog.export(encoder)
+    info = catalog.entry(encoder).manifest.tap(tap)
     dim = pooling.dim_after(how, info.tap.dim)
     return sample_heads.head(encoder=encoder, tap=info, pooling=how, dim=dim, task=task, names=names, temperature=0.7)
 
 
-def prepared(catalogue, made, items):
+def prepared(catalog, made, items):
     """(feeds, samples), as somebody without a server makes them."""
-    entry = catalogue.entry(made.encoder)
+    entry = catalog.entry(made.encoder)
     encoder = entry.spec.encoder(entry.spec, entry.folder)
     chosen = options.parse(encoder.options, made.encoder_options)
     if made.pooling in pooling.TOWERS:
@@ -79,17 +79,17 @@ def run(data, feeds):
     return session.run(["probabilities"], feeds)[0]
 
 
-async def both(tmp_path, catalogue, home, made, items):
+async def both(tmp_path, catalog, home, made, items):
     """What the server says, and the probabilities of the file, with the samples that it read."""
     store = HeadStore(tmp_path / "heads")
     store.publish(made, sample_heads.graph(made), None)
-    engine = Engine(catalogue, Config(home=home, provider="cpu"))
+    engine = Engine(catalog, Config(home=home, provider="cpu"))
     try:
-        (said,) = (await Predictor(engine, catalogue, store).predict([made.name], PredictParams(), items)).outputs
+        (said,) = (await Predictor(engine, catalog, store).predict([made.name], PredictParams(), items)).outputs
     finally:
         await engine.close()
-    data, _ = await asyncio.to_thread(merge_onnx, catalogue.entry(made.encoder).folder / MODEL, store.graph(made.name), made)
-    feeds, samples = prepared(catalogue, made, items)
+    data, _ = await asyncio.to_thread(merge_onnx, catalog.entry(made.encoder).folder / MODEL, store.graph(made.name), made)
+    feeds, samples = prepared(catalog, made, items)
     return said, run(data, feeds), samples
 
 
@@ -98,8 +98,8 @@ TOYS = [("mean", Pooling.ROW), ("letters", Pooling.MEAN), ("letters", Pooling.MA
 
 @pytest.mark.parametrize(("tap", "how"), TOYS)
 async def test_toys(tmp_path, home, tap, how):
-    catalogue = Catalog(FakePlugins(sets_world.SPECS), home)
-    said, found, _ = await both(tmp_path, catalogue, home, head(catalogue, "letters", tap, how), TEXTS)
+    catalog = Catalog(FakePlugins(sets_world.SPECS), home)
+    said, found, _ = await both(tmp_path, catalog, home, head(catalog, "letters", tap, how), TEXTS)
     np.testing.assert_allclose(found, said.probabilities, atol=1e-5)
 
 
@@ -108,18 +108,18 @@ TOWERS = [("mean", Pooling.TWO_TOWER), ("mean", Pooling.COSINE), ("letters", Poo
 
 @pytest.mark.parametrize(("tap", "how"), TOWERS)
 async def test_both_texts_of_a_pair_are_read_each_by_itself(tmp_path, home, tap, how):
-    catalogue = Catalog(FakePlugins(sets_world.SPECS), home)
-    said, found, _ = await both(tmp_path, catalogue, home, head(catalogue, "letters", tap, how), PAIRS)
+    catalog = Catalog(FakePlugins(sets_world.SPECS), home)
+    said, found, _ = await both(tmp_path, catalog, home, head(catalog, "letters", tap, how), PAIRS)
     np.testing.assert_allclose(found, said.probabilities, atol=1e-5)
 
 
 async def test_what_is_no_pair_is_named_or_skipped(tmp_path, home):
-    catalogue = Catalog(FakePlugins(sets_world.SPECS), home)
-    made = head(catalogue, "letters", "mean", Pooling.TWO_TOWER)
+    catalog = Catalog(FakePlugins(sets_world.SPECS), home)
+    made = head(catalog, "letters", "mean", Pooling.TWO_TOWER)
     store = HeadStore(tmp_path / "heads")
     store.publish(made, sample_heads.graph(made), None)
-    engine = Engine(catalogue, Config(home=home, provider="cpu"))
-    predictor, items = Predictor(engine, catalogue, store), [PAIRS[0], TextItem("alone"), PAIRS[1]]
+    engine = Engine(catalog, Config(home=home, provider="cpu"))
+    predictor, items = Predictor(engine, catalog, store), [PAIRS[0], TextItem("alone"), PAIRS[1]]
     try:
         with pytest.raises(InvalidInput, match="no pair") as caught:
             await predictor.predict([made.name], PredictParams(), items)
@@ -145,22 +145,22 @@ REAL = [
 
 
 @pytest.fixture
-def catalogue(weights_home):
+def catalog(weights_home):
     return Catalog(PluginRegistry.load(), weights_home)
 
 
 @pytest.mark.weights
 @pytest.mark.parametrize(("encoder", "tap", "how", "items"), REAL, ids=lambda value: value if isinstance(value, str) else "")
-async def test_trunks(tmp_path, catalogue, weights_home, encoder, tap, how, items):
-    made = head(catalogue, encoder, tap, how)
-    said, found, _ = await both(tmp_path, catalogue, weights_home, made, items)
+async def test_trunks(tmp_path, catalog, weights_home, encoder, tap, how, items):
+    made = head(catalog, encoder, tap, how)
+    said, found, _ = await both(tmp_path, catalog, weights_home, made, items)
     np.testing.assert_allclose(found, said.probabilities, atol=1e-5)
 
 
 @pytest.mark.weights
-async def test_answers(tmp_path, catalogue, weights_home):
-    made = head(catalogue, "all-minilm-l6-v2", "tokens", Pooling.ROWS, Task.QUESTION_ANSWERING, ())
-    said, logits, samples = await both(tmp_path, catalogue, weights_home, made, PAIRS)
+async def test_answers(tmp_path, catalog, weights_home):
+    made = head(catalog, "all-minilm-l6-v2", "tokens", Pooling.ROWS, Task.QUESTION_ANSWERING, ())
+    said, logits, samples = await both(tmp_path, catalog, weights_home, made, PAIRS)
     for (span,), scores, sample in zip(said.spans, logits, samples, strict=True):
         context = sample.tokens.parts == 1
         start, end, probability = answer(scores[sample.tokens.positions[context]])
@@ -170,18 +170,18 @@ async def test_answers(tmp_path, catalogue, weights_home):
 
 
 @pytest.mark.weights
-async def test_masks(tmp_path, catalogue, weights_home):
-    made = head(catalogue, "efficientnet-lite0", "layer4", Pooling.ROWS, Task.SEGMENTATION)
-    said, found, _ = await both(tmp_path, catalogue, weights_home, made, example_inputs.pictures()[:2])
+async def test_masks(tmp_path, catalog, weights_home):
+    made = head(catalog, "efficientnet-lite0", "layer4", Pooling.ROWS, Task.SEGMENTATION)
+    said, found, _ = await both(tmp_path, catalog, weights_home, made, example_inputs.pictures()[:2])
     np.testing.assert_allclose(found.max(2).reshape(said.confidences.shape), said.confidences, atol=1e-5)
     assert (found.argmax(2).reshape(said.masks.shape) == said.masks).mean() > 0.99
     assert said.boxes.shape == (2, 4)
 
 
 @pytest.mark.weights
-async def test_tags(tmp_path, catalogue, weights_home):
-    made = head(catalogue, "all-minilm-l6-v2", "hidden.4", Pooling.ROWS, Task.TAGGING, bio_names(("X",)))
-    said, found, samples = await both(tmp_path, catalogue, weights_home, made, TEXTS)
+async def test_tags(tmp_path, catalog, weights_home):
+    made = head(catalog, "all-minilm-l6-v2", "hidden.4", Pooling.ROWS, Task.TAGGING, bio_names(("X",)))
+    said, found, samples = await both(tmp_path, catalog, weights_home, made, TEXTS)
     assert any(said.spans)
     for spans, probabilities, sample in zip(said.spans, found, samples, strict=True):
         best = probabilities[sample.tokens.positions].argmax(1)

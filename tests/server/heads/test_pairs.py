@@ -76,7 +76,7 @@ async def test_validation_chooses_how_pairs_are_read_and_what_serves_reads_them_
         )
         assert head.pooling in pooling.TOWERS
         assert head.metrics[0].low > 0.6
-        predictor = Predictor(w.engine, w.catalogue, w.heads.store)
+        predictor = Predictor(w.engine, w.catalog, w.heads.store)
         found = (await predictor.predict([head.name], PredictParams(), items)).outputs[0]
         assert np.mean([head.names[i] == same for i, same in zip(found.probabilities.argmax(1), SAME, strict=True)]) > 0.8
         stored = (await predictor.predict_stored([head.name], feature_set, ["p07", "p03", "p07"])).outputs[0]

@@ -34,7 +34,7 @@ class World:
         return self.sets.engine
 
     def tap(self, encoder, name):
-        return self.sets.catalogue.entry(encoder).manifest.tap(name)
+        return self.sets.catalog.entry(encoder).manifest.tap(name)
 
     def publish(self, name, encoder="letters", tap="mean", pooling=Pooling.ROW, task=Task.CLASSIFICATION, seed=0, **fields):
         info = self.tap(encoder, tap)
@@ -57,7 +57,7 @@ def world(home):
     async def made():
         async with sets_world.composed(home) as sets:
             store = HeadStore(home / "heads")
-            yield World(sets, store, Predictor(sets.engine, sets.catalogue, store))
+            yield World(sets, store, Predictor(sets.engine, sets.catalog, store))
 
     return made
 

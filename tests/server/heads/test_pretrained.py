@@ -19,7 +19,7 @@ from topwork_server.models.catalog import EncoderState
 from topwork_server.models.pretrained_heads import PretrainedHeadRecord
 
 
-class Catalogue:
+class Catalog:
     """`net` and `other` are ready; `absent` is not, whatever lies in its folder."""
 
     def __init__(self, home: Path) -> None:
@@ -54,60 +54,60 @@ class Catalogue:
 
 
 @pytest.fixture
-def catalogue(tmp_path):
-    return Catalogue(tmp_path)
+def catalog(tmp_path):
+    return Catalog(tmp_path)
 
 
-def test_heads_of_ready_encoders_are_listed(catalogue):
-    imagenet = catalogue.write("net", "imagenet")
-    catalogue.write("absent", "imagenet")
-    found = pretrained_heads(catalogue)
+def test_heads_of_ready_encoders_are_listed(catalog):
+    imagenet = catalog.write("net", "imagenet")
+    catalog.write("absent", "imagenet")
+    found = pretrained_heads(catalog)
     assert list(found) == ["net/imagenet"]
     head, graph = found["net/imagenet"]
     assert (head.name, head.task, head.tap, head.names) == (imagenet.name, imagenet.task, imagenet.tap, imagenet.names)
     assert (head.pooling, head.dim, head.encoder) == (imagenet.pooling, imagenet.dim, "net")
     assert head.pretrained
-    assert graph == catalogue.entries["net"].folder / "head-imagenet.onnx"
+    assert graph == catalog.entries["net"].folder / "head-imagenet.onnx"
 
 
-def test_an_export_anew_is_seen(catalogue):
-    catalogue.write("net", "imagenet")
-    assert pretrained_head(catalogue, "net/imagenet").head.created == 1700000000.0
-    catalogue.write("net", "imagenet", created=2.0)
-    os.utime(catalogue.entries["net"].folder / MANIFEST, ns=(1, 1))
-    assert pretrained_head(catalogue, "net/imagenet").head.created == 2.0
+def test_an_export_anew_is_seen(catalog):
+    catalog.write("net", "imagenet")
+    assert pretrained_head(catalog, "net/imagenet").head.created == 1700000000.0
+    catalog.write("net", "imagenet", created=2.0)
+    os.utime(catalog.entries["net"].folder / MANIFEST, ns=(1, 1))
+    assert pretrained_head(catalog, "net/imagenet").head.created == 2.0
 
 
-def test_unknown_ones_name_those_that_there_are(catalogue):
-    catalogue.write("net", "imagenet")
+def test_unknown_ones_name_those_that_there_are(catalog):
+    catalog.write("net", "imagenet")
     with pytest.raises(NotFound, match="net has net/imagenet"):
-        pretrained_head(catalogue, "net/cars")
+        pretrained_head(catalog, "net/cars")
     with pytest.raises(NotFound, match="other is not exported, or brings no heads"):
-        pretrained_head(catalogue, "other/imagenet")
+        pretrained_head(catalog, "other/imagenet")
     with pytest.raises(NotFound, match="no encoder"):
-        pretrained_head(catalogue, "nothing/imagenet")
+        pretrained_head(catalog, "nothing/imagenet")
 
 
-def test_a_damaged_one_hides_no_other(catalogue):
-    catalogue.write("net", "imagenet")
-    catalogue.write("other", "cars")
-    (catalogue.entries["net"].folder / "head-imagenet.json").write_text("{")
-    assert list(pretrained_heads(catalogue)) == ["other/cars"]
+def test_a_damaged_one_hides_no_other(catalog):
+    catalog.write("net", "imagenet")
+    catalog.write("other", "cars")
+    (catalog.entries["net"].folder / "head-imagenet.json").write_text("{")
+    assert list(pretrained_heads(catalog)) == ["other/cars"]
     with pytest.raises(NotReady, match="topwork export net --force"):
-        pretrained_head(catalogue, "net/imagenet")
+        pretrained_head(catalog, "net/imagenet")
 
 
-def test_a_graph_that_is_gone_names_the_remedy(catalogue):
-    catalogue.write("net", "imagenet")
-    kept = pretrained_head(catalogue, "net/imagenet")
+def test_a_graph_that_is_gone_names_the_remedy(catalog):
+    catalog.write("net", "imagenet")
+    kept = pretrained_head(catalog, "net/imagenet")
     kept.graph.unlink()
     with pytest.raises(NotReady, match="topwork export net --force"):
         HeadCache().open(lambda: kept)
 
 
-def test_a_graph_that_was_changed_is_found(catalogue):
-    catalogue.write("net", "imagenet")
-    kept = pretrained_head(catalogue, "net/imagenet")
+def test_a_graph_that_was_changed_is_found(catalog):
+    catalog.write("net", "imagenet")
+    kept = pretrained_head(catalog, "net/imagenet")
     kept.graph.write_bytes(b"no graph")
     with pytest.raises(NotReady, match=r"head-imagenet\.onnx is not the file.*topwork export net --force"):
         HeadCache().open(lambda: kept)

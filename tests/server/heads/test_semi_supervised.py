@@ -29,10 +29,10 @@ def quiet(fraction, message):
 
 
 def clusters(count, seed, dim=16, classes=3, spread=1.2):
-    centres = 1.2 * np.random.default_rng(1).normal(size=(classes, dim))
+    centers = 1.2 * np.random.default_rng(1).normal(size=(classes, dim))
     random = np.random.default_rng(seed)
     labels = random.integers(classes, size=count)
-    return (centres[labels] + spread * random.normal(size=(count, dim))).astype(np.float32), labels
+    return (centers[labels] + spread * random.normal(size=(count, dim))).astype(np.float32), labels
 
 
 def problem(labeled=12, free=600, seed=0):

@@ -1,4 +1,4 @@
-"""A training from end to end, in this process: what is read, learnt, judged and published; and a probe of several sets."""
+"""A training from end to end, in this process: what is read, learned, judged and published; and a probe of several sets."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def sets(tmp_path: Path) -> Iterator[Sets]:
 
 
 def written(sets: Sets, name: str = "birds", spread: float = 0.6, seed: int = 0, missing: int = 0, auks: int = 0) -> FeatureSet:
-    """Rows of POOLED around a centre for each class, and rows of NOISE that know nothing; the last `missing` have no label,
+    """Rows of POOLED around a center for each class, and rows of NOISE that know nothing; the last `missing` have no label,
     and the first `auks` that of another class."""
     rng, ids = np.random.default_rng(seed), names(0, COUNT)
     classes = np.arange(COUNT) % len(CLASSES)
-    centres = np.random.default_rng(7).normal(size=(len(CLASSES), DIM))
-    rows = (centres[classes] + spread * rng.normal(size=(COUNT, DIM))).astype(np.float32)
+    centers = np.random.default_rng(7).normal(size=(len(CLASSES), DIM))
+    rows = (centers[classes] + spread * rng.normal(size=(COUNT, DIM))).astype(np.float32)
     noise = rng.normal(size=(COUNT, DIM)).astype(np.float32)
     counts = np.ones(COUNT, np.int64)
     labels = [CLASSES[i] if p < COUNT - missing else None for p, i in enumerate(classes)]
@@ -207,12 +207,12 @@ def test_a_test_evaluates_where_folds_cannot(sets: Sets, tmp_path: Path) -> None
 @pytest.mark.parametrize("target", ["", "label"])
 def test_described_classes_need_no_label_nor_even_a_column(sets: Sets, tmp_path: Path, target: str) -> None:
     birds = written(sets, missing=COUNT)
-    centres = np.random.default_rng(7).normal(size=(len(CLASSES), DIM))
-    said = {"descriptions": dict.fromkeys(CLASSES, "a bird"), "described": (tuple(map(tuple, centres.tolist())),)}
+    centers = np.random.default_rng(7).normal(size=(len(CLASSES), DIM))
+    said = {"descriptions": dict.fromkeys(CLASSES, "a bird"), "described": (tuple(map(tuple, centers.tolist())),)}
     trainers = Trainers([TrainerSpec("zero-shot", ZeroShotTrainer, min_per_class=0, needs_descriptions=True)])
     head = trained(tmp_path, definition(birds, kind="zero-shot", target=target, **said), trainers)
     assert (head.labeled, head.metrics, head.estimate) == (0, (), "no item had a label: nothing was evaluated")
-    scores = Session(HeadStore(tmp_path / "heads").graph("birds-label"), 1).run(["scores"], {"rows": centres.astype(np.float32)})
+    scores = Session(HeadStore(tmp_path / "heads").graph("birds-label"), 1).run(["scores"], {"rows": centers.astype(np.float32)})
     assert scores[0].argmax(1).tolist() == [0, 1, 2]
 
 

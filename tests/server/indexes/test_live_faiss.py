@@ -27,9 +27,9 @@ CLASSES = [FlatIndex, HnswIndex, IvfIndex, IvfSq8Index, IvfPqIndex]
 def made() -> tuple[FakeSet, Array, Array, Array]:
     """A set of many small clusters, its rows, the cluster of each, and queries near them: ten hits soon reach beyond one."""
     rng = np.random.default_rng(21)
-    centres = rng.standard_normal((KINDS, DIM))
+    centers = rng.standard_normal((KINDS, DIM))
     kinds = rng.integers(0, KINDS, ROWS + 60)
-    rows = normalize((centres[kinds] + 0.4 * rng.standard_normal((len(kinds), DIM))).astype(np.float32))
+    rows = normalize((centers[kinds] + 0.4 * rng.standard_normal((len(kinds), DIM))).astype(np.float32))
     fake = FakeSet(tap_info(dim=DIM))
     fake.commit(list(rows[:ROWS, None]))
     return fake, rows[:ROWS], kinds[:ROWS], rows[ROWS:]

@@ -1,4 +1,4 @@
-"""rows.py: what truncating, normalising and quantising do to numbers, extremes included."""
+"""rows.py: what truncating, normalizing and quantizing do to numbers, extremes included."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_rows_pass_untouched_when_nothing_is_asked(rows):
     assert np.array_equal(packed.values, rows)
 
 
-def test_normalised_rows_have_unit_length_and_their_direction(rows):
+def test_normalized_rows_have_unit_length_and_their_direction(rows):
     unit = normalize(rows)
     assert unit.dtype == np.float32
     assert np.allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-6)
@@ -27,7 +27,7 @@ def test_normalised_rows_have_unit_length_and_their_direction(rows):
 
 
 @pytest.mark.parametrize("magnitude", [1e-44, 1e-30, 1e30, 3e38])
-def test_normalising_survives_extreme_magnitudes(magnitude):
+def test_normalizing_survives_extreme_magnitudes(magnitude):
     unit = normalize(np.array([[magnitude, 0, 0], [magnitude, magnitude, 0]], np.float32))
     assert np.allclose(unit, [[1, 0, 0], [0.5**0.5, 0.5**0.5, 0]], atol=1e-6)
 
@@ -40,7 +40,7 @@ def test_a_row_of_zeros_stays_zeros():
         assert packed.scales is None or not packed.scales.any()
 
 
-def test_truncation_comes_before_normalisation(rows):
+def test_truncation_comes_before_normalization(rows):
     packed = format_rows(rows, OutputFormat(normalize=True, dimensions=5))
     assert packed.values.shape == (50, 5)
     assert np.allclose(np.linalg.norm(packed.values, axis=1), 1, atol=1e-6)

@@ -97,13 +97,13 @@ def test_the_longest_unused_are_evicted_and_the_file_stays_within_its_bound(tmp_
     monkeypatch.setattr(cache_module, "EVICTED", 20)
     cache = FeatureCache(tmp_path, 4 * MIB)
     wide = {key(i): entry(i, rows=10, dim=384) for i in range(1000)}  # 15 KiB each
-    favourite = key(0)
+    favorite = key(0)
     for i in range(0, 1000, 50):
         cache.put({k: wide[k] for k in list(wide)[i : i + 50]})
-        assert favourite in cache.get([favourite])
+        assert favorite in cache.get([favorite])
     left = set(cache.get(list(wide)))
     assert 200 < len(left) < 4 * MIB / 15360
-    assert left == {favourite, *list(wide)[-(len(left) - 1) :]}
+    assert left == {favorite, *list(wide)[-(len(left) - 1) :]}
     cache.close()
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 5 * MIB
 

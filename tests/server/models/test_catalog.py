@@ -26,34 +26,34 @@ class Adopting(FakePlugins):
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path) -> Catalog:
+def catalog(tmp_path: Path) -> Catalog:
     absent = replace(letters_spec("absent"), source="file:/nowhere/at/all")
     return Catalog(Adopting([letters_spec(), absent]), tmp_path)  # type: ignore[arg-type]
 
 
-def test_states_follow_the_disk(catalogue: Catalog) -> None:
-    assert catalogue.entry("absent").state is EncoderState.ABSENT
-    assert "topwork pull absent" in catalogue.entry("absent").detail
-    assert catalogue.entry("letters").state is EncoderState.FETCHED
-    spec = catalogue.spec("letters")
-    artifacts.publish(catalogue.home, spec, lambda folder: export_encoder(spec, Path(), folder))
-    entry = catalogue.entry("letters")
+def test_states_follow_the_disk(catalog: Catalog) -> None:
+    assert catalog.entry("absent").state is EncoderState.ABSENT
+    assert "topwork pull absent" in catalog.entry("absent").detail
+    assert catalog.entry("letters").state is EncoderState.FETCHED
+    spec = catalog.spec("letters")
+    artifacts.publish(catalog.home, spec, lambda folder: export_encoder(spec, Path(), folder))
+    entry = catalog.entry("letters")
     assert entry.state is EncoderState.READY
     assert entry.manifest is not None
     assert entry.manifest.parameters == 1024
 
 
-def test_an_unknown_name_gets_what_is_near(catalogue: Catalog) -> None:
+def test_an_unknown_name_gets_what_is_near(catalog: Catalog) -> None:
     with pytest.raises(NotFound, match="did you mean letters"):
-        catalogue.spec("leters")
+        catalog.spec("leters")
     with pytest.raises(NotFound, match="there are: letters, absent"):
-        catalogue.spec("zzz")
+        catalog.spec("zzz")
 
 
-def test_weights_are_adopted_by_uri_and_remembered(catalogue: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_adopted_by_uri_and_remembered(catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my.letters").write_text("weights")
     monkeypatch.chdir(tmp_path)
-    spec = catalogue.add("file:my.letters", settings={"seed": 3})
+    spec = catalog.add("file:my.letters", settings={"seed": 3})
     monkeypatch.chdir("/")
     assert spec.name == "my.letters"
     again = Catalog(Adopting([letters_spec()]), tmp_path)  # type: ignore[arg-type]
@@ -65,36 +65,36 @@ def test_weights_are_adopted_by_uri_and_remembered(catalogue: Catalog, tmp_path:
     assert again.names() == ["letters"]
 
 
-def test_what_no_plugin_reads_is_refused(catalogue: Catalog, tmp_path: Path) -> None:
+def test_what_no_plugin_reads_is_refused(catalog: Catalog, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"file:/weights.other: there is no such file"):
-        catalogue.add("file:/weights.other")
+        catalog.add("file:/weights.other")
     (tmp_path / "weights.letters").touch()
     with pytest.raises(InvalidInput, match="bert"):
-        catalogue.add(f"file:{tmp_path}/weights.letters", family="bert")
+        catalog.add(f"file:{tmp_path}/weights.letters", family="bert")
     with pytest.raises(InvalidInput, match="registered encoder"):
-        catalogue.add("file:/weights.letters", name="letters")
-    assert catalogue.names() == ["letters", "absent"]
+        catalog.add("file:/weights.letters", name="letters")
+    assert catalog.names() == ["letters", "absent"]
 
 
-def test_an_export_of_absent_weights_says_what_fetches_them(catalogue: Catalog) -> None:
+def test_an_export_of_absent_weights_says_what_fetches_them(catalog: Catalog) -> None:
     with pytest.raises(NotReady, match="topwork pull absent"):
-        catalogue.export("absent")
+        catalog.export("absent")
 
 
 def test_an_export_that_dies_says_how(
-    catalogue: Catalog, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\nprintf '1\\n2\\n3\\nout of luck\\n' >&2\nkill -9 $$\n")
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
     with pytest.raises(ExportFailed, match=r"killed by signal 9: 2 \| 3 \| out of luck"):
-        catalogue.export("letters")
+        catalog.export("letters")
     assert "1\n2\n3\nout of luck" in caplog.text, "the log has all of it"
 
 
 def test_an_export_that_refuses_keeps_its_error_and_remedy(
-    catalogue: Catalog, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     script = tmp_path / "python"
     script.write_text(
@@ -103,7 +103,7 @@ def test_an_export_that_refuses_keeps_its_error_and_remedy(
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
     with pytest.raises(InvalidInput, match="keys are missing") as caught:
-        catalogue.export("letters")
+        catalog.export("letters")
     assert caught.value.remedy == "try others"
 
 

@@ -204,17 +204,17 @@ async def test_a_server_computes_on_what_was_chosen_and_knows_it_after_a_restart
 
     monkeypatch.setattr(model_cache, "open_session", open_session)
     home = tmp_path / "home"
-    catalogue = Catalog(FakePlugins([letters_spec()]), home)  # type: ignore[arg-type]
+    catalog = Catalog(FakePlugins([letters_spec()]), home)  # type: ignore[arg-type]
     artifacts.publish(home, letters_spec(), lambda folder: export_encoder(letters_spec(), Path(), folder))
-    entry = catalogue.entry("letters")
-    engine = Engine(catalogue, Config(home=home, threads=1))
+    entry = catalog.entry("letters")
+    engine = Engine(catalog, Config(home=home, threads=1))
     assert engine.provider_names == "openvino or cpu"
     assert engine.plans_of(entry) is None, "nothing is measured yet"
     found = await engine.embed(EmbedParams("letters"), [TextItem("abc")])
     assert (found.numerics.provider, found.numerics.precision) == ("openvino", "bf16")
     assert opened == [BF16]
     await engine.close()
-    again = Engine(catalogue, Config(home=home, threads=1))
+    again = Engine(catalog, Config(home=home, threads=1))
     chosen = again.plans_of(entry)
     assert chosen is not None
     assert chosen.plans[0].device == BF16

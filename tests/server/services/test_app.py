@@ -16,7 +16,7 @@ import grpc
 import numpy as np
 import pytest
 import topwork
-from fake_engine import FakeCatalogue, FakeEngine, refusal, served
+from fake_engine import FakeCatalog, FakeEngine, refusal, served
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from topwork._transport import status as _status
 from topwork.v1 import encoders_pb2 as pb
@@ -48,7 +48,7 @@ async def test_a_free_port_is_said_and_answers(tmp_path):
 
 async def test_a_port_in_use_is_refused_with_its_name(tmp_path):
     async with served(tmp_path) as world:
-        second = App(FakeCatalogue(), Config(home=tmp_path / "second", listen=world.ready.address), FakeEngine)
+        second = App(FakeCatalog(), Config(home=tmp_path / "second", listen=world.ready.address), FakeEngine)
         with pytest.raises(StartError, match=world.ready.address) as caught:
             await second.start()
         assert "in use" in caught.value.message
@@ -59,7 +59,7 @@ async def test_a_port_in_use_is_refused_with_its_name(tmp_path):
 
 @pytest.mark.parametrize("listen", ["50051", ":50051", "localhost", "localhost:http", "127.0.0.1:70000", "256.0.0.1:50051"])
 async def test_what_is_no_address_is_refused(tmp_path, listen):
-    app = App(FakeCatalogue(), Config(home=tmp_path, listen=listen), FakeEngine)
+    app = App(FakeCatalog(), Config(home=tmp_path, listen=listen), FakeEngine)
     with pytest.raises(StartError, match="listen"):
         await app.start()
     await app.close()
@@ -67,7 +67,7 @@ async def test_what_is_no_address_is_refused(tmp_path, listen):
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
 async def test_ipv6(tmp_path):
-    app = App(FakeCatalogue(), Config(home=tmp_path, listen="[::1]:0"), FakeEngine)
+    app = App(FakeCatalog(), Config(home=tmp_path, listen="[::1]:0"), FakeEngine)
     ready = await app.start()
     assert parse_address(ready.address)[0] == "::1"
     async with grpc.aio.insecure_channel(ready.address) as channel:
@@ -76,7 +76,7 @@ async def test_ipv6(tmp_path):
 
 
 async def test_an_address_that_others_reach_is_warned_of(tmp_path, caplog):
-    app = App(FakeCatalogue(), Config(home=tmp_path, listen="0.0.0.0:0"), FakeEngine)
+    app = App(FakeCatalog(), Config(home=tmp_path, listen="0.0.0.0:0"), FakeEngine)
     await app.start()
     assert "no authentication" in caplog.text
     await app.stop()

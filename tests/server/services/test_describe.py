@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from fake_engine import FakeCatalogue
+from fake_engine import FakeCatalog
 from topwork_server.inference.model_cache import LoadedEncoder
 from topwork_server.runtime.device_records import DeviceRecord
 from topwork_server.runtime.device_selection import PlanSet, plain_plans, select_plans
@@ -16,13 +16,13 @@ BF16 = Device("openvino", "bf16")
 
 
 def described(choice: Any) -> list[Any]:
-    entry = FakeCatalogue().entries["ready"]
+    entry = FakeCatalog().entries["ready"]
     loaded = cast(LoadedEncoder, SimpleNamespace(batcher=SimpleNamespace(counters={})))
     return list(encoder_messages.encoder(entry, ("loaded", ""), loaded, choice).devices)
 
 
 def test_each_device_says_how_well_and_how_fast_it_computes_and_what() -> None:
-    manifest = FakeCatalogue().entries["ready"].manifest
+    manifest = FakeCatalog().entries["ready"].manifest
     assert manifest is not None
     names = [info.tap.name for info in manifest.taps]
     parity = {name: {"min_cosine": 0.9995, "max_abs_error": 0.01} for name in names}
@@ -45,7 +45,7 @@ def test_each_device_says_how_well_and_how_fast_it_computes_and_what() -> None:
 
 
 def test_a_device_that_does_not_run_has_no_figures() -> None:
-    manifest = FakeCatalogue().entries["ready"].manifest
+    manifest = FakeCatalog().entries["ready"].manifest
     assert manifest is not None
     names = [info.tap.name for info in manifest.taps]
     parity = {name: {"min_cosine": 1.0, "max_abs_error": 0.0} for name in names}
@@ -57,7 +57,7 @@ def test_a_device_that_does_not_run_has_no_figures() -> None:
 
 
 def test_what_is_not_measured_yet_says_so() -> None:
-    entry = FakeCatalogue().entries["ready"]
+    entry = FakeCatalog().entries["ready"]
     assert "the first use measures" in encoder_messages.encoder(entry, None, None, None).detail
     assert encoder_messages.encoder(entry, None, None, PlanSet(())).detail.startswith("no device here")
     assert entry.manifest is not None
@@ -65,6 +65,6 @@ def test_what_is_not_measured_yet_says_so() -> None:
 
 
 def test_where_there_is_nothing_to_choose_nothing_is_shown() -> None:
-    manifest = FakeCatalogue().entries["ready"].manifest
+    manifest = FakeCatalog().entries["ready"].manifest
     assert manifest is not None
     assert described(plain_plans(manifest, manifest.taps[0].tap.name)) == []

@@ -68,7 +68,7 @@ async def test_an_encoder_in_memory_is_loaded(tmp_path):
 
 async def test_a_broken_entry_does_not_hide_the_others(tmp_path, caplog):
     async with served(tmp_path) as world:
-        world.catalogue.broken.append("orphan")
+        world.catalog.broken.append("orphan")
         listed = await world.encoders.ListEncoders(pb.ListEncodersRequest())
         assert [e.name for e in listed.encoders] == ["ready", "words", "absent"]
     assert "orphan" in caplog.text

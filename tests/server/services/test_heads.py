@@ -64,7 +64,7 @@ async def served(home: Path, **settings: Any) -> AsyncIterator[World]:
             parts.sets,
             parts.trainers,
             parts.engine,
-            parts.catalogue,
+            parts.catalog,
             parts.config,
             spool,  # type: ignore[arg-type]
         )

@@ -74,14 +74,14 @@ async def served(home: Path, **settings: Any) -> AsyncIterator[World]:
         indexes = IndexManager(home / "indexes", parts.sets, jobs, kinds, 1, lambda: False)  # type: ignore[arg-type]
         desk = SearchExecutor(2, lambda: False)
         server = grpc.aio.server(interceptors=[requests], options=OPTIONS)
-        service = IndexesService(indexes, desk, jobs, kinds, parts.engine, parts.catalogue, parts.config)  # type: ignore[arg-type]
+        service = IndexesService(indexes, desk, jobs, kinds, parts.engine, parts.catalog, parts.config)  # type: ignore[arg-type]
         indexes_pb2_grpc.add_IndexesServicer_to_server(service, server)  # type: ignore[no-untyped-call]
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", [("grpc.max_receive_message_length", -1)]) as channel:
                 stub = indexes_pb2_grpc.IndexesStub(channel)  # type: ignore[no-untyped-call]
-                manifest = parts.catalogue.entry("letters").manifest
+                manifest = parts.catalog.entry("letters").manifest
                 taps = {info.tap.name: info for info in manifest.taps}
                 yield World(parts.sets, parts.engine, indexes, jobs, stub, taps, requests)
         finally:

@@ -66,9 +66,9 @@ async def test_the_unknown_is_not_found(tmp_path, service):
 async def test_an_encoder_without_weights_does_not_serve_until_they_are_there(tmp_path):
     async with served(tmp_path) as world:
         assert await check(world, "encoder/absent") == NOT_SERVING
-        world.catalogue.entries["absent"] = world.catalogue.entries["ready"]
+        world.catalog.entries["absent"] = world.catalog.entries["ready"]
         assert await check(world, "encoder/absent") == SERVING
-        del world.catalogue.entries["absent"]
+        del world.catalog.entries["absent"]
         with pytest.raises(aio.AioRpcError) as caught:
             await check(world, "encoder/absent")
         assert caught.value.code() is StatusCode.NOT_FOUND
@@ -94,9 +94,9 @@ async def test_a_watch_sees_what_nobody_told_it(tmp_path):
         world.app.health.interval = 0.02
         watch = health_pb2_grpc.HealthStub(world.channel).Watch(health_pb2.HealthCheckRequest(service="encoder/absent"))
         assert (await watch.read()).status == NOT_SERVING
-        world.catalogue.entries["absent"] = world.catalogue.entries["ready"]
+        world.catalog.entries["absent"] = world.catalog.entries["ready"]
         assert (await watch.read()).status == SERVING
-        del world.catalogue.entries["absent"]
+        del world.catalog.entries["absent"]
         assert (await watch.read()).status == SERVICE_UNKNOWN
         watch.cancel()
 

@@ -110,7 +110,7 @@ class Texts:
 
 
 class Pictures:
-    """As the artifact's recipe.json says: resize, cut out the middle, normalise. Graph input: (n, 3, height, width)."""
+    """As the artifact's recipe.json says: resize, cut out the middle, normalize. Graph input: (n, 3, height, width)."""
 
     def __init__(self, artifact: Path) -> None:
         self._recipe: dict[str, Any] = json.loads((artifact / "recipe.json").read_text())

@@ -58,7 +58,7 @@ def index(arguments: SimpleNamespace) -> int:
     else:
         print(_summary(info))
         if info.missed_target:
-            output.say(f"{info.detail} (--kind flat finds all; ivf and hnsw find more than quantised kinds)")
+            output.say(f"{info.detail} (--kind flat finds all; ivf and hnsw find more than quantized kinds)")
     return 0
 
 

@@ -133,8 +133,8 @@ def _entities(data: EvaluationData, ids: Sequence[str], spell: SpanText) -> tupl
     def text(found: span_metrics.EntitySpans, item: int) -> str:
         start, end = data.starts[item : item + 2]
         here, id = np.flatnonzero((found.start >= start) & (found.start < end)), ids[data.items[start]]
-        spelt = (spell(id, int(found.start[at] - start), int(found.end[at] - start)) for at in here)
-        return ", ".join(f"{labels[found.label[at]]} {span}" for at, span in zip(here, spelt, strict=True)) or "none"
+        spelled = (spell(id, int(found.start[at] - start), int(found.end[at] - start)) for at in here)
+        return ", ".join(f"{labels[found.label[at]]} {span}" for at, span in zip(here, spelled, strict=True)) or "none"
 
     return tuple(
         Misclassified(ids[data.items[data.starts[item]]], text(truth, item), text(predicted, item), float(surest[item]))

@@ -32,14 +32,14 @@ TOKENS = "topwork.tokens"
 METADATA = "topwork"
 
 
-def export_head(head: Head, shelf: HeadStore, catalogue: Catalog) -> tuple[bytes, str]:
+def export_head(head: Head, shelf: HeadStore, catalog: Catalog) -> tuple[bytes, str]:
     """Export the ONNX file and its model card, in JSON. NotReady where the head's trunk is missing or has changed."""
     if not head.encoder:
         raise NotReady(
             f"the head {head.name!r} was trained on ready vectors of no encoder: there is no trunk to export it with",
             remedy="export heads of sets that an encoder made",
         )
-    entry = catalogue.entry(head.encoder)
+    entry = catalog.entry(head.encoder)
     if entry.folder is None or entry.manifest is None:
         raise NotReady(f"the encoder {head.encoder} of the head {head.name!r} is not ready", remedy=entry.detail)
     tap = entry.manifest.tap(head.tap.tap.name)
@@ -49,7 +49,7 @@ def export_head(head: Head, shelf: HeadStore, catalogue: Catalog) -> tuple[bytes
             f" {tap.fingerprint if tap else 'no such tap'}",
             remedy=f"train it again, or serve the {head.encoder} that it stands on",
         )
-    kept = pretrained_head(catalogue, head.name) if head.pretrained else shelf.find(head.name)
+    kept = pretrained_head(catalog, head.name) if head.pretrained else shelf.find(head.name)
     kept.check_graph()
     verify(entry.folder, entry.manifest)
     data, description = merge_onnx(entry.folder / MODEL, kept.graph, kept.head)

@@ -63,8 +63,8 @@ class PredictionResult:
 class Predictor:
     """Runs heads. It is used on the event loop; blocking work runs in threads, and each head's graph uses `threads` more."""
 
-    def __init__(self, engine: Engine, catalogue: Catalog, shelf: HeadStore, threads: int = 1) -> None:
-        self._engine, self._catalogue, self._store = engine, catalogue, shelf
+    def __init__(self, engine: Engine, catalog: Catalog, shelf: HeadStore, threads: int = 1) -> None:
+        self._engine, self._catalog, self._store = engine, catalog, shelf
         self.cache = HeadCache(threads)
 
     async def predict(self, names: Sequence[str], ask: PredictParams, items: Sequence[Item]) -> PredictionResult:
@@ -114,7 +114,7 @@ class Predictor:
 
     def find(self, name: str) -> StoredHead:
         """Find a trained head, or ENCODER/NAME."""
-        return pretrained_head(self._catalogue, name) if "/" in name else self._store.find(name)
+        return pretrained_head(self._catalog, name) if "/" in name else self._store.find(name)
 
     def _opened(self, names: Sequence[str]) -> list[OpenedHead]:
         if not names:
@@ -133,7 +133,7 @@ class Predictor:
                     remedy="predict by vectors, or by ids of a set that holds such vectors",
                 )
             whose = f"the head {head.name!r}, on {head.encoder},"
-            reads = self._catalogue.spec(head.encoder).modality
+            reads = self._catalog.spec(head.encoder).modality
             check_modality(items, reads, whose, "send what its encoder reads")
         return opened
 

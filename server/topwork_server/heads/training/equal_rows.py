@@ -55,10 +55,10 @@ def _equal(rows: Array) -> Array:
     alone = np.arange(len(rows))
     if len(rows) < 2:
         return alone
-    centre, spread = centers_and_spreads(rows)
+    center, spread = centers_and_spreads(rows)
     if not (spread > 0).any():
         return alone
-    found = _Groups(rows, centre, spread).find()
+    found = _Groups(rows, center, spread).find()
     return found if found.any() else alone
 
 
@@ -68,23 +68,23 @@ def centers_and_spreads(rows: Array) -> tuple[Array, Array]:
     The spread is the median of the deviations that are not 0, which no outlier moves; it is 0 for constant columns.
     """
     some = rows[:: max(1, len(rows) // SAMPLE)].astype(np.float64)
-    centre = np.median(some, axis=0)
-    off = np.abs(some - centre)
-    off[off <= ROUNDING * np.abs(centre)] = np.inf
+    center = np.median(some, axis=0)
+    off = np.abs(some - center)
+    off[off <= ROUNDING * np.abs(center)] = np.inf
     there = np.isfinite(off).sum(axis=0)
     middle = np.take_along_axis(np.sort(off, axis=0), np.maximum(there - 1, 0)[None] // 2, axis=0)[0]
     spread = np.where(there > 0, middle, 0.0)
     rare = spread == 0
     if rare.any():
-        spread[rare] = np.maximum(rows[:, rare].max(axis=0) - centre[rare], centre[rare] - rows[:, rare].min(axis=0))
-    return centre, np.where(spread <= ROUNDING * np.abs(centre), 0.0, spread)
+        spread[rare] = np.maximum(rows[:, rare].max(axis=0) - center[rare], center[rare] - rows[:, rare].min(axis=0))
+    return center, np.where(spread <= ROUNDING * np.abs(center), 0.0, spread)
 
 
 class _Groups:
     """Groups of equal rows. `firsts` holds, so far, the first row of each row's group."""
 
-    def __init__(self, rows: Array, centre: Array, spread: Array) -> None:
-        self._rows, self._centre = rows, centre
+    def __init__(self, rows: Array, center: Array, spread: Array) -> None:
+        self._rows, self._center = rows, center
         varies = spread > 0
         varying = int(varies.sum())
         self._scale = np.where(varies, 1 / np.where(varies, spread, 1.0), 0.0) / np.sqrt(varying)
@@ -102,7 +102,7 @@ class _Groups:
         return self.firsts
 
     def _scaled(self, positions: Array) -> Array:
-        return np.asarray((self._rows[positions].astype(np.float64) - self._centre) * self._scale)
+        return np.asarray((self._rows[positions].astype(np.float64) - self._center) * self._scale)
 
     def _projected(self, columns: int) -> Array:
         """Onto random directions at right angles: no pair is farther apart than it was."""

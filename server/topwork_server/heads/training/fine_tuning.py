@@ -55,11 +55,11 @@ def fine_tune(
     """Train and evaluate. InvalidInput for what cannot be trained; TopworkError where the export is not what was trained."""
     if not issubclass(spec.trainer, FineTuner):
         raise InvalidInput(f"{spec.kind} trains heads on frozen features")
-    catalogue = Catalog(plugins, home)
+    catalog = Catalog(plugins, home)
     found = dataset.load_dataset(definition, spec.min_per_class, part(report, 0.0, 0.02))
     with tempfile.TemporaryDirectory(prefix="topwork-tune-") as scratch:
-        base = catalogue.spec(definition.encoder)
-        assets = sources.fetch(catalogue.source(base.name), home, base.sha256)
+        base = catalog.spec(definition.encoder)
+        assets = sources.fetch(catalog.source(base.name), home, base.sha256)
         trunk = export.open_trunk(base, assets, Path(scratch))
         encoder = base.encoder(base, Path(scratch))
         warnings = list(found.warnings)
@@ -73,7 +73,7 @@ def fine_tune(
         name = f"{definition.name}-{secrets.token_hex(4)}"  # never that of an encoder which serves
         report(0.85, "exporting the trunk")
         found = replace(found, warnings=tuple(warnings))
-        return _published(definition, found, tuning, ids, _in_numbers(tuned, target), name, catalogue, target)
+        return _published(definition, found, tuning, ids, _in_numbers(tuned, target), name, catalog, target)
 
 
 def _scaled(tuning: FineTuneDataset, target: TargetScale | None) -> FineTuneDataset:
@@ -95,17 +95,17 @@ def _published(
     ids: Sequence[str],
     tuned: FineTuneResult,
     name: str,
-    catalogue: Catalog,
+    catalog: Catalog,
     target: TargetScale | None,
 ) -> TrainingResult:
     """Add the trunk to the catalog and describe the training; where it raises, the trunk is removed again."""
-    trained_on = f"{catalogue.spec(definition.encoder).trained_on}; then {definition.target} of {definition.set}"
-    catalogue.add_fine_tuned(name, definition.encoder, tuned.weights, tuning.tap.name, trained_on)
+    trained_on = f"{catalog.spec(definition.encoder).trained_on}; then {definition.target} of {definition.set}"
+    catalog.add_fine_tuned(name, definition.encoder, tuned.weights, tuning.tap.name, trained_on)
     try:
-        catalogue.export(name)
-        return _result(definition, found, tuning, ids, tuned, catalogue.entry(name), target)
+        catalog.export(name)
+        return _result(definition, found, tuning, ids, tuned, catalog.entry(name), target)
     except BaseException:
-        catalogue.delete_fine_tuned(name)
+        catalog.delete_fine_tuned(name)
         raise
 
 

@@ -27,7 +27,7 @@ DATA_URI = "data:image/png;base64,"
 PNG_START = "iVBORw0KGgo"
 _NUMBER = r"\s*([0-9]+(?:\.[0-9]*)?)\s*"
 BOX = re.compile(f"{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}:(.*\\S.*)", re.DOTALL)
-PNG_FORM = "write a PNG as base64, with the class of each pixel as its grey or palette index, 255 to ignore it"
+PNG_FORM = "write a PNG as base64, with the class of each pixel as its gray or palette index, 255 to ignore it"
 BOX_FORM = "write 'x0,y0,x1,y1:LABEL' in pixels of the original picture: '10,20,60,80:owl'"
 
 
@@ -150,7 +150,7 @@ def _check_reach(boxes: Array, width: int, height: int) -> None:
 
 
 def _pixels(start: Array, end: Array, size: int) -> tuple[Array, Array]:
-    """Which pixels (from, to) have their centre in each range; the one in its middle where none has."""
+    """Which pixels (from, to) have their center in each range; the one in its middle where none has."""
     first, last = (np.ceil(edge - 0.5).astype(np.int64) for edge in (start, end))
     none = first >= last
     first = np.clip(np.where(none, np.floor((start + end) / 2), first).astype(np.int64), 0, size - 1)

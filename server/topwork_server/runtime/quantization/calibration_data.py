@@ -56,8 +56,8 @@ def read_calibration_data(folder: Path, encoder: Encoder, most: int) -> Calibrat
             remedy=f"give a folder of {WORDS[modality]} such as the encoder will meet; 100 to 300 are good",
         )
     judged = [batch for group in batches[HELD_OUT - 1 :: HELD_OUT] for batch in group]
-    learnt = [batch for i, group in enumerate(batches) if i % HELD_OUT != HELD_OUT - 1 for batch in group]
-    return CalibrationData(learnt, judged, refused)
+    learned = [batch for i, group in enumerate(batches) if i % HELD_OUT != HELD_OUT - 1 for batch in group]
+    return CalibrationData(learned, judged, refused)
 
 
 def _paths(folder: Path, modality: Modality) -> list[Path]:

@@ -43,11 +43,11 @@ class Histogram:
         return tried[int(np.argmin(errors))]
 
     def _error(self, low: float, high: float) -> float:
-        centres = self.low + (np.arange(BINS) + 0.5) * (self.high - self.low) / BINS
+        centers = self.low + (np.arange(BINS) + 0.5) * (self.high - self.low) / BINS
         scale = max((high - low) / (LEVELS - 1), 1e-12)
         zero = round(-low / scale)
-        found = (np.clip(np.rint(centres / scale) + zero, 0, LEVELS - 1) - zero) * scale
-        return float(((found - centres) ** 2 * self.counts).sum())
+        found = (np.clip(np.rint(centers / scale) + zero, 0, LEVELS - 1) - zero) * scale
+        return float(((found - centers) ** 2 * self.counts).sum())
 
 
 def calibrate(model: Path, feeds: Feeds, scratch: Path) -> Ranges:

@@ -99,8 +99,8 @@ class _Quantizer:
 
     def _least_cosine(self, graph: Path) -> float:
         """Least cosine of the tap over some of the calibration inputs."""
-        learnt = self.data.calibration
-        choosers = learnt[:: max(1, len(learnt) // CHOOSERS)]
+        learned = self.data.calibration
+        choosers = learned[:: max(1, len(learned) // CHOOSERS)]
         return parity.measure([self.tap], choosers, self.reference.run, Session(graph).run).numerics.parity
 
 

@@ -45,7 +45,7 @@ def test_tensorrt_is_told_the_range_of_shapes_and_keeps_its_engines_beside_the_g
 
 
 def test_onnxruntime_knows_these_options() -> None:
-    """A misspelt option would fail only where there is a GPU: the names stand in the provider's library."""
+    """A misspelled option would fail only where there is a GPU: the names stand in the provider's library."""
     import onnxruntime
 
     folder = Path(onnxruntime.__file__).parent / "capi"

@@ -60,9 +60,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with the encoder `small`, exported here: a process of its own would first have to import torch."""
     folder = tmp_path_factory.mktemp("home")
     weights = as_on_the_hub(random_net("test_resnet"), tmp_path_factory.mktemp("weights") / "small")
-    catalogue = Catalog(PluginRegistry.load(), folder)
-    catalogue.add(f"file:{weights}", "small")
-    spec = catalogue.spec("small")
+    catalog = Catalog(PluginRegistry.load(), folder)
+    catalog.add(f"file:{weights}", "small")
+    spec = catalog.spec("small")
     artifacts.publish(folder, spec, partial(export_encoder, spec, weights))
     return folder
 
@@ -75,10 +75,10 @@ def topwork(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int
 def test_an_int8_encoder_is_made_served_and_forgotten(home: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, said = topwork(capsys, "quantize", "small", "--calibrate", pictures, "--home", home, "--parity", "0.9")
     assert status == 0, said
-    assert (said["name"], said["learnt_from"], said["judged_on"]) == ("small-int8", 30, 10)
+    assert (said["name"], said["learned_from"], said["evaluated_on"]) == ("small-int8", 30, 10)
     assert list(said["refused"]) == [str(pictures / "00-broken.jpg")]
-    catalogue = Catalog(PluginRegistry.load(), home)
-    made, base = catalogue.entry("small-int8"), catalogue.entry("small")
+    catalog = Catalog(PluginRegistry.load(), home)
+    made, base = catalog.entry("small-int8"), catalog.entry("small")
     assert made.state is EncoderState.READY
     assert made.folder
     assert base.folder
@@ -91,7 +91,7 @@ def test_an_int8_encoder_is_made_served_and_forgotten(home: Path, pictures: Path
     assert "is int8 already" in again["message"]
     assert "stand the encoder small-int8" in topwork(capsys, "forget", "small", "--home", home)[1]["message"]
     assert topwork(capsys, "forget", "small-int8", "--home", home) == (0, {"forgotten": "small-int8"})
-    assert catalogue.names()[-1] == "small"
+    assert catalog.names()[-1] == "small"
     assert [path.name for path in home.rglob("*int8*")] == []
 
 
@@ -164,7 +164,7 @@ def export(self, name):
     print("exporting", flush=True)
     threading.Event().wait()
 
-quantize_encoder._ready = lambda catalogue, name, say: SimpleNamespace(spec=catalogue.spec(name))
+quantize_encoder._ready = lambda catalog, name, say: SimpleNamespace(spec=catalog.spec(name))
 quantize_encoder._material = lambda entry, arguments, say: SimpleNamespace(calibration=(), evaluation=(), refused={})
 quantize_encoder.quantize, Catalog.export = make, export
 sys.exit(cli.main(sys.argv[1:]))
