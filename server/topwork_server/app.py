@@ -18,11 +18,11 @@ from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs
 
 from topwork_server.atomic_store import use_temporary_folder
 from topwork_server.config import Config
-from topwork_server.containment import ContainedThreads
 from topwork_server.errors import DataLoss, StartError
 from topwork_server.inference.engine import Engine
 from topwork_server.models.catalog import Catalog, EncoderState
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.plugin_crashes import ContainedThreads
 from topwork_server.process_resources import MemoryTrimmer
 from topwork_server.runtime.session_factory import check_provider
 from topwork_server.server_state import ServerState

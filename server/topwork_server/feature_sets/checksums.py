@@ -25,7 +25,7 @@ from topwork_server import atomic_store, regular_files
 from topwork_server.config import usable_cores
 from topwork_server.errors import DataLoss, TopworkError
 from topwork_server.feature_sets import daemon_pool, lance_layout
-from topwork_server.feature_sets.presence import was_dropped
+from topwork_server.feature_sets.dropped_sets import was_dropped
 
 NAME = "_checksums"
 #: Bytes of data files that one call checks before Lance reads them; the rest is left to later calls and to the scrub.

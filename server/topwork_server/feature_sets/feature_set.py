@@ -21,10 +21,10 @@ from topwork_server.feature_sets.column_changes import ColumnChanges, UpdateResu
 from topwork_server.feature_sets.commit import CommitWriter
 from topwork_server.feature_sets.commit_queue import CommitQueue, CommitTask, PendingDelete, PendingWrite
 from topwork_server.feature_sets.daemon_pool import DaemonPool
+from topwork_server.feature_sets.dropped_sets import Presence, was_dropped, while_present
 from topwork_server.feature_sets.lance_io import map_errors, open_dataset
 from topwork_server.feature_sets.latest_version import ChangeListeners, LatestVersion, OnLost
 from topwork_server.feature_sets.maintenance import Maintenance
-from topwork_server.feature_sets.presence import Presence, was_dropped, while_present
 from topwork_server.feature_sets.set_names import id_array
 from topwork_server.feature_sets.set_types import (
     Change,

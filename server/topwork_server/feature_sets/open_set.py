@@ -18,8 +18,8 @@ import numpy as np
 from topwork_server.errors import DataLoss, NotFound, NotReady, TopworkError
 from topwork_server.feature_sets import lance_check, lance_io, lance_layout, schema, versions
 from topwork_server.feature_sets.checksums import Checksums
+from topwork_server.feature_sets.dropped_sets import was_dropped
 from topwork_server.feature_sets.id_map import IdMap
-from topwork_server.feature_sets.presence import was_dropped
 from topwork_server.feature_sets.schema import SetMetadata
 from topwork_server.feature_sets.set_types import ColumnType
 from topwork_server.types import Array

@@ -10,11 +10,11 @@ import numpy as np
 from topwork_server.blocking_calls import Check, always_waits
 from topwork_server.errors import InvalidInput, NotFound
 from topwork_server.feature_sets import filters, lance_layout
+from topwork_server.feature_sets.dropped_sets import Present
 from topwork_server.feature_sets.from_arrow import Projection, column_values, make_projection, rechunk, to_item_batch
 from topwork_server.feature_sets.lance_io import map_errors, translate_error
 from topwork_server.feature_sets.latest_version import LatestVersion, VersionReaders
 from topwork_server.feature_sets.open_set import VersionView
-from topwork_server.feature_sets.presence import Present
 from topwork_server.feature_sets.set_names import to_arrow_strings
 from topwork_server.feature_sets.set_types import KEY_BITS, ItemBatch, ReadResult, Selection, StoredItem
 from topwork_server.features import TapRows

@@ -9,9 +9,9 @@ from pathlib import Path
 from topwork_server.errors import NotFound, NotReady
 from topwork_server.feature_sets import lance_io, lance_layout, read_set
 from topwork_server.feature_sets.checksums import Checksums
+from topwork_server.feature_sets.dropped_sets import was_dropped, while_present
 from topwork_server.feature_sets.latest_version import VersionReaders
 from topwork_server.feature_sets.open_set import VersionView, open_newest, open_version
-from topwork_server.feature_sets.presence import was_dropped, while_present
 from topwork_server.feature_sets.set_types import ColumnType, ReadResult, Selection, SetDefinition
 
 

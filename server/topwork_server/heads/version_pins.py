@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from topwork_server.errors import NotFound, TopworkError
-from topwork_server.feature_sets.presence import was_dropped
+from topwork_server.feature_sets.dropped_sets import was_dropped
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.heads.head_types import HeadDefinition
 

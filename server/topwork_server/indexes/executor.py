@@ -20,10 +20,10 @@ from typing import Protocol
 import numpy as np
 
 from topwork_server.blocking_calls import Check
-from topwork_server.containment import contained
 from topwork_server.errors import DeadlineExceeded, Overloaded, TopworkError, Unavailable
 from topwork_server.indexes.index_types import SearchHits, SearchQuery
 from topwork_server.indexes.prepared_query import check_hit_count, count_queries
+from topwork_server.plugin_crashes import contained
 from topwork_server.process_resources import limit_blas
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from topwork_server.errors import TopworkError, Unavailable
 from topwork_server.inference.client_queues import QueuedSample
-from topwork_server.inference.request_deadlines import TimedRequest
+from topwork_server.inference.deadline_admission import TimedRequest
 from topwork_server.types import Array, Sample, Tap
 
 UNSETTLED = Unavailable("not settled yet")

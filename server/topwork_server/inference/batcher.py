@@ -16,17 +16,17 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
-from topwork_server.containment import contained
 from topwork_server.errors import DeadlineExceeded, PluginFault, TooLarge, TopworkError, Unavailable
 from topwork_server.features import rows_of
 from topwork_server.inference.batch_requests import BatchRequest, RequestSample, Rows, wake_callers
 from topwork_server.inference.client_queues import QueuedSample
+from topwork_server.inference.deadline_admission import TimedRequest
 from topwork_server.inference.deadline_queue import DeadlineQueue
-from topwork_server.inference.request_deadlines import TimedRequest
 from topwork_server.inference.scheduler import FairBatchScheduler
 from topwork_server.inference.session_pool import Backend, SessionPool
 from topwork_server.plugin_api.encoder import Encoder, batch_key
 from topwork_server.plugin_api.result_checks import check_cost
+from topwork_server.plugin_crashes import contained
 from topwork_server.runtime.providers import GPUS
 from topwork_server.types import Array, Priority, Sample, Tap
 

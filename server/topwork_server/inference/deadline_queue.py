@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from topwork_server.errors import TopworkError
 from topwork_server.inference.batch_requests import BatchRequest, RequestSample
 from topwork_server.inference.client_queues import QueuedSample
-from topwork_server.inference.request_deadlines import GUARD, CompetingWork, DeadlineAdmission, ServiceRate, TimedRequest
+from topwork_server.inference.deadline_admission import GUARD, CompetingWork, DeadlineAdmission, ServiceRate, TimedRequest
 from topwork_server.inference.scheduler import FairBatchScheduler
 from topwork_server.types import Priority
 

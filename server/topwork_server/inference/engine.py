@@ -16,9 +16,9 @@ from topwork_server.config import Config
 from topwork_server.errors import DeadlineExceeded, InvalidInput, NotFound, Overloaded, TopworkError, Unavailable
 from topwork_server.features import EmbedResult, TapRows, spans_of
 from topwork_server.inference.batcher import BatchRequest, Rows
+from topwork_server.inference.deadline_admission import TimedRequest
 from topwork_server.inference.model_cache import LoadedEncoder, ModelCache
 from topwork_server.inference.preprocessing import PreparedItem, PreprocessPool, RequestPreprocessor
-from topwork_server.inference.request_deadlines import TimedRequest
 from topwork_server.models.catalog import Catalog, CatalogEntry
 from topwork_server.plugin_api import options as request_options
 from topwork_server.plugin_api.encoder import Encoder

@@ -13,10 +13,10 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from topwork_server.blocking_calls import check_caller, working_for
-from topwork_server.containment import ContainedThreads, contained
 from topwork_server.errors import DeadlineExceeded, TopworkError, exhausted
 from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.plugin_api.result_checks import check_sample
+from topwork_server.plugin_crashes import ContainedThreads, contained
 from topwork_server.types import Item, Modality, Sample, TextItem
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 
 from topwork_server.config import usable_cores
 from topwork_server.errors import DataLoss, NotFound, Unavailable
+from topwork_server.jobs.job_process import JobOutcome, JobProcess
 from topwork_server.jobs.job_records import JobRecord, JobRecords, JobState
-from topwork_server.jobs.process import JobOutcome, JobProcess
 
 #: Records of so many jobs are kept, the newest.
 KEPT = 200

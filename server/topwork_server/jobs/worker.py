@@ -1,4 +1,4 @@
-"""`python -m topwork_server.jobs.worker`: one job's own process. Its order is a JSON line on stdin; see `jobs_process`."""
+"""`python -m topwork_server.jobs.worker`: one job's own process. Its order is a JSON line on stdin; see `jobs.job_process`."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from topwork_server.containment import contained
 from topwork_server.plugin_api import example_inputs
+from topwork_server.plugin_crashes import contained
 from topwork_server.types import Array, EncoderSpec, Item, Sample, Tap
 
 if TYPE_CHECKING:

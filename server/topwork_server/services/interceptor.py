@@ -28,9 +28,9 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from topwork._display.excerpts import LONGEST_MESSAGE, LONGEST_REMEDY, cut_bytes
 
-from topwork_server.containment import contained
 from topwork_server.errors import DiskFull, InvalidInput, Overloaded, TooLarge, TopworkError, Unavailable, exhausted
 from topwork_server.feature_sets import lance_io
+from topwork_server.plugin_crashes import contained
 from topwork_server.services import message_limits
 from topwork_server.services.message_budget import MAX_MESSAGE, MessageBudget
 from topwork_server.services.message_receiver import IncomingMessages, MessageReceiver

@@ -1,6 +1,6 @@
 """One job's process, seen from the server: its order goes in, progress and an outcome come out; it can be stopped.
 
-The child (`jobs_child`) reads one JSON line from its stdin, which then stays open for as long as the server lives, and writes
+The child (`jobs.worker`) reads one JSON line from its stdin, which then stays open for as long as the server lives, and writes
 JSON lines to its stdout: {"fraction", "message"} as it goes on, then {"result"} or {"error"}.
 """
 

@@ -13,8 +13,8 @@ import pytest
 from topwork_server.errors import DeadlineExceeded, Overloaded, TopworkError
 from topwork_server.inference.batch_requests import BatchRequest, RequestSample
 from topwork_server.inference.client_queues import QueuedSample
+from topwork_server.inference.deadline_admission import TimedRequest
 from topwork_server.inference.deadline_queue import DeadlineQueue
-from topwork_server.inference.request_deadlines import TimedRequest
 from topwork_server.inference.scheduler import OVERHEAD, FairBatchScheduler
 from topwork_server.types import Array, Priority, Sample
 
