@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from topwork_server.errors import NotFound, Unavailable
+from topwork_server.jobs import job_process
 from topwork_server.jobs import manager as jobs_module
-from topwork_server.jobs import process
 from topwork_server.jobs.job_records import JobRecord, JobState
 from topwork_server.jobs.manager import JobManager
 
@@ -219,7 +219,7 @@ def test_a_process_that_is_killed_from_outside_is_a_failure(jobs, run):
 
 @pytest.mark.parametrize("deaf", [False, True])
 def test_cancel_ends_the_process_and_those_that_it_started(jobs, run, tmp_path, monkeypatch, deaf):
-    monkeypatch.setattr(process, "GRACE", 0.1 if deaf else 60)
+    monkeypatch.setattr(job_process, "GRACE", 0.1 if deaf else 60)
 
     async def through():
         job, pids = await holding(jobs, child=True, deaf=deaf)

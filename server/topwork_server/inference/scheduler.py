@@ -7,7 +7,7 @@ does not wait for all the long ones before it. That sample's batch is grown by n
 the client that has had least, and lower priorities get the places that are left. Of the batches that grow in this way, the one is
 taken that spends the largest share of its time on samples instead of padding.
 
-While deadlines are urgent (request_deadlines.py finds the samples that go `first`), clients with deadlines share their turns:
+While deadlines are urgent (deadline_admission.py finds the samples that go `first`), clients with deadlines share their turns:
 each turn goes to the first of those samples, and its batch is grown by nearest length among them alone, since any other sample
 would make it slower. Clients without deadlines keep the turns that they would have had.
 """
