@@ -175,12 +175,12 @@ def test_a_report_of_what_nothing_judged_or_helped(topwork: StubCommand) -> None
         topwork.client.found_report, metrics=(), baseline=(), learning_curve=(), semi_supervised=unused
     )
     assert topwork("report", "kinds") == 0
-    assert "figures on held-out items" not in topwork.said
+    assert "metrics on held-out items" not in topwork.said
     assert "no unlabeled item was used (label-propagation)\n" in topwork.said
 
 
 def test_what_says_nothing_is_not_among_the_worst(topwork: StubCommand) -> None:
-    """Classes that were never judged, and those of very many that stand under one name."""
+    """Classes that were never evaluated, and those of very many that stand under one name."""
     names = (*(f"class {i}" for i in range(13)), "others")
     counts = tuple(tuple(9 if j == 13 and i != 13 else 1 if (i, j) == (0, 1) else 0 for j in range(14)) for i in range(14))
     classes = (ClassMetrics("never", 0, 0.0, 0.0, 0.0), ClassMetrics("y" * 100, 5, 0.5, 0.5, 0.5))
@@ -188,7 +188,7 @@ def test_what_says_nothing_is_not_among_the_worst(topwork: StubCommand) -> None:
     assert topwork("report", "kinds") == 0
     assert ["1", "class", "0", "class", "1"] in [line.split() for line in topwork.said.splitlines()]
     assert "others" not in topwork.said
-    assert "classes, worst first, 1 never judged" in topwork.said
+    assert "classes, worst first, 1 never evaluated" in topwork.said
     assert f"{'y' * 57}...  " in topwork.said
 
 

@@ -75,7 +75,7 @@ def test_an_object_a_line_for_programs(topwork: StubCommand) -> None:
 
 
 def test_into_a_table(topwork: StubCommand, tmp_path: Path) -> None:
-    out = tmp_path / "said.csv"
+    out = tmp_path / "predictions.csv"
     assert topwork("predict", "kinds", "a, b", "ü", "-o", out) == 0
     assert topwork.said.splitlines()[-1].endswith(f"-> {out}")
     assert list(csv.DictReader(io.StringIO(out.read_text("utf-8")))) == [
@@ -110,7 +110,7 @@ def test_into_lines_and_parquet(topwork: StubCommand, tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_refused_first(topwork: StubCommand, tmp_path: Path) -> None:
     assert topwork("predict", "kinds", "a", "-o", tmp_path / "said.npz") == 1
     assert ".csv, .jsonl, .parquet" in topwork.complained
-    assert topwork("predict", "kinds", "a", "-o", tmp_path / "no" / "said.csv") == 1
+    assert topwork("predict", "kinds", "a", "-o", tmp_path / "no" / "predictions.csv") == 1
     assert topwork.client.calls == []
 
 
@@ -127,8 +127,8 @@ def test_items_from_files(topwork: StubCommand, tmp_path: Path) -> None:
 def test_columns_of_the_file_go_along(topwork: StubCommand, tmp_path: Path) -> None:
     (tmp_path / "q.csv").write_text('body,n,label\nred,007,x\nblue,2,"y, z"\n')
     asked = ("predict", "kinds", "--from", tmp_path / "q.csv", "--column", "body")
-    assert topwork(*asked, "--keep", "n", "-o", tmp_path / "said.csv") == 0
-    rows = list(csv.DictReader((tmp_path / "said.csv").read_text().splitlines()))
+    assert topwork(*asked, "--keep", "n", "-o", tmp_path / "predictions.csv") == 0
+    rows = list(csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines()))
     assert [(row["item"], row["n"]) for row in rows] == [("red", "007"), ("blue", "2")]
     assert all(row["label"] and row["probability"] for row in rows)
     assert topwork(*asked, "--keep", "n,label", "--json") == 0
@@ -185,8 +185,8 @@ def test_skipped_items_are_reported(topwork: StubCommand, tmp_path: Path) -> Non
     assert topwork.complained.splitlines()[-1] == "topwork: skipped 2 more"
     asked = topwork.asked("predict")
     assert (asked["skip_bad_items"], asked["options"]) == (True, {"truncate": True})
-    assert topwork("predict", "kinds", *"abcdefghi", "--skip-bad-items", "-o", tmp_path / "said.csv") == 0
-    rows = list(csv.DictReader(io.StringIO((tmp_path / "said.csv").read_text())))
+    assert topwork("predict", "kinds", *"abcdefghi", "--skip-bad-items", "-o", tmp_path / "predictions.csv") == 0
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "predictions.csv").read_text())))
     assert (rows[0]["label"], rows[0]["error"]) == ("owl", "")
     assert (rows[1]["label"], rows[1]["error"]) == ("", "item 1: a bad text")
 
@@ -218,8 +218,8 @@ def test_over_the_wire(server: FakeServer, capsys: pytest.CaptureFixture[str], t
     (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"{i},{'ab'[i % 2]}\n" for i in range(100)))
     run("write", "birds", "--from", tmp_path / "rows.csv", "--encoder", "letters")
     assert "head birds-label: classification of 3 classes" in run("train", "birds", "--target", "label")
-    run("predict", "birds-label,size", "--from", tmp_path / "rows.csv", "-o", tmp_path / "said.csv")
-    rows = list(csv.DictReader(io.StringIO((tmp_path / "said.csv").read_text())))
+    run("predict", "birds-label,size", "--from", tmp_path / "rows.csv", "-o", tmp_path / "predictions.csv")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "predictions.csv").read_text())))
     assert [row["size.value"] for row in rows] == [f"{i}.0" for i in range(100)]
     assert rows[4]["birds-label.label"] == "middle"
     assert "accuracy" in run("report", "birds-label")

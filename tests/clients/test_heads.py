@@ -221,7 +221,7 @@ def test_a_head_as_a_file(both: EitherClient, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["kinds.onnx"]
 
 
-def test_an_export_begins_anew_after_a_break(both: EitherClient, server: FakeServer, tmp_path: Path) -> None:
+def test_an_export_begins_again_after_a_break(both: EitherClient, server: FakeServer, tmp_path: Path) -> None:
     server.plan = lambda method, attempt, answers: unavailable() if attempt == 1 and answers == 2 else None
     seen: list[int] = []
     both.export_head("kinds", tmp_path / "k.onnx", progress=lambda done, total: seen.append(done))

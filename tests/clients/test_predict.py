@@ -156,7 +156,7 @@ def test_a_stream_that_breaks_goes_on(both: EitherClient, server: FakeServer) ->
 
 def test_a_head_that_is_exchanged_meanwhile(both: EitherClient, server: FakeServer) -> None:
     server.heads.trained = lambda answers: str(5 + answers)
-    with pytest.raises(topwork.NotReady, match="the head kinds was trained anew while it was used"):
+    with pytest.raises(topwork.NotReady, match="the head kinds was trained again while it was used"):
         both.predict("kinds", numbers(100))
 
 

@@ -107,7 +107,7 @@ class AsyncClient(ClientBase):
 
     async def _replies(self, stream: StreamCall[T]) -> AsyncGenerator[T, None]:
         """Streams run on blocking calls in a thread of their own: files and the caller's iterator are read there anyway, and
-        where a server ends a stream while grpc.aio still writes to it, the write's failure hides what the server said.
+        where a server ends a stream while grpc.aio still writes to it, the write's failure hides the server's error.
         """
         loop, replies, end = asyncio.get_running_loop(), self._streaming._replies(stream), cast(T, object())
         thread = ThreadPoolExecutor(1, "topwork-stream")

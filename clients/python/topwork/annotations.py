@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from topwork._display.png import png
 from topwork.errors import InvalidInput
 
-#: A pixel that is neither learned from nor judged.
+#: A pixel that is neither learned from nor evaluated.
 IGNORED = 255
 
 
@@ -35,7 +35,7 @@ def box(x0: float, y0: float, x1: float, y1: float, label: str) -> str:
 def mask(classes: ArrayLike) -> str:
     """A mask for segmentation: a PNG of 8-bit gray in base64, a class index a pixel.
 
-    classes  (height, width) of the picture, whole numbers from 0 to 254; 255 is neither learned from nor judged
+    classes  (height, width) of the picture, whole numbers from 0 to 254; 255 is neither learned from nor evaluated
     """
     pixels = np.asarray(classes)
     if pixels.ndim != 2 or not pixels.size or pixels.dtype.kind not in "iub":

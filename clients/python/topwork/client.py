@@ -31,7 +31,7 @@ class Client(ClientBase):
     timeout      seconds to wait for a reply where a call names none; None waits for ever
     retry_for    seconds in which a call is made again where the server is away (it restarts) or overloaded, with growing pauses
                  (0.1 s, doubling, at most 5 s, with jitter) or after the time that the server asks for; 0: never. A stream goes
-                 on from its first unanswered chunk, and its time is counted anew after each answer. Nothing else is tried again:
+                 on from its first unanswered chunk, and its time begins again after each answer. Nothing else is tried again:
                  not a deadline that passed, not a request that was refused, nor what might then be done twice (a training, a
                  build of an index, a deletion of a set) unless the server certainly did not begin it.
                  None: 60, but 5 where a client that has never had an answer cannot connect (no server runs, or it is elsewhere)

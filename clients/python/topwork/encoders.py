@@ -97,9 +97,9 @@ class EncoderInfo:
 
     def __repr__(self) -> str:
         tap = self.tap()
-        said = f"{self.default_tap} {tap.dim}" if tap else self.default_tap
+        default = f"{self.default_tap} {tap.dim}" if tap else self.default_tap
         more = f" and {len(self.taps) - 1} more taps" if len(self.taps) > 1 else ""
-        return f"<EncoderInfo {self.name}: {self.modality}, {said}{more}, {self.state}>"
+        return f"<EncoderInfo {self.name}: {self.modality}, {default}{more}, {self.state}>"
 
 
 class Word(NamedTuple):

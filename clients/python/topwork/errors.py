@@ -155,8 +155,8 @@ class JobFailed(TopworkError):
     code = grpc.StatusCode.INTERNAL
 
     def __init__(self, job: Job) -> None:
-        said = f": {job.error}" if job.error else ""
-        super().__init__(f"{job.kind} job {job.id} on {job.subject!r} {job.state}{said}")
+        reason = f": {job.error}" if job.error else ""
+        super().__init__(f"{job.kind} job {job.id} on {job.subject!r} {job.state}{reason}")
         self.job = job
 
     def __reduce__(self) -> tuple[type[JobFailed], tuple[Job]]:

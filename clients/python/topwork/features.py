@@ -107,7 +107,7 @@ class Features:
         return self.rows[end - int(self.counts[item]) : end]
 
     def dequantized(self) -> Array:
-        """(n, dim) float32 whatever the dtype: int8 times its row's scale, binary as -1 and +1."""
+        """Convert rows of any dtype to (n, dim) float32: int8 times its row's scale, binary as -1 and +1."""
         if self.dtype == "binary":
             return np.unpackbits(self.rows, axis=1, count=self.dim).astype(np.float32) * 2 - 1
         rows = self.rows.astype(np.float32)
@@ -141,7 +141,7 @@ class Features:
         return f"<Features {self.encoder}/{self.tap}: {size}{bad}, {self.fingerprint[:12] or 'no fingerprint'}>"
 
     def _repr_html_(self) -> str:
-        """The first rows: whose they are, what they stand for, and their first numbers."""
+        """Show the first rows: their items, what they stand for, and their first numbers."""
         from topwork._display import html
 
         first = range(min(len(self.rows), SHOWN))

@@ -109,15 +109,15 @@ class HeadInfo:
 
     @property
     def metric(self) -> MetricValue | None:
-        """The figure to look at; None before the head is there, and for heads that came with their encoder."""
+        """The metric to look at; None before the head is there, and for heads that came with their encoder."""
         return next(iter(self.metrics), None)
 
     def __repr__(self) -> str:
-        said = [f"{self.task} of {len(self.names)} classes" if self.task == "classification" and self.names else self.task]
-        said += [f"{self.kind or 'pretrained'} on {self.encoder or 'ready vectors'}/{self.tap}" if self.tap else self.kind]
-        said += [self.state + (f": {self.detail}" if self.detail else "")] if self.state != "ready" else []
-        said += [str(self.metric)] if self.metric else []
-        return f"<HeadInfo {self.name}: {', '.join(part for part in said if part)}>"
+        parts = [f"{self.task} of {len(self.names)} classes" if self.task == "classification" and self.names else self.task]
+        parts += [f"{self.kind or 'pretrained'} on {self.encoder or 'ready vectors'}/{self.tap}" if self.tap else self.kind]
+        parts += [self.state + (f": {self.detail}" if self.detail else "")] if self.state != "ready" else []
+        parts += [str(self.metric)] if self.metric else []
+        return f"<HeadInfo {self.name}: {', '.join(part for part in parts if part)}>"
 
     def _repr_html_(self) -> str:
         from topwork._display import html
@@ -131,19 +131,19 @@ class HeadInfo:
             ("learned from", f"{self.target or 'descriptions'} of {self.set}, version {self.version}" if self.set else ""),
             ("classes", html.listed(self.names)),
             ("judged by", self.estimate),
-            *((figure.name, told) for figure, told in _told(self.metrics[:3], self.baseline)),
+            *((metric.name, text) for metric, text in _metric_texts(self.metrics[:3], self.baseline)),
         ]
         return html.facts(f"{self.name} (head)", [*pairs, *(("warning", warning) for warning in self.warnings[:3])])
 
 
-def _told(metrics: Sequence[MetricValue], baseline: Sequence[MetricValue]) -> Iterator[tuple[MetricValue, str]]:
-    """Each figure with its interval, and what the baseline has."""
-    for figure, known in beside(metrics, baseline):
-        than = f", baseline {figure.text(known.value)}" if known else ""
-        yield figure, f"{figure.text()} ({figure.interval_text}){than}"
+def _metric_texts(metrics: Sequence[MetricValue], baseline: Sequence[MetricValue]) -> Iterator[tuple[MetricValue, str]]:
+    """Yield each metric with its value, its interval and the baseline's value as text."""
+    for metric, known in beside(metrics, baseline):
+        than = f", baseline {metric.text(known.value)}" if known else ""
+        yield metric, f"{metric.text()} ({metric.interval_text}){than}"
 
 
 def beside(metrics: Sequence[MetricValue], baseline: Sequence[MetricValue]) -> list[tuple[MetricValue, MetricValue | None]]:
-    """Each figure with the baseline's of the same name, where there is one."""
-    known = {figure.name: figure for figure in baseline}
-    return [(figure, known.get(figure.name)) for figure in metrics]
+    """Pair each metric with the baseline's of the same name, where there is one."""
+    known = {metric.name: metric for metric in baseline}
+    return [(metric, known.get(metric.name)) for metric in metrics]

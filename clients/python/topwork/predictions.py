@@ -14,7 +14,7 @@ from topwork._display.number_text import value_text
 from topwork.errors import NotReady, TopworkError
 from topwork.features import Array, Features, Timings, concatenate
 
-#: From this probability on a label of a multi-label head is said to be there.
+#: From this probability on a label of a multi-label head counts as present.
 HALF = 0.5
 #: Predictions that a repr shows.
 SHOWN = 10
@@ -81,7 +81,7 @@ class Prediction:
             value, *ends = (value_text(number, high - low) for number in (self.value, low, high))
             return f"{value} ({ends[0]} to {ends[1]})"
         if self.spans is not None:
-            return ", ".join(_said(span) for span in self.spans) or "nothing found"
+            return ", ".join(_span_text(span) for span in self.spans) or "nothing found"
         return f"mask {'x'.join(map(str, self.mask.shape))}" if self.mask is not None else "nothing"
 
 
@@ -202,7 +202,7 @@ def joined(pieces: Sequence[Predictions]) -> Predictions:
     if len(pieces) == 1:
         return first
     if any((piece.version, piece.fingerprint) != (first.version, first.fingerprint) for piece in pieces):
-        raise NotReady(f"the head {first.head} was trained anew while it was used", remedy="predict all items again")
+        raise NotReady(f"the head {first.head} was trained again while it was used", remedy="predict all items again")
     starts = np.cumsum([0] + [piece.items for piece in pieces]).tolist()
     arrays = ("probabilities", "best", "values", "masks", "confidences", "boxes")
     features = [piece.features for piece in pieces if piece.features is not None]
@@ -232,6 +232,6 @@ def _cut(label: str) -> str:
     return label if len(label) <= LONGEST else f"{label[: LONGEST - 3]}..."
 
 
-def _said(span: FoundSpan) -> str:
+def _span_text(span: FoundSpan) -> str:
     head = f"{span.label} " if span.label else ""
     return f"{head}{span.text!r} {span.probability:.3f}" if span.text else f"{head}{span.start}-{span.end} {span.probability:.3f}"

@@ -36,8 +36,8 @@ class ProbeRow:
 class ProbeTable:
     """The rows, best first; `str` of it is a table to be read.
 
-    measure   what the rows' figures are: "accuracy"; `baseline` is the majority class's, or the mean's
-    estimate  how they were judged: "5-fold cross-validation over 482 items"
+    measure   what the rows' metric is: "accuracy"; `baseline` is the majority class's, or the mean's
+    estimate  how they were evaluated: "5-fold cross-validation over 482 items"
     advice    which trunk and which depth suits the data, and how many layers to freeze
     """
 
@@ -75,9 +75,9 @@ class ProbeTable:
     def remarks(self) -> list[str]:
         """The lines below the table."""
         baseline = [f"baseline: {self.baseline}"] if self.baseline else []
-        judged = [self.estimate] if self.estimate else []
-        said = [*judged, *baseline, *(f"warning: {warning}" for warning in self.warnings), self.advice]
-        return [line for line in said if line]
+        estimate = [self.estimate] if self.estimate else []
+        remarks = [*estimate, *baseline, *(f"warning: {warning}" for warning in self.warnings), self.advice]
+        return [line for line in remarks if line]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -102,8 +102,8 @@ def _place(row: ProbeRow) -> float:
     return math.inf if math.isnan(row.metric.value) else -row.metric.value
 
 
-def said(settings: Mapping[str, Any]) -> str:
-    """l2=0.1, tap=pooled."""
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Format settings as "l2=0.1, tap=pooled"."""
     return ", ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in settings.items())
 
 
@@ -112,7 +112,7 @@ def _cells(row: ProbeRow) -> list[str]:
     difference = f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})" if gap else ""
     interval = f"{metric.low:z.3f} to {metric.high:z.3f}"
     where = [row.set, row.encoder or "-", row.tap, row.pooling, str(row.dim)]
-    return [*where, f"{metric.value:z.3f}", interval, difference, said(row.chosen)]
+    return [*where, f"{metric.value:z.3f}", interval, difference, settings_text(row.chosen)]
 
 
 def _aligned(lines: Sequence[Sequence[str]], right: Iterable[str]) -> list[str]:

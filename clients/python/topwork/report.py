@@ -164,18 +164,18 @@ class Report:
         return record
 
     def __repr__(self) -> str:
-        figures = "; ".join(map(str, self.metrics[:3]))
-        return f"<Report of {self.head}: {figures}; {self.estimate}>"
+        metrics = "; ".join(map(str, self.metrics[:3]))
+        return f"<Report of {self.head}: {metrics}; {self.estimate}>"
 
     def _repr_html_(self) -> str:
         """Show the metrics and the most confident errors; `report_page` shows everything."""
         from topwork._display import html
 
-        known = {figure.name: figure for figure in self.baseline}
-        figures = [
+        known = {metric.name: metric for metric in self.baseline}
+        lines = [
             (f.name, f.text(), f.interval_text, f.text(known[f.name].value) if f.name in known else "") for f in self.metrics
         ]
-        head = html.table(f"{self.head} (report)", ("", "value", "95% interval", "baseline"), figures, self.estimate)
+        head = html.table(f"{self.head} (report)", ("", "value", "95% interval", "baseline"), lines, self.estimate)
         wrong = [
             (html.cut_left(w.id, 40), w.truth, w.predicted, w.confidence, _of_wrong(w.shown)) for w in self.misclassified[:5]
         ]

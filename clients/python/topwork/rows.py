@@ -83,8 +83,8 @@ class Rows:
         yield from (values[i] for values in self.metadata.values())
         for features in self.features.values():
             found = features.of(i)
-            said = " ".join(f"{number:.3f}" for number in found[0, :NUMBERS]) if len(found) == 1 else f"{len(found)} rows"
-            yield f"{said} ..." if len(found) == 1 and features.dim > NUMBERS else said
+            text = " ".join(f"{number:.3f}" for number in found[0, :NUMBERS]) if len(found) == 1 else f"{len(found)} rows"
+            yield f"{text} ..." if len(found) == 1 and features.dim > NUMBERS else text
 
     def __repr__(self) -> str:
         taps = ", ".join(f"{tap} {f.rows.shape[0]} x {f.dim}" for tap, f in self.features.items())

@@ -125,8 +125,10 @@ class Hits:
         return "\n".join(lines)
 
     def _line(self, hit: Hit, width: int) -> str:
-        said = _cut("  ".join(f"{name}={value!r}" for name, value in hit.metadata.items() if value is not None), METADATA_WIDTH)
-        return f"  {hit.score:8.4f}  {cut_left(hit.id, ID_WIDTH):{width}}  {self._covered(hit.span)}{said}".rstrip()
+        metadata = _cut(
+            "  ".join(f"{name}={value!r}" for name, value in hit.metadata.items() if value is not None), METADATA_WIDTH
+        )
+        return f"  {hit.score:8.4f}  {cut_left(hit.id, ID_WIDTH):{width}}  {self._covered(hit.span)}{metadata}".rstrip()
 
     def _covered(self, span: tuple[float, ...] | None) -> str:
         if span is None:

@@ -26,10 +26,10 @@ class SetInfo:
     version      grows with each commit
     bytes        on the server's disk, all versions
     created      UTC
-    numerics     of whatever computed its rows
+    numerics     of the device and precision that computed its rows
     path         on the server's disk: a folder that `lance.dataset(...)` opens
     damage       which of its files is damaged, empty where none is known to be: reading the newest version is `DataLoss`, and
-                 what is said here is of the newest version that can be read
+                 these facts are of the newest version that can be read
     """
 
     name: str
@@ -157,5 +157,5 @@ class WriteReport:
 
     def __repr__(self) -> str:
         counts = {"new": self.inserted, "updated": self.updated, "unchanged": self.unchanged, "failed": len(self.failures)}
-        said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-        return f"<WriteReport: {self.items:,} items ({said or 'none'}), {self.encoded:,} encoded, version {self.version}>"
+        changes = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+        return f"<WriteReport: {self.items:,} items ({changes or 'none'}), {self.encoded:,} encoded, version {self.version}>"

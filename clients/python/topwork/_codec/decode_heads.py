@@ -49,8 +49,8 @@ def head(message: heads_pb2.Head) -> HeadInfo:
         message,
         job=decode_sets.job(message.job) if message.HasField("job") else None,
         task=task_name(message.task) if message.task else "",
-        metrics=tuple(messages.of_message(MetricValue, figure) for figure in message.metrics),
-        baseline=tuple(messages.of_message(MetricValue, figure) for figure in message.baseline),
+        metrics=tuple(messages.of_message(MetricValue, metric) for metric in message.metrics),
+        baseline=tuple(messages.of_message(MetricValue, metric) for metric in message.baseline),
         chosen=dict(sorted(messages.options(message.chosen).items())),
         created=decode_sets.moment(message.created) if message.created else None,
     )

@@ -175,7 +175,7 @@ def _check_regular(path: Path) -> None:
 
 
 def _file(path: Path, build: Callable[[bytes], types_pb2.Item], wanted: str, instead: str) -> types_pb2.Item:
-    """A file's content; an .npy file is an array whatever the encoder reads."""
+    """Read a file's content; an .npy file is an array for every encoder."""
     _check_regular(path)
     if path.suffix != ".npy":
         return build(path.read_bytes())
@@ -210,7 +210,7 @@ def _from_pil(picture: Any) -> types_pb2.Item:
         rgb = upright_rgb(picture)
     except (InvalidInput, MemoryError):
         raise
-    except Exception as error:  # PIL reads its file now, and its readers raise whatever they trip over
+    except Exception as error:  # PIL reads its file now, and its readers raise errors of any type
         raise InvalidInput(f"the picture cannot be read: {error}", remedy="open the file again, and keep it open") from error
     if rgb.width * rgb.height * 3 <= LARGEST_RAW:
         return types_pb2.Item(tensor=messages.tensor(np.asarray(rgb)))

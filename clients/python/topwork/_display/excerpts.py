@@ -31,8 +31,8 @@ def excerpt(value: Any, longest: int = LONGEST) -> str:
         return f"{value[:longest]!r}... ({len(value):,} {'characters' if isinstance(value, str) else 'bytes'})"
     if isinstance(value, list | tuple | dict) and len(value) > MOST:
         return f"a {type(value).__name__} of {len(value):,}"
-    said = repr(value)
-    return said if len(said) <= 2 * longest else f"{said[: 2 * longest]}..."
+    shown = repr(value)
+    return shown if len(shown) <= 2 * longest else f"{shown[: 2 * longest]}..."
 
 
 def cut_bytes(text: str, longest: int) -> str:

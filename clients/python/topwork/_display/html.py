@@ -71,12 +71,12 @@ def _cell(value: Any) -> str:
     if isinstance(value, Html):
         return value.markup
     if isinstance(value, float):
-        said = f"{value:.6g}"
+        text = f"{value:.6g}"
     elif isinstance(value, datetime):
-        said = value.isoformat(" ").removesuffix("+00:00")
+        text = value.isoformat(" ").removesuffix("+00:00")
     else:
-        said = "" if value is None else str(value)
-    return escape(said if len(said) <= WIDTH else f"{said[: WIDTH - 3]}...")
+        text = "" if value is None else str(value)
+    return escape(text if len(text) <= WIDTH else f"{text[: WIDTH - 3]}...")
 
 
 def _picture(value: Any) -> tuple[str, bytes] | None:

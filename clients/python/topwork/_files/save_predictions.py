@@ -30,17 +30,17 @@ def save(found: Found, names: Sequence[str], path: Path, *, all_classes: bool, k
 
 
 def records(found: Found, names: Sequence[str], kept: Kept) -> Iterator[dict[str, Any]]:
-    """An object an item, as JSON says it; of several heads an object each in it, by the head's name, and so of one head where a
-    column that is kept has the name of what it says."""
+    """Yield an object an item, as JSON has it; the predictions of several heads are objects in it by the head's name, and so are
+    those of one head where a kept column has the name of one of their fields."""
     for i, name in enumerate(names):
         own = {column: values[i] for column, values in kept.items()}
-        said = {head: record(predictions[i]) for head, predictions in found.items()}
-        first = next(iter(said.values()))
-        yield {"item": name, **own, **(first if len(said) == 1 and not own.keys() & first.keys() else said)}
+        plain = {head: record(predictions[i]) for head, predictions in found.items()}
+        first = next(iter(plain.values()))
+        yield {"item": name, **own, **(first if len(plain) == 1 and not own.keys() & first.keys() else plain)}
 
 
 def record(found: Prediction) -> dict[str, Any]:
-    """The filled fields of a prediction in plain values; a mask as rows of numbers."""
+    """Convert the filled fields of a prediction to plain values, and a mask to rows of numbers."""
     if found.error:
         return {"error": str(found.error)}
     plain: dict[str, Any] = {}
@@ -56,7 +56,7 @@ def record(found: Prediction) -> dict[str, Any]:
 
 
 def cells(found: Prediction, all_classes: bool) -> dict[str, Cell]:
-    """The same in one level: what is nested as JSON, a mask as `topwork.mask` writes it."""
+    """Convert a prediction to cells: what is nested becomes JSON, a mask what `topwork.mask` writes."""
     plain = record(found)
     plain.pop("confidences", None)
     if not all_classes:
@@ -68,8 +68,8 @@ def cells(found: Prediction, all_classes: bool) -> dict[str, Cell]:
 
 
 def table(found: Found, names: Sequence[str], all_classes: bool, kept: Kept) -> dict[str, list[Cell]]:
-    """Columns of one length; those of several heads begin with the head's name, and those of one head where a column that is kept
-    has the name of one of them."""
+    """Make columns of one length; those of several heads begin with the head's name, and so do those of one head where a kept
+    column has the name of one of them."""
     columns: dict[str, list[Cell]] = {"item": list(names), **{name: list(values) for name, values in kept.items()}}
     for head, predictions in found.items():
         rows = [cells(prediction, all_classes) for prediction in predictions]
@@ -97,7 +97,7 @@ def _jsonl(found: Found, names: Sequence[str], file: IO[bytes], all_classes: boo
 
 def _parquet(found: Found, names: Sequence[str], file: IO[bytes], all_classes: bool, kept: Kept) -> None:
     pa, parquet = save_features.pyarrow()
-    about = {head: {"task": said.task, "names": said.names, "version": said.version} for head, said in found.items()}
+    about = {head: {"task": each.task, "names": each.names, "version": each.version} for head, each in found.items()}
     made = pa.table(table(found, names, all_classes, kept))
     parquet.write_table(made.replace_schema_metadata({"topwork": json.dumps(about)}), file)
 

@@ -256,14 +256,14 @@ def _records(rows: Rows) -> Iterator[dict[str, Any]]:
     single = {tap: dataframes.is_single(features) for tap, features in rows.features.items()}
     inputs = None if rows.inputs is None else _texts(rows.inputs)
     for i, id in enumerate(rows.ids):
-        record: dict[str, Any] = {"id": id, "metadata": {name: _said(values[i]) for name, values in rows.metadata.items()}}
+        record: dict[str, Any] = {"id": id, "metadata": {name: _json_value(values[i]) for name, values in rows.metadata.items()}}
         if rows.features:
             found = {tap: features.of(i).tolist() for tap, features in rows.features.items()}
             record["features"] = {tap: values[0] if single[tap] else values for tap, values in found.items()}
         yield record if inputs is None else {**record, "input": inputs[i]}
 
 
-def _said(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else value
 
 

@@ -60,7 +60,7 @@ def _rule(hint: Any) -> Convert | None:
     readers = [_reader(kind) for kind in kinds]
     if not all(readers):
         return None
-    wanted = " or ".join(said for _, said in filter(None, readers))
+    wanted = " or ".join(description for _, description in filter(None, readers))
     reads = [read for read, _ in filter(None, readers)]
 
     def convert(name: str, value: Any) -> Any:

@@ -76,7 +76,7 @@ def embed(
     fingerprint     refuse (NotReady) where the tap's features have another
     skip_bad_items  a bad item gets no rows and stands in `failures`; without it the first one raises InvalidInput
     priority        "low" (bulk work that may wait for everybody else's), "normal" or "high" (somebody waits in front of a
-                    screen): who goes first where many wait for this encoder
+                    screen): which requests go first where many wait for this encoder
     progress        True for a bar on a terminal, or a function of (items done, items in all or None)
     timeout         seconds to wait for a reply; None is the client's. Long inputs are sent as a stream of chunks: there it
                     is the longest wait in which nothing moves

@@ -57,10 +57,10 @@ def train(
     progress: JobProgress = None,
     timeout: float | None = None,
 ) -> Steps[HeadInfo]:
-    """A head that learns a column of a set's metadata from its features, is judged on items that it has not seen, and serves.
+    """Train a head to predict a column of a set's metadata from its features, evaluate it on items it has not seen, and serve it.
 
     target        the column of metadata that holds the labels; items without a value are unlabeled. None where `descriptions`
-                  are all there is to learn from; nothing judges such a head
+                  are all there is to learn from; such a head is not evaluated
     kind          one of `trainers()`: "linear" (softmax or ridge regression), "fine-tune" (the trunk, too) ...
     name          none: SET-TARGET, or SET-KIND
     task          "classification", "multi-label", "regression", "tagging", "question-answering" or "segmentation"; none: by the
@@ -71,12 +71,12 @@ def train(
                   usual one, and of pairs all
     options       of the kind, such as {"class_weight": "balanced"}: see `trainers()`
     where         SQL over id and metadata: only these items
-    test_where    these items judge the head, and are never learned from; none: cross-validation
+    test_where    these items evaluate the head, and are never learned from; none: cross-validation
     group         a column: items with the same value (a patient, a video) are never on both sides of a split
     folds         of the cross-validation; 0: 5, or one split of a fifth where there are many items
     seed          the same seed gives the same head
     version       of the set, by its number or by the name that it is pinned under; 0: the current one
-    unlabeled    "self-training" or "label-propagation": unlabeled items may help, and the report says what they did
+    unlabeled     "self-training" or "label-propagation": unlabeled items may help, and the report says what they did
     descriptions  of classes by text, which the trunk embeds: for kinds that learn from them, without any label
     replace       a head of that name, which serves until the new one is ready
     wait          until the training has ended; JobFailed where it failed
@@ -164,7 +164,7 @@ def probe(
     progress: JobProgress = None,
     timeout: float | None = None,
 ) -> Steps[ProbeTable | Job]:
-    """The same task learned from several sets and taps, judged on the same folds: which trunk, and which depth, suits the data.
+    """Learn the same task from several sets and taps, evaluated on the same folds: which trunk and depth suit the data.
 
     sets      one or several: the same items, as different encoders see them
     taps      none: all of each set

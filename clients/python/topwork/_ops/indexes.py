@@ -85,7 +85,7 @@ def rebuild_index(
     progress: JobProgress = None,
     timeout: float | None = None,
 ) -> Steps[IndexInfo]:
-    """Build an index anew from the set as it is now; searches go on on the old one meanwhile. See `create_index`."""
+    """Build an index again from the set as it is now; searches go on on the old one meanwhile. See `create_index`."""
     started = time.monotonic()
     reply = yield from unary(REBUILD_INDEX, indexes_pb2.RebuildIndexRequest(set=set, name=name), timeout)
     begun = decode_indexes.index(reply)

@@ -209,6 +209,6 @@ def _times(values: Any) -> list[Any]:
 def _known(columns: dict[str, list[Any]]) -> KnownMetadata:
     lengths = {len(values) for values in columns.values()}
     if len(lengths) > 1:
-        said = ", ".join(f"{name!r} {len(values)}" for name, values in columns.items())
-        raise InvalidInput(f"columns of different lengths: {said}", remedy="pass a value an item in each")
+        counts = ", ".join(f"{name!r} {len(values)}" for name, values in columns.items())
+        raise InvalidInput(f"columns of different lengths: {counts}", remedy="pass a value an item in each")
     return KnownMetadata(columns, lengths.pop() if lengths else None)

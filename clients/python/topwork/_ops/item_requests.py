@@ -23,11 +23,11 @@ from topwork.encoders import EncoderInfo, TapInfo
 from topwork.errors import DeadlineExceeded, TopworkError
 from topwork.v1 import encoders_pb2, types_pb2
 
-#: What a chunk may hold: items, bytes on their way out, and (as far as it can be told) bytes on their way back.
+#: What a chunk may hold: items, bytes on their way out, and (as far as that is known) bytes on their way back.
 ITEMS, REQUEST, REPLY = 64, 4 * _items.MIB, 16 * _items.MIB
 #: Bytes of one number of a row.
 WIDTHS: Mapping[int, float] = {types_pb2.DTYPE_FLOAT16: 2.0, types_pb2.DTYPE_INT8: 1.0, types_pb2.DTYPE_BINARY: 1 / 8}
-#: No encoder of texts reads more tokens at once, as far as the size of a reply can be told beforehand.
+#: No encoder of texts reads more tokens at once, as far as the size of a reply is known beforehand.
 MOST_TOKENS = 512
 
 
@@ -183,7 +183,7 @@ def answered(
     *,
     brief: bool = False,
 ) -> Steps[list[T]]:
-    """Collect the answer to each chunk of the source. Without any item the server is asked all the same, and judges that.
+    """Collect the answer to each chunk of the source. Without any item the server is asked all the same.
 
     `brief` as in `_items.is_brief`: the first chunks are made at once.
     """

@@ -59,14 +59,14 @@ def ended(session: ClientState, job: Job, show: Callable[[Job], object], timeout
 
 
 def left(timeout: float | None, started: float) -> float | None:
-    """Seconds that are left of a timeout which began at `started`, by time.monotonic()."""
+    """Compute the seconds that are left of a timeout which began at `started`, by time.monotonic()."""
     return None if timeout is None else max(0.0, started + timeout - time.monotonic())
 
 
 def unfinished(job: Job) -> DeadlineExceeded:
-    """The error of a caller who waited for the end of a job."""
-    said = f", {job.message}" if job.message else ""
+    """Make the error for a wait that ended before its job."""
+    message = f", {job.message}" if job.message else ""
     return DeadlineExceeded(
-        f"{job.kind} job {job.id} on {job.subject!r} is not done in time: {job.fraction:.0%}{said}",
+        f"{job.kind} job {job.id} on {job.subject!r} is not done in time: {job.fraction:.0%}{message}",
         remedy=f"it goes on: `topwork jobs {job.id} --watch` or watch_job({job.id!r}) waits; or pass a longer timeout",
     )

@@ -187,16 +187,16 @@ def _size(request: PredictRequest) -> int:
 
 
 def _of_vectors(settings: PredictSettings, vectors: Any, fingerprint: str) -> Iterator[tuple[int, PredictRequest]]:
-    """Cut vectors into messages, at least one: the server judges an empty array."""
+    """Cut vectors into messages, at least one: the server refuses an empty array."""
     rows = ready_vectors.matrix(_single(vectors) if isinstance(vectors, Features) else vectors)
     if rows.ndim not in (1, 2):
         raise InvalidInput(f"vectors of shape {list(rows.shape)}", remedy="pass (dim,) or (n, dim)")
     several = rows[None] if rows.ndim == 1 else rows
     step = max(1, min(_most(settings), item_requests.REQUEST // max(1, several.shape[1] * 4)))
-    said = fingerprint or (vectors.fingerprint if isinstance(vectors, Features) else "")
+    made_by = fingerprint or (vectors.fingerprint if isinstance(vectors, Features) else "")
     for start in range(0, max(1, len(several)), step):
         part = messages.tensor(ready_vectors.sendable(several[start : start + step]))
-        yield start, PredictRequest(settings=settings, vectors=part, fingerprint=said)
+        yield start, PredictRequest(settings=settings, vectors=part, fingerprint=made_by)
 
 
 def _single(features: Features) -> Array:

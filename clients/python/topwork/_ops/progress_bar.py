@@ -19,7 +19,7 @@ Advance: TypeAlias = Callable[..., None]
 
 @contextmanager
 def reporting(progress: Progress, total: int | None, label: str) -> Iterator[Advance]:
-    """Yields a function to be called as items are done."""
+    """Yield a function to be called as items are done."""
     if callable(progress):
         yield _counting(progress, total)
     elif progress and sys.stderr.isatty():
@@ -42,7 +42,7 @@ def _counting(report: Callable[[int, int | None], object], total: int | None) ->
 
 @contextmanager
 def watching(progress: JobProgress, label: str) -> Iterator[Callable[[Job], object]]:
-    """Yields a function to be called with a job at each change."""
+    """Yield a function to be called with a job at each change."""
     if callable(progress):
         yield progress
     elif progress and sys.stderr.isatty():
@@ -57,11 +57,11 @@ def _job_bar(label: str) -> Iterator[Callable[[Job], object]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    said = TextColumn("{task.fields[said]}", markup=False)
-    columns = (TextColumn(label, markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), said)
+    message = TextColumn("{task.fields[message]}", markup=False)
+    columns = (TextColumn(label, markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), message)
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=1.0, said="")
-        yield lambda job: bar.update(task, completed=job.fraction, said=job.message)
+        task = bar.add_task(label, total=1.0, message="")
+        yield lambda job: bar.update(task, completed=job.fraction, message=job.message)
 
 
 @contextmanager

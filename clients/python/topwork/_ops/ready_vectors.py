@@ -95,8 +95,8 @@ def pieces(vectors: Any, target: VectorTarget) -> Iterator[tuple[ReadyVectors, .
         taps = _taps(piece, target, position)
         sizes = {tap.tap: len(tap) for tap in taps}
         if len(set(sizes.values())) > 1:
-            said = ", ".join(f"{name} {size}" for name, size in sizes.items())
-            raise InvalidInput(f"taps of different numbers of items: {said}", remedy="pass features of the same items")
+            counts = ", ".join(f"{name} {size}" for name, size in sizes.items())
+            raise InvalidInput(f"taps of different numbers of items: {counts}", remedy="pass features of the same items")
         position += len(taps[0])
         yield taps
 
@@ -115,7 +115,7 @@ def total(vectors: Any) -> int | None:
 
 
 def matrix(values: Any) -> Array:
-    """Rows of numbers, (n, dim) or (dim,), in whatever dtype they have. Raises InvalidInput."""
+    """Convert to rows of numbers, (n, dim) or (dim,), of the dtype they have. Raises InvalidInput."""
     if hasattr(values, "detach"):  # a torch tensor: numpy refuses one that needs gradients or lies on a device
         values = values.detach().cpu()
     try:

@@ -101,7 +101,7 @@ def unpin(session: ClientState, set: str, pin: str, *, timeout: float | None = N
 
 
 def prune(session: ClientState, set: str, older_than: float, *, timeout: float | None = None) -> Steps[Pruned]:
-    """Delete the versions that nobody pinned and that are older than so many seconds. The current one stays."""
+    """Delete the versions that are not pinned and are older than so many seconds. The current one stays."""
     reply = yield from unary(PRUNE_VERSIONS, sets_pb2.PruneVersionsRequest(set=set, older_than=older_than), timeout)
     return Pruned(reply.removed, reply.bytes)
 

@@ -93,8 +93,8 @@ class ItemLabels:
         found = {"items": items, "ids": self.ids.total, "rows of metadata": self.metadata.total}
         known = {name: count for name, count in found.items() if count is not None}
         if len(set(known.values())) > 1:
-            said = ", ".join(f"{count} {name}" for name, count in known.items())
-            raise InvalidInput(f"they do not go together: {said}", remedy="pass one id, and one row of metadata, an item")
+            counts = ", ".join(f"{count} {name}" for name, count in known.items())
+            raise InvalidInput(f"they do not go together: {counts}", remedy="pass one id, and one row of metadata, an item")
 
     def take(self, start: int, count: int) -> tuple[list[str], dict[str, list[Any]]]:
         ids = self.ids.take(start, count)

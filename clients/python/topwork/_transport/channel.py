@@ -34,8 +34,8 @@ def check_target(target: str) -> str:
     if target.startswith(SCHEMES):
         return target
     if web := re.match(r"(https?|grpcs?|tcp)://(?P<rest>[^/]*)", target):
-        said = "pass HOST:PORT without it" + (f": {web['rest']}" if re.search(r":\d+$", web["rest"]) else "")
-        raise InvalidInput(f"{target!r} begins with a scheme", remedy=said)
+        remedy = "pass HOST:PORT without it" + (f": {web['rest']}" if re.search(r":\d+$", web["rest"]) else "")
+        raise InvalidInput(f"{target!r} begins with a scheme", remedy=remedy)
     plain = re.sub(r"^dns:(//[^/]*/)?", "", target)
     found = re.fullmatch(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):(?P<port>\d+)", plain)
     if not found or not 0 < int(found["port"][:6]) < 1 << 16:
@@ -98,7 +98,7 @@ def options(target: str) -> list[tuple[str, Any]]:
     chosen: list[tuple[str, Any]] = [
         ("grpc.max_send_message_length", LARGEST_MESSAGE),
         ("grpc.max_receive_message_length", -1),
-        # A call that nothing is heard of for a minute may sit on a connection that is dead.
+        # A call that nothing is heard of for a minute may sit on a lost connection.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         # A retry finds a server that has just come back, though connecting to it failed a moment ago.

@@ -43,7 +43,7 @@ class RetryPolicy:
         self.reset()
 
     def reset(self) -> None:
-        """The call has moved: time is counted anew."""
+        """Count time from zero, as after each reply."""
         self._until: float | None = None
         self._began = 0.0
         self._pause = FIRST_PAUSE

@@ -44,7 +44,7 @@ STATUSES: dict[grpc.StatusCode, type[TopworkError]] = {
 SHED = "CANCELLED"
 #: How gRPC begins the details of a call that found no connection.
 UNCONNECTED = ("failed to connect to all addresses", "errors resolving", "DNS resolution failed")
-#: What a caller can do who waited in vain, by the name of the method.
+#: Remedies for a call that ran out of time, by the name of the method.
 LONGER = "pass a longer timeout"
 _ENCODES = f"{LONGER}: the first use of an encoder exports, measures and loads it, and `topwork encoders NAME` says how far it is"
 _BEGINS = f"it may have begun: `topwork jobs` lists what runs, under its name; else {LONGER}"
@@ -58,10 +58,10 @@ CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.Status
 def translate(error: Any, target: str, timeout: float | None, method: str = "") -> TopworkError:
     """The error to raise for a grpc.RpcError of either API. `item` counts from the start of the message."""
     code: grpc.StatusCode = error.code() or grpc.StatusCode.UNKNOWN
-    said = _details(error.trailing_metadata())
-    if said is None:
+    server_error = _details(error.trailing_metadata())
+    if server_error is None:
         return _bare(code, error.details() or "", target, timeout, method)
-    info, retry_after = said
+    info, retry_after = server_error
     kind = REASONS.get(info.reason) or STATUSES.get(code, TopworkError)
     item = info.metadata.get("item", "")
     found = kind(

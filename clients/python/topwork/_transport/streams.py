@@ -23,7 +23,7 @@ class StreamRetries(ABC, Generic[A]):
     a stream that broke is opened again for what has not been answered yet.
 
     `timeout` (seconds, None for no limit) is the longest wait in which nothing moves while a reply is due, or, with `in_all`, the
-    longest that the whole may take. `release` is called once nobody reads any more. `method` names what is waited for.
+    longest that the whole may take. `release` is called once nothing is read any more. `method` names what is waited for.
     """
 
     method = ""
@@ -111,7 +111,7 @@ class StreamRetries(ABC, Generic[A]):
         self._release()
 
     def _progressed(self) -> None:
-        """A reply has come: tries are counted anew, and the clock stands until `reading`."""
+        """Count tries from zero after a reply, and stop the clock until `reading`."""
         self._session.heard()
         self._patience.reset()
         self._reading = self._in_all
@@ -159,7 +159,7 @@ class StreamRetries(ABC, Generic[A]):
 
 
 class DownloadStream(StreamRetries[None]):
-    """`ask()` is the request for what has not come yet, None where all has: it is asked anew after a break."""
+    """A stream of replies. `ask()` makes the request for what has not come yet (None where all has), again after each break."""
 
     def __init__(
         self, session: ClientState, ask: Callable[[], Message | None], timeout: float | None, *, in_all: bool = False

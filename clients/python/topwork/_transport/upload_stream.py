@@ -60,7 +60,7 @@ LIGHT = 4 << 20
 
 
 class UploadChunk(Protocol):
-    """A chunk: its messages, made anew each time that it is sent, and the position of its first item."""
+    """A chunk: its messages, made again each time that it is sent, and the position of its first item."""
 
     @property
     def start(self) -> int: ...

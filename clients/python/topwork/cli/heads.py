@@ -14,7 +14,7 @@ from topwork.cli.output import cut
 from topwork.cli.train import source, with_interval
 from topwork.cli.verb import PATH, verb
 from topwork.heads import DESCRIBED, HeadInfo, beside
-from topwork.probes import said
+from topwork.probes import settings_text
 
 VERBS = ("export", "drop")
 #: Classes that are named.
@@ -95,20 +95,20 @@ def _print_all(found: list[HeadInfo]) -> None:
     if not found:
         output.console().print("there are no heads: `topwork train SET --target COLUMN` makes one", style="dim")
         return
-    titles = ("head", "task", "kind", "reads", "from", "state", "figure", "interval")
-    output.rows(output.table(*titles, whole=("head", "figure", "interval")), map(_line, found))
+    titles = ("head", "task", "kind", "reads", "from", "state", "metric", "interval")
+    output.rows(output.table(*titles, whole=("head", "metric", "interval")), map(_line, found))
 
 
 def _line(head: HeadInfo) -> Iterable[str]:
-    figure = head.metric
+    metric = head.metric
     reads = f"{head.encoder or '-'}/{head.tap}"
     learned = f"{head.set} {head.target or DESCRIBED}, version {head.version}" if head.set else "its encoder"
     shown = (
         (
-            f"{figure.name} {figure.text()}",
-            figure.interval_text,
+            f"{metric.name} {metric.text()}",
+            metric.interval_text,
         )
-        if figure
+        if metric
         else ("-", "")
     )
     return head.name, head.task, head.kind or "pretrained", reads, learned, head.state, *shown
@@ -122,10 +122,10 @@ def _facts(head: HeadInfo) -> Iterable[tuple[str, str]]:
         apart = "; " if any("," in name for name in head.names[:NAMED]) else ", "
         yield "names", f"{len(head.names)}: {apart.join(cut(name, LONGEST) for name in head.names[:NAMED])}{more}"
     yield "reads", f"{head.encoder or 'ready vectors'}/{head.tap}, {head.pooling}"
-    for figure, baseline in beside(head.metrics, head.baseline):
+    for metric, baseline in beside(head.metrics, head.baseline):
         yield (
-            figure.name,
-            with_interval(figure) + (f", baseline {figure.text(baseline.value)}" if baseline else ""),
+            metric.name,
+            with_interval(metric) + (f", baseline {metric.text(baseline.value)}" if baseline else ""),
         )
     if head.estimate:
         yield "judged by", head.estimate
@@ -146,9 +146,9 @@ def _training(head: HeadInfo) -> Iterable[tuple[str, str]]:
     else:
         yield "is to learn", f"{head.target or DESCRIBED}, {head.kind}, from {head.set}, version {head.version}"
     if head.options:
-        yield "options", said(head.options)
+        yield "options", settings_text(head.options)
     if head.chosen:
-        yield "chosen", said(head.chosen)
+        yield "chosen", settings_text(head.chosen)
     if head.created:
         yield "trained", f"{output.when(head.created)}, in {output.seconds(head.training_seconds)}"
         yield "served graph", f"largest difference of a score to the trainer's own {head.max_abs_error:.1e}"

@@ -97,10 +97,10 @@ def _summary(info: IndexInfo) -> str:
     in 31 s"."""
     head = f"index {info.name} of {info.set}: {info.built or info.kind} over {counted(info.rows, 'row')}"
     qps = next((point.qps for point in info.operating_points if point.effort == info.effort), 0.0)
-    figures = [f"recall {info.recall:.3f} at effort {info.effort}" if info.recall else "", f"{qps:,.0f} queries/s" if qps else ""]
-    figures += [f"{output.size(info.memory_bytes)} of memory" if info.memory_bytes else ""]
-    figures += [f"built in {output.seconds(info.build_seconds)}"]
-    return ", ".join([head, *(figure for figure in figures if figure)])
+    facts = [f"recall {info.recall:.3f} at effort {info.effort}" if info.recall else "", f"{qps:,.0f} queries/s" if qps else ""]
+    facts += [f"{output.size(info.memory_bytes)} of memory" if info.memory_bytes else ""]
+    facts += [f"built in {output.seconds(info.build_seconds)}"]
+    return ", ".join([head, *(fact for fact in facts if fact)])
 
 
 @verb()

@@ -56,7 +56,7 @@ priority_flag = click.option(
     type=click.Choice(list(PRIORITIES)),
     default="normal",
     show_default=True,
-    help="who goes first where many wait",
+    help="which requests go first where many wait",
 )
 
 

@@ -32,7 +32,7 @@ predicted from its features; nothing is encoded.
 
 examples:
   topwork predict birds-label photos/ --top 3
-  topwork predict reviews-stars,reviews-topic --from new.csv --column body --keep id,date -o said.csv
+  topwork predict reviews-stars,reviews-topic --from new.csv --column body --keep id,date -o predictions.csv
   topwork predict birds-label --set birds --where "label IS NULL" -o guessed.parquet
 """
 

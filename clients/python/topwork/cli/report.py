@@ -17,7 +17,7 @@ from topwork.cli.output import counted, cut
 from topwork.cli.verb import PATH, verb
 from topwork.errors import InvalidInput
 from topwork.heads import DESCRIBED, MetricValue, beside
-from topwork.probes import said
+from topwork.probes import settings_text
 from topwork.report import ClassMetrics, LearningCurvePoint, Misclassified, Report
 
 #: Classes of a confusion matrix that fits on a screen; pairs, classes and items that are shown of more; letters.
@@ -26,7 +26,7 @@ NAME, TEXT, BESIDE_TEXT, BAR = 14, 60, 40, 30
 #: What a confusion matrix of very many classes joins the rest under.
 OTHERS = "others"
 EXAMPLES = """\
-Every figure is of items that the head which gave it has not learned from, with its 95% interval.
+Every metric is of items that its head has not learned from, with its 95% interval.
 
 examples:
   topwork report birds-label
@@ -71,7 +71,7 @@ def show(report: Report) -> None:
     head = f"{report.head}: {report.task} of {report.target or DESCRIBED} in {report.set}, version {report.version}"
     console.print(head, style="bold", markup=False)
     output.facts(_facts(report))
-    _figures(report)
+    _metrics(report)
     _help(report)
     _curve(report.learning_curve, report.learning_curve_estimate)
     _confusion(report)
@@ -86,27 +86,27 @@ def _facts(report: Report) -> Iterable[tuple[str, str]]:
     yield "judged by", report.estimate
     yield "items", f"{report.labeled:,} with a label, {report.unlabeled:,} without"
     if report.chosen:
-        yield "chosen", said(report.chosen)
+        yield "chosen", settings_text(report.chosen)
     if report.temperature != 1.0:
         yield "temperature", f"{report.temperature:.3g}"
     if report.interval:
         yield "90% band", f"prediction +- {report.interval:.4g}"
 
 
-def _figures(report: Report) -> None:
+def _metrics(report: Report) -> None:
     if not report.metrics:
         return
-    _title("figures on held-out items")
-    table = output.table("figure", "value", "95% interval", "baseline", right=("value", "baseline"))
-    output.rows(table, (_figure(*pair) for pair in beside(report.metrics, report.baseline)))
+    _title("metrics on held-out items")
+    table = output.table("metric", "value", "95% interval", "baseline", right=("value", "baseline"))
+    output.rows(table, (_metric_line(*pair) for pair in beside(report.metrics, report.baseline)))
 
 
-def _figure(figure: MetricValue, baseline: MetricValue | None) -> Iterable[str]:
+def _metric_line(metric: MetricValue, baseline: MetricValue | None) -> Iterable[str]:
     return (
-        figure.name,
-        figure.text(),
-        figure.interval_text,
-        figure.text(baseline.value) if baseline else "",
+        metric.name,
+        metric.text(),
+        metric.interval_text,
+        metric.text(baseline.value) if baseline else "",
     )
 
 
@@ -126,8 +126,8 @@ def _curve(points: Iterable[LearningCurvePoint], estimate: str) -> None:
     found = list(points)
     if not found:
         return
-    judged = f" (judged on {estimate})" if estimate else ""
-    _title(f"learning curve: {found[0].metric.name} by items learned from{judged}")
+    evaluated = f" (evaluated on {estimate})" if estimate else ""
+    _title(f"learning curve: {found[0].metric.name} by items learned from{evaluated}")
     low, high = min(p.metric.low for p in found), max(p.metric.high for p in found)
     width = max(len(f"{p.items:,}") for p in found)
     for p in found:
@@ -162,8 +162,8 @@ def _classes(classes: Iterable[ClassMetrics]) -> None:
     found = sorted((one for one in every if one.support), key=lambda one: one.f1)
     if not found:
         return
-    unjudged = f", {len(every) - len(found)} never judged" if len(every) > len(found) else ""
-    _title("classes, worst first" + (f", {WORST} of {len(found)}" if len(found) > WORST else "") + unjudged)
+    without_items = f", {len(every) - len(found)} never evaluated" if len(every) > len(found) else ""
+    _title("classes, worst first" + (f", {WORST} of {len(found)}" if len(found) > WORST else "") + without_items)
     numbers = ("items", "precision", "recall", "F1")
     output.rows(output.table("class", *numbers, right=numbers), map(_class_line, found[:WORST]))
 

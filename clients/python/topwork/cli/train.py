@@ -16,12 +16,12 @@ from topwork.cli.jobs import awaited
 from topwork.cli.output import counted
 from topwork.cli.verb import Several, flags, key_value, verb, version
 from topwork.heads import HeadInfo, MetricValue, TrainerInfo, beside
-from topwork.probes import ProbeTable, said
+from topwork.probes import ProbeTable, settings_text
 
 METHODS = ("self-training", "label-propagation")
 TARGET = "of metadata, that holds the labels"
 EXAMPLES = """\
-Labels are a column of the set's metadata; items without a value are unlabeled. The figures are of items that the head has not
+Labels are a column of the set's metadata; items without a value are unlabeled. Metrics are of items that the head has not
 learned from, with 95% intervals. `topwork trainers` lists the kinds, `topwork trainers KIND` what --option may set.
 
 examples:
@@ -35,7 +35,7 @@ examples:
 
 PROBE_EXAMPLES = """\
 The same task is learned from each tap of each set, on the same folds. Best first, with 95% intervals; "to the best" is the
-difference item by item: where its interval holds 0, the two cannot be told apart.
+difference item by item: where its interval holds 0, the two cannot be distinguished.
 
 examples:
   topwork probe birds --target label
@@ -93,7 +93,7 @@ def task_of(arguments: SimpleNamespace) -> dict[str, Any]:
 @click.option("--name", default="", metavar="N", help="default: SET-TARGET, or close to it")
 @click.option("--target", default="", metavar="COLUMN", help=f"{TARGET} (none: where classes are described)")
 @task_flags
-@click.option("--test-where", default="", metavar="SQL", help="these items judge the head, and are never learned from")
+@click.option("--test-where", default="", metavar="SQL", help="these items evaluate the head, and are never learned from")
 @click.option(
     "--version", type=version, default="0", metavar="N|PIN", help="of the set, or a pin of it (default: the current one)"
 )
@@ -141,18 +141,18 @@ def summary(head: HeadInfo) -> Iterator[str]:
 
 
 def _facts(head: HeadInfo) -> Iterator[tuple[str, str]]:
-    for figure, baseline in beside(head.metrics[:1], head.baseline):
+    for metric, baseline in beside(head.metrics[:1], head.baseline):
         yield (
-            figure.name,
-            with_interval(figure) + (f", baseline {figure.text(baseline.value)}" if baseline else ""),
+            metric.name,
+            with_interval(metric) + (f", baseline {metric.text(baseline.value)}" if baseline else ""),
         )
-    calibration = {figure.name.removeprefix("calibration error").strip(): figure for figure in head.metrics[1:]}
+    calibration = {metric.name.removeprefix("calibration error").strip(): metric for metric in head.metrics[1:]}
     if "" in calibration:
         before = calibration.get("before scaling")
         yield "calibration error", f"{calibration[''].value:.3f}" + (f" ({before.value:.3f} before scaling)" if before else "")
     yield "judged by", head.estimate
     if head.chosen:
-        yield "chosen", f"{head.tap} {head.pooling}, {said(head.chosen)}"
+        yield "chosen", f"{head.tap} {head.pooling}, {settings_text(head.chosen)}"
 
 
 def what(head: HeadInfo) -> str:
@@ -168,8 +168,8 @@ def source(head: HeadInfo) -> str:
     return f"{counted(head.labeled, 'item')} of {head.set}, version {head.version}{unlabeled}"
 
 
-def with_interval(figure: MetricValue) -> str:
-    return f"{figure.text()} ({figure.interval_text})"
+def with_interval(metric: MetricValue) -> str:
+    return f"{metric.text()} ({metric.interval_text})"
 
 
 @verb()

@@ -1,4 +1,4 @@
-"""What the commands of `topwork` have in common: how their words are read, and the flags that several share."""
+"""What the commands of `topwork` have in common: how their words are read, and the types of flags that several share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COUNT = click.IntRange(min=1)
 _NUMBER = re.compile(r"-(\d+|\d*\.\d+)")
 
 
-class Verb(click.Command):
+class ItemCommand(click.Command):
     """A command whose items may begin with a dash, as texts do: `"- buy milk"` and `-5` are items, `-5x` is a flag."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -69,17 +69,17 @@ class Number(click.FloatRange):
         return number
 
 
-def verb(epilog: str = "") -> Callable[[Callable[[SimpleNamespace], int]], Verb]:
+def verb(epilog: str = "") -> Callable[[Callable[[SimpleNamespace], int]], ItemCommand]:
     """Make a command of a function that is called with the values of all its flags, and returns the exit status."""
 
-    def made(function: Callable[[SimpleNamespace], int]) -> Verb:
+    def decorate(function: Callable[[SimpleNamespace], int]) -> ItemCommand:
         @wraps(function)
         def run(**values: Any) -> int:
             return function(SimpleNamespace(**{n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}))
 
-        return click.command(function.__name__, cls=Verb, epilog=epilog)(run)
+        return click.command(function.__name__, cls=ItemCommand, epilog=epilog)(run)
 
-    return made
+    return decorate
 
 
 def flags(*options: Callable[[Any], Any]) -> Callable[[Decorated], Decorated]:

@@ -225,7 +225,7 @@ def _send(
     """Write, and return what was done and what ended it early: Ctrl-C or an error, which then names the item by its id."""
     pending: deque[WriteItem] = deque()
     tally = WriteCounts(ready="vectors" in call)
-    ids, metadata, *items = tee(source.entries, 2 if tally.ready else 3)  # one that nobody reads would keep all entries
+    ids, metadata, *items = tee(source.entries, 2 if tally.ready else 3)  # one that is not read would keep all entries
     if items:
         call["items"] = (entry.item for entry in items.pop())
     options = {"taps": arguments.tap, "options": dict(arguments.option), "keep_inputs": arguments.keep_inputs}
