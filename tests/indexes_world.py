@@ -129,7 +129,7 @@ def block(
 
 
 def nearest_ids(feature_set: FeatureSet, queries: Array, k: int = 10, metric: Metric = Metric.COSINE) -> list[set[str]]:
-    """What exact search over all that the set holds finds, computed anew."""
+    """Compute what an exact search over all that the set holds finds."""
     blocks = list(feature_set.read(Selection(taps=None, columns=())).batches)
     ids = [id for part in blocks for id in part.ids]
     rows = np.concatenate([part.taps[0].rows for part in blocks])
