@@ -33,7 +33,7 @@ from benchmarks.serving.peers import Item, Rows
 #: Times the encoder's own budget of a batch.
 BUDGETS = (0.25, 0.5, 1.0, 2.0)
 #: Items that the pipeline prepares before it sorts them and cuts its next batches.
-SLAB = 256
+CHUNK = 256
 
 
 class Ceiling:
@@ -100,8 +100,8 @@ class Ceiling:
         """Rows a second, from items on."""
         began, count = time.perf_counter(), 0
         with ThreadPoolExecutor(self._threads) as pool:
-            for slab in self._slabs(pool, began + seconds):
-                for batch in self._batches(slab):
+            for chunk in self._chunks(pool, began + seconds):
+                for batch in self._batches(chunk):
                     count += len(self._run(batch))
         return count / (time.perf_counter() - began)
 
@@ -109,13 +109,13 @@ class Ceiling:
         """Rows a second of preprocessing alone."""
         began, count = time.perf_counter(), 0
         with ThreadPoolExecutor(threads or self._threads) as pool:
-            for slab in self._slabs(pool, began + seconds):
-                count += len(slab)
+            for chunk in self._chunks(pool, began + seconds):
+                count += len(chunk)
         return count / (time.perf_counter() - began)
 
-    def _slabs(self, pool: ThreadPoolExecutor, end: float) -> Iterator[list[Sample]]:
-        """Prepared samples, a slab ahead of their reader."""
-        size = min(SLAB, max(2 * usable_cores(), len(self._items) // 4))
+    def _chunks(self, pool: ThreadPoolExecutor, end: float) -> Iterator[list[Sample]]:
+        """Prepared samples, a chunk ahead of their reader."""
+        size = min(CHUNK, max(2 * usable_cores(), len(self._items) // 4))
         waiting: list[Any] = []
         for start in itertools.count(0, size):
             items = [self._items[(start + i) % len(self._items)] for i in range(size)]

@@ -83,36 +83,38 @@ class App:
         self.health = HealthService(SERVICES, self._serves, self._whole)
         self.engine = engine(catalog, config, self.health.changed)
         plugins = plugins or PluginRegistry.load()
-        self.stores = ServerState(catalog, config, plugins, self.engine)
+        self.state = ServerState(catalog, config, plugins, self.engine)
         self.requests = RequestInterceptor(MessageBudget(config.message_budget, MemoryTrimmer().freed))
         self._server = grpc.aio.server(interceptors=[self.requests], options=OPTIONS)
         self._add_services(plugins)
 
     def _add_services(self, plugins: PluginRegistry) -> None:
-        server, engine, catalog, config, stores = self._server, self.engine, self._catalog, self.config, self.stores
+        server, engine, catalog, config, state = self._server, self.engine, self._catalog, self.config, self.state
         stopping = self.requests.stopping
         encoders = EncodersService(engine, catalog, config, stopping)
-        drop_set = stores.indexes.drop_set
-        sets = FeatureSetsService(stores.ingest, encoders.spool, config.max_items, stores.indexes.all_names, drop_set, stopping)
-        indexes = IndexesService(stores.indexes, stores.desk, stores.jobs, plugins, engine, catalog, config, stores.live_recall)
-        heads = HeadsService(stores.heads, stores.sets, plugins, engine, catalog, config, encoders.spool, stopping)
+        drop_set = state.indexes.drop_set
+        sets = FeatureSetsService(state.ingest, encoders.spool, config.max_items, state.indexes.all_names, drop_set, stopping)
+        indexes = IndexesService(
+            state.indexes, state.search_executor, state.jobs, plugins, engine, catalog, config, state.live_recall
+        )
+        heads = HeadsService(state.heads, state.sets, plugins, engine, catalog, config, encoders.spool, stopping)
         encoders_pb2_grpc.add_EncodersServicer_to_server(encoders, server)  # type: ignore[no-untyped-call]
         sets_pb2_grpc.add_FeatureSetsServicer_to_server(sets, server)  # type: ignore[no-untyped-call]
         indexes_pb2_grpc.add_IndexesServicer_to_server(indexes, server)  # type: ignore[no-untyped-call]
         heads_pb2_grpc.add_HeadsServicer_to_server(heads, server)  # type: ignore[no-untyped-call]
-        jobs_pb2_grpc.add_JobsServicer_to_server(JobsService(stores.jobs), server)  # type: ignore[no-untyped-call]
+        jobs_pb2_grpc.add_JobsServicer_to_server(JobsService(state.jobs), server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         add_reflection(server, SERVICES)
 
     def _whole(self, kind: str, name: str) -> bool:
         """Tell whether no damage of a set or an index is known. NotFound where there is none of that name."""
-        return self.stores.indexes.has_whole_definition(name) if kind == INDEX else not self.stores.sets.damage(name)
+        return self.state.indexes.has_whole_definition(name) if kind == INDEX else not self.state.sets.damage(name)
 
     async def start(self) -> ReadyMessage:
         """StartError where the address cannot be had."""
         address = bind(self._server, self.config.listen)
         await self._server.start()
-        self.stores.lock.listening(address)
+        self.state.lock.listening(address)
         entries = await asyncio.to_thread(readable_entries, self._catalog)
         return ReadyMessage(address, self.engine.provider_names, Counter(entry.state for entry in entries))
 
@@ -122,7 +124,7 @@ class App:
         log.info("draining for up to %g s", self.config.drain_seconds)
         self.requests.refuse()
         await self.health.enter_graceful_shutdown()
-        await self.stores.jobs.close()  # a caller that watches one would keep the server for as long as it lasts
+        await self.state.jobs.close()  # a caller that watches one would keep the server for as long as it lasts
         await self.requests.drain(self.config.drain_seconds)
         drained()
         await self.close()
@@ -131,7 +133,7 @@ class App:
         """End at once, without a drain."""
         await self._server.stop(FAREWELL)
         self.requests.close()
-        await self.stores.close()
+        await self.state.close()
         await self.engine.close()
 
     def _serves(self, name: str) -> bool:

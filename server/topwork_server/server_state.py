@@ -35,14 +35,14 @@ class ServerState:
         self.scrub.start()
         self.ingest = IngestPipeline(self.sets, engine, catalog, FeatureCache(home / "cache", config.feature_cache))
         self.indexes = IndexManager(home / "indexes", self.sets, self.jobs, plugins, config.threads, busy, config.idle_seconds)
-        self.desk = SearchExecutor(config.threads, busy)
-        self.live_recall = LiveRecallSampler(self.desk)
+        self.search_executor = SearchExecutor(config.threads, busy)
+        self.live_recall = LiveRecallSampler(self.search_executor)
         self.heads = HeadManager(home, self.sets, self.jobs, plugins, engine, catalog, config.threads)
 
     async def close(self) -> None:
         """Requests must have ended before."""
         await self.live_recall.close()
-        await self.desk.close()
+        await self.search_executor.close()
         await self.indexes.close()
         await self.jobs.close()
         await self.heads.close()

@@ -39,8 +39,8 @@ def test_listing_imports_nothing_heavy() -> None:
         "import sys; from topwork_plugins.bert import plugin as bert; found = list(bert.register_encoders());"
         f"assert len(found) > 5; print([m for m in {heavy} if m in sys.modules])"
     )
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "[]"
+    completed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert completed.stdout.strip() == "[]"
 
 
 def test_specs_are_told_apart_and_complete() -> None:

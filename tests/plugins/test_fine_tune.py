@@ -204,14 +204,14 @@ def test_it_stops_when_its_time_is_over(bert: World, tmp_path: Path) -> None:
 
 
 def test_it_says_how_far_it_is(bert: World, tmp_path: Path) -> None:
-    said: list[tuple[float, str]] = []
+    reports: list[tuple[float, str]] = []
     bert.tune(
-        fine_tuning_tasks.of_texts(bert), tmp_path, epochs=2, report=lambda fraction, message: said.append((fraction, message))
+        fine_tuning_tasks.of_texts(bert), tmp_path, epochs=2, report=lambda fraction, message: reports.append((fraction, message))
     )
-    fractions = [fraction for fraction, _ in said]
+    fractions = [fraction for fraction, _ in reports]
     assert fractions == sorted(fractions)
     assert 0 <= fractions[0] <= fractions[-1] <= 1
-    steps = [message for _, message in said if "step" in message]
+    steps = [message for _, message in reports if "step" in message]
     assert len(steps) == 8
     assert "epoch 2/2, step 8/8, loss 0." in steps[-1]
     assert "validation accuracy" in steps[-1]
@@ -303,8 +303,8 @@ def test_what_cannot_be_learned_is_refused(bert: World, tmp_path: Path) -> None:
 
 def test_a_training_that_explodes_says_so(bert: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Objective, "loss", lambda _, raw, positions: raw.sum() * float("inf"))
-    said = refusal(lambda: bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path))
-    assert "the loss of step 1 is not finite (give a smaller learning_rate)" in said
+    message = refusal(lambda: bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path))
+    assert "the loss of step 1 is not finite (give a smaller learning_rate)" in message
 
 
 def test_a_ready_graph_is_refused(bert: World, tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_minilm_learns_two_topics(assets: Callable[[EncoderSpec], Path], tmp_pat
     world = World(spec, assets(spec), tmp_path / "out")
     places = ("", "Yesterday: ", "Note: ", "As always, ", "Then: ")
     pairs = [
-        (TextItem(place + said), topic) for place in places for n in range(4) for topic in (0, 1) for said in [TOPICS[topic][n]]
+        (TextItem(place + text), topic) for place in places for n in range(4) for topic in (0, 1) for text in [TOPICS[topic][n]]
     ]
     test = [i for i in range(40) if i % 8 >= 6]  # the fourth sentence of each topic is never learned from
     validation = [i for i in range(40) if i % 8 in (4, 5)]

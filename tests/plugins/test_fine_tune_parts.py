@@ -176,10 +176,10 @@ def test_numbers_are_learned_in_units_of_their_own() -> None:
     objective = Objective(dataset, "none")
     raw = torch.tensor([[-1.0], [1.0]])
     assert float(objective.loss(raw, [0, 1])) == 0
-    said = objective.scores_of(raw)
-    assert said.tolist() == [[100], [300]]
-    assert objective.score(said, [0, 1]) == 1
-    assert objective.score(said[::-1], [0, 1]) == -3
+    scores = objective.scores_of(raw)
+    assert scores.tolist() == [[100], [300]]
+    assert objective.score(scores, [0, 1]) == 1
+    assert objective.score(scores[::-1], [0, 1]) == -3
     rows, weight, bias = np.array([[2.0, 4.0]], np.float32), np.array([[0.5, 1.0]], np.float32), np.array([0.25], np.float32)
     folded, shift = objective.fold_output_layer(weight, bias, scale=2.0)
     np.testing.assert_allclose(rows @ folded.T + shift, ((rows / 2) @ weight.T + bias) * 100 + 200)
@@ -303,6 +303,6 @@ def test_options_out_of_range_are_refused_by_name(name: str, value: Any) -> None
 
 
 def test_options_are_said() -> None:
-    said = options.choices(FineTuneOptions)
-    assert all(choice.description for choice in said)
+    choices = options.choices(FineTuneOptions)
+    assert all(choice.description for choice in choices)
     assert options.parse(FineTuneOptions, {"learning_rate": None}) == FineTuneOptions()

@@ -119,8 +119,8 @@ def test_errors_are_said_with_their_remedy(capsys, monkeypatch, error, status):
     assert main(["serve"]) == status
     assert capsys.readouterr().err == f"topwork: {error.message} ({error.remedy})\n"
     assert main(["serve", "--json"]) == status
-    said = json.loads(capsys.readouterr().out)
-    assert said == {"code": error.code.name, "message": error.message, "remedy": error.remedy, "item": None}
+    answer = json.loads(capsys.readouterr().out)
+    assert answer == {"code": error.code.name, "message": error.message, "remedy": error.remedy, "item": None}
 
 
 def test_settings_are_json_where_they_read_as_such():
@@ -202,9 +202,9 @@ def test_a_name_of_the_catalog_takes_no_settings(capsys, tmp_path):
 
 def test_an_unknown_name_is_said_with_what_is_near(capsys, tmp_path):
     assert main(["pull", "all-minilm-l6", "--home", str(tmp_path), "--json"]) == 1
-    said = json.loads(capsys.readouterr().out)
-    assert said["code"] == "NOT_FOUND"
-    assert "all-minilm-l6-v2" in said["remedy"]
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["code"] == "NOT_FOUND"
+    assert "all-minilm-l6-v2" in answer["remedy"]
 
 
 def test_a_uri_of_another_scheme_is_taken_for_a_source(capsys, tmp_path):
@@ -277,12 +277,12 @@ def test_serve_says_that_it_is_ready_answers_and_drains(capsys, tmp_path):
         assert {"all-minilm-l6-v2", "resnet50-thin"} <= {encoder.name for encoder in listed.encoders}
         taken = ["serve", "--provider", "cpu", "--listen", ready["address"], "--home"]
         assert main([*taken, str(tmp_path / "elsewhere")]) == 2
-        said = capsys.readouterr().err
-        assert f"cannot listen on {ready['address']}: Address already in use" in said
-        assert "--listen" in said
+        stderr = capsys.readouterr().err
+        assert f"cannot listen on {ready['address']}: Address already in use" in stderr
+        assert "--listen" in stderr
         assert main([*taken, str(tmp_path)]) == 2
-        said = capsys.readouterr().err
-        assert f"in use by the server with pid {process.pid} (listening on {ready['address']})" in said
+        stderr = capsys.readouterr().err
+        assert f"in use by the server with pid {process.pid} (listening on {ready['address']})" in stderr
         process.terminate()
         assert process.wait(60) == 0
         assert "ListEncoders.OK=1" in process.stderr.read()

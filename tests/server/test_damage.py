@@ -144,9 +144,9 @@ def test_an_encoder_whose_record_is_damaged_can_be_forgotten(
             damage(home / "encoders" / "pulled.json")
             assert [encoder.name for encoder in client.encoders()] == ["letters", "second"], how
             assert [head.name for head in client.heads()] == ["kinds"], how
-            with pytest.raises(topwork.DataLoss, match=r"pulled\.json") as told:
+            with pytest.raises(topwork.DataLoss, match=r"pulled\.json") as caught:
                 client.encoder("pulled")
-            assert "topwork forget pulled" in told.value.remedy
+            assert "topwork forget pulled" in caught.value.remedy
         for verb in (["prune", "--dry-run"], ["forget", "pulled"]):
             assert cli.main([*verb, "--json", "--home", str(home)]) == 0, (how, verb)
         assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"forgotten": "pulled"}

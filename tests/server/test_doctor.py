@@ -63,12 +63,12 @@ def test_a_provider_that_only_claims_to_be_there_fails():
 
 
 def test_of_the_candidates_of_auto_one_must_work(monkeypatch):
-    said = {"openvino bf16": "no plugin", "openvino fp32": "no plugin", "cpu fp32": ""}
-    monkeypatch.setattr(doctor_provider, "imports", lambda code, asked: Finding(Grade.OK, json.dumps(said)))
+    reasons = {"openvino bf16": "no plugin", "openvino fp32": "no plugin", "cpu fp32": ""}
+    monkeypatch.setattr(doctor_provider, "imports", lambda code, asked: Finding(Grade.OK, json.dumps(reasons)))
     finding = provider("auto")
     assert (finding.grade, finding.detail) == (Grade.WARN, "cpu fp32 ran a graph; no plugin")
     assert "pip install onnxruntime-ep-openvino" in finding.remedy
-    del said["cpu fp32"]
+    del reasons["cpu fp32"]
     assert provider("openvino").grade is Grade.FAIL
 
 

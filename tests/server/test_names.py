@@ -42,7 +42,7 @@ def test_long_names_and_many_names_take_no_time():
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "shortened"),
     [
         ("red", "'red'"),
         ("a" * 1000, f"'{'a' * 80}'... (1,000 characters)"),
@@ -51,8 +51,8 @@ def test_long_names_and_many_names_take_no_time():
         (3.5, "3.5"),
     ],
 )
-def test_an_excerpt_is_short(value, said):
-    assert excerpt(value) == said
+def test_an_excerpt_is_short(value, shortened):
+    assert excerpt(value) == shortened
 
 
 def test_a_message_is_cut_to_bytes_of_utf_8():

@@ -28,8 +28,8 @@ class Declared:
 
 
 def test_each_is_told_as_a_json_schema() -> None:
-    said = {message.name: message for message in encoder_messages.options(Declared)}
-    assert {name: json.loads(message.schema) for name, message in said.items()} == {
+    declared = {message.name: message for message in encoder_messages.options(Declared)}
+    assert {name: json.loads(message.schema) for name, message in declared.items()} == {
         "truncate": {"type": "boolean", "default": False},
         "width": {"type": "integer", "minimum": 1, "maximum": 64, "default": 8},
         "rate": {"type": ["number", "null"], "minimum": 0.0, "maximum": 1.0, "default": None},
@@ -37,7 +37,7 @@ def test_each_is_told_as_a_json_schema() -> None:
         "bits": {"type": "integer", "enum": [4, 8], "default": 8},
         "floor": {"type": "number", "minimum": 0.25, "default": 0.5},
     }
-    assert [message.type for message in said.values()] == [
+    assert [message.type for message in declared.values()] == [
         "boolean",
         "integer, 1 to 64",
         "number or null, 0 to 1",
@@ -45,7 +45,7 @@ def test_each_is_told_as_a_json_schema() -> None:
         "one of 4, 8",
         "number, at least 0.25",
     ]
-    assert [message.default for message in said.values()] == ["false", "8", "null", '"skip"', "8", "0.5"]
+    assert [message.default for message in declared.values()] == ["false", "8", "null", '"skip"', "8", "0.5"]
 
 
 @pytest.mark.parametrize(

@@ -41,10 +41,10 @@ def left(home: Path) -> set[str]:
 
 def test_prune_deletes_what_no_encoder_refers_to(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wanted = {"gone-0123456789ab": 3, "mine-0123456789ab": 3}
-    status, said = topwork(capsys, "prune", "--dry-run", "--home", home)
-    assert (status, said) == (0, {"artifacts": wanted, "bytes": 6, "deleted": False})
+    status, answer = topwork(capsys, "prune", "--dry-run", "--home", home)
+    assert (status, answer) == (0, {"artifacts": wanted, "bytes": 6, "deleted": False})
     assert len(list((home / "artifacts").iterdir())) == 5
-    assert topwork(capsys, "prune", "--home", home)[1] == said | {"deleted": True}
+    assert topwork(capsys, "prune", "--home", home)[1] == answer | {"deleted": True}
     assert left(home) == {"mine", "glove-6b-50d"}
     assert topwork(capsys, "prune", "--home", home)[1] == {"artifacts": {}, "bytes": 0, "deleted": True}
 
@@ -65,14 +65,14 @@ def test_forget_takes_the_name_and_the_artifact_and_leaves_the_weights(home: Pat
 
 
 def test_what_plugins_register_is_not_forgotten(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, said = topwork(capsys, "forget", "glove-6b-50d", "--home", home)
-    assert (status, said["code"]) == (1, "INVALID_ARGUMENT")
-    assert "registered by a plugin" in said["message"]
+    status, answer = topwork(capsys, "forget", "glove-6b-50d", "--home", home)
+    assert (status, answer["code"]) == (1, "INVALID_ARGUMENT")
+    assert "registered by a plugin" in answer["message"]
 
 
 def test_nothing_is_forgotten_under_a_server(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with HomeLock(home):
-        status, said = topwork(capsys, "forget", "mine", "--home", home)
+        status, answer = topwork(capsys, "forget", "mine", "--home", home)
     assert status == 2
-    assert "is in use by" in said["message"]
+    assert "is in use by" in answer["message"]
     assert "mine" in Catalog(PluginRegistry.load(), home).names()

@@ -70,18 +70,18 @@ def _inputs(model: Any, layout: Layout) -> tuple[str, ...]:
 
 def _takes_types(model: Any, layout: Layout) -> bool:
     """RoBERTa's forward has the argument, but a table of one row; and a tokenizer may say that it gives none."""
-    said = read_json(layout.transformer / "tokenizer_config.json", missing_ok=True).get("model_input_names")
+    inputs = read_json(layout.transformer / "tokenizer_config.json", missing_ok=True).get("model_input_names")
     has_argument = "token_type_ids" in inspect.signature(model.forward).parameters
-    return has_argument and getattr(model.config, "type_vocab_size", 0) > 1 and (not said or "token_type_ids" in said)
+    return has_argument and getattr(model.config, "type_vocab_size", 0) > 1 and (not inputs or "token_type_ids" in inputs)
 
 
 def _max_tokens(model: Any, layout: Layout) -> int:
     """The position table's, or less where the folder says so: sentence-transformers' limit before the tokenizer's."""
-    said = layout.max_length
-    if said is None:
-        said = read_json(layout.transformer / "tokenizer_config.json", missing_ok=True).get("model_max_length")
+    declared = layout.max_length
+    if declared is None:
+        declared = read_json(layout.transformer / "tokenizer_config.json", missing_ok=True).get("model_max_length")
     limit = position_limit(model)
-    return limit if said is None else min(limit, int(said))
+    return limit if declared is None else min(limit, int(declared))
 
 
 def _examples(tokenization: Tokenization, prompt: str) -> Sequence[TextItem]:

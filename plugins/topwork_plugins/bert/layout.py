@@ -153,7 +153,7 @@ def taps(dim: int, layers: int, pooled: int | None = None) -> tuple[Tap, ...]:
     return (
         Tap("pooled", pooled or dim, Granularity.ITEM, description="the model's own pooling and normalization"),
         Tap("tokens", dim, Granularity.TOKEN, description="tokens after the last layer"),
-        *(Tap(name, dim, Granularity.ITEM, description=said) for name, said in POOLING_TAPS.items()),
+        *(Tap(name, dim, Granularity.ITEM, description=description) for name, description in POOLING_TAPS.items()),
         *hidden,
     )
 

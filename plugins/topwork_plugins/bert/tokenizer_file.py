@@ -37,9 +37,9 @@ def write_tokenizer(folder: Path, out: Path, *, lower_case: bool, rows: int) -> 
 def _published(folder: Path) -> tuple[list[Path], dict[str, Any]]:
     tokenizer = read_json(folder / FILE)
     normalizer = tokenizer.get("normalizer") or {}
-    said = read_json(folder / "tokenizer_config.json", missing_ok=True).get("do_lower_case")
-    if normalizer.get("type") == "BertNormalizer" and said is not None:
-        normalizer["lowercase"] = bool(said)  # transformers, too, lets tokenizer_config.json win
+    lowercase = read_json(folder / "tokenizer_config.json", missing_ok=True).get("do_lower_case")
+    if normalizer.get("type") == "BertNormalizer" and lowercase is not None:
+        normalizer["lowercase"] = bool(lowercase)  # transformers, too, lets tokenizer_config.json win
     return [folder / FILE], tokenizer
 
 

@@ -70,9 +70,9 @@ class Tokenization:
 
         InvalidInput where there is nothing to encode, or more than `limit` tokens and not `truncate`.
         """
-        for said, given in (("text", text), ("text of the pair", pair)):
+        for part, given in (("text", text), ("text of the pair", pair)):
             if given is not None and (not given or given.isspace()):
-                raise InvalidInput(f"the {said} is empty", remedy="send at least one word")
+                raise InvalidInput(f"the {part} is empty", remedy="send at least one word")
         read = self._beginnings.condensed(text)
         pair_read = None if pair is None else self._beginnings.condensed(pair)
         kept, length = self._fitted(prompt, read, pair_read, truncate=truncate)
@@ -157,8 +157,8 @@ class Tokenization:
             return InvalidInput(
                 f"the text is too long: no more than {self._beginnings.most:,} characters of a text are tokenized", remedy=remedy
             )
-        said = f"{'' if exact else 'about '}{length}"
-        return InvalidInput(f"the text has {said} tokens (prompt and pair included); the limit is {self.limit}", remedy=remedy)
+        count = f"{'' if exact else 'about '}{length}"
+        return InvalidInput(f"the text has {count} tokens (prompt and pair included); the limit is {self.limit}", remedy=remedy)
 
     @cached_property
     def _truncating(self) -> Tokenizer:

@@ -62,12 +62,20 @@ def fine_tune(
         groups, chosen = _start(trunk, network, objective, dataset, options)
         report(PREPARED, "training")
 
-        def told(fraction: float, message: str) -> None:
+        def report_epochs(fraction: float, message: str) -> None:
             report(PREPARED + (TRAINED - PREPARED) * fraction, message)
 
         scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
         loop = TrainingLoop(
-            network, objective, dataset, options, groups, chosen["learning_rate"], scaler, np.random.default_rng(seed), told
+            network,
+            objective,
+            dataset,
+            options,
+            groups,
+            chosen["learning_rate"],
+            scaler,
+            np.random.default_rng(seed),
+            report_epochs,
         )
         loop.run()
         report(TRAINED, f"epoch {loop.best.epoch} was best; judging")

@@ -197,8 +197,8 @@ def kinetics_head(net: InceptionI3d, checkpoint: Path) -> PretrainedHead:
     assert convolution.bias is not None
     weight = convolution.weight.detach().flatten(1).numpy().copy()
     names = class_names(checkpoint.with_name(LABELS), net.classes)
-    said = f"the {net.classes} classes of its training"
-    return PretrainedHead("kinetics", "pooled", names, weight, convolution.bias.detach().numpy().copy(), description=said)
+    description = f"the {net.classes} classes of its training"
+    return PretrainedHead("kinetics", "pooled", names, weight, convolution.bias.detach().numpy().copy(), description=description)
 
 
 def class_names(file: Path, count: int) -> tuple[str, ...]:

@@ -91,8 +91,8 @@ class Fields:
                 raise InvalidInput(f"{self._file}: unknown field {self._where(name)}", remedy=remedy)
 
     def wrong(self, name: str, value: Any, remedy: str) -> InvalidInput:
-        said = "is missing" if value is None else f"is {value!r}"
-        return InvalidInput(f"{self._file}: {self._where(name)} {said}", remedy=remedy)
+        fault = "is missing" if value is None else f"is {value!r}"
+        return InvalidInput(f"{self._file}: {self._where(name)} {fault}", remedy=remedy)
 
     def _take(self, name: str, default: Any) -> Any:
         self._taken.add(name)

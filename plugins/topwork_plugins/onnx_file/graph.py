@@ -33,8 +33,8 @@ def load(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(str(path))
     except Exception as error:  # protobuf's, checker's and file errors have no common base
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise InvalidInput(f"{path.name} is not an ONNX file that can be read: {said[0]}", remedy="export it again") from error
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise InvalidInput(f"{path.name} is not an ONNX file that can be read: {reason[0]}", remedy="export it again") from error
     if not model.graph.node:
         raise InvalidInput(f"{path.name} is not an ONNX file that can be read: it has no nodes", remedy="export it again")
     if model.ByteSize() > LARGEST:

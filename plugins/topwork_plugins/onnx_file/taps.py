@@ -148,9 +148,9 @@ def _grid(reads: TapReads, shape: tuple[int, ...], where: str) -> tuple[int, int
         raise InvalidInput(f"{where}.output is {shape}, not {reads.layout}", remedy="set layout to the tensor's axes")
     if reads.layout == "NLC":
         if reads.grid is None or reads.grid[0] * reads.grid[1] != shape[1]:
-            said = "is missing" if reads.grid is None else f"is {list(reads.grid)}"
+            fault = "is missing" if reads.grid is None else f"is {list(reads.grid)}"
             raise InvalidInput(
-                f"{where}.grid {said}; the tensor has {shape[1]} cells", remedy="write [rows, columns], and skip what is no cell"
+                f"{where}.grid {fault}; the tensor has {shape[1]} cells", remedy="write [rows, columns], and skip what is no cell"
             )
         return reads.grid
     found = (shape[2], shape[3]) if reads.layout == "NCHW" else (shape[1], shape[2])

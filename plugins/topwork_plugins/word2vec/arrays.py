@@ -67,8 +67,8 @@ def _table(vocabulary: Path, rows: Array) -> Iterator[Entry]:
     size = max(1, BLOCK_BYTES // (4 * rows.shape[1]))
     for place, (word, row) in enumerate(zip_longest(words, _rows(rows, size))):
         if word is None or row is None:
-            said = f"{place} words" if word is None else f"more than {place} words"
-            raise InvalidInput(f"{vocabulary.name} has {said} for {len(rows)} vectors", remedy="give one word for each row")
+            count = f"{place} words" if word is None else f"more than {place} words"
+            raise InvalidInput(f"{vocabulary.name} has {count} for {len(rows)} vectors", remedy="give one word for each row")
         if not word or b"\n" in word:
             raise malformed(vocabulary, "row", place, "no word stands here")
         yield Entry(place, word, row)

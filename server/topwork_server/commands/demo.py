@@ -85,10 +85,10 @@ def server(home: Path, say: Callable[..., None], *flags: str) -> Iterator[str]:
             line = process.stdout.readline()
             if not line:
                 raise StartError("the server did not start", remedy="its words are above; `topwork doctor` may know more")
-            said = json.loads(line)
-            if "address" not in said:
-                raise StartError(said["message"], remedy=said["remedy"])
-            address: str = said["address"]
+            message = json.loads(line)
+            if "address" not in message:
+                raise StartError(message["message"], remedy=message["remedy"])
+            address: str = message["address"]
             say(f"[dim]server ready on[/] {address}")
             yield address
         finally:
@@ -100,10 +100,10 @@ def server(home: Path, say: Callable[..., None], *flags: str) -> Iterator[str]:
 
 
 def texts(client: Client, home: Path) -> DemoTable:
-    """A shelf of texts is written into a set, indexed, and searched: all of it, then one module of it."""
-    shelf, questions = demo_inputs.sentences(), list(demo_inputs.QUESTIONS)
-    table = DemoTable("all-minilm-l6-v2", f"questions -> nearest of {len(shelf)} docstrings, written to a set and indexed")
-    items, names = list(shelf.values()), list(shelf)
+    """Write texts into a set, index and search them: all of them, then those of one module."""
+    sentences, questions = demo_inputs.sentences(), list(demo_inputs.QUESTIONS)
+    table = DemoTable("all-minilm-l6-v2", f"questions -> nearest of {len(sentences)} docstrings, written to a set and indexed")
+    items, names = list(sentences.values()), list(sentences)
     began = time.monotonic()
     client.embed(table.encoder, items[:1])
     warm = time.monotonic()
@@ -131,8 +131,8 @@ def modules(client: Client, home: Path) -> DemoTable:
         f" {main.value:.2f} ({main.low:.2f} to {main.high:.2f}) on held-out ones, where the commonest module has {base.value:.2f}"
     )
     table = DemoTable("all-minilm-l6-v2", title)
-    said: Any = client.predict(HEAD, list(demo_inputs.QUESTIONS), top=3)
-    for question, prediction in zip(demo_inputs.QUESTIONS, said, strict=True):
+    predictions: Any = client.predict(HEAD, list(demo_inputs.QUESTIONS), top=3)
+    for question, prediction in zip(demo_inputs.QUESTIONS, predictions, strict=True):
         table.queries.append((question, list(prediction.probabilities.items())))
     return table
 
@@ -172,10 +172,10 @@ def thin_pictures(client: Client, home: Path) -> DemoTable:
 
 
 def _pictures(client: Client, encoder: str) -> DemoTable:
-    shelf, queries = demo_inputs.pictures(), demo_inputs.views()
-    table = DemoTable(encoder, f"other views -> nearest of {len(shelf)} pictures out of scikit-image")
-    found = embed(client, table, [*queries.values(), *shelf.values()])
-    return with_neighbors(table, found, list(queries), list(shelf))
+    photographs, queries = demo_inputs.pictures(), demo_inputs.views()
+    table = DemoTable(encoder, f"other views -> nearest of {len(photographs)} pictures out of scikit-image")
+    features = embed(client, table, [*queries.values(), *photographs.values()])
+    return with_neighbors(table, features, list(queries), list(photographs))
 
 
 def clips(client: Client, home: Path) -> DemoTable:
@@ -205,11 +205,11 @@ def embed(client: Client, table: DemoTable, items: list[Any]) -> Features:
     return found
 
 
-def with_neighbors(table: DemoTable, found: Features, queries: list[str], shelf: list[str]) -> DemoTable:
-    rows = unit(np.asarray(found))
+def with_neighbors(table: DemoTable, features: Features, queries: list[str], names: list[str]) -> DemoTable:
+    rows = unit(np.asarray(features))
     scores = rows[: len(queries)] @ rows[len(queries) :].T
     for query, row in zip(queries, scores, strict=True):
-        table.queries.append((query, [(shelf[i], float(row[i])) for i in np.argsort(-row)[:3]]))
+        table.queries.append((query, [(names[i], float(row[i])) for i in np.argsort(-row)[:3]]))
     return table
 
 

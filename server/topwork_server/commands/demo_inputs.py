@@ -42,17 +42,17 @@ def sentences() -> dict[str, str]:
     for module_name in MODULES:
         module = importlib.import_module(module_name)
         for name, thing in sorted(vars(module).items()):
-            said = (inspect.getdoc(thing) or "") if callable(thing) and not name.startswith("_") else ""
-            sentence = _first_sentence(said, name)
+            docstring = (inspect.getdoc(thing) or "") if callable(thing) and not name.startswith("_") else ""
+            sentence = _first_sentence(docstring, name)
             if 15 < len(sentence) < 300 and sentence not in found.values() and not isinstance(thing, type):
                 found[f"{module_name}.{name}: {_short(sentence)}"] = sentence
     return found
 
 
-def _first_sentence(said: str, name: str) -> str:
+def _first_sentence(docstring: str, name: str) -> str:
     """Functions written in C say their signature first."""
-    paragraphs = said.split("\n\n")
-    return " ".join(paragraphs[1 if said.startswith(f"{name}(") and len(paragraphs) > 1 else 0].split())
+    paragraphs = docstring.split("\n\n")
+    return " ".join(paragraphs[1 if docstring.startswith(f"{name}(") and len(paragraphs) > 1 else 0].split())
 
 
 def _short(sentence: str) -> str:
@@ -72,20 +72,20 @@ def _rgb(picture: Array) -> Array:
 
 def views() -> dict[str, Array]:
     """Other views of some of the pictures: mirrored, cut out, turned, darkened, in gray."""
-    shelf = pictures()
+    originals = pictures()
 
     def part(name: str) -> Array:
-        picture = shelf[name]
+        picture = originals[name]
         height, width = picture.shape[:2]
         return picture[height // 6 : height * 5 // 6, width // 6 : width * 5 // 6]
 
     return {
         "chelsea, mirrored and cut out": part("chelsea")[:, ::-1].copy(),
-        "coffee, upside down": shelf["coffee"][::-1].copy(),
-        "rocket, half as bright": (shelf["rocket"] // 2).astype("uint8"),
-        "astronaut, in gray": shelf["astronaut"].mean(-1, keepdims=True).repeat(3, -1).astype("uint8"),
+        "coffee, upside down": originals["coffee"][::-1].copy(),
+        "rocket, half as bright": (originals["rocket"] // 2).astype("uint8"),
+        "astronaut, in gray": originals["astronaut"].mean(-1, keepdims=True).repeat(3, -1).astype("uint8"),
         "page, cut out": part("page").copy(),
-        "gravel, turned": shelf["gravel"].swapaxes(0, 1).copy(),
+        "gravel, turned": originals["gravel"].swapaxes(0, 1).copy(),
     }
 
 

@@ -58,24 +58,24 @@ def _weights(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
 
     if "sha256" not in record:
         return
-    kept = path.with_suffix(INT8_SUFFIX if "int8_of" in record else ".safetensors")
+    file = path.with_suffix(INT8_SUFFIX if "int8_of" in record else ".safetensors")
     try:
-        if file_sha256(kept) != record["sha256"]:
-            yield f"{kept} is damaged: it is not the file that was written"
+        if file_sha256(file) != record["sha256"]:
+            yield f"{file} is damaged: it is not the file that was written"
     except OSError as error:
-        yield f"{kept} is damaged: {error.strerror}"
+        yield f"{file} is damaged: {error.strerror}"
 
 
 def _heads(folder: Path) -> Iterator[str]:
     from topwork_server.heads.head_store import REPORT, HeadStore
 
-    shelf = HeadStore(folder)
-    for name in shelf.names():
+    store = HeadStore(folder)
+    for name in store.names():
         try:
-            kept = shelf.find(name)
-            kept.check_graph()
-            if (kept.graph.parent / REPORT).exists() or kept.report:
-                shelf.report(name)
+            stored = store.find(name)
+            stored.check_graph()
+            if (stored.graph.parent / REPORT).exists() or stored.report:
+                store.report(name)
         except TopworkError as error:
             yield error.message
         except OSError as error:
@@ -86,9 +86,9 @@ def _made_again(home: Path) -> Iterator[str]:
     from topwork_server.indexes.index_store import IndexStore
 
     yield from filter(None, (artifacts.damage(folder) for folder in artifacts.folders(home)))
-    shelf = IndexStore(home / "indexes")
-    for kept in shelf.stored():
-        yield from shelf.build_folder(kept.definition.set, kept.definition.name).damage()
+    store = IndexStore(home / "indexes")
+    for index in store.stored():
+        yield from store.build_folder(index.definition.set, index.definition.name).damage()
 
 
 def _damage(path: Path, kind: type[object]) -> Iterator[str]:

@@ -11,17 +11,17 @@ import json, sys
 from topwork_server.errors import StartError
 from topwork_server.runtime.session_factory import probe
 from topwork_server.runtime.providers import candidates
-said = {}
+reasons = {}
 try:
     for device in candidates(sys.argv[1]):
-        said[str(device)] = ""
+        reasons[str(device)] = ""
         try:
             probe(device)
         except StartError as error:
-            said[str(device)] = error.message
+            reasons[str(device)] = error.message
 except StartError as error:
     raise SystemExit(error.message)
-print(json.dumps(said))
+print(json.dumps(reasons))
 """
 GPU = "for a GPU run `pip install 'topwork-server[gpu]'` and check its driver"
 OPENVINO = "run `pip install onnxruntime-ep-openvino`"
@@ -32,12 +32,12 @@ def provider(asked: str) -> Finding:
     found = imports(PROBE, asked)
     if found.grade is Grade.FAIL:
         return Finding(Grade.FAIL, found.detail, "serve with --provider cpu")
-    said: dict[str, str] = json.loads(found.detail)
-    works = [device for device, reason in said.items() if not reason]
-    fails = list(dict.fromkeys(reason for reason in said.values() if reason))
+    reasons: dict[str, str] = json.loads(found.detail)
+    works = [device for device, reason in reasons.items() if not reason]
+    fails = list(dict.fromkeys(reason for reason in reasons.values() if reason))
     if fails:
         bad = Grade.WARN if works and asked == "auto" else Grade.FAIL
-        return Finding(bad, "; ".join([*_running(works), *fails]), f"serve with --provider cpu, or {_cure(list(said))}")
+        return Finding(bad, "; ".join([*_running(works), *fails]), f"serve with --provider cpu, or {_cure(list(reasons))}")
     return _without_openvino(_running(works)[0]) if asked == "auto" else Finding(Grade.OK, _running(works)[0])
 
 

@@ -30,8 +30,8 @@ def to_arrow_table(set_metadata: SetMetadata, batch: ItemBatch) -> Any:
     for rows in write_checks.check_taps(set_metadata.definition, batch):
         columns |= _tap_arrays(set_metadata, rows)
     if set_metadata.definition.keep_inputs:
-        kept = batch.inputs or [None] * len(batch.ids)
-        columns |= zip((field.name for field in input_fields()), stored_inputs.to_arrays(kept), strict=True)
+        inputs = batch.inputs or [None] * len(batch.ids)
+        columns |= zip((field.name for field in input_fields()), stored_inputs.to_arrays(inputs), strict=True)
     for column in batch.metadata:
         columns[column.name] = metadata_array(column)
     return pa.table(columns)

@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 class FineTunedEncoders:
     """Drops the encoders whose head is gone. Its methods block."""
 
-    def __init__(self, shelf: HeadStore, sets: FeatureSets, catalog: Catalog) -> None:
-        self._store, self._sets, self._catalog = shelf, sets, catalog
+    def __init__(self, store: HeadStore, sets: FeatureSets, catalog: Catalog) -> None:
+        self._store, self._sets, self._catalog = store, sets, catalog
 
     def check_droppable(self, head: Head) -> None:
         """Raise NotReady where anything else uses the encoder that would be dropped with the head."""

@@ -88,8 +88,8 @@ class HeadStatus:
     def find(self, name: str) -> HeadDescription:
         """Look a head up on the disk; it blocks. NotFound suggests similar names."""
         if "/" in name:
-            kept = pretrained_head(self._catalog, name)
-            return _pretrained(kept.head, kept.graph)
+            stored = pretrained_head(self._catalog, name)
+            return _pretrained(stored.head, stored.graph)
         training, trained = self._trainings.get(name), name in self._store.names()
         if not trained and training is None:
             raise self._unknown(name)

@@ -139,14 +139,14 @@ class HeadStore:
     def report(self, name: str) -> Report:
         """Read a report. NotFound where the head was never evaluated."""
         for _ in range(TRIES):
-            kept = self.find(name)
-            folder = kept.graph.parent
+            stored = self.find(name)
+            folder = stored.graph.parent
             try:
-                return _report(name, folder, kept.report)
+                return _report(name, folder, stored.report)
             except FileNotFoundError as error:
                 if self.find(name).graph.parent != folder:
                     continue
-                if kept.report:
+                if stored.report:
                     raise damaged_head(name, folder, f"{REPORT} is gone") from error
                 raise NotFound(f"the head {name!r} has no report", remedy="train it: trainings are evaluated") from error
         raise NotReady(f"the head {name!r} is replaced again and again", remedy="try again")

@@ -169,8 +169,3 @@ class Head:
 def definition_of(record: Mapping[str, Any]) -> HeadDefinition:
     """Read it from JSON. ValueError names a field of the wrong type."""
     return json_records.convert(record, HeadDefinition)
-
-
-def head_of(record: Mapping[str, Any]) -> Head:
-    """Read it from JSON. ValueError names a field of the wrong type."""
-    return json_records.convert(record, Head)

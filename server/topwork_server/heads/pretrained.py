@@ -30,13 +30,13 @@ class _Files:
 
 def pretrained_heads(catalog: Catalog) -> dict[str, tuple[Head, Path]]:
     """The heads of all ready encoders and the paths of their graphs, by name; unreadable ones are logged and left out."""
-    return {kept.head.name: (kept.head, kept.graph) for name in catalog.names() for kept in _listed(catalog, name)}
+    return {stored.head.name: (stored.head, stored.graph) for name in catalog.names() for stored in _listed(catalog, name)}
 
 
 def pretrained_head(catalog: Catalog, name: str) -> StoredHead:
     """Read the head ENCODER/NAME. NotFound names those that its encoder has; NotReady where its files are damaged."""
     encoder = name.rpartition("/")[0]
-    found = {kept.head.name: kept for kept in _heads_of(catalog, encoder)}
+    found = {stored.head.name: stored for stored in _heads_of(catalog, encoder)}
     if name not in found:
         there = f"{encoder} has {', '.join(found)}" if found else f"{encoder} is not exported, or brings no heads"
         raise NotFound(f"there is no head {name!r}", remedy=there)

@@ -112,8 +112,8 @@ class LiveRecallSampler:
             return
         record = self._record(sample.live, sample.facts)
         if exact.version == sample.version and record.facts == sample.facts and len(exact.scores):
-            kept = record.recalls.setdefault(sample.share, deque(maxlen=LATEST))
-            kept.append(_recall(sample, exact.scores))
+            recalls = record.recalls.setdefault(sample.share, deque(maxlen=LATEST))
+            recalls.append(_recall(sample, exact.scores))
 
     async def _run(self) -> None:
         while self._waiting:

@@ -34,11 +34,11 @@ TAIL = 8192
 
 @dataclass(frozen=True, slots=True)
 class JobOutcome:
-    """The end of a job: `result` where it was done, else `error`. `said` is the end of its stderr."""
+    """The end of a job: `result` where it was done, else `error`. `stderr_tail` is the end of its stderr."""
 
     result: Mapping[str, Any] | None
     error: str = ""
-    said: str = ""
+    stderr_tail: str = ""
 
 
 class JobProcess:
@@ -92,10 +92,10 @@ class JobProcess:
         return self._outcome(process.wait())
 
     def _outcome(self, status: int | None) -> JobOutcome:
-        said = self._tail.decode("utf-8", "replace").strip()
+        stderr_tail = self._tail.decode("utf-8", "replace").strip()
         if "result" in self._answer:
-            return JobOutcome(self._answer["result"], said=said)
-        return JobOutcome(None, self._answer.get("error") or _death(status, said), said)
+            return JobOutcome(self._answer["result"], stderr_tail=stderr_tail)
+        return JobOutcome(None, self._answer.get("error") or _death(status, stderr_tail), stderr_tail)
 
     async def _stop_when_told(self, process: Process) -> None:
         await self._stopping.wait()
@@ -159,9 +159,9 @@ def _signal_all(process: Process, number: signal.Signals) -> None:
         os.killpg(process.pid, number)
 
 
-def _death(status: int | None, said: str) -> str:
-    """How a process ended that said no reason, with its last words."""
-    last = said.rpartition("\n")[2]
+def _death(status: int | None, stderr_tail: str) -> str:
+    """Describe how a process ended that gave no reason, with the last line of its stderr."""
+    last = stderr_tail.rpartition("\n")[2]
     words = f": {last}" if last else ""
     if status is None or status >= 0:
         return f"its process ended with status {status}{words}"

@@ -22,16 +22,18 @@ KEPT = 200
 #: Below this fraction the time that is left is not guessed at.
 TELLING = 0.01
 WAITING, STARTING = "waiting for another job", "starting"
-#: Jobs of one line wait for one another: their kind, and whether they are small.
-Lane: TypeAlias = tuple[str, bool]
+#: Jobs of one queue wait for one another: their kind, and whether they are small.
+JobQueue: TypeAlias = tuple[str, bool]
 log = logging.getLogger(__name__)
 
 
 class _Run:
     """A job that has not ended, and its watchers."""
 
-    def __init__(self, job: JobRecord, lane: Lane, call: str, arguments: Mapping[str, Any], threads: int, scratch: Path) -> None:
-        self.job, self.lane = job, lane
+    def __init__(
+        self, job: JobRecord, queue: JobQueue, call: str, arguments: Mapping[str, Any], threads: int, scratch: Path
+    ) -> None:
+        self.job, self.queue = job, queue
         self.changed = asyncio.Event()
         self.stopped: tuple[JobState, str] | None = None  # how it ends, and why, where it was told to
         self.work = JobProcess(call, arguments, threads, self._report, scratch)
@@ -77,7 +79,7 @@ class JobManager:
         self._at_once = at_once
         self._runs: dict[str, _Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._turns: defaultdict[Lane, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(at_once))
+        self._turns: defaultdict[JobQueue, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(at_once))
         self._ended = {job.id: job for job in self._records.load()}
         self._last = max((int(id, 36) for id in self._ended), default=0)
         self._closed = False
@@ -91,11 +93,11 @@ class JobManager:
         """`call` is "module:function". Returns at once. Unavailable after `close`."""
         if self._closed:
             raise Unavailable("the server is stopping", remedy="try again in a moment, or at another address")
-        lane = (kind, small)
-        waits = sum(run.lane == lane for run in self._runs.values()) >= self._at_once
+        queue = (kind, small)
+        waits = sum(run.queue == queue for run in self._runs.values()) >= self._at_once
         state, message = (JobState.WAITING, WAITING) if waits else (JobState.RUNNING, STARTING)
         job = JobRecord(self._new_id(), kind, subject, time.time(), state, message=message)
-        run = self._runs[job.id] = _Run(job, lane, call, arguments, self._threads, self._records.scratch(job.id))
+        run = self._runs[job.id] = _Run(job, queue, call, arguments, self._threads, self._records.scratch(job.id))
         self._records.save(job)
         task = asyncio.create_task(self._see_through(run))
         self._tasks.add(task)
@@ -160,14 +162,14 @@ class JobManager:
             run.stopped = state, error
         run.work.stop()
         if not run.began:
-            self._end(run, self._as_told(run))
+            self._end(run, self._record_of_stopped(run))
 
     async def _see_through(self, run: _Run) -> None:
-        async with self._turns[run.lane]:
+        async with self._turns[run.queue]:
             if run.stopped is not None:
                 return  # while it waited, and has ended
             run.begin()
-            self._end(run, self._judged(run, await self._outcome(run)))
+            self._end(run, self._record_of_finished(run, await self._outcome(run)))
 
     async def _outcome(self, run: _Run) -> JobOutcome:
         try:
@@ -176,19 +178,19 @@ class JobManager:
             log.exception("job=%s", run.job.id)
             return JobOutcome(None, f"{type(error).__name__}: {error}")
 
-    def _as_told(self, run: _Run) -> JobRecord:
+    def _record_of_stopped(self, run: _Run) -> JobRecord:
         """As it ends that was told to."""
         assert run.stopped is not None
         state, error = run.stopped
         return _interrupted(run.job, error) if state is JobState.FAILED else replace(run.job, state=state, error=error)
 
-    def _judged(self, run: _Run, outcome: JobOutcome) -> JobRecord:
+    def _record_of_finished(self, run: _Run, outcome: JobOutcome) -> JobRecord:
         if run.stopped is not None:
-            return self._as_told(run)
+            return self._record_of_stopped(run)
         if outcome.result is not None:
             return replace(run.job, state=JobState.DONE, fraction=1.0, message="", result=outcome.result)
         words = f"{run.job.kind} of {run.job.subject} failed: {outcome.error}"
-        log.warning("job=%s %s", run.job.id, "\n".join(filter(None, [words, outcome.said])))
+        log.warning("job=%s %s", run.job.id, "\n".join(filter(None, [words, outcome.stderr_tail])))
         return replace(run.job, state=JobState.FAILED, error=outcome.error)
 
     def _end(self, run: _Run, job: JobRecord) -> None:

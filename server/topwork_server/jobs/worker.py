@@ -67,15 +67,15 @@ def main() -> int:
     order = _order(server)
     threading.Thread(target=end_with_parent, args=(server,), daemon=True).start()
     sys.path[:] = order["path"]
-    voice = ProgressChannel(answers)
+    channel = ProgressChannel(answers)
     try:
-        voice.conclude(result=dict(_function(order["call"])(order["arguments"], voice.report)))
+        channel.conclude(result=dict(_function(order["call"])(order["arguments"], channel.report)))
     except TopworkError as error:
-        voice.conclude(error=str(error)[:LONGEST_WORDS])
+        channel.conclude(error=str(error)[:LONGEST_WORDS])
         return 1
     except BaseException as error:
         traceback.print_exc()
-        voice.conclude(error=f"{type(error).__name__}: {error}".removesuffix(": ")[:LONGEST_WORDS])
+        channel.conclude(error=f"{type(error).__name__}: {error}".removesuffix(": ")[:LONGEST_WORDS])
         return 1
     return 0
 

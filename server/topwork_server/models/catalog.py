@@ -124,11 +124,11 @@ class Catalog:
 
     def _take_file(self, file: Path, name: str, suffix: str) -> str:
         """Move a file beside the record of its encoder, durably, and return its checksum."""
-        kept = self._record_path(name).with_suffix(suffix)
-        make_folder(kept.parent)
-        shutil.move(file, kept)
-        sync(kept)
-        return file_sha256(kept)
+        path = self._record_path(name).with_suffix(suffix)
+        make_folder(path.parent)
+        shutil.move(file, path)
+        sync(path)
+        return file_sha256(path)
 
     def derived_from(self, base: str) -> list[str]:
         """The encoders that were fine-tuned or quantized of another."""
@@ -171,13 +171,13 @@ class Catalog:
     def unused_artifacts(self) -> list[Path]:
         """Artifacts that no encoder refers to: of older servers, of weights or settings that were changed, of encoders that are
         gone. What has no complete spec any more (its plugin is not here) keeps its own."""
-        kept, unknown = set(), [*self.damaged()]
+        in_use, unknown = set(), [*self.damaged()]
         for name in self.names():
             try:
-                kept.add(artifacts.folder_of(self.home, self.spec(name)).name)
+                in_use.add(artifacts.folder_of(self.home, self.spec(name)).name)
             except Exception:  # a plugin may raise anything on weights that are damaged
                 unknown.append(name)
-        return [path for path in artifacts.folders(self.home) if path.name not in kept and not artifacts.is_of(path, unknown)]
+        return [path for path in artifacts.folders(self.home) if path.name not in in_use and not artifacts.is_of(path, unknown)]
 
     def remove(self, name: str) -> None:
         """Take an adopted name back; its files stay."""
@@ -228,9 +228,9 @@ class Catalog:
     def _load_fine_tuned(self, name: str, record: Mapping[str, Any]) -> Registered:
         base = self._lookup(record["base"])
         weights = TunedWeights(base.spec.name, str(self._record_path(name).with_suffix(".safetensors")), record["sha256"])
-        said = {key: record[key] for key in ("default_tap", "trained_on")}
+        declared = {key: record[key] for key in ("default_tap", "trained_on")}
         description = f"{base.spec.name}, fine-tuned"
-        spec = replace(base.spec, name=name, tuned=weights, description=description, **said)
+        spec = replace(base.spec, name=name, tuned=weights, description=description, **declared)
         return Registered(spec, base.plugin, base.owner)
 
     def _load_pulled(self, name: str, record: Mapping[str, Any]) -> Registered:

@@ -47,13 +47,13 @@ class _StoredRecord:
 def read_record(folder: Path, device: Device, machine: str) -> DeviceRecord | None:
     """The stored record; None where there is none of this machine."""
     try:
-        kept = json_records.read(_path(folder, device), _StoredRecord)
+        stored = json_records.read(_path(folder, device), _StoredRecord)
     except OSError:
         return None
     except DataLoss as error:
         log.warning("it is measured again: %s", error)
         return None
-    record = DeviceRecord(device, kept.parity, kept.invariance, kept.samples_per_second, kept.machine, kept.error)
+    record = DeviceRecord(device, stored.parity, stored.invariance, stored.samples_per_second, stored.machine, stored.error)
     return record if record.machine == machine and (record.error or _is_complete(record)) else None
 
 
@@ -82,14 +82,14 @@ def this_machine(device: Device, threads: int) -> str:
 
 def _cpu() -> str:
     facts = cpu_facts()
-    said = " ".join(facts.get(name, "?") for name in ("model name", "cpu family", "model", "stepping"))
-    return " ".join([said, *sorted(flag for flag in cpu_flags() if flag.startswith(("amx", "avx512_bf16", "avx512_vnni")))])
+    processor = " ".join(facts.get(name, "?") for name in ("model name", "cpu family", "model", "stepping"))
+    return " ".join([processor, *sorted(flag for flag in cpu_flags() if flag.startswith(("amx", "avx512_bf16", "avx512_vnni")))])
 
 
 def _gpu() -> str:
     """Names of the GPU and its driver."""
-    said = [*Path("/proc/driver/nvidia/gpus").glob("*/information"), Path("/proc/driver/nvidia/version")]
-    lines = (" ".join(line.split()) for path in said if path.exists() for line in path.read_text("utf-8").splitlines())
+    files = [*Path("/proc/driver/nvidia/gpus").glob("*/information"), Path("/proc/driver/nvidia/version")]
+    lines = (" ".join(line.split()) for path in files if path.exists() for line in path.read_text("utf-8").splitlines())
     return "; ".join(sorted({line for line in lines if line.startswith(("Model:", "NVRM version:"))})) or "a GPU"
 
 

@@ -174,8 +174,8 @@ def why_not(record: DeviceRecord) -> str:
 
 
 def _refused(records: Sequence[DeviceRecord], taps: Sequence[str]) -> NotReady:
-    said = "; ".join(f"{record.device}: {_reason(record, taps)}" for record in records)
-    return NotReady(f"no device here gives {', '.join(taps)} well enough ({said})", remedy="serve with --provider auto or cpu")
+    reasons = "; ".join(f"{record.device}: {_reason(record, taps)}" for record in records)
+    return NotReady(f"no device here gives {', '.join(taps)} well enough ({reasons})", remedy="serve with --provider auto or cpu")
 
 
 def _reason(record: DeviceRecord, taps: Sequence[str]) -> str:

@@ -72,8 +72,8 @@ class DeviceSurvey:
                     break
                 fallen[fatal] = reason
         lost = {f"{device.provider}/{device.precision}": _failed_trial(reason) for device, reason in fallen.items()}
-        said = {**lost, **{trial["device"]: trial for trial in trials}}
-        return [self._record(device, said[f"{device.provider}/{device.precision}"]) for device in self.devices]
+        by_device = {**lost, **{trial["device"]: trial for trial in trials}}
+        return [self._record(device, by_device[f"{device.provider}/{device.precision}"]) for device in self.devices]
 
     def _try_devices(
         self, folder: Path, batches: Path, tap: str, devices: Sequence[Device]
@@ -82,9 +82,9 @@ class DeviceSurvey:
         names = [f"{device.provider}/{device.precision}" for device in devices]
         command = [*COMMAND, str(folder), str(batches), tap, str(self._threads)]
         child = self._children.run(command + names, TIMEOUT_SECONDS)
-        said = [json.loads(line) for line in child.out.splitlines() if line.startswith("{")]
-        trials = [line for line in said if "device" in line]
-        at = next((names.index(line["trying"]) for line in reversed(said) if "trying" in line), 0)
+        messages = [json.loads(line) for line in child.out.splitlines() if line.startswith("{")]
+        trials = [line for line in messages if "device" in line]
+        at = next((names.index(line["trying"]) for line in reversed(messages) if "trying" in line), 0)
         return trials, devices[at], "" if len(trials) == len(devices) else _ending(child)
 
     def _record(self, device: Device, trial: Mapping[str, Any]) -> DeviceRecord:

@@ -68,9 +68,9 @@ class IndexContract:
 
     @classmethod
     def build(cls, rows: Array, metric: Metric, progress: list[tuple[float, str]] | None = None) -> VectorIndex:
-        said = [] if progress is None else progress
+        calls = [] if progress is None else progress
         options = cls.index.options(**cls.options)
-        return cls.index.build(ArrayVectors(rows), metric, options, 0.95, 1, lambda done, words: said.append((done, words)))
+        return cls.index.build(ArrayVectors(rows), metric, options, 0.95, 1, lambda done, words: calls.append((done, words)))
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Each test of a subject runs once a metric."""

@@ -43,7 +43,7 @@ class TrainedSubject:
     heads: list[FittedHead]
     progress: list[tuple[float, str]]
 
-    def said(self, head: FittedHead) -> Array:
+    def held_scores(self, head: FittedHead) -> Array:
         return head.scores(self.held.views[head.view].rows)
 
 
@@ -66,9 +66,9 @@ class TrainerContract:
     def fit(
         cls, examples: Examples, subsets: Sequence[Array], progress: list[tuple[float, str]] | None = None
     ) -> list[FittedHead]:
-        said = [] if progress is None else progress
+        calls = [] if progress is None else progress
         chosen = options.parse(cls.trainer.options, cls.options)
-        return fit_heads(cls.trainer, examples, subsets, chosen, 7, 1, lambda done, words: said.append((done, words)))
+        return fit_heads(cls.trainer, examples, subsets, chosen, 7, 1, lambda done, words: calls.append((done, words)))
 
     @classmethod
     def problem(cls, target: Target, count: int = 120, dim: int = 16, seed: int = 0) -> Examples:
@@ -106,7 +106,7 @@ class TrainerContract:
 
     def test_there_is_a_head_for_each_subset(self, subject: TrainedSubject) -> None:
         for number, head in enumerate(subject.heads):
-            scores = subject.said(head)
+            scores = subject.held_scores(head)
             bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
             assert not len(bad), f"head {number} scores row {bad[:1].tolist()} as {scores[bad[:1]].tolist()}, which is not finite"
 
@@ -128,11 +128,11 @@ class TrainerContract:
 
     def test_it_learns_what_is_easy(self, subject: TrainedSubject) -> None:
         for head in subject.heads:
-            found = quality(subject.held, subject.said(head))
+            found = quality(subject.held, subject.held_scores(head))
             assert found >= self.floor, f"quality on rows that were not learned from is {found:.3f}, and must be {self.floor}"
 
     def test_probabilities_are_better_than_chance(self, subject: TrainedSubject) -> None:
-        scores, values = subject.said(subject.heads[-1]).astype(np.float64), subject.held.values
+        scores, values = subject.held_scores(subject.heads[-1]).astype(np.float64), subject.held.values
         if subject.held.target is Target.CLASSES:
             likelihood = scores[np.arange(len(values)), values] - np.logaddexp.reduce(scores, axis=1)
             found, chance = likelihood.mean(), -np.log(scores.shape[1])
@@ -149,7 +149,7 @@ class TrainerContract:
 
     def test_a_row_does_not_depend_on_its_batch_mates(self, subject: TrainedSubject) -> None:
         head = subject.heads[-1]
-        rows, whole = subject.held.views[head.view].rows, subject.said(head)
+        rows, whole = subject.held.views[head.view].rows, subject.held_scores(head)
         error = 1e-5 * max(1, np.abs(whole).max())
         backwards = head.scores(np.ascontiguousarray(rows[::-1]))[::-1]
         np.testing.assert_allclose(backwards, whole, atol=error, err_msg=BATCH)
@@ -183,8 +183,8 @@ class TrainerContract:
         for one, other in zip(subject.heads, self.fit(subject.examples, subject.subsets), strict=True):
             assert one.chosen == other.chosen, f"the same arguments chose {other.chosen}, and before {one.chosen}: use the seed"
             np.testing.assert_array_equal(
-                subject.said(one),
-                subject.said(other),
+                subject.held_scores(one),
+                subject.held_scores(other),
                 "the same arguments gave another head: draw from the seed that fit is given",
             )
 
@@ -203,9 +203,9 @@ class TrainerContract:
         """As the first head of the subject."""
         first = subject.heads[0].chosen
         assert head.chosen == first, f"a head chose {head.chosen}, and chose {first} when {how}"
-        expected = subject.said(subject.heads[0])
+        expected = subject.held_scores(subject.heads[0])
         error = self.tolerance * max(1, np.abs(expected).max())
-        np.testing.assert_allclose(subject.said(head), expected, atol=error, rtol=0, err_msg=f"other scores when {how}")
+        np.testing.assert_allclose(subject.held_scores(head), expected, atol=error, rtol=0, err_msg=f"other scores when {how}")
 
     def test_the_view_that_tells_more_is_chosen(self, target: Target) -> None:
         examples = self.problem(target)

@@ -103,10 +103,10 @@ def test_a_broken_set_troubles_no_other(sets: FeatureSets) -> None:
     opened = FeatureSets(sets.folder)
     assert opened.names() == ["birds", "broken", "empty", "foreign"]
     for name, kind in (("broken", DataLoss), ("empty", DataLoss), ("foreign", NotReady)):
-        with pytest.raises(kind, match=f"{name}.*") as told:
+        with pytest.raises(kind, match=f"{name}.*") as caught:
             opened.get(name)
-        assert "drop the set" in str(told.value) or kind is NotReady
-        assert ".rs:" not in str(told.value)
+        assert "drop the set" in str(caught.value) or kind is NotReady
+        assert ".rs:" not in str(caught.value)
     assert list(everything(opened.get("birds"))) == ["a"]
     opened.drop("broken")
     assert opened.names() == ["birds", "empty", "foreign"]

@@ -124,10 +124,10 @@ WRONG = {
 @pytest.mark.parametrize("where", WRONG, ids=lambda where: where[:40])
 def test_refuses_in_our_words(birds: FeatureSet, where: str) -> None:
     for ask in (birds.keys, lambda where: list(birds.read(Selection(where=where)).batches)):
-        with pytest.raises(InvalidInput) as told:
+        with pytest.raises(InvalidInput) as caught:
             ask(where)
-        assert WRONG[where] in str(told.value)
-        assert ".rs:" not in str(told.value)
+        assert WRONG[where] in str(caught.value)
+        assert ".rs:" not in str(caught.value)
 
 
 def test_the_longest_expressions_that_pass_are_answered(birds: FeatureSet) -> None:

@@ -72,10 +72,10 @@ def test_another_process_reads_beside_the_writer(birds: FeatureSet) -> None:
     birds.pin("head-x", version)
     birds.write(block(["b"], year=[0])).result()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    said = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", OTHER, str(birds.path), str(version)], capture_output=True, text=True, env=environment, check=True
     )
-    assert said.stdout.split() == ["b:2", "c:3"]
+    assert completed.stdout.split() == ["b:2", "c:3"]
 
 
 def test_what_is_gone_is_told(birds: FeatureSet, tmp_path: Path) -> None:
@@ -108,6 +108,6 @@ def test_a_set_that_is_dropped_under_another_process_is_told_so(
         lambda: [*reading.batches],
         taken.content_hashes,
     ):
-        with pytest.raises(NotFound, match="the feature set 'birds' was dropped") as told:
+        with pytest.raises(NotFound, match="the feature set 'birds' was dropped") as caught:
             call()
-        assert str(tmp_path) not in str(told.value)
+        assert str(tmp_path) not in str(caught.value)

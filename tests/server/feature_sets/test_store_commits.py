@@ -155,11 +155,11 @@ def test_a_full_disk_fails_those_writes_only(birds: FeatureSet, monkeypatch: pyt
     mirror, before = Mirror(birds), files(birds, "data")
     with monkeypatch.context() as patch:
         patch.setattr(lance.LanceDataset, "commit", failing_commit(after=False))
-        with pytest.raises(DiskFull, match="no space left") as told:
+        with pytest.raises(DiskFull, match="no space left") as caught:
             birds.write(block(["b", "c"], 2)).result()
         with pytest.raises(DiskFull):
             birds.delete(["a"]).result()
-    assert ".rs" not in str(told.value)
+    assert ".rs" not in str(caught.value)
     assert files(birds, "data") == before, "what the failed attempts wrote is gone"
     birds.write(block(["d"], 3)).result()
     assert sorted(everything(birds)) == ["a", "b", "d"]

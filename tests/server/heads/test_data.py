@@ -226,8 +226,8 @@ def test_a_group_that_both_learns_and_evaluates_is_told(sets):
     ids = names(0, 8)
     who = column("who", T.STRING, ["x", "x", "y", "y", None, "z", None, "x"])
     birds = written(sets, ids, [features(POOLED, ids)], column("label", T.STRING, ["a", "b"] * 4), who)
-    [said] = loaded(birds, test_where="id >= 'item-00006'", group="who", least=1).warnings
-    assert said == "2 items that are trained on share a who with test items: metrics may be too good"
+    [warning] = loaded(birds, test_where="id >= 'item-00006'", group="who", least=1).warnings
+    assert warning == "2 items that are trained on share a who with test items: metrics may be too good"
     assert loaded(birds, test_where="id >= 'item-00006'", least=1).warnings == ()
     assert loaded(birds, group="who", least=1).warnings == ()
 

@@ -197,8 +197,8 @@ def test_few_items_are_warned_of() -> None:
 
 def test_a_fold_that_lost_a_class_is_told() -> None:
     given = examples(Task.CLASSIFICATION, np.array([0, 0, 0, 0, 1, 1]), ("a", "b"))
-    said = HeldOutPredictions(np.arange(6), np.eye(2)[given.values].astype(np.float32), np.array([0, 0, 1, 1, 1, 1]))
-    found = evaluate.evaluate_predictions(given, Task.CLASSIFICATION, said, ids(given), None, 0)
+    predictions = HeldOutPredictions(np.arange(6), np.eye(2)[given.values].astype(np.float32), np.array([0, 0, 1, 1, 1, 1]))
+    found = evaluate.evaluate_predictions(given, Task.CLASSIFICATION, predictions, ids(given), None, 0)
     assert any("in one fold" in warning and ": b" in warning for warning in found.warnings)
 
 
@@ -206,16 +206,16 @@ def test_a_test_set_of_its_own() -> None:
     """The baseline is computed from the training items, not from the test."""
     training = examples(Task.CLASSIFICATION, np.array([0] * 9 + [1]), ("a", "b"))
     test = examples(Task.CLASSIFICATION, np.array([1] * 30 + [0] * 10), ("a", "b"))
-    said = HeldOutPredictions(np.arange(40), np.eye(2)[test.values].astype(np.float32), np.zeros(40, int))
-    found = evaluate.evaluate_predictions(test, Task.CLASSIFICATION, said, ids(test), training, 0)
+    predictions = HeldOutPredictions(np.arange(40), np.eye(2)[test.values].astype(np.float32), np.zeros(40, int))
+    found = evaluate.evaluate_predictions(test, Task.CLASSIFICATION, predictions, ids(test), training, 0)
     assert (found.metrics[0].value, found.baseline[0].value) == (1.0, 0.25)
 
 
 def test_a_training_score_is_refused() -> None:
     given, scores = classes(50)
-    said = HeldOutPredictions(np.arange(50), scores.astype(np.float32), np.zeros(50, int))
+    predictions = HeldOutPredictions(np.arange(50), scores.astype(np.float32), np.zeros(50, int))
     with pytest.raises(TopworkError, match="evaluated on"):
-        evaluate.evaluate_predictions(given, Task.CLASSIFICATION, said, ids(given), None, 0)
+        evaluate.evaluate_predictions(given, Task.CLASSIFICATION, predictions, ids(given), None, 0)
 
 
 def test_multi_label() -> None:
@@ -253,17 +253,17 @@ def test_regression_with_its_band() -> None:
 def test_the_band_is_the_residual_of_its_rank() -> None:
     """Of 19 residuals 1 .. 19 the 18th: ceil(0.9 * 20)."""
     given = examples(Task.REGRESSION, np.zeros((19, 1), np.float32), ())
-    said = HeldOutPredictions(np.arange(19), np.arange(1, 20, dtype=np.float32)[:, None], np.arange(19) % 5)
-    assert evaluate.evaluate_predictions(given, Task.REGRESSION, said, ids(given), None, 0).interval == 18
+    predictions = HeldOutPredictions(np.arange(19), np.arange(1, 20, dtype=np.float32)[:, None], np.arange(19) % 5)
+    assert evaluate.evaluate_predictions(given, Task.REGRESSION, predictions, ids(given), None, 0).interval == 18
 
 
 def test_tagging() -> None:
     truth = np.tile([0, 1, 2, 0, 3, 0], 40)
     items = np.repeat(np.arange(40), 6)
-    said = truth.copy()
-    said[8] = 0  # the first entity of the second item ends too soon
+    predicted = truth.copy()
+    predicted[8] = 0  # the first entity of the second item ends too soon
     given = examples(Task.TAGGING, truth, BIO, items)
-    found = evaluate.evaluate_predictions(given, Task.TAGGING, answered(given, 5 * np.eye(5)[said]), ids(given), None, 0)
+    found = evaluate.evaluate_predictions(given, Task.TAGGING, answered(given, 5 * np.eye(5)[predicted]), ids(given), None, 0)
     assert found.metrics[0].value == pytest.approx(2 * 79 / 160)
     assert [(of.name, of.support) for of in found.classes] == [("PER", 40), ("LOC", 40)]
     assert [(one.id, one.truth, one.predicted) for one in found.misclassified] == [
@@ -321,10 +321,10 @@ def test_the_main_figure_is_that_of_the_evaluation(task: Task) -> None:
         values = random.normal(size=(200, 1)).astype(np.float32)
     outputs = 1 if task.target is Target.NUMBERS else 5
     given = examples(task, values, BIO, np.arange(200) // 4 if task.every_row else None)
-    said = answered(given, random.normal(size=(200, outputs)))
-    main = evaluate.main_metric(given, task, said, 0)
+    predictions = answered(given, random.normal(size=(200, outputs)))
+    main = evaluate.main_metric(given, task, predictions, 0)
     assert main.name == metrics.MAIN_METRIC[task]
-    assert main == evaluate.evaluate_predictions(given, task, said, ids(given), None, 0).metrics[0]
+    assert main == evaluate.evaluate_predictions(given, task, predictions, ids(given), None, 0).metrics[0]
 
 
 def test_a_difference_is_paired() -> None:

@@ -370,9 +370,9 @@ async def test_a_damaged_head_is_said_and_can_be_dropped_or_trained_again(home):
             record.write_text("{")
         assert [(one.name, one.state) for one in await w.heads.list()] == [("one", HeadState.FAILED), ("two", HeadState.FAILED)]
         assert "damaged" in (await w.heads.get("one")).detail
-        with pytest.raises(NotReady, match=r"damaged: head\.json") as told:
+        with pytest.raises(NotReady, match=r"damaged: head\.json") as caught:
             await w.heads.report("one")
-        assert str(told.value).count("train it again") == 1
+        assert str(caught.value).count("train it again") == 1
         await w.heads.drop("one")
         assert (await trained(w, name="two", replace=True)).state is HeadState.READY
 
@@ -448,19 +448,20 @@ async def test_inputs_and_descriptions_reach_kinds_that_need_them(home, monkeypa
         await w.write(feature_set, texts, ("mean", "letters"), label=classes)
         tuned = await w.heads.train(TrainRequest("texts", "label", kind="tunes"))
         assert (tuned.definition.kind, tuned.job.kind) == ("tunes", "tune")  # in a line of its own
-        for fields, said in [
+        for fields, pattern in [
             ({"taps": ("mean", "letters")}, "one tap with one pooling"),
             ({"unlabeled": UnlabeledUse.SELF_TRAINING}, "labeled items alone"),
         ]:
-            with pytest.raises(InvalidInput, match=said):
+            with pytest.raises(InvalidInput, match=pattern):
                 await w.heads.train(TrainRequest("texts", "label", name="n", kind="tunes", **fields))
-        said = {"others": "fhjlm", "vowels": "aei", "plosives": "bdg"}
+        descriptions = {"others": "fhjlm", "vowels": "aei", "plosives": "bdg"}
         request = TrainRequest(
-            "texts", "label", name="d", kind="describes", taps=("mean", "letters"), poolings=("mean",), descriptions=said
+            "texts", "label", name="d", kind="describes", taps=("mean", "letters"), poolings=("mean",), descriptions=descriptions
         )
         definition = definition_of(await described(w, request))
-        rows = (await w.engine.embed(EmbedParams("letters", ("mean",)), [TextItem(text) for text in said.values()])).taps[0].rows
-        assert list(definition.descriptions) == list(said)
+        inputs = [TextItem(text) for text in descriptions.values()]
+        rows = (await w.engine.embed(EmbedParams("letters", ("mean",)), inputs)).taps[0].rows
+        assert list(definition.descriptions) == list(descriptions)
         for view in definition.described:  # the mean of the letters is what the tap "mean" is
             np.testing.assert_allclose(np.array(view), rows, rtol=1e-5, atol=1e-6)
         again = replace(request, name="e")
@@ -537,7 +538,7 @@ async def test_bad_probes_are_refused_and_pin_nothing(home):
         await w.fill(taps=("mean", "letters"))
         feature_set = w.make("more")
         await w.write(feature_set, [f"{'abc' * i}" for i in range(1, 31)], label=[i / 2 for i in range(30)])
-        for fields, kind, said in [
+        for fields, kind, pattern in [
             ({"sets": ()}, InvalidInput, "no set is named"),
             ({"sets": ("birds", "birds")}, InvalidInput, "twice"),
             ({"sets": ("birds", "bords")}, NotFound, "bords"),
@@ -549,7 +550,7 @@ async def test_bad_probes_are_refused_and_pin_nothing(home):
             ({"target": "lable"}, InvalidInput, "lable"),
             ({"sets": ("birds", "more"), "task": Task.CLASSIFICATION}, InvalidInput, "float"),
         ]:
-            with pytest.raises(kind, match=said):
+            with pytest.raises(kind, match=pattern):
                 await w.heads.probe(replace(ProbeRequest(("birds",), "label"), **fields))
         w.trainers.specs[0] = replace(w.trainers.specs[0], trainer=Anything)
         with pytest.raises(InvalidInput, match="different tasks: classification in birds, regression in more"):

@@ -56,13 +56,13 @@ async def test_other_tasks(home, task):
         assert job.state is JobState.DONE, job.error
         head = (await w.heads.wait_until_trained(begun.name)).head
         predictor = Predictor(w.engine, w.catalog, w.heads.store, 1)
-        [said] = (await predictor.predict([begun.name], PredictParams(), [TextItem("aabbe"), TextItem("bcd")])).outputs
+        [output] = (await predictor.predict([begun.name], PredictParams(), [TextItem("aabbe"), TextItem("bcd")])).outputs
         match task:
             case "multi-label":
-                assert said.probabilities.shape == (2, 4)
+                assert output.probabilities.shape == (2, 4)
             case "regression":
-                assert said.values[0] > said.values[1]
+                assert output.values[0] > output.values[1]
             case "tagging":
-                assert [(span.start, span.end) for span in said.spans[0]] != []
+                assert [(span.start, span.end) for span in output.spans[0]] != []
                 assert head.metrics[0].value > 0.5
         assert await asyncio.to_thread(w.heads.store.report, begun.name)

@@ -96,7 +96,7 @@ def test_times_are_no_labels():
 
 
 @pytest.mark.parametrize(
-    ("type", "task", "said"),
+    ("type", "task", "pattern"),
     [
         (T.FLOAT, Task.CLASSIFICATION, "holds float, and classification reads string or bool or int .*float suits regression"),
         (T.STRING, Task.REGRESSION, "holds string, and regression reads float or int"),
@@ -107,13 +107,13 @@ def test_times_are_no_labels():
         (T.INT, Task.TAGGING, "holds int, and tagging reads strings"),
     ],
 )
-def test_the_wrong_type_is_named_with_what_it_suits(type, task, said):
-    with pytest.raises(InvalidInput, match=said):
+def test_the_wrong_type_is_named_with_what_it_suits(type, task, pattern):
+    with pytest.raises(InvalidInput, match=pattern):
         read(type, [None], task)
 
 
 @pytest.mark.parametrize(
-    ("type", "values", "task", "said"),
+    ("type", "values", "task", "pattern"),
     [
         (T.STRING, [None, None], None, "column 'label' has no label for any of 2 items"),
         (T.STRING, [], None, "no label for any of 0 items"),
@@ -129,8 +129,8 @@ def test_the_wrong_type_is_named_with_what_it_suits(type, task, said):
         (T.FLOAT, [1.5, None], None, "of 1 items with a number"),
     ],
 )
-def test_what_says_nothing_is_refused(type, values, task, said):
-    with pytest.raises(InvalidInput, match=said):
+def test_what_says_nothing_is_refused(type, values, task, pattern):
+    with pytest.raises(InvalidInput, match=pattern):
         read(type, values, task)
 
 
@@ -141,9 +141,9 @@ def test_numbers_that_are_not_finite_are_named(bad):
 
 
 def test_a_class_of_too_few_is_named_with_its_count_and_what_to_do():
-    with pytest.raises(InvalidInput) as told:
+    with pytest.raises(InvalidInput) as caught:
         read(T.STRING, ["a", "a", "b", "b", "it's", "c"])
-    assert str(told.value) == (
+    assert str(caught.value) == (
         "column 'label': the class 'c' has 1 example, and 2 are needed; the same goes for it's (1) (label more items of them, "
         "choose a kind of training that needs fewer, or leave them out: --where \"label NOT IN ('c', 'it''s')\")"
     )
@@ -175,16 +175,16 @@ def test_more_classes_than_a_mask_can_tell_are_refused():
 
 
 def test_a_message_stays_short_however_many_classes_and_however_long():
-    with pytest.raises(InvalidInput, match=r"c1 .1., .* and 24 more .*or take them out of the labels") as told:
+    with pytest.raises(InvalidInput, match=r"c1 .1., .* and 24 more .*or take them out of the labels") as caught:
         read(T.STRING, [f"c{i}" for i in range(30)])
-    assert "--where" not in str(told.value)
-    with pytest.raises(InvalidInput) as told:
+    assert "--where" not in str(caught.value)
+    with pytest.raises(InvalidInput) as caught:
         read(T.STRING, ["x" * 5000, "y" * 5000], Task.CLASSIFICATION)
-    assert len(str(told.value)) < 400
+    assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize(
-    ("value", "task", "said"),
+    ("value", "task", "pattern"),
     [
         (["0-5-PER"], Task.TAGGING, "'0-5-PER' is not a span .*'0:5:PER'"),
         (["0:5:"], Task.TAGGING, "'0:5:' is not a span"),
@@ -204,10 +204,10 @@ def test_a_message_stays_short_however_many_classes_and_however_long():
         (["a", ""], Task.MULTI_LABEL, "one of its labels is empty"),
     ],
 )
-def test_what_is_badly_written_is_named_with_its_item(value, task, said):
-    with pytest.raises(InvalidInput, match=f"item 1: column 'label': .*{said}") as told:
+def test_what_is_badly_written_is_named_with_its_item(value, task, pattern):
+    with pytest.raises(InvalidInput, match=f"item 1: column 'label': .*{pattern}") as caught:
         read(T.STRINGS, [[], value], task)
-    assert told.value.item == 1
+    assert caught.value.item == 1
 
 
 def test_described_classes_need_no_labels_and_take_no_others():

@@ -121,7 +121,7 @@ def test_a_mask_of_another_size_than_its_picture_is_refused(quarters):
 
 
 @pytest.mark.parametrize(
-    ("written", "said"),
+    ("written", "pattern"),
     [
         ("not base64!", "the mask is not base64"),
         ("", "the mask cannot be read"),
@@ -134,10 +134,10 @@ def test_a_mask_of_another_size_than_its_picture_is_refused(quarters):
         (header(0, 5), "the mask"),
     ],
 )
-def test_what_is_no_mask_is_refused(written, said):
-    with pytest.raises(InvalidInput, match=said) as told:
+def test_what_is_no_mask_is_refused(written, pattern):
+    with pytest.raises(InvalidInput, match=pattern) as caught:
         png_mask(written)
-    assert told.value.remedy
+    assert caught.value.remedy
 
 
 def test_a_bomb_is_refused_before_it_is_decoded():

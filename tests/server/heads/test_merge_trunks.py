@@ -85,12 +85,12 @@ async def both(tmp_path, catalog, home, made, items):
     store.publish(made, sample_heads.graph(made), None)
     engine = Engine(catalog, Config(home=home, provider="cpu"))
     try:
-        (said,) = (await Predictor(engine, catalog, store).predict([made.name], PredictParams(), items)).outputs
+        (output,) = (await Predictor(engine, catalog, store).predict([made.name], PredictParams(), items)).outputs
     finally:
         await engine.close()
     data, _ = await asyncio.to_thread(merge_onnx, catalog.entry(made.encoder).folder / MODEL, store.graph(made.name), made)
     feeds, samples = prepared(catalog, made, items)
-    return said, run(data, feeds), samples
+    return output, run(data, feeds), samples
 
 
 TOYS = [("mean", Pooling.ROW), ("letters", Pooling.MEAN), ("letters", Pooling.MAX), ("letters", Pooling.MEAN_STD)]
@@ -99,8 +99,8 @@ TOYS = [("mean", Pooling.ROW), ("letters", Pooling.MEAN), ("letters", Pooling.MA
 @pytest.mark.parametrize(("tap", "how"), TOYS)
 async def test_toys(tmp_path, home, tap, how):
     catalog = Catalog(FakePlugins(sets_world.SPECS), home)
-    said, found, _ = await both(tmp_path, catalog, home, head(catalog, "letters", tap, how), TEXTS)
-    np.testing.assert_allclose(found, said.probabilities, atol=1e-5)
+    output, found, _ = await both(tmp_path, catalog, home, head(catalog, "letters", tap, how), TEXTS)
+    np.testing.assert_allclose(found, output.probabilities, atol=1e-5)
 
 
 TOWERS = [("mean", Pooling.TWO_TOWER), ("mean", Pooling.COSINE), ("letters", Pooling.TWO_TOWER), ("letters", Pooling.COSINE)]
@@ -109,8 +109,8 @@ TOWERS = [("mean", Pooling.TWO_TOWER), ("mean", Pooling.COSINE), ("letters", Poo
 @pytest.mark.parametrize(("tap", "how"), TOWERS)
 async def test_both_texts_of_a_pair_are_read_each_by_itself(tmp_path, home, tap, how):
     catalog = Catalog(FakePlugins(sets_world.SPECS), home)
-    said, found, _ = await both(tmp_path, catalog, home, head(catalog, "letters", tap, how), PAIRS)
-    np.testing.assert_allclose(found, said.probabilities, atol=1e-5)
+    output, found, _ = await both(tmp_path, catalog, home, head(catalog, "letters", tap, how), PAIRS)
+    np.testing.assert_allclose(found, output.probabilities, atol=1e-5)
 
 
 async def test_what_is_no_pair_is_named_or_skipped(tmp_path, home):
@@ -153,15 +153,15 @@ def catalog(weights_home):
 @pytest.mark.parametrize(("encoder", "tap", "how", "items"), REAL, ids=lambda value: value if isinstance(value, str) else "")
 async def test_trunks(tmp_path, catalog, weights_home, encoder, tap, how, items):
     made = head(catalog, encoder, tap, how)
-    said, found, _ = await both(tmp_path, catalog, weights_home, made, items)
-    np.testing.assert_allclose(found, said.probabilities, atol=1e-5)
+    output, found, _ = await both(tmp_path, catalog, weights_home, made, items)
+    np.testing.assert_allclose(found, output.probabilities, atol=1e-5)
 
 
 @pytest.mark.weights
 async def test_answers(tmp_path, catalog, weights_home):
     made = head(catalog, "all-minilm-l6-v2", "tokens", Pooling.ROWS, Task.QUESTION_ANSWERING, ())
-    said, logits, samples = await both(tmp_path, catalog, weights_home, made, PAIRS)
-    for (span,), scores, sample in zip(said.spans, logits, samples, strict=True):
+    output, logits, samples = await both(tmp_path, catalog, weights_home, made, PAIRS)
+    for (span,), scores, sample in zip(output.spans, logits, samples, strict=True):
         context = sample.tokens.parts == 1
         start, end, probability = answer(scores[sample.tokens.positions[context]])
         chars = sample.tokens.chars[context]
@@ -172,18 +172,18 @@ async def test_answers(tmp_path, catalog, weights_home):
 @pytest.mark.weights
 async def test_masks(tmp_path, catalog, weights_home):
     made = head(catalog, "efficientnet-lite0", "layer4", Pooling.ROWS, Task.SEGMENTATION)
-    said, found, _ = await both(tmp_path, catalog, weights_home, made, example_inputs.pictures()[:2])
-    np.testing.assert_allclose(found.max(2).reshape(said.confidences.shape), said.confidences, atol=1e-5)
-    assert (found.argmax(2).reshape(said.masks.shape) == said.masks).mean() > 0.99
-    assert said.boxes.shape == (2, 4)
+    output, found, _ = await both(tmp_path, catalog, weights_home, made, example_inputs.pictures()[:2])
+    np.testing.assert_allclose(found.max(2).reshape(output.confidences.shape), output.confidences, atol=1e-5)
+    assert (found.argmax(2).reshape(output.masks.shape) == output.masks).mean() > 0.99
+    assert output.boxes.shape == (2, 4)
 
 
 @pytest.mark.weights
 async def test_tags(tmp_path, catalog, weights_home):
     made = head(catalog, "all-minilm-l6-v2", "hidden.4", Pooling.ROWS, Task.TAGGING, bio_names(("X",)))
-    said, found, samples = await both(tmp_path, catalog, weights_home, made, TEXTS)
-    assert any(said.spans)
-    for spans, probabilities, sample in zip(said.spans, found, samples, strict=True):
+    output, found, samples = await both(tmp_path, catalog, weights_home, made, TEXTS)
+    assert any(output.spans)
+    for spans, probabilities, sample in zip(output.spans, found, samples, strict=True):
         best = probabilities[sample.tokens.positions].argmax(1)
         tagged = {
             int(char) for (start, end), tag in zip(sample.tokens.chars, best, strict=True) if tag for char in range(start, end)

@@ -15,9 +15,9 @@ from topwork_server.types import Array
 
 
 def evaluated(task: Task, values: object, scores: object, names: str = "", items: object = None) -> EvaluationData:
-    truth, said = np.asarray(values), np.asarray(scores, np.float32)
-    of = np.arange(len(truth)) if items is None else np.asarray(items)
-    return EvaluationData(task, tuple(names.split()), truth, said, of, of, np.zeros(len(truth), int))
+    y_true, y_pred = np.asarray(values), np.asarray(scores, np.float32)
+    of = np.arange(len(y_true)) if items is None else np.asarray(items)
+    return EvaluationData(task, tuple(names.split()), y_true, y_pred, of, of, np.zeros(len(y_true), int))
 
 
 def found(given: EvaluationData, weights: Array | None = None) -> dict[str, float]:
@@ -39,30 +39,34 @@ def test_classification(many: int, weights: Array) -> None:
     """Over 64 classes sums are sparse. Scores are rounded, so that rankings have ties."""
     random = np.random.default_rng(many)
     values, scores = random.integers(0, min(many, 5), 120), np.round(random.normal(size=(120, many)), 1)
-    given, truth, said = evaluated(Task.CLASSIFICATION, values, scores, "x " * many), values, scores.argmax(axis=1)
-    of, there, drawn = found(given, weights), np.union1d(truth[weights > 0], said[weights > 0]), {"sample_weight": weights}
+    given, y_true, y_pred = evaluated(Task.CLASSIFICATION, values, scores, "x " * many), values, scores.argmax(axis=1)
+    of, there, drawn = found(given, weights), np.union1d(y_true[weights > 0], y_pred[weights > 0]), {"sample_weight": weights}
     assert list(of)[:3] == ["accuracy", "balanced accuracy", "macro F1"]
-    assert of["accuracy"] == pytest.approx(skm.accuracy_score(truth, said, **drawn))
+    assert of["accuracy"] == pytest.approx(skm.accuracy_score(y_true, y_pred, **drawn))
     assert of["balanced accuracy"] == pytest.approx(
-        skm.recall_score(truth, said, labels=np.unique(truth), average="macro", zero_division=0, **drawn)
+        skm.recall_score(y_true, y_pred, labels=np.unique(y_true), average="macro", zero_division=0, **drawn)
     )
-    assert of["macro F1"] == pytest.approx(skm.f1_score(truth, said, labels=there, average="macro", zero_division=0, **drawn))
+    assert of["macro F1"] == pytest.approx(skm.f1_score(y_true, y_pred, labels=there, average="macro", zero_division=0, **drawn))
     probable = np.clip(given.probabilities.astype(float), 1e-15, 1)
     assert of["log loss"] == pytest.approx(
-        skm.log_loss(truth, probable / probable.sum(axis=1, keepdims=True), labels=range(many), **drawn), rel=1e-5
+        skm.log_loss(y_true, probable / probable.sum(axis=1, keepdims=True), labels=range(many), **drawn), rel=1e-5
     )
 
 
 @pytest.mark.parametrize("weights", WEIGHTS, ids=["once", "drawn"])
 def test_multi_label(weights: Array) -> None:
     random = np.random.default_rng(0)
-    truth, scores = (random.random((120, 3)) < 0.4).astype(np.float32), random.normal(size=(120, 3))
-    of, said, drawn = found(evaluated(Task.MULTI_LABEL, truth, scores, "a b c"), weights), scores > 0, {"sample_weight": weights}
+    y_true, scores = (random.random((120, 3)) < 0.4).astype(np.float32), random.normal(size=(120, 3))
+    of, y_pred, drawn = (
+        found(evaluated(Task.MULTI_LABEL, y_true, scores, "a b c"), weights),
+        scores > 0,
+        {"sample_weight": weights},
+    )
     assert list(of)[:3] == ["macro F1", "micro F1", "subset accuracy"]
-    assert of["macro F1"] == pytest.approx(skm.f1_score(truth, said, average="macro", **drawn))
-    assert of["micro F1"] == pytest.approx(skm.f1_score(truth, said, average="micro", **drawn))
-    assert of["subset accuracy"] == pytest.approx(skm.accuracy_score(truth, said, **drawn))
-    losses = [skm.log_loss(truth[:, at], 1 / (1 + np.exp(-scores[:, at])), **drawn) for at in range(3)]
+    assert of["macro F1"] == pytest.approx(skm.f1_score(y_true, y_pred, average="macro", **drawn))
+    assert of["micro F1"] == pytest.approx(skm.f1_score(y_true, y_pred, average="micro", **drawn))
+    assert of["subset accuracy"] == pytest.approx(skm.accuracy_score(y_true, y_pred, **drawn))
+    losses = [skm.log_loss(y_true[:, at], 1 / (1 + np.exp(-scores[:, at])), **drawn) for at in range(3)]
     assert of["log loss"] == pytest.approx(np.mean(losses), rel=1e-5)
 
 
@@ -79,15 +83,15 @@ def test_rankings_with_ties_and_weights() -> None:
 @pytest.mark.parametrize("offset", [0.0, 1e5])
 def test_regression(offset: float, weights: Array) -> None:
     random = np.random.default_rng(0)
-    truth = offset + random.normal(size=(120, 1))
-    said, drawn = truth + np.round(random.normal(size=(120, 1)), 1), {"sample_weight": weights}
-    given = EvaluationData(Task.REGRESSION, (), truth, said, *[np.arange(120)] * 2, np.zeros(120, int))
+    y_true = offset + random.normal(size=(120, 1))
+    y_pred, drawn = y_true + np.round(random.normal(size=(120, 1)), 1), {"sample_weight": weights}
+    given = EvaluationData(Task.REGRESSION, (), y_true, y_pred, *[np.arange(120)] * 2, np.zeros(120, int))
     of = found(given, weights)
     assert list(of) == ["R2", "MAE", "RMSE", "Spearman correlation"]
-    assert of["R2"] == pytest.approx(skm.r2_score(truth, said, **drawn))
-    assert of["MAE"] == pytest.approx(skm.mean_absolute_error(truth, said, **drawn))
-    assert of["RMSE"] == pytest.approx(skm.root_mean_squared_error(truth, said, **drawn))
-    assert found(given)["Spearman correlation"] == pytest.approx(scipy.stats.spearmanr(truth, said)[0])
+    assert of["R2"] == pytest.approx(skm.r2_score(y_true, y_pred, **drawn))
+    assert of["MAE"] == pytest.approx(skm.mean_absolute_error(y_true, y_pred, **drawn))
+    assert of["RMSE"] == pytest.approx(skm.root_mean_squared_error(y_true, y_pred, **drawn))
+    assert found(given)["Spearman correlation"] == pytest.approx(scipy.stats.spearmanr(y_true, y_pred)[0])
 
 
 def test_a_unit_of_several_rows_is_drawn_as_a_whole() -> None:
@@ -125,8 +129,8 @@ BIO = "O B-PER I-PER B-LOC I-LOC"
 
 def test_tagging_counts_exact_spans_as_conll_does() -> None:
     """True: PER 0-2 and LOC 3-4; in the second item LOC 0-1, which a stray I-LOC begins. The first is found too short."""
-    truth, said = [1, 2, 0, 3, 4, 0], [1, 0, 0, 3, 4, 0]
-    of = found(evaluated(Task.TAGGING, truth, one_hot(said, 5), BIO, [0, 0, 0, 0, 1, 1]))
+    y_true, y_pred = [1, 2, 0, 3, 4, 0], [1, 0, 0, 3, 4, 0]
+    of = found(evaluated(Task.TAGGING, y_true, one_hot(y_pred, 5), BIO, [0, 0, 0, 0, 1, 1]))
     assert next(iter(of)) == "entity F1"
     assert (of["entity precision"], of["entity recall"], of["entity F1"]) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
     assert of["token accuracy"] == pytest.approx(5 / 6)
@@ -146,9 +150,9 @@ def answer_marks(*spans: tuple[int, int]) -> Array:
 
 def test_question_answering() -> None:
     """Said 2-3 where 1-3 is right (F1 of 2/3), and 3-5 where that or 0-1 is."""
-    truth = np.concatenate([answer_marks((1, 3)), answer_marks((0, 1), (3, 5))])
+    y_true = np.concatenate([answer_marks((1, 3)), answer_marks((0, 1), (3, 5))])
     scores = 9 * np.concatenate([answer_marks((2, 3)), answer_marks((3, 5))])
-    of = found(evaluated(Task.QUESTION_ANSWERING, truth, scores, "", np.repeat([0, 1], 5)))
+    of = found(evaluated(Task.QUESTION_ANSWERING, y_true, scores, "", np.repeat([0, 1], 5)))
     assert of == pytest.approx({"F1": (2 / 3 + 1) / 2, "exact match": 0.5})
 
 
@@ -161,11 +165,11 @@ def test_right_answers() -> None:
 def test_segmentation() -> None:
     random = np.random.default_rng(0)
     values, scores = random.integers(0, 3, 80), random.normal(size=(80, 3))
-    of, said = (
+    of, y_pred = (
         found(evaluated(Task.SEGMENTATION, values, scores, "sky sea sand", np.repeat(np.arange(20), 4))),
         scores.argmax(axis=1),
     )
     assert list(of)[:3] == ["mean IoU", "cell accuracy", "IoU of sky"]
-    assert of["mean IoU"] == pytest.approx(skm.jaccard_score(values, said, average="macro"))
-    assert of["IoU of sky"] == pytest.approx(skm.jaccard_score(values, said, labels=[0], average="macro"))
-    assert of["cell accuracy"] == pytest.approx(skm.accuracy_score(values, said))
+    assert of["mean IoU"] == pytest.approx(skm.jaccard_score(values, y_pred, average="macro"))
+    assert of["IoU of sky"] == pytest.approx(skm.jaccard_score(values, y_pred, labels=[0], average="macro"))
+    assert of["cell accuracy"] == pytest.approx(skm.accuracy_score(values, y_pred))

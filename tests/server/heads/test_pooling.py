@@ -130,7 +130,7 @@ def test_what_suits():
             assert possible_poolings(task, granularity)[0] is default_pooling(task, granularity)
     check_pooling(Task.CLASSIFICATION, Tap("t", 5, Granularity.TOKEN), Pooling.PAIR)
     check_pooling(Task.SEGMENTATION, Tap("t", 5, Granularity.CELL), Pooling.ROWS)
-    for task, granularity, pooling, said in [
+    for task, granularity, pooling, pattern in [
         (Task.CLASSIFICATION, Granularity.CELL, Pooling.PAIR, "choose 'mean' or 'max' or 'mean\\+std'"),
         (Task.CLASSIFICATION, Granularity.ITEM, Pooling.MEAN, "one row an item .choose 'row'"),
         (Task.REGRESSION, Granularity.WINDOW, Pooling.ROW, "a row for each window"),
@@ -138,5 +138,5 @@ def test_what_suits():
         (Task.TAGGING, Granularity.ITEM, Pooling.ROWS, "tagging needs a row for each token"),
         (Task.SEGMENTATION, Granularity.TOKEN, Pooling.ROWS, "segmentation needs a row for each cell"),
     ]:
-        with pytest.raises(InvalidInput, match=said):
+        with pytest.raises(InvalidInput, match=pattern):
             check_pooling(task, Tap("t", 5, granularity), pooling)

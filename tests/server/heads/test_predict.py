@@ -146,9 +146,9 @@ async def test_vectors(world):
     async with world() as w:
         head = w.publish("birds")
         rows = (await w.rows()).rows
-        said = (await w.predictor.predict(["birds"], PredictParams(), TEXTS)).outputs[0]
+        expected = (await w.predictor.predict(["birds"], PredictParams(), TEXTS)).outputs[0]
         found = await w.predictor.predict_vectors(["birds"], rows, head.tap.fingerprint)
-        np.testing.assert_allclose(found.outputs[0].probabilities, said.probabilities, rtol=1e-5)
+        np.testing.assert_allclose(found.outputs[0].probabilities, expected.probabilities, rtol=1e-5)
         with pytest.raises(NotReady, match="the vectors have " + "0" * 64):
             await w.predictor.predict_vectors(["birds"], rows, "0" * 64)
         for bad in (rows[:, :3], rows[0]):

@@ -34,11 +34,11 @@ def data(kind: type[TrainingDataset], task: Task) -> TrainingDataset:
 
 
 @pytest.mark.parametrize(
-    ("kind", "task", "said"),
+    ("kind", "task", "preview"),
     [(Kept, Task.TAGGING, "'Ada wrote'"), (Kept, Task.QUESTION_ANSWERING, "'Who wrote'"), (TrainingDataset, Task.TAGGING, "0:9")],
 )
-def test_a_span_is_named_by_its_words_or_by_its_characters(kind: type[TrainingDataset], task: Task, said: str) -> None:
-    assert SpanPreviews(data(kind, task))("a", 0, 2) == said
+def test_a_span_is_named_by_its_words_or_by_its_characters(kind: type[TrainingDataset], task: Task, preview: str) -> None:
+    assert SpanPreviews(data(kind, task))("a", 0, 2) == preview
 
 
 def test_a_long_span_is_cut() -> None:

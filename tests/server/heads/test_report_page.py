@@ -105,7 +105,7 @@ def test_all_sections_are_there_and_every_tag_is_closed() -> None:
         "Epoch by epoch",
         "How it was made",
     ]
-    for said in (
+    for fragment in (
         "0.900",
         "0.850 to 0.950",
         "the majority class has 0.500",
@@ -113,7 +113,7 @@ def test_all_sections_are_there_and_every_tag_is_closed() -> None:
         "made no difference",
         "98% sure",
     ):
-        assert said in made
+        assert fragment in made
 
 
 def test_what_users_wrote_is_never_markup() -> None:

@@ -62,9 +62,9 @@ def test_targets_of_any_offset_and_scale_are_learned_alike(center, unit, tmp_pat
     assert found["R2"] == pytest.approx(PLAIN["R2"], abs=1e-4)
     assert found["MAE"] == pytest.approx(unit * PLAIN["MAE"], rel=1e-2)
     assert found["RMSE"] == pytest.approx(unit * PLAIN["RMSE"], rel=1e-2)
-    said = served(given, head, tmp_path / "head.onnx")
-    assert said.dtype == np.float64
-    np.testing.assert_allclose((said - values) / unit, 0, atol=0.6)
+    numbers = served(given, head, tmp_path / "head.onnx")
+    assert numbers.dtype == np.float64
+    np.testing.assert_allclose((numbers - values) / unit, 0, atol=0.6)
 
 
 @pytest.mark.parametrize(

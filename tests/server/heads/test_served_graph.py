@@ -31,7 +31,7 @@ class Linear(FittedHead):
         return linear_graph(WEIGHT, BIAS)
 
 
-def said(tmp_path, target, temperature, rows=ROWS):
+def computed(tmp_path, target, temperature, rows=ROWS):
     (tmp_path / "head.onnx").write_bytes(served_graph(Linear().graph(), target, temperature))
     return run_head(Session(tmp_path / "head.onnx", 1), rows)
 
@@ -51,7 +51,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("target", list(Target))
 def test_scores_stay_and_probabilities_follow_the_target(tmp_path, target):
-    scores, probabilities = said(tmp_path, target, 2.5)
+    scores, probabilities = computed(tmp_path, target, 2.5)
     np.testing.assert_allclose(scores, SCORES, rtol=1e-5)
     np.testing.assert_allclose(probabilities, EXPECTED[target], rtol=1e-5)
 
@@ -59,8 +59,8 @@ def test_scores_stay_and_probabilities_follow_the_target(tmp_path, target):
 def test_many_rows_go_in_parts_and_none_is_fine(tmp_path):
     rows = np.tile(ROWS, (CHUNK_ROWS // 5, 1))
     assert len(rows) > CHUNK_ROWS
-    np.testing.assert_allclose(said(tmp_path, Target.CLASSES, 1.0, rows)[0], np.tile(SCORES, (CHUNK_ROWS // 5, 1)), rtol=1e-5)
-    assert [part.shape for part in said(tmp_path, Target.CLASSES, 1.0, ROWS[:0])] == [(0, 3), (0, 3)]
+    np.testing.assert_allclose(computed(tmp_path, Target.CLASSES, 1.0, rows)[0], np.tile(SCORES, (CHUNK_ROWS // 5, 1)), rtol=1e-5)
+    assert [part.shape for part in computed(tmp_path, Target.CLASSES, 1.0, ROWS[:0])] == [(0, 3), (0, 3)]
 
 
 def test_the_trainers_graph_is_left_alone():

@@ -9,8 +9,8 @@ from topwork_server.heads.span_decoding import answer, bio, bio_names, entities,
 NAMES = bio_names(("PER", "LOC"))
 
 
-def of(*said: str, names=NAMES):
-    return entities(np.array([names.index(one) for one in said], np.int64), names)
+def of(*tags: str, names=NAMES):
+    return entities(np.array([names.index(one) for one in tags], np.int64), names)
 
 
 def test_names_of_rows():
@@ -19,7 +19,7 @@ def test_names_of_rows():
 
 
 @pytest.mark.parametrize(
-    ("said", "spans"),
+    ("tags", "spans"),
     [
         ((), []),
         (("O", "O"), []),
@@ -30,8 +30,8 @@ def test_names_of_rows():
         (("I-LOC", "I-LOC", "B-LOC"), [(0, 2, 1), (2, 3, 1)]),
     ],
 )
-def test_entities(said, spans):
-    assert of(*said) == spans
+def test_entities(tags, spans):
+    assert of(*tags) == spans
 
 
 def test_names_may_stand_in_any_order():

@@ -208,9 +208,9 @@ def test_a_test_evaluates_where_folds_cannot(sets: Sets, tmp_path: Path) -> None
 def test_described_classes_need_no_label_nor_even_a_column(sets: Sets, tmp_path: Path, target: str) -> None:
     birds = written(sets, missing=COUNT)
     centers = np.random.default_rng(7).normal(size=(len(CLASSES), DIM))
-    said = {"descriptions": dict.fromkeys(CLASSES, "a bird"), "described": (tuple(map(tuple, centers.tolist())),)}
+    descriptions = {"descriptions": dict.fromkeys(CLASSES, "a bird"), "described": (tuple(map(tuple, centers.tolist())),)}
     trainers = Trainers([TrainerSpec("zero-shot", ZeroShotTrainer, min_per_class=0, needs_descriptions=True)])
-    head = trained(tmp_path, definition(birds, kind="zero-shot", target=target, **said), trainers)
+    head = trained(tmp_path, definition(birds, kind="zero-shot", target=target, **descriptions), trainers)
     assert (head.labeled, head.metrics, head.estimate) == (0, (), "no item had a label: nothing was evaluated")
     scores = Session(HeadStore(tmp_path / "heads").graph("birds-label"), 1).run(["scores"], {"rows": centers.astype(np.float32)})
     assert scores[0].argmax(1).tolist() == [0, 1, 2]
@@ -261,9 +261,9 @@ def row(tap: str, value: float, difference: MetricValue | None = None) -> ProbeL
 
 def test_advice_names_the_lowest_depth_that_is_as_good() -> None:
     same, worse = MetricValue("accuracy", -0.005, -0.02, 0.01), MetricValue("accuracy", -0.1, -0.15, -0.05)
-    said = advice([row("hidden.6", 0.9), row("hidden.4", 0.895, same), row("hidden.1", 0.8, worse)])
-    assert "not measurably before hidden.4 of birds" in said
-    assert "frozen_blocks=5" in said
+    text = advice([row("hidden.6", 0.9), row("hidden.4", 0.895, same), row("hidden.1", 0.8, worse)])
+    assert "not measurably before hidden.4 of birds" in text
+    assert "frozen_blocks=5" in text
     assert "freeze" not in advice([row("pooled", 0.9), row("mean", 0.8, worse)])
     assert "freeze" not in advice([row("hidden.6", 0.9), row("hidden.1", 0.8, worse)])
     of_pictures = advice([row("layer4.pooled", 0.9), row("layer3.pooled", 0.895, same)])

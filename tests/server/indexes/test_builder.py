@@ -33,9 +33,9 @@ class World:
         self.path = folder / "set"
         self.tap = lance_rows.tap(granularity=granularity)
         self.definition = IndexDefinition("birds", "pooled", self.tap, kind, metric)
-        shelf = IndexStore(folder / "indexes")
-        shelf.add(StoredIndex(self.definition, 0.0))
-        self.slot = shelf.build_folder("birds", "pooled")
+        store = IndexStore(folder / "indexes")
+        store.add(StoredIndex(self.definition, 0.0))
+        self.slot = store.build_folder("birds", "pooled")
         self.dataset = None
 
     def write(self, keys, rows, counts=None):

@@ -26,8 +26,8 @@ def query(rows, k=10, **more):
     return SearchQuery(rows, np.arange(len(rows)), k, **more)
 
 
-async def searched(live, recall, desk, asked):
-    hits = await desk.search(live, asked)
+async def searched(live, recall, executor, asked):
+    hits = await executor.search(live, asked)
     recall.offer(live, asked, hits)
     return hits
 
@@ -41,14 +41,14 @@ async def test_live_recall_is_that_of_the_searches(tmp_path):
         await w.indexes.create(CreateIndexParams("birds", kind="half"))
         facts = (await w.indexes.wait_for_build("birds")).facts
         live = await w.indexes.live("birds")
-        desk = SearchExecutor(2, lambda: False)
-        recall = LiveRecallSampler(desk, every=2)
+        executor = SearchExecutor(2, lambda: False)
+        recall = LiveRecallSampler(executor, every=2)
         recall._task = asyncio.create_task(asyncio.sleep(0))  # repeated below, one by one
         keys = there.keys()[1]
         asked = [query(ROWS[i : i + 3]) for i in range(0, 60, 3)]
         asked += [query(ROWS[i : i + 1], allowed=keys[:300]) for i in range(20)]
         for one in asked:
-            assert (await searched(live, recall, desk, one)).how == "index"
+            assert (await searched(live, recall, executor, one)).how == "index"
             if recall._waiting:
                 await recall.repeat_oldest()
         bare, filtered = recall.figures("birds", "pooled", facts)
@@ -63,11 +63,11 @@ async def test_live_recall_is_that_of_the_searches(tmp_path):
         assert 0.2 < bare.recall < 0.8
         assert 0.2 < filtered.recall < 0.8
         for chosen in (replace(asked[0], effort=2), replace(asked[0], exact=True), replace(asked[0], within=0.5)):
-            await searched(live, recall, desk, chosen)
+            await searched(live, recall, executor, chosen)
         assert not recall._waiting
         assert recall.figures("birds", "pooled", replace(facts, version=99)) == ()
         await recall.close()
-        await desk.close()
+        await executor.close()
 
 
 class Watched(SearchExecutor):
@@ -88,17 +88,17 @@ async def test_samples_wait_until_the_server_is_idle_and_are_repeated_then(tmp_p
         await w.indexes.create(CreateIndexParams("birds", kind="half"))
         facts = (await w.indexes.wait_for_build("birds")).facts
         live, busy = await w.indexes.live("birds"), True
-        desk = Watched(2, lambda: busy)
-        desk.asked = asyncio.Event()
-        recall = LiveRecallSampler(desk, every=1)
-        await searched(live, recall, desk, query(ROWS[:1]))
+        executor = Watched(2, lambda: busy)
+        executor.asked = asyncio.Event()
+        recall = LiveRecallSampler(executor, every=1)
+        await searched(live, recall, executor, query(ROWS[:1]))
         for _ in range(2):
-            desk.asked.clear()
-            await asyncio.wait_for(desk.asked.wait(), 20)
+            executor.asked.clear()
+            await asyncio.wait_for(executor.asked.wait(), 20)
         assert recall.figures("birds", "pooled", facts) == ()
         busy = False
         await asyncio.wait_for(recall._task, 20)
         (told,) = recall.figures("birds", "pooled", facts)
         assert told.searches == 1
         await recall.close()
-        await desk.close()
+        await executor.close()

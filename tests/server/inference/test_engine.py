@@ -142,11 +142,11 @@ def test_options_reach_the_encoder(ready: Engine, runner: asyncio.Runner) -> Non
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "pattern"),
     [({"casing": "x"}, "unknown option 'casing'"), ({"case": "up"}, "'case' is 'up'"), ({"repeat": "2"}, "'repeat' is '2'")],
 )
-def test_wrong_options_are_named(ready: Engine, runner: asyncio.Runner, options: dict[str, Any], said: str) -> None:
-    with pytest.raises(InvalidInput, match=said) as caught:
+def test_wrong_options_are_named(ready: Engine, runner: asyncio.Runner, options: dict[str, Any], pattern: str) -> None:
+    with pytest.raises(InvalidInput, match=pattern) as caught:
         runner.run(ready.embed(EmbedParams("letters", options=options), texts("a")))
     assert caught.value.remedy
 

@@ -56,7 +56,7 @@ def test_a_graph_that_is_not_the_network_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "pattern"),
     [
         ({"taps": (replace(TAPS[0], dim=9), TAPS[1])}, r"mean \(item, dim 9\) means the shape \(1, 9\), .* \(1, 8\)"),
         ({"taps": (TAPS[1], TAPS[0])}, r"letters .* has \(1, 8\)"),
@@ -64,13 +64,13 @@ def test_a_graph_that_is_not_the_network_is_refused(tmp_path: Path) -> None:
         ({"taps": TAPS[:1]}, "returns 2 tensors for 1 taps"),
     ],
 )
-def test_taps_that_are_not_what_the_module_returns_are_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_taps_that_are_not_what_the_module_returns_are_refused(tmp_path: Path, changes: dict[str, Any], pattern: str) -> None:
     class Mistaken(Letters):
         @classmethod
         def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
             return replace(super().export(spec, assets, out), **changes)
 
-    with pytest.raises(ExportFailed, match=said) as caught:
+    with pytest.raises(ExportFailed, match=pattern) as caught:
         export_encoder(letters_spec(encoder=Mistaken), Path(), tmp_path)
     assert caught.value.remedy
     assert not (tmp_path / artifacts.MANIFEST).exists()

@@ -153,5 +153,5 @@ def parities(found: Mapping[str, float]) -> list[float]:
 
 
 def test_the_plain_device_is_worth_what_the_export_measured() -> None:
-    said = replace(manifest(), parity={name: {"min_cosine": 0.99995, "max_abs_error": 0} for name in TAPS})
-    assert parities(device_selection.parity_of(said, record(PLAIN, 100))) == [0.99995, 0.99995]
+    exported = replace(manifest(), parity={name: {"min_cosine": 0.99995, "max_abs_error": 0} for name in TAPS})
+    assert parities(device_selection.parity_of(exported, record(PLAIN, 100))) == [0.99995, 0.99995]

@@ -79,7 +79,7 @@ def test_what_was_asked_for_is_said_as_it_came_out(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("said", "flags"),
+    ("text", "flags"),
     [
         ("model name\t: vnni\nflags\t\t: fpu avx_vnni\n\nflags\t: amx_bf16\n", {"fpu", "avx_vnni"}),
         ("Features\t: fp asimddp\n", {"fp", "asimddp"}),
@@ -87,10 +87,10 @@ def test_what_was_asked_for_is_said_as_it_came_out(monkeypatch: pytest.MonkeyPat
         (None, set()),
     ],
 )
-def test_what_a_processor_can_is_read(said: str | None, flags: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_processor_can_is_read(text: str | None, flags: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cpuinfo = tmp_path / "cpuinfo"
-    if said is not None:
-        cpuinfo.write_text(said)
+    if text is not None:
+        cpuinfo.write_text(text)
     monkeypatch.setattr(providers, "CPUINFO", cpuinfo)
     monkeypatch.setattr(providers, "cpu_facts", providers.cpu_facts.__wrapped__)
     assert providers.cpu_flags.__wrapped__() == flags

@@ -49,9 +49,9 @@ def test_the_server_computes_on_the_cpu_and_says_so_once(environment: dict[str, 
         server.send_signal(signal.SIGTERM)
         assert server.wait(60) == 0
     assert ready["provider"] == "cpu"
-    said = [line for line in log.read_text().splitlines() if "openvino" in line]
-    assert len(said) == 1, said
-    assert "finds no CPU" in said[0]
+    lines = [line for line in log.read_text().splitlines() if "openvino" in line]
+    assert len(lines) == 1, lines
+    assert "finds no CPU" in lines[0]
     assert "measuring" not in log.read_text()
 
 

@@ -146,8 +146,8 @@ async def test_draining_finishes_what_was_accepted_and_refuses_what_comes(tmp_pa
         assert (code, message, info.reason) == (grpc.StatusCode.UNAVAILABLE, "the server is stopping", "Unavailable")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await world.encoders.Embed(ask("late"))
-        said = _status.translate(caught.value, "", None)
-        assert (said.retry_after, said.untouched) == (1.0, True)  # so a client may send again what must not be done twice
+        error = _status.translate(caught.value, "", None)
+        assert (error.retry_after, error.untouched) == (1.0, True)  # so a client may send again what must not be done twice
         assert not stopping.done()
 
         world.engine.gate.set()

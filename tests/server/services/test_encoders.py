@@ -150,8 +150,8 @@ async def test_a_connection_is_one_flow_a_stream_is_one_of_its_own_and_priority_
         assert asks[0].client == asks[1].client
         assert len({asked.client for asked in asks}) == 3
         settings = pb.EmbedSettings(encoder="ready", priority=9)  # type: ignore[arg-type]
-        code, said, _ = await refusal(world.encoders.Embed(pb.EmbedRequest(settings=settings, items=[t.Item(text="a")])))
-        assert (code, said) == (grpc.StatusCode.INVALID_ARGUMENT, "there is no priority 9")
+        code, message, _ = await refusal(world.encoders.Embed(pb.EmbedRequest(settings=settings, items=[t.Item(text="a")])))
+        assert (code, message) == (grpc.StatusCode.INVALID_ARGUMENT, "there is no priority 9")
 
 
 @pytest.mark.parametrize(

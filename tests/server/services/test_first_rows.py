@@ -106,9 +106,9 @@ def test_what_is_in_the_way_of_a_set_is_named(make: Callable[[Path], None], targ
     make(path)
     with topwork.Client(target) as client:
         for call in (lambda: write(client, "blocked"), lambda: client.read("blocked"), lambda: client.drop_set("blocked")):
-            with pytest.raises(topwork.NotReady) as told:
+            with pytest.raises(topwork.NotReady) as caught:
                 call()
-            assert str(path) in told.value.message
+            assert str(path) in caught.value.message
         path.unlink()
         write(client, "blocked")
         client.drop_set("blocked")

@@ -266,10 +266,10 @@ def test_whatever_comes_is_answered_and_never_as_our_fault(address, method, capl
     with grpc.insecure_channel(address, [("grpc.enable_retries", 0)]) as channel:
         for _ in range(EACH):
             sent = fuzzer.requests(method)
-            code, said = outcome(channel, method, sent)
+            code, details = outcome(channel, method, sent)
             codes[code.name] += 1
             if code in OURS:
-                wrong.append((code.name, said, [shown(method, data) for data in sent]))
+                wrong.append((code.name, details, [shown(method, data) for data in sent]))
         health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
     assert not wrong, (len(wrong), codes, wrong[:3])
     assert health.status == health_pb2.HealthCheckResponse.SERVING

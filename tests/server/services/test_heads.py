@@ -89,7 +89,7 @@ def struct(**values: Any) -> Struct:
     return made
 
 
-def said(reply: pb.PredictResponse, head: int = 0) -> np.ndarray:
+def probabilities_of(reply: pb.PredictResponse, head: int = 0) -> np.ndarray:
     return item_messages.array(reply.predictions[head].probabilities)
 
 
@@ -193,7 +193,7 @@ async def test_items_vectors_and_stored_ids_say_the_same(home):
         reply = await w.predict(items=items(*texts))
         [found] = reply.predictions
         assert (found.head, found.task, list(found.names)) == ("birds-label", pb.TASK_CLASSIFICATION, NAMES)
-        probabilities = said(reply)
+        probabilities = probabilities_of(reply)
         assert probabilities.shape == (30, 3)
         np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
         assert np.mean([NAMES[i] for i in probabilities.argmax(1)] == np.array(classes)) > 0.9
@@ -202,26 +202,26 @@ async def test_items_vectors_and_stored_ids_say_the_same(home):
         assert reply.timings.total >= reply.timings.compute > 0
         assert not reply.features
         by_ids = await w.predict(stored=pb.StoredItems(set="birds", ids=[f"i{text}" for text in texts]))
-        np.testing.assert_allclose(said(by_ids), probabilities, atol=1e-5)
+        np.testing.assert_allclose(probabilities_of(by_ids), probabilities, atol=1e-5)
         with_features = await w.predict(items=items(*texts), features=True)
         [rows] = with_features.features
         assert (rows.tap, rows.counts) == ("mean", [1] * 30)
         by_vectors = await w.predict(vectors=rows.rows, fingerprint=rows.fingerprint)
-        np.testing.assert_allclose(said(by_vectors), probabilities, atol=1e-5)
+        np.testing.assert_allclose(probabilities_of(by_vectors), probabilities, atol=1e-5)
 
 
 async def test_only_the_top_classes(home):
     async with served(home) as w:
         await w.parts.fill()
         await w.train()
-        everything = said(await w.predict(items=items("aeiou", "bdg")))
+        everything = probabilities_of(await w.predict(items=items("aeiou", "bdg")))
         reply = await w.predict(items=items("aeiou", "bdg"), top=2)
         best = item_messages.array(reply.predictions[0].best)
         assert best.dtype == np.int32
         assert best[:, 0].tolist() == [2, 1]
-        np.testing.assert_array_equal(said(reply), np.take_along_axis(everything, best, 1))
-        assert (np.diff(said(reply), axis=1) <= 0).all()
-        assert said(await w.predict(items=items("a"), top=9)).shape == (1, 3)
+        np.testing.assert_array_equal(probabilities_of(reply), np.take_along_axis(everything, best, 1))
+        assert (np.diff(probabilities_of(reply), axis=1) <= 0).all()
+        assert probabilities_of(await w.predict(items=items("a"), top=9)).shape == (1, 3)
 
 
 async def test_several_heads_share_one_pass(home):
@@ -234,7 +234,7 @@ async def test_several_heads_share_one_pass(home):
         assert [one.head for one in reply.predictions] == ["other", "birds-label"]
         assert len(w.parts.engine.asked) == calls + 1
         options = await w.predict("other", items=items("AEIOU"), options=struct(case="lower"))
-        np.testing.assert_allclose(said(options), said(reply), atol=1e-5)
+        np.testing.assert_allclose(probabilities_of(options), probabilities_of(reply), atol=1e-5)
 
 
 async def test_bad_items_are_skipped_if_asked(home):
@@ -246,13 +246,13 @@ async def test_bad_items_are_skipped_if_asked(home):
         assert (code, info.metadata["item"]) == (Code.INVALID_ARGUMENT, "0")
         reply = await w.predict(items=mixed, skip_bad_items=True, features=True, top=1)
         assert [failure.item for failure in reply.failures] == [0, 2]
-        assert [bool(np.isnan(row).any()) for row in said(reply)] == [True, False, True, False]
+        assert [bool(np.isnan(row).any()) for row in probabilities_of(reply)] == [True, False, True, False]
         assert list(reply.features[0].counts) == [0, 1, 0, 1]
         assert {note.item: dict(note.counts) for note in reply.notes} == {3: {"spaces": 1}}
         alone = await w.predict(items=items("aeiou", "b b"), top=1)
-        np.testing.assert_allclose(said(reply)[[1, 3]], said(alone), atol=1e-6)
+        np.testing.assert_allclose(probabilities_of(reply)[[1, 3]], probabilities_of(alone), atol=1e-6)
         nothing = await w.predict(items=Items(items=[types_pb2.Item()] * 2), skip_bad_items=True)
-        assert (len(nothing.failures), said(nothing).shape) == (2, (2, 3))
+        assert (len(nothing.failures), probabilities_of(nothing).shape) == (2, (2, 3))
 
 
 async def test_bad_predictions_are_refused(home):
@@ -289,7 +289,7 @@ async def test_large_replies_are_made_in_a_thread_and_too_large_ones_refused(hom
         await w.parts.fill()
         await w.train()
         monkeypatch.setattr("topwork_server.services.heads.LARGE", 0)
-        assert said(await w.predict(items=items("a"))).shape == (1, 3)
+        assert probabilities_of(await w.predict(items=items("a"))).shape == (1, 3)
         monkeypatch.setattr("topwork_server.services.request_checks.MAX_MESSAGE", 100)
         code, _, info = await refusal(w.predict(items=items("a")))
         assert (code, info.reason) == (Code.RESOURCE_EXHAUSTED, "TooLarge")
@@ -306,8 +306,8 @@ async def test_a_stream_answers_in_order(home):
             await call.write(pb.PredictStreamRequest(items=items(*texts[start : start + 10])))
         await call.done_writing()
         replies = [reply async for reply in call]
-        whole = said(await w.predict(items=items(*texts)))
-        np.testing.assert_allclose(np.concatenate([said(reply) for reply in replies]), whole, atol=1e-5)
+        whole = probabilities_of(await w.predict(items=items(*texts)))
+        np.testing.assert_allclose(np.concatenate([probabilities_of(reply) for reply in replies]), whole, atol=1e-5)
 
 
 async def test_a_stream_is_refused_before_its_items(home):
@@ -371,7 +371,7 @@ async def test_a_head_leaves_with_its_trunk_in_one_file(home, monkeypatch):
                 strict=True,
             )
         )
-        np.testing.assert_allclose(outputs["probabilities"], said(await w.predict(items=items("aeiou"))), atol=1e-5)
+        np.testing.assert_allclose(outputs["probabilities"], probabilities_of(await w.predict(items=items("aeiou"))), atol=1e-5)
         code, _, _ = await refusal(w.stub.ExportHead(pb.ExportHeadRequest(name="bords")).read())
         assert code is Code.NOT_FOUND
 
@@ -403,8 +403,8 @@ async def test_a_probe_is_a_job(home):
 async def test_a_caller_who_leaves_while_labels_are_read_trains_nothing(home):
     async with served(home) as w:
         await w.parts.fill()
-        said = dict.fromkeys(heads_world.CLASSES, "wait")  # the engine holds what it is to embed
-        call = w.stub.Train(pb.TrainRequest(set="birds", target="label", kind="describes", descriptions=said))
+        descriptions = dict.fromkeys(heads_world.CLASSES, "wait")  # the engine holds what it is to embed
+        call = w.stub.Train(pb.TrainRequest(set="birds", target="label", kind="describes", descriptions=descriptions))
         await w.parts.engine.until_asked(2)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -493,4 +493,4 @@ async def test_every_verb_on_a_head_that_others_drop_is_answered_with_a_status(h
         await asyncio.gather(*callers)
     allowed = {Code.OK, Code.NOT_FOUND, Code.FAILED_PRECONDITION, Code.ALREADY_EXISTS}
     assert {code for _, code in told} <= allowed, sorted(told, key=str)
-    assert not [said for said in words if str(home) in said]
+    assert not [line for line in words if str(home) in line]

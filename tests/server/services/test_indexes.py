@@ -1,4 +1,4 @@
-"""The Indexes service over real gRPC: real sets, toy encoders, the desk; jobs run in this process."""
+"""The Indexes service over real gRPC: real sets, toy encoders, the search executor; jobs run in this process."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ async def served(home: Path, **settings: Any) -> AsyncIterator[World]:
         kinds = Kinds()
         jobs, requests = builds(kinds), RequestInterceptor()
         indexes = IndexManager(home / "indexes", parts.sets, jobs, kinds, 1, lambda: False)  # type: ignore[arg-type]
-        desk = SearchExecutor(2, lambda: False)
+        executor = SearchExecutor(2, lambda: False)
         server = grpc.aio.server(interceptors=[requests], options=OPTIONS)
-        service = IndexesService(indexes, desk, jobs, kinds, parts.engine, parts.catalog, parts.config)  # type: ignore[arg-type]
+        service = IndexesService(indexes, executor, jobs, kinds, parts.engine, parts.catalog, parts.config)  # type: ignore[arg-type]
         indexes_pb2_grpc.add_IndexesServicer_to_server(service, server)  # type: ignore[no-untyped-call]
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
@@ -87,7 +87,7 @@ async def served(home: Path, **settings: Any) -> AsyncIterator[World]:
         finally:
             await requests.cut()
             await server.stop(None)
-            await desk.close()
+            await executor.close()
             await indexes.close()
 
 
@@ -168,11 +168,11 @@ async def test_an_item_that_is_replaced_between_filter_and_search_is_found(home,
         await filled(w)
         plain, searches = SearchExecutor.search, []
 
-        async def late(desk, live, query):
+        async def late(executor, live, query):
             if not searches:
                 await w.write("a bird", year=[2003])
             searches.append(query)
-            return await plain(desk, live, query)
+            return await plain(executor, live, query)
 
         monkeypatch.setattr(SearchExecutor, "search", late)
         found = await w.search(items=items("a bird"), where="year >= 2000", k=10)

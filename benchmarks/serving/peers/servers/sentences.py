@@ -11,7 +11,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-SLAB = 512
+CHUNK = 512
 """Texts to a call of `encode`, which sorts them by length."""
 BATCH = 16
 """Of 4, 8, 16, 32 and 64 the fastest on two cores."""
@@ -25,14 +25,14 @@ def main() -> int:
     torch.set_num_threads(int(threads))
     model = SentenceTransformer(folder, device="cpu")
     texts: list[str] = json.loads(Path(items).read_text())
-    slabs = [texts[i : i + SLAB] for i in range(0, len(texts), SLAB)]
+    chunks = [texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK)]
 
     def encode(batch: list[str]) -> Any:
         return model.encode(batch, batch_size=BATCH, show_progress_bar=False)
 
     figures = {
         "one_by_one": rate(encode, [[text] for text in texts], float(seconds)),
-        "batched": rate(encode, slabs, float(seconds)),
+        "batched": rate(encode, chunks, float(seconds)),
         "rows": encode(texts[:8]).tolist(),
         "versions": {name: importlib.metadata.version(name) for name in ("sentence-transformers", "torch", "transformers")},
     }

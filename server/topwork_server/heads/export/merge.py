@@ -32,7 +32,7 @@ TOKENS = "topwork.tokens"
 METADATA = "topwork"
 
 
-def export_head(head: Head, shelf: HeadStore, catalog: Catalog) -> tuple[bytes, str]:
+def export_head(head: Head, store: HeadStore, catalog: Catalog) -> tuple[bytes, str]:
     """Export the ONNX file and its model card, in JSON. NotReady where the head's trunk is missing or has changed."""
     if not head.encoder:
         raise NotReady(
@@ -49,10 +49,10 @@ def export_head(head: Head, shelf: HeadStore, catalog: Catalog) -> tuple[bytes, 
             f" {tap.fingerprint if tap else 'no such tap'}",
             remedy=f"train it again, or serve the {head.encoder} that it stands on",
         )
-    kept = pretrained_head(catalog, head.name) if head.pretrained else shelf.find(head.name)
-    kept.check_graph()
+    stored = pretrained_head(catalog, head.name) if head.pretrained else store.find(head.name)
+    stored.check_graph()
     verify(entry.folder, entry.manifest)
-    data, description = merge_onnx(entry.folder / MODEL, kept.graph, kept.head)
+    data, description = merge_onnx(entry.folder / MODEL, stored.graph, stored.head)
     return data, json.dumps(description)
 
 
@@ -77,11 +77,11 @@ def merge_onnx(trunk: Path, graph: Path, head: Head) -> tuple[bytes, dict[str, A
     model.graph.initializer.extend(small.graph.initializer)
     _join(model, small)
     _add_ends(model.graph, small.graph, head, tap)
-    said = model_card(head, model, trunk.parent)
+    card = model_card(head, model, trunk.parent)
     model.producer_name = "topwork"
     del model.metadata_props[:]
-    model.metadata_props.add(key=METADATA, value=json.dumps(said))
-    return model.SerializeToString(), said
+    model.metadata_props.add(key=METADATA, value=json.dumps(card))
+    return model.SerializeToString(), card
 
 
 def _free_names(graph: onnx.GraphProto, head: Head) -> str:

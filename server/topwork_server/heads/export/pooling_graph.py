@@ -50,12 +50,12 @@ def pool(nodes: NodeWriter, head: Head, tap: str, other: str = "") -> str:
     return mean if head.pooling is Pooling.MEAN else nodes.add("Concat", mean, _spread(nodes, tap, mean, mask), axis=-1)
 
 
-def unpool(nodes: NodeWriter, head: Head, tap: str, said: str, output: str) -> str:
+def unpool(nodes: NodeWriter, head: Head, tap: str, scores: str, output: str) -> str:
     """Reshape the outputs for rows back to one for each position of the tap."""
     if head.pooling is not Pooling.ROWS:
-        return nodes.add("Identity", said, output=output)
+        return nodes.add("Identity", scores, output=output)
     places = nodes.add("Shape", tap, start=0, end=2)
-    return nodes.add("Reshape", said, nodes.add("Concat", places, _ints(nodes, -1), axis=0), output=output)
+    return nodes.add("Reshape", scores, nodes.add("Concat", places, _ints(nodes, -1), axis=0), output=output)
 
 
 def _mask_as_bool(nodes: NodeWriter, mask: str) -> str:

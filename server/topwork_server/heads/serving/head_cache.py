@@ -50,38 +50,38 @@ class HeadCache:
     def open(self, find: Callable[[], StoredHead]) -> OpenedHead:
         """Open the head that `find` returns. NotReady where its graph is damaged."""
         for _ in range(TRIES):
-            kept = find()
+            stored = find()
             try:
-                return self._cached(kept)
+                return self._cached(stored)
             except FileNotFoundError as error:
-                if find().stamp == kept.stamp:  # otherwise it was replaced before it was opened
-                    raise kept.damage("is gone") from error
+                if find().stamp == stored.stamp:  # otherwise it was replaced before it was opened
+                    raise stored.damage("is gone") from error
         raise NotReady("the head is replaced again and again", remedy="try again")
 
     def names(self) -> list[str]:
         """The names of the heads in memory."""
         return list(self._open)
 
-    def _cached(self, kept: StoredHead) -> OpenedHead:
+    def _cached(self, stored: StoredHead) -> OpenedHead:
         now = self._clock()
         with self._lock:
             self._open = {name: one for name, one in self._open.items() if now - one.used < self._idle}
-            found = self._open.get(kept.head.name)
-        if found is None or found.stored.stamp != kept.stamp:
-            found = OpenedHead(kept, self._session(kept))
+            found = self._open.get(stored.head.name)
+        if found is None or found.stored.stamp != stored.stamp:
+            found = OpenedHead(stored, self._session(stored))
         found.used = now
         with self._lock:
-            self._open[kept.head.name] = found
+            self._open[stored.head.name] = found
         return found
 
-    def _session(self, kept: StoredHead) -> Session:
-        kept.check_graph()
+    def _session(self, stored: StoredHead) -> Session:
+        stored.check_graph()
         try:
-            return Session(kept.graph, self._threads)
+            return Session(stored.graph, self._threads)
         except Exception as error:  # onnxruntime raises classes of its own
-            if not kept.graph.exists():  # it was replaced or dropped since the check
-                raise FileNotFoundError(kept.graph) from error
-            raise kept.damage(f"cannot be opened: {str(error).partition(chr(10))[0]}") from error
+            if not stored.graph.exists():  # it was replaced or dropped since the check
+                raise FileNotFoundError(stored.graph) from error
+            raise stored.damage(f"cannot be opened: {str(error).partition(chr(10))[0]}") from error
 
 
 def run_head(session: Session, rows: Array) -> tuple[Array, Array]:

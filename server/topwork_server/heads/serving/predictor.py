@@ -63,8 +63,8 @@ class PredictionResult:
 class Predictor:
     """Runs heads. It is used on the event loop; blocking work runs in threads, and each head's graph uses `threads` more."""
 
-    def __init__(self, engine: Engine, catalog: Catalog, shelf: HeadStore, threads: int = 1) -> None:
-        self._engine, self._catalog, self._store = engine, catalog, shelf
+    def __init__(self, engine: Engine, catalog: Catalog, store: HeadStore, threads: int = 1) -> None:
+        self._engine, self._catalog, self._store = engine, catalog, store
         self.cache = HeadCache(threads)
 
     async def predict(self, names: Sequence[str], ask: PredictParams, items: Sequence[Item]) -> PredictionResult:

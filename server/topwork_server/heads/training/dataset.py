@@ -173,8 +173,8 @@ class _Loader:
         views = [np.concatenate(parts) if len(rows) > 1 else parts[0] for parts in zip(*(one.views for one in rows), strict=True)]
         whole = views if len(items) == count else [item_means(view, items, count) for view in views]
         # Equal cosines do not make items equal: many pairs share one.
-        told = [view for view, (_, how) in zip(whole, self._definition.views, strict=True) if how is not Pooling.COSINE]
-        return [equal_rows(view, self._by_direction) for view in told]
+        distinguishing = [view for view, (_, how) in zip(whole, self._definition.views, strict=True) if how is not Pooling.COSINE]
+        return [equal_rows(view, self._by_direction) for view in distinguishing]
 
     def _remaining_labels(self, labels: LabelColumn, training: LabeledItems) -> LabelColumn:
         """Reduce the labels to the remaining items; they are checked again, since a class may have lost too many."""

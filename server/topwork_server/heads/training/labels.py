@@ -129,8 +129,8 @@ def _parse(form: LabelFormat, column: Column) -> list[Any]:
         try:
             read.append(None if value is None else form.parse(value))
         except InvalidInput as error:
-            said = InvalidInput(f"column {column.name!r}: {error.message}", remedy=error.remedy, item=position)
-            raise said from None
+            refusal = InvalidInput(f"column {column.name!r}: {error.message}", remedy=error.remedy, item=position)
+            raise refusal from None
     return read
 
 
@@ -243,8 +243,8 @@ def _empty(target: str, column: Column, read: Sequence[Any]) -> list[str]:
     count = sum(value is None for value in read) - sum(value is None for value in column.values)
     if not count:
         return []
-    said = "1 label is empty, and its item counts" if count == 1 else f"{count:,} labels are empty, and their items count"
-    return [f"column {target!r}: {said} as unlabeled"]
+    counted = "1 label is empty, and its item counts" if count == 1 else f"{count:,} labels are empty, and their items count"
+    return [f"column {target!r}: {counted} as unlabeled"]
 
 
 def _near_duplicates(target: str, classes: Iterable[str]) -> list[str]:

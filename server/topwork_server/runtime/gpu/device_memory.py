@@ -111,8 +111,8 @@ class CudaMemory:
     def _call(self, name: str, *arguments: Any) -> None:
         status = getattr(self._cuda, name)(*arguments)
         if status:
-            said = (self._cuda.cudaGetErrorString(ctypes.c_int(status)) or b"").decode("ascii", "replace")
-            raise RuntimeError(f"{name}: CUDA error {status}: {said}")
+            description = (self._cuda.cudaGetErrorString(ctypes.c_int(status)) or b"").decode("ascii", "replace")
+            raise RuntimeError(f"{name}: CUDA error {status}: {description}")
 
 
 def _as_buffer(cuda: Any, place: int, count: int) -> Any:

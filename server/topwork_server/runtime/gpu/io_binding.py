@@ -99,9 +99,9 @@ _DTYPES = {
 }
 
 
-def dtype_of(said: str) -> Any:
+def dtype_of(name: str) -> Any:
     """onnxruntime's "tensor(float)" to numpy's float32."""
-    return _DTYPES[said]
+    return _DTYPES[name]
 
 
 class BufferSlotPool:

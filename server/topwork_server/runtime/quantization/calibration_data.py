@@ -85,5 +85,5 @@ def _batches(path: Path, encoder: Encoder) -> list[ParityBatch]:
 
 
 def _named(refused: dict[Path, str]) -> str:
-    said = [f"{path.name} ({why})" for path, why in list(refused.items())[:NAMED]]
-    return ", ".join(said) + (f" and {len(refused) - NAMED} more" if len(refused) > NAMED else "")
+    reasons = [f"{path.name} ({why})" for path, why in list(refused.items())[:NAMED]]
+    return ", ".join(reasons) + (f" and {len(refused) - NAMED} more" if len(refused) > NAMED else "")

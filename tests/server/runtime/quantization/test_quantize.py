@@ -73,17 +73,17 @@ def topwork(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int
 
 
 def test_an_int8_encoder_is_made_served_and_forgotten(home: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, said = topwork(capsys, "quantize", "small", "--calibrate", pictures, "--home", home, "--parity", "0.9")
-    assert status == 0, said
-    assert (said["name"], said["learned_from"], said["evaluated_on"]) == ("small-int8", 30, 10)
-    assert list(said["refused"]) == [str(pictures / "00-broken.jpg")]
+    status, answer = topwork(capsys, "quantize", "small", "--calibrate", pictures, "--home", home, "--parity", "0.9")
+    assert status == 0, answer
+    assert (answer["name"], answer["learned_from"], answer["evaluated_on"]) == ("small-int8", 30, 10)
+    assert list(answer["refused"]) == [str(pictures / "00-broken.jpg")]
     catalog = Catalog(PluginRegistry.load(), home)
     made, base = catalog.entry("small-int8"), catalog.entry("small")
     assert made.state is EncoderState.READY
     assert made.folder
     assert base.folder
     _check_apart(Manifest.read(made.folder), Manifest.read(base.folder))
-    _check_integers(made.folder / MODEL, CONVOLUTIONS - said["fp32_convolutions"])
+    _check_integers(made.folder / MODEL, CONVOLUTIONS - answer["fp32_convolutions"])
     assert _agreement(base.folder, made.folder) > 0.9
 
     assert topwork(capsys, "quantize", "small", "--calibrate", pictures, "--home", home)[1]["code"] == "ALREADY_EXISTS"
@@ -203,14 +203,14 @@ def _fake_make(entry: Any, material: Any, floor: float, out: Path, say: Callable
 def test_a_parity_that_cannot_be_reached_is_refused_with_the_best(
     home: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, said = topwork(capsys, "quantize", "small", "--calibrate", pictures, "--home", home, "--parity", "0.99999")
+    status, answer = topwork(capsys, "quantize", "small", "--calibrate", pictures, "--home", home, "--parity", "0.99999")
     assert status == 1
-    assert "at best, and 0.99999 was asked for" in said["message"]
+    assert "at best, and 0.99999 was asked for" in answer["message"]
     assert "small-int8" not in Catalog(PluginRegistry.load(), home).names()
 
 
 @pytest.mark.parametrize(
-    ("encoder", "files", "said"),
+    ("encoder", "files", "message"),
     [
         ("all-minilm-l6-v2", 0, "all-minilm-l6-v2 reads text, and int8 is for convolutional networks"),
         ("glove-6b-50d", 0, "glove-6b-50d reads text"),
@@ -221,7 +221,7 @@ def test_a_parity_that_cannot_be_reached_is_refused_with_the_best(
     ],
 )
 def test_what_cannot_be_quantized_is_refused(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], encoder: str, files: int | None, said: str
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], encoder: str, files: int | None, message: str
 ) -> None:
     folder = tmp_path / "pictures"
     if files is not None:
@@ -230,33 +230,33 @@ def test_what_cannot_be_quantized_is_refused(
         (folder / f"{i}.png").write_bytes(b"none")
     status, error = topwork(capsys, "quantize", encoder, "--calibrate", folder, "--home", home)
     assert (status, error["remedy"] != "") == (1, True)
-    assert said in error["message"]
+    assert message in error["message"]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [(("--name", "a b/c"), "'a b/c' cannot name an encoder"), (("--most", "5"), "5 pictures are too few")],
 )
 def test_what_is_asked_is_checked_before_anything_is_made(
-    home: Path, pictures: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, str], said: str
+    home: Path, pictures: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, str], message: str
 ) -> None:
     status, error = topwork(capsys, "quantize", "small", "--calibrate", pictures, "--home", home, *words)
-    assert (status, error["message"]) == (1, said)
+    assert (status, error["message"]) == (1, message)
 
 
 def test_two_at_once_take_turns(home: Path, tmp_path: Path) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     other = ExitStack()
-    other.enter_context(unfinished.quantization_lock(home / "encoders", said.append))
+    other.enter_context(unfinished.quantization_lock(home / "encoders", lines.append))
 
     def say(text: str) -> None:
-        said.append(text)
+        lines.append(text)
         other.close()  # the other ends
 
     with unfinished.quantization_lock(home / "encoders", say):
-        assert said == ["waiting for another `topwork quantize` to end"]
-    with unfinished.quantization_lock(home / "encoders", said.append):
-        assert len(said) == 1
+        assert lines == ["waiting for another `topwork quantize` to end"]
+    with unfinished.quantization_lock(home / "encoders", lines.append):
+        assert len(lines) == 1
 
 
 def test_a_range_leaves_rare_large_values_out_and_keeps_zero_in() -> None:
