@@ -158,12 +158,12 @@ class StubClient(HeadStub):
     def _store(self, chunk: list[Any], ids: list[str], metadata: list[Mapping[str, Any]], start: int) -> Acknowledged:
         failures: dict[int, TopworkError] = {}
         unchanged = 0
-        for position, (id, item, said) in enumerate(zip(ids, chunk, metadata, strict=True)):
+        for position, (id, item, row) in enumerate(zip(ids, chunk, metadata, strict=True)):
             if item == "bad":
                 failures[start + position] = InvalidInput("a bad text", remedy="send a good one", item=start + position)
                 continue
-            unchanged += self.written.get(id) == (item, said)
-            self.written[id] = (item, said)
+            unchanged += self.written.get(id) == (item, row)
+            self.written[id] = (item, row)
         new = len(chunk) - len(failures) - unchanged
         names = {position: ids[position - start] for position in failures}
         return Acknowledged(start + len(chunk), start, 12, new, 0, unchanged, new, failures, names)
@@ -308,22 +308,22 @@ class StubClient(HeadStub):
 
 
 class StubCommand:
-    """`topwork ...` with a stub for its client; `said` and `complained` are its output."""
+    """`topwork ...` with a stub for its client; `stdout` and `stderr` are its output."""
 
     def __init__(self, capture: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         self.client = StubClient()
         self._capture = capture
-        self.said = self.complained = ""
+        self.stdout = self.stderr = ""
         monkeypatch.setattr("topwork.cli.connection.Client", lambda *arguments, **settings: self.client)
 
     def __call__(self, *words: object) -> int:
         status = cli.main([str(word) for word in words])
-        self.said, self.complained = self._capture.readouterr()
+        self.stdout, self.stderr = self._capture.readouterr()
         return status
 
     @property
     def json(self) -> Any:
-        return json.loads(self.said)
+        return json.loads(self.stdout)
 
     def asked(self, verb: str) -> dict[str, Any]:
         """The arguments of the last such call."""

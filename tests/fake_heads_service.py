@@ -211,8 +211,8 @@ class FakeHeads(heads_pb2_grpc.HeadsServicer):
                     return self._answer(settings, request.items.items, b"", context, 0)
                 case "vectors":
                     if request.fingerprint not in ("", FINGERPRINT):
-                        said = f"fingerprint {request.fingerprint} is not {FINGERPRINT}"
-                        raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "NotReady", said)
+                        message = f"fingerprint {request.fingerprint} is not {FINGERPRINT}"
+                        raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "NotReady", message)
                     rows = np.frombuffer(request.vectors.data, "<f4").reshape(request.vectors.shape)
                     return self._said(settings, list(rows), None, context, 0)
             found = self.sets.find(request.stored.set, context)
@@ -288,31 +288,31 @@ class FakeHeads(heads_pb2_grpc.HeadsServicer):
     def _of(
         self, found: heads_pb2.Head, settings: Any, rows: np.ndarray[Any, Any], items: Any, answers: int
     ) -> heads_pb2.Predictions:
-        said = heads_pb2.Predictions(
+        predictions = heads_pb2.Predictions(
             head=found.name, task=found.task, names=found.names, fingerprint=FINGERPRINT, version=self.trained(answers)
         )
         match found.task:
             case heads_pb2.TASK_CLASSIFICATION | heads_pb2.TASK_MULTI_LABEL:
-                probabilities(said, rows[:, 0], settings.top, found.task == heads_pb2.TASK_MULTI_LABEL)
+                probabilities(predictions, rows[:, 0], settings.top, found.task == heads_pb2.TASK_MULTI_LABEL)
             case heads_pb2.TASK_REGRESSION:
-                said.values.CopyFrom(tensor(rows[:, 0]))
-                said.interval = 0.5
+                predictions.values.CopyFrom(tensor(rows[:, 0]))
+                predictions.interval = 0.5
             case heads_pb2.TASK_SEGMENTATION:
                 masks = np.tile(np.array([[0, 1], [2, 0]], "|u1"), (len(rows), 1, 1))
-                said.masks.CopyFrom(Tensor(dtype=types_pb2.DTYPE_UINT8, shape=masks.shape, data=masks.tobytes()))
-                said.confidences.CopyFrom(tensor(np.full(masks.shape, 0.75)))
-                said.boxes.CopyFrom(tensor(np.tile(np.array([0.0, 0, 32, 16]), (len(rows), 1))))
+                predictions.masks.CopyFrom(Tensor(dtype=types_pb2.DTYPE_UINT8, shape=masks.shape, data=masks.tobytes()))
+                predictions.confidences.CopyFrom(tensor(np.full(masks.shape, 0.75)))
+                predictions.boxes.CopyFrom(tensor(np.tile(np.array([0.0, 0, 32, 16]), (len(rows), 1))))
             case _:
                 known = items or [None] * len(rows)
-                said.spans.extend(heads_pb2.FoundSpans(spans=first_word(found, item)) for item in known)
-        return said
+                predictions.spans.extend(heads_pb2.FoundSpans(spans=first_word(found, item)) for item in known)
+        return predictions
 
 
 def tensor(values: np.ndarray[Any, Any]) -> Tensor:
     return Tensor(dtype=types_pb2.DTYPE_FLOAT32, shape=values.shape, data=values.astype("<f4").tobytes())
 
 
-def probabilities(said: heads_pb2.Predictions, numbers: np.ndarray[Any, Any], top: int, several: bool) -> None:
+def probabilities(predictions: heads_pb2.Predictions, numbers: np.ndarray[Any, Any], top: int, several: bool) -> None:
     """The number modulo 3 is the class, at 0.75; of labels also the next one, at 0.5."""
     whole = np.full((len(numbers), 3), 0.125, np.float32)
     for row, number in zip(whole, numbers, strict=True):
@@ -325,8 +325,8 @@ def probabilities(said: heads_pb2.Predictions, numbers: np.ndarray[Any, Any], to
     if top:
         best = np.argsort(-whole, axis=1, kind="stable")[:, :top]
         whole = np.take_along_axis(whole, best, 1)
-        said.best.CopyFrom(Tensor(dtype=types_pb2.DTYPE_INT32, shape=best.shape, data=best.astype("<i4").tobytes()))
-    said.probabilities.CopyFrom(tensor(whole))
+        predictions.best.CopyFrom(Tensor(dtype=types_pb2.DTYPE_INT32, shape=best.shape, data=best.astype("<i4").tobytes()))
+    predictions.probabilities.CopyFrom(tensor(whole))
 
 
 def first_word(found: heads_pb2.Head, item: types_pb2.Item | None) -> list[heads_pb2.FoundSpan]:

@@ -47,11 +47,11 @@ class FakeJobs(jobs_pb2_grpc.JobsServicer):
         attempt = self.server._enter("WatchJob", request, context)
         job = self.find(request.id, context)
         yield job
-        for answers, (state, fraction, said) in enumerate(self.script):
+        for answers, (state, fraction, text) in enumerate(self.script):
             self.server.gate.wait()
             self.server._check("WatchJob", attempt, answers, context)
             job.state, job.fraction = state, fraction
-            job.message, job.error = (said, "") if state == RUNNING else ("", said)
+            job.message, job.error = (text, "") if state == RUNNING else ("", text)
             job.ended, job.seconds_left = (0, 1.0) if state == RUNNING else (9.0, 0)
             job.result = self.results.get(job.id, "") if state == DONE else ""
             yield job
@@ -139,8 +139,8 @@ class FakeIndexes(indexes_pb2_grpc.IndexesServicer):
         found = self.sets.find(request.set, context)
         tap = next(iter(found.taps))
         if request.fingerprint not in ("", found.taps[tap].fingerprint):
-            said = f"fingerprint {request.fingerprint} is not {found.taps[tap].fingerprint}"
-            Refusal(grpc.StatusCode.FAILED_PRECONDITION, "NotReady", said).abort(context)
+            message = f"fingerprint {request.fingerprint} is not {found.taps[tap].fingerprint}"
+            Refusal(grpc.StatusCode.FAILED_PRECONDITION, "NotReady", message).abort(context)
         try:
             queries = self._queries(found, tap, request)
             candidates = found.selected(request.where, [])

@@ -80,9 +80,9 @@ def copied(home: Path, place: Path) -> Path:
 
 def lost(call: Callable[[], object]) -> topwork.DataLoss:
     """The DATA_LOSS that a call ends with."""
-    with pytest.raises(topwork.DataLoss) as told:
+    with pytest.raises(topwork.DataLoss) as caught:
         call()
-    return told.value
+    return caught.value
 
 
 def serving(client: topwork.Client, service: str) -> bool:

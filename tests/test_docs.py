@@ -120,9 +120,9 @@ def test_every_hook_is_documented_with_its_arguments() -> None:
     hooks = {name: caller for name, caller in vars(manager.hook).items() if not name.startswith("_")}
     assert len(hooks) == 7
     for name, caller in hooks.items():
-        [said] = re.findall(rf"^\*\*`{name}\((.*?)\)", page, re.MULTILINE)
+        [arguments] = re.findall(rf"^\*\*`{name}\((.*?)\)", page, re.MULTILINE)
         assert caller.spec is not None
-        assert re.findall(r"(\w+):", said) == list(caller.spec.argnames)
+        assert re.findall(r"(\w+):", arguments) == list(caller.spec.argnames)
 
 
 def test_every_export_is_listed() -> None:

@@ -1,4 +1,4 @@
-"""Calls over bare frames end with what the server said."""
+"""Calls over bare frames end with the server's status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses that no server can have, and servers that are away, are others, or stand behind a proxy: what is said."""
+"""Addresses that no server can have, and servers that are away, are others, or stand behind a proxy: what the error names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from topwork._transport.channel import check_target
 
 
 class Pages(http.server.BaseHTTPRequestHandler):
-    def log_message(self, *said: Any) -> None:
+    def log_message(self, *arguments: Any) -> None:
         """Nothing to the standard error of the test."""
 
 
@@ -44,7 +44,7 @@ def other() -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "key"),
     [
         ("", "target is empty"),
         ("127.0.0.1", "no address with a port"),
@@ -57,11 +57,11 @@ def other() -> Iterator[str]:
         ("https://example.org", "begins with a scheme"),
     ],
 )
-def test_addresses_that_cannot_be(target: str, said: str) -> None:
+def test_addresses_that_cannot_be(target: str, key: str) -> None:
     for kind in (topwork.Client, topwork.AsyncClient):
         with pytest.raises(topwork.InvalidInput, match="HOST:PORT") as caught:
             kind(target)
-        assert said in str(caught.value)
+        assert key in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -83,33 +83,33 @@ def test_addresses_that_can(target: str) -> None:
 def command(capsys: pytest.CaptureFixture[str], target: str) -> tuple[int, str]:
     run = Command(target, capsys)
     status = run("encoders", "--timeout", "60")
-    assert (run.said, len(run.complained.splitlines())) == ("", 1)
-    assert "Traceback" not in run.complained
-    return status, run.complained
+    assert (run.stdout, len(run.stderr.splitlines())) == ("", 1)
+    assert "Traceback" not in run.stderr
+    return status, run.stderr
 
 
 def test_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
-    status, said = command(capsys, "127.0.0.1:1")
+    status, stderr = command(capsys, "127.0.0.1:1")
     assert status == 1
-    assert "127.0.0.1:1: Connection refused" in said
+    assert "127.0.0.1:1: Connection refused" in stderr
 
 
 def test_a_host_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
-    status, said = command(capsys, "nobody.invalid:50051")
+    status, stderr = command(capsys, "nobody.invalid:50051")
     assert status == 1
-    assert "no answer from nobody.invalid:50051: there is no host of that name" in said
+    assert "no answer from nobody.invalid:50051: there is no host of that name" in stderr
 
 
 def test_a_server_of_pages(web: str, capsys: pytest.CaptureFixture[str]) -> None:
-    status, said = command(capsys, web)
+    status, stderr = command(capsys, web)
     assert status == 1
-    assert "what listens there is no gRPC server" in said
+    assert "what listens there is no gRPC server" in stderr
 
 
 def test_another_grpc_server(other: str, capsys: pytest.CaptureFixture[str]) -> None:
-    status, said = command(capsys, other)
+    status, stderr = command(capsys, other)
     assert status == 1
-    assert "is it a Topwork server?" in said
+    assert "is it a Topwork server?" in stderr
 
 
 @pytest.mark.parametrize("proxy", ["nonsense", "socks5://127.0.0.1:1", "http://", "127.0.0.1:3128"])
@@ -133,6 +133,6 @@ def test_a_proxy_that_is_in_the_way(proxy: str, request: pytest.FixtureRequest, 
     words: list[Any] = [sys.executable, "-m", "topwork.cli", "encoders", "--server", "192.0.2.1:50051"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
-    said = done.stderr.splitlines()[-1]
-    assert "the proxy answered 501" in said if proxy == "web" else "Connection refused" in said
-    assert "calls go through the proxy of $grpc_proxy: set no_grpc_proxy" in said
+    stderr = done.stderr.splitlines()[-1]
+    assert "the proxy answered 501" in stderr if proxy == "web" else "Connection refused" in stderr
+    assert "calls go through the proxy of $grpc_proxy: set no_grpc_proxy" in stderr

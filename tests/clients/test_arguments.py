@@ -139,8 +139,8 @@ def test_the_table_has_every_verb() -> None:
 def test_a_wrong_argument_is_one_of_our_errors(verb: str, served: FakeServer, factory: ClientFactory) -> None:
     method = getattr(factory.open(timeout=30, retry_for=0), verb)
     turns = TURNS if factory.asynchronous else 1
-    raised = {said: error for said, call in wrong_calls(verb, turns) if (error := error_of(method, call))}
-    assert {said: error for said, error in raised.items() if not isinstance(error, topwork.TopworkError)} == {}
+    raised = {call_text: error for call_text, call in wrong_calls(verb, turns) if (error := error_of(method, call))}
+    assert {call_text: error for call_text, error in raised.items() if not isinstance(error, topwork.TopworkError)} == {}
     assert all(map(str, raised.values()))
 
 

@@ -28,21 +28,21 @@ from topwork.encoders import EncoderInfo, TapInfo
 
 
 class Command:
-    """`topwork ...` against the fake server; `said` and `complained` are its output."""
+    """`topwork ...` against the fake server; `stdout` and `stderr` are its output."""
 
     def __init__(self, target: str, capture: pytest.CaptureFixture[str]) -> None:
         self._target = target
         self._capture = capture
-        self.said = self.complained = ""
+        self.stdout = self.stderr = ""
 
     def __call__(self, *words: str) -> int:
         status = cli.main([*words, "--server", self._target])
-        self.said, self.complained = self._capture.readouterr()
+        self.stdout, self.stderr = self._capture.readouterr()
         return status
 
     @property
     def json(self) -> Any:
-        return json.loads(self.said)
+        return json.loads(self.stdout)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_an_unknown_command_gets_a_near_name(capsys: pytest.CaptureFixture[str])
 
 def test_the_catalog_for_people(topwork: Command) -> None:
     assert topwork("encoders") == 0
-    line = next(line for line in topwork.said.splitlines() if line.startswith("letters"))
+    line = next(line for line in topwork.stdout.splitlines() if line.startswith("letters"))
     assert all(word in line for word in ("text", "pooled 4, tokens, cells", "22.7M", "Apache-2.0", "ready", "fake fp32 0.999990"))
 
 
@@ -71,18 +71,18 @@ def test_the_catalog_for_programs(topwork: Command) -> None:
 
 def test_one_encoder_in_full(topwork: Command) -> None:
     assert topwork("encoders", "words") == 0
-    assert all(word in topwork.said for word in ("a toy", "trained on", "abababababababab", "truncate", "cell of 2x2"))
+    assert all(word in topwork.stdout for word in ("a toy", "trained on", "abababababababab", "truncate", "cell of 2x2"))
     assert topwork("encoders", "words", "--json") == 0
     assert topwork.json["has_vocabulary"] is True
 
 
 def test_the_devices_of_an_encoder_stand_side_by_side(topwork: Command) -> None:
     assert topwork("encoders", "words") == 0
-    fast, plain = (line for line in topwork.said.splitlines() if re.match(r"(fast|plain) \w+ +\d", line))
+    fast, plain = (line for line in topwork.stdout.splitlines() if re.match(r"(fast|plain) \w+ +\d", line))
     assert fast.split()[:6] == ["fast", "bf16", "3,000", "(3.0x)", "0.999500", "0.998000"]
     assert plain.split()[2:4] == ["1,000", "(1.0x)"]
     assert (fast.split()[-1], plain.split()[-2]) == ("4", "tokens")
-    assert "fast bf16: tokens has a parity of 0.99800, below 0.999" in topwork.said
+    assert "fast bf16: tokens has a parity of 0.99800, below 0.999" in topwork.stdout
     assert topwork("encoders", "words", "--json") == 0
     assert topwork.json["devices"][0]["numerics"]["precision"] == "bf16"
     assert topwork.json["devices"][0]["parity"] == {"pooled": 0.9995, "tokens": 0.998}
@@ -99,7 +99,7 @@ def listed(topwork: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[..., l
     def lines(*found: EncoderInfo) -> list[str]:
         monkeypatch.setattr("topwork.Client.encoders", lambda client: list(found))
         assert topwork("encoders") == 0
-        return topwork.said.splitlines()
+        return topwork.stdout.splitlines()
 
     return lines
 
@@ -158,10 +158,10 @@ def test_a_first_answer_that_takes_long_is_explained(capsys: pytest.CaptureFixtu
 
 def test_embed_for_people(topwork: Command) -> None:
     assert topwork("embed", "letters", "a red bird", "noted") == 0
-    assert "letters/pooled: 2 x 4 float32, fingerprint abababababab, fake fp32 (parity 1.000000)" in topwork.said
-    assert "a red bird" in topwork.said
-    assert "10.0000" in topwork.said
-    assert "2 items in" in topwork.said
+    assert "letters/pooled: 2 x 4 float32, fingerprint abababababab, fake fp32 (parity 1.000000)" in topwork.stdout
+    assert "a red bird" in topwork.stdout
+    assert "10.0000" in topwork.stdout
+    assert "2 items in" in topwork.stdout
 
 
 def test_embed_for_programs(topwork: Command) -> None:
@@ -191,7 +191,7 @@ def test_items_may_stand_before_and_after_options(topwork: Command, server: Fake
     assert [item.text for item in server.requests[-1].items] == ["a", "b", "c"]
     assert topwork("embed", "letters", "--tap", "pooled", "a") == 0
     assert topwork("embed", "letters", "a", "--no-such-flag") == 2
-    assert "--no-such-flag" in topwork.complained
+    assert "--no-such-flag" in topwork.stderr
 
 
 def test_a_narrow_terminal_gets_fewer_numbers_and_no_broken_lines() -> None:
@@ -206,7 +206,7 @@ def test_a_narrow_terminal_gets_fewer_numbers_and_no_broken_lines() -> None:
 def test_embed_into_a_file(topwork: Command, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"out{suffix}"
     assert topwork("embed", "letters", *map(str, range(70)), "-o", str(out)) == 0
-    assert f"-> {out}" in topwork.said
+    assert f"-> {out}" in topwork.stdout
     if suffix == ".npy":
         assert np.load(out)[:, 0].tolist() == list(range(70))
     else:
@@ -223,7 +223,7 @@ def test_embed_several_taps_into_files(topwork: Command, tmp_path: Path) -> None
 
 def test_a_file_that_cannot_be_written_is_refused_first(topwork: Command, server: FakeServer) -> None:
     assert topwork("embed", "letters", "a", "-o", "out.txt") == 1
-    assert "end it in .npy, .npz, .parquet" in topwork.complained
+    assert "end it in .npy, .npz, .parquet" in topwork.stderr
     assert not server.requests
 
 
@@ -254,7 +254,7 @@ def test_texts_from_a_file(topwork: Command, tmp_path: Path, name: str) -> None:
 def test_a_source_that_does_not_hold_them(topwork: Command, tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     assert topwork("embed", "letters", "--from", str(tmp_path / name)) == 1
-    assert message in topwork.complained
+    assert message in topwork.stderr
 
 
 def test_texts_from_stdin(topwork: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,28 +276,28 @@ def test_folders(topwork: Command, tmp_path: Path) -> None:
     assert topwork.json["pooled"]["inputs"] == [str(tmp_path / "notes.txt")]
     assert topwork.json["pooled"]["features"][0][1] == 4
     assert topwork("embed", "clips", str(tmp_path)) == 1
-    assert "holds no files of" in topwork.complained
+    assert "holds no files of" in topwork.stderr
 
 
 def test_skipped_items_are_reported(topwork: Command, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"four")
     missing = [str(tmp_path / f"missing{i}.jpg") for i in range(7)]
     assert topwork("embed", "pictures", str(tmp_path / "a.jpg"), *missing, "--skip-bad-items") == 0
-    assert topwork.complained.count("there is no file") == 5
-    assert "skipped 2 more" in topwork.complained
+    assert topwork.stderr.count("there is no file") == 5
+    assert "skipped 2 more" in topwork.stderr
 
 
 def test_nearest(topwork: Command) -> None:
     assert topwork("nearest", "words", "robin", "-k", "2") == 0
-    assert topwork.said.split() == ["robin", "1.000", "bird", "0.875", "whale"]
+    assert topwork.stdout.split() == ["robin", "1.000", "bird", "0.875", "whale"]
     assert topwork("nearest", "words", "robin", "--json") == 0
     assert topwork.json[0]["nearest"][0] == {"word": "bird", "score": 1.0}
 
 
 def test_an_error_is_one_line_with_its_remedy(topwork: Command) -> None:
     assert topwork("embed", "letters", "a", "bad") == 1
-    assert topwork.complained == "topwork: item 1: a bad text (send a good one)\n"
-    assert topwork.said == ""
+    assert topwork.stderr == "topwork: item 1: a bad text (send a good one)\n"
+    assert topwork.stdout == ""
 
 
 def test_an_error_for_programs(topwork: Command) -> None:
@@ -320,7 +320,7 @@ def test_an_error_for_programs(topwork: Command) -> None:
 )
 def test_wrong_usage(topwork: Command, words: tuple[str, ...]) -> None:
     assert topwork(*words) == 2
-    assert "Usage: topwork" in topwork.complained
+    assert "Usage: topwork" in topwork.stderr
 
 
 def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -342,7 +342,7 @@ def test_ctrl_c_is_quiet(topwork: Command, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr("topwork.Client.encoders", interrupted)
     assert topwork("encoders") == 130
-    assert topwork.said + topwork.complained == ""
+    assert topwork.stdout + topwork.stderr == ""
 
 
 @pytest.mark.usefixtures("_interruptible")
@@ -353,8 +353,8 @@ def test_ctrl_c_ends_a_real_command(server: FakeServer) -> None:
         while not server.tries["EmbedStream"]:
             assert command.poll() is None
         command.send_signal(signal.SIGINT)
-        _, complained = command.communicate(timeout=30)
-    assert (command.returncode, complained) == (130, b"")
+        _, stderr = command.communicate(timeout=30)
+    assert (command.returncode, stderr) == (130, b"")
     assert server.cancelled.wait(10)
 
 
@@ -382,8 +382,8 @@ def test_a_closed_pipe_is_quiet(server: FakeServer) -> None:
     with subprocess.Popen([sys.executable, "-m", "topwork.cli", *words], stdout=write, stderr=subprocess.PIPE) as command:
         os.close(write)
         os.close(read)
-        _, complained = command.communicate(timeout=30)
-    assert (command.returncode, complained) == (0, b"")
+        _, stderr = command.communicate(timeout=30)
+    assert (command.returncode, stderr) == (0, b"")
 
 
 @pytest.mark.parametrize(
@@ -435,15 +435,15 @@ def test_a_broken_distribution_does_not_take_the_rest_along(
 ) -> None:
     found(monkeypatch, EntryPoint("broken", "no.such.module:add", ENTRY_POINTS))
     assert cli.main([]) == 2
-    said = capsys.readouterr()
-    assert "the commands of no.such.module:add are missing: ModuleNotFoundError" in said.err
-    assert "embed" in said.out
+    captured = capsys.readouterr()
+    assert "the commands of no.such.module:add are missing: ModuleNotFoundError" in captured.err
+    assert "embed" in captured.out
 
 
 def test_client_verbs_do_not_load_the_commands_of_others(topwork: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     found(monkeypatch, EntryPoint("broken", "no.such.module:add", ENTRY_POINTS))
     assert topwork("encoders") == 0
-    assert topwork.complained == ""
+    assert topwork.stderr == ""
 
 
 def test_a_verb_of_the_server_without_the_server(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,15 +34,15 @@ class Writes:
     def __call__(self, *words: object, encoder: str = "letters") -> Stored:
         """What is stored: item and metadata by id."""
         self.topwork.client.written.clear()
-        assert self.topwork("write", "s", *words, "--encoder", encoder) == 0, self.topwork.complained
+        assert self.topwork("write", "s", *words, "--encoder", encoder) == 0, self.topwork.stderr
         return dict(self.topwork.client.written)
 
     def refused(self, *words: object, encoder: str = "letters") -> str:
-        """What is said of items of which none may be stored."""
+        """The error for items of which none may be stored."""
         self.topwork.client.written.clear()
         assert self.topwork("write", "s", *words, "--encoder", encoder) == 1
         assert self.topwork.client.written == {}
-        return self.topwork.complained
+        return self.topwork.stderr
 
 
 @pytest.fixture
@@ -77,12 +77,12 @@ def test_columns_that_are_no_names_get_some_and_this_is_said_once(write: Writes,
     path = written(tmp_path / "a.csv", "text,My-Col,my col,2x,id,_key,,features_x,größe,日本,empty\nt,1,2,3,4,5,6,7,8,9,\n")
     known = {"My_Col": 1, "my_col_": 2, "meta_2x": 3, "meta_id": 4, "meta_key": 5, "column_6": 6, "meta_features_x": 7}
     assert write(path) == {"a:1": ("t", {**known, "größe": 8, "日本": 9})}
-    [renamed, left_out] = write.topwork.complained.splitlines()
+    [renamed, left_out] = write.topwork.stderr.splitlines()
     assert "'My-Col' is My_Col" in renamed
     assert "'' is column_6" in renamed
     assert "'empty' is left out" in left_out
     write(path, "--json")
-    assert write.topwork.complained == ""
+    assert write.topwork.stderr == ""
 
 
 def test_names_do_not_clash(write: Writes, tmp_path: Path) -> None:
@@ -162,9 +162,9 @@ def test_a_file_that_is_not_sound_is_refused_before_anything_is_sent(
 
 def test_many_ids_that_come_twice_are_named_in_part(write: Writes, tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "text,i\n" + "".join(f"t,{i % 5}\n" for i in range(40)))
-    complained = write.refused(path, "--id", "i")
-    assert "'0' in lines 2, 7, 12, 17, 22 and ..., " in complained
-    assert "and 2 more" in complained
+    stderr = write.refused(path, "--id", "i")
+    assert "'0' in lines 2, 7, 12, 17, 22 and ..., " in stderr
+    assert "and 2 more" in stderr
 
 
 def test_ids_that_only_hash_alike_are_no_duplicates(write: Writes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +182,7 @@ def test_json_lines(write: Writes, tmp_path: Path) -> None:
         "a:1": ("a\u2028b", {"n": 1.0, "tags": ["x"], "f": 1.0}),
         "a:2": ("b", {"late_comer": True, "f": 0.5, "empty": ""}),
     }
-    assert "'deep' is left out: it holds an object in line 1" in write.topwork.complained
+    assert "'deep' is left out: it holds an object in line 1" in write.topwork.stderr
     assert write(written(tmp_path / "b.jsonl", '"one"\n"two"\n')) == {"b:1": ("one", {}), "b:2": ("two", {})}
 
 
@@ -236,7 +236,7 @@ def test_parquet_is_typed_by_its_schema(write: Writes, tmp_path: Path) -> None:
         "a:2": ("two", {"when": day.replace(microsecond=2), "word": "x", "tags": [], "price": 2.0}),
         "a:3": ("three", {"n": 3, "day": day.replace(day=2), "word": "y", "price": 3.0}),
     }
-    assert "'vector' is left out" in write.topwork.complained
+    assert "'vector' is left out" in write.topwork.stderr
     assert "'vector' cannot be kept" in write.refused(path, "--metadata", "vector")
 
 
@@ -247,7 +247,7 @@ def test_parquet_may_hold_pictures_and_has_rows_for_lines(write: Writes, tmp_pat
     mixed = parquet(tmp_path / "b.parquet", text=["a", None, "b"])
     assert "row 2 has no text" in write.refused(mixed)
     assert list(write(mixed, "--skip-bad-items")) == ["b:1", "b:3"]
-    assert "skipped 'b:2'" in write.topwork.complained
+    assert "skipped 'b:2'" in write.topwork.stderr
 
 
 def test_parquet_without_pyarrow(write: Writes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,13 +300,13 @@ def linked(tmp_path: Path) -> Path:
 def test_a_folder_s_links_are_followed_once_and_what_is_left_out_is_said(write: Writes, linked: Path) -> None:
     taken = ["a.jpg", "one.jpg", "again/c.jpg", "again/deep/d.jpg", "owls/b.jpg"]
     assert list(write(linked, encoder="pictures")) == taken
-    complained = write.topwork.complained
-    found = [line.partition(f"left out {linked}/")[2].split(": ") for line in complained.splitlines()]
+    stderr = write.topwork.stderr
+    found = [line.partition(f"left out {linked}/")[2].split(": ") for line in stderr.splitlines()]
     reasons = {"lost.jpg": "nowhere", "pipe.jpg": "pipe", "socket.jpg": "socket"}
     named = [(name, reason[0]) for name, *reason in found if name]
     assert len(named) == 5
     assert all(reasons.get(name, "already") in reason for name, reason in named)
-    assert "left out 2 more" in complained
+    assert "left out 2 more" in stderr
     write.topwork.client.found_heads = [head_info(encoder="pictures")]
     assert write.topwork("predict", "kinds", linked) == 0
     assert write.topwork.asked("predict")["items"] == [str(linked / name) for name in taken]
@@ -324,7 +324,7 @@ def test_a_folder_that_cannot_be_read_is_said(write: Writes, tmp_path: Path, mon
 
     monkeypatch.setattr(os, "scandir", refusing)
     assert list(write(tmp_path, encoder="pictures")) == ["a.jpg"]
-    assert f"{tmp_path / 'closed'}: the folder cannot be read: Permission denied" in write.topwork.complained
+    assert f"{tmp_path / 'closed'}: the folder cannot be read: Permission denied" in write.topwork.stderr
     assert "Permission denied" in write.refused(tmp_path / "closed", encoder="pictures")
 
 
@@ -342,7 +342,7 @@ def test_a_folder_of_texts(write: Writes, tmp_path: Path) -> None:
     written(tmp_path / "a.txt", b"\xff")
     assert "a.txt is not UTF-8" in write.refused(tmp_path)
     assert write(tmp_path, "--skip-bad-items") == {"b.txt": ("one\ntwo", {"name": "b.txt"})}
-    assert "skipped 'a.txt'" in write.topwork.complained
+    assert "skipped 'a.txt'" in write.topwork.stderr
 
 
 def test_a_file_name_that_is_not_utf8(write: Writes, tmp_path: Path) -> None:
@@ -458,7 +458,7 @@ def made(**others: Any) -> Features:
 def vectors(write: Writes, path: Path) -> tuple[Any, list[str]]:
     """What `topwork write --vectors` sends, and under which ids."""
     write.topwork.client.written.clear()
-    assert write.topwork("write", "v", "--vectors", path) == 0, write.topwork.complained
+    assert write.topwork("write", "v", "--vectors", path) == 0, write.topwork.stderr
     return write.topwork.asked("write_stream")["vectors"], list(write.topwork.client.written)
 
 
@@ -479,7 +479,7 @@ def test_features_that_embed_wrote_come_back_whole(write: Writes, tmp_path: Path
     assert str(found.failures[1]) == "bad"
     write.topwork.client.known["v"] = set_info("v")
     assert write.topwork("search", "v", "--vector", tmp_path / "a.npz") == 1
-    assert "several rows, or none" in write.topwork.complained
+    assert "several rows, or none" in write.topwork.stderr
     made().save(tmp_path / "b.npz")
     assert vectors(write, tmp_path / "b.npz")[1] == ["b:1", "b:2"]
 

@@ -27,14 +27,14 @@ def topwork(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     return StubCommand(capsys, monkeypatch)
 
 
-def lines(said: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in said.splitlines()]
+def records(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def test_classes_for_people(topwork: StubCommand) -> None:
     assert topwork("predict", "kinds", "a bird", "a [small] one") == 0
-    *said, last = topwork.said.splitlines()
-    assert [line.split() for line in said] == [["item", "says"], "a bird owl 0.750".split(), "a [small] one wren 0.750".split()]
+    *lines, last = topwork.stdout.splitlines()
+    assert [line.split() for line in lines] == [["item", "says"], "a bird owl 0.750".split(), "a [small] one wren 0.750".split()]
     assert last.startswith("2 items in ")
     asked = topwork.asked("predict")
     assert (asked["heads"], asked["items"], asked["top"], asked["options"]) == (["kinds"], ["a bird", "a [small] one"], 0, None)
@@ -42,29 +42,29 @@ def test_classes_for_people(topwork: StubCommand) -> None:
 
 def test_the_best_few(topwork: StubCommand) -> None:
     assert topwork("predict", "kinds", "a", "--top", "2") == 0
-    assert "owl 0.750, wren 0.250" in topwork.said
+    assert "owl 0.750, wren 0.250" in topwork.stdout
     assert topwork.asked("predict")["top"] == 2
 
 
 def test_all_tasks_for_people(topwork: StubCommand) -> None:
     assert topwork("predict", "tags,size,words,cells", "a", "b") == 0
-    titles, _, second, _ = topwork.said.splitlines()
+    titles, _, second, _ = topwork.stdout.splitlines()
     assert titles.split() == ["item", "tags", "size", "words", "cells"]
     assert "b" in second
-    for said in ("big 1.000, [red] 0.750", "1 (0.5 to 1.5)", "CITY 'London' 0.875", "2x2: sky 75%, owl 25%"):
-        assert said in second, said
+    for text in ("big 1.000, [red] 0.750", "1 (0.5 to 1.5)", "CITY 'London' 0.875", "2x2: sky 75%, owl 25%"):
+        assert text in second, text
 
 
 def test_an_object_a_line_for_programs(topwork: StubCommand) -> None:
     assert topwork("predict", "kinds", "a", "b", "--json") == 0
-    assert lines(topwork.said)[1] == {
+    assert records(topwork.stdout)[1] == {
         "item": "b",
         "label": "wren",
         "probability": 0.75,
         "probabilities": {"wren": 0.75, "owl": 0.25},
     }
     assert topwork("predict", "tags,size,words,cells", "a", "--json") == 0
-    [record] = lines(topwork.said)
+    [record] = records(topwork.stdout)
     assert record["tags"]["labels"] == ["small", "[red]"]
     assert record["size"] == {"value": 0.0, "low": -0.5, "high": 0.5}
     assert record["words"]["spans"][0] == {
@@ -77,7 +77,7 @@ def test_an_object_a_line_for_programs(topwork: StubCommand) -> None:
 def test_into_a_table(topwork: StubCommand, tmp_path: Path) -> None:
     out = tmp_path / "predictions.csv"
     assert topwork("predict", "kinds", "a, b", "ü", "-o", out) == 0
-    assert topwork.said.splitlines()[-1].endswith(f"-> {out}")
+    assert topwork.stdout.splitlines()[-1].endswith(f"-> {out}")
     assert list(csv.DictReader(io.StringIO(out.read_text("utf-8")))) == [
         {"item": "a, b", "label": "owl", "probability": "0.75"},
         {"item": "ü", "label": "wren", "probability": "0.75"},
@@ -97,19 +97,19 @@ def test_into_a_table(topwork: StubCommand, tmp_path: Path) -> None:
 def test_into_lines_and_parquet(topwork: StubCommand, tmp_path: Path) -> None:
     import pyarrow.parquet
 
-    assert topwork("predict", "kinds", "a", "-o", tmp_path / "said.jsonl") == 0
-    [record] = lines((tmp_path / "said.jsonl").read_text())
+    assert topwork("predict", "kinds", "a", "-o", tmp_path / "predictions.jsonl") == 0
+    [record] = records((tmp_path / "predictions.jsonl").read_text())
     assert record["label"] == "owl"
-    assert topwork("predict", "kinds,tags", "a", "b", "-o", tmp_path / "said.parquet") == 0
-    table = pyarrow.parquet.read_table(tmp_path / "said.parquet")
+    assert topwork("predict", "kinds,tags", "a", "b", "-o", tmp_path / "predictions.parquet") == 0
+    table = pyarrow.parquet.read_table(tmp_path / "predictions.parquet")
     assert table["kinds.label"].to_pylist() == ["owl", "wren"]
     assert table["tags.labels"].to_pylist() == [["small", "[red]"], ["big", "[red]"]]
     assert json.loads(table.schema.metadata[b"topwork"])["kinds"]["task"] == "classification"
 
 
 def test_a_file_that_cannot_be_written_is_refused_first(topwork: StubCommand, tmp_path: Path) -> None:
-    assert topwork("predict", "kinds", "a", "-o", tmp_path / "said.npz") == 1
-    assert ".csv, .jsonl, .parquet" in topwork.complained
+    assert topwork("predict", "kinds", "a", "-o", tmp_path / "predictions.npz") == 1
+    assert ".csv, .jsonl, .parquet" in topwork.stderr
     assert topwork("predict", "kinds", "a", "-o", tmp_path / "no" / "predictions.csv") == 1
     assert topwork.client.calls == []
 
@@ -121,7 +121,7 @@ def test_items_from_files(topwork: StubCommand, tmp_path: Path) -> None:
     topwork.client.found_heads = [head_info(encoder="pictures")]
     (tmp_path / "a.jpg").write_bytes(b"four")
     assert topwork("predict", "kinds", tmp_path, "--json") == 0
-    assert lines(topwork.said)[0]["item"] == str(tmp_path / "a.jpg")
+    assert records(topwork.stdout)[0]["item"] == str(tmp_path / "a.jpg")
 
 
 def test_columns_of_the_file_go_along(topwork: StubCommand, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_columns_of_the_file_go_along(topwork: StubCommand, tmp_path: Path) -> N
     assert [(row["item"], row["n"]) for row in rows] == [("red", "007"), ("blue", "2")]
     assert all(row["label"] and row["probability"] for row in rows)
     assert topwork(*asked, "--keep", "n,label", "--json") == 0
-    first, second = lines(topwork.said)
+    first, second = records(topwork.stdout)
     assert (first["label"], second["label"], second["n"]) == ("x", "y, z", "2")  # the file's own
     assert "label" in second["kinds"]
 
@@ -140,7 +140,7 @@ def test_columns_of_the_file_go_along(topwork: StubCommand, tmp_path: Path) -> N
 def test_only_columns_of_a_file_can_go_along(topwork: StubCommand, tmp_path: Path) -> None:
     (tmp_path / "q.csv").write_text("body,n\nred,1\n")
     assert topwork("predict", "kinds", "--from", tmp_path / "q.csv", "--column", "body", "--keep", "m") == 1
-    assert "no column 'm'" in topwork.complained
+    assert "no column 'm'" in topwork.stderr
     assert topwork("predict", "kinds", "red", "--keep", "n") == 2
 
 
@@ -150,19 +150,19 @@ def test_items_of_a_set(topwork: StubCommand) -> None:
     asked = topwork.asked("predict")
     assert (asked["set"], asked["ids"], asked["items"]) == ("birds", ["x", "y"], None)
     assert topwork.asked("read")["where"] == "label IS NULL"
-    assert [record["item"] for record in lines(topwork.said)] == ["x", "y"]
+    assert [record["item"] for record in records(topwork.stdout)] == ["x", "y"]
     assert topwork("predict", "kinds", "--set", "birds", "--id", "z") == 0
     assert topwork.asked("predict")["ids"] == ["z"]
     topwork.client.rows = Rows([], {})
     assert topwork("predict", "kinds", "--set", "birds") == 1
-    assert "no item of birds is selected" in topwork.complained
+    assert "no item of birds is selected" in topwork.stderr
 
 
 def test_vectors(topwork: StubCommand, tmp_path: Path) -> None:
     np.save(tmp_path / "q.npy", np.ones((2, 4), np.float32))
     assert topwork("predict", "kinds", "--vector", tmp_path / "q.npy", "--json") == 0
     assert topwork.asked("predict")["vectors"].shape == (2, 4)
-    assert [record["item"] for record in lines(topwork.said)] == ["q:1", "q:2"]
+    assert [record["item"] for record in records(topwork.stdout)] == ["q:1", "q:2"]
     features([1, 1]).save(tmp_path / "q.npz", ["one", "two"])
     assert topwork("predict", "kinds", "--vector", tmp_path / "q.npz") == 0
     assert topwork.asked("predict")["vectors"].fingerprint == FINGERPRINT
@@ -171,7 +171,7 @@ def test_vectors(topwork: StubCommand, tmp_path: Path) -> None:
 def test_a_head_of_ready_vectors_reads_no_items(topwork: StubCommand) -> None:
     topwork.client.found_heads = [head_info(encoder="")]
     assert topwork("predict", "kinds", "a") == 1
-    assert "head kinds reads ready vectors (give them with --vector, or name a --set)" in topwork.complained
+    assert "head kinds reads ready vectors (give them with --vector, or name a --set)" in topwork.stderr
 
 
 def test_skipped_items_are_reported(topwork: StubCommand, tmp_path: Path) -> None:
@@ -180,9 +180,9 @@ def test_skipped_items_are_reported(topwork: StubCommand, tmp_path: Path) -> Non
 
     topwork.client.alter = fail
     assert topwork("predict", "kinds", *"abcdefghi", "--skip-bad-items", "--option", "truncate=true") == 0
-    assert "b     skipped" in topwork.said
-    assert topwork.complained.splitlines()[0] == "topwork: skipped 'b': item 1: a bad text"
-    assert topwork.complained.splitlines()[-1] == "topwork: skipped 2 more"
+    assert "b     skipped" in topwork.stdout
+    assert topwork.stderr.splitlines()[0] == "topwork: skipped 'b': item 1: a bad text"
+    assert topwork.stderr.splitlines()[-1] == "topwork: skipped 2 more"
     asked = topwork.asked("predict")
     assert (asked["skip_bad_items"], asked["options"]) == (True, {"truncate": True})
     assert topwork("predict", "kinds", *"abcdefghi", "--skip-bad-items", "-o", tmp_path / "predictions.csv") == 0
@@ -204,7 +204,7 @@ def test_skipped_items_are_reported(topwork: StubCommand, tmp_path: Path) -> Non
 )
 def test_wrong_usage(topwork: StubCommand, words: tuple[str, ...]) -> None:
     assert topwork("predict", *words) == 2
-    assert "Usage: topwork" in topwork.complained
+    assert "Usage: topwork" in topwork.stderr
     assert topwork.client.calls == []
 
 

@@ -54,12 +54,12 @@ def test_bad_rows_are_skipped_and_named_by_their_line(
 ) -> None:
     words = ["write", "s", "--from", make(tmp_path / name), "--id", "id", "--encoder", "letters"]
     assert topwork(*words) == 1
-    assert any(f"{name} {line}" in topwork.complained for line in lines)
-    assert "Traceback" not in topwork.complained
-    assert topwork(*words, "--skip-bad-items") == 0, topwork.complained
-    skipped = [line for line in topwork.complained.splitlines() if "skipped" in line]
+    assert any(f"{name} {line}" in topwork.stderr for line in lines)
+    assert "Traceback" not in topwork.stderr
+    assert topwork(*words, "--skip-bad-items") == 0, topwork.stderr
+    skipped = [line for line in topwork.stderr.splitlines() if "skipped" in line]
     assert len(skipped) == len(lines)
-    assert all(said in line for said, line in zip(lines, skipped, strict=True)), skipped
+    assert all(text in line for text, line in zip(lines, skipped, strict=True)), skipped
     assert [item["id"] for item in topwork.json("read", "s")["items"]] == good
 
 
@@ -68,8 +68,8 @@ def test_metadata_that_does_not_fit_makes_a_bad_row(topwork: Command, tmp_path: 
     words = ["write", "s", "--from", tmp_path / "a.csv", "--encoder", "letters", "--type", "n=int"]
     assert topwork(*words) == 1
     assert topwork(*words, "--skip-bad-items") == 0
-    assert "skipped 'a:2': " in topwork.complained
-    assert "a.csv line 3: 'n' is 'x', no int" in topwork.complained
+    assert "skipped 'a:2': " in topwork.stderr
+    assert "a.csv line 3: 'n' is 'x', no int" in topwork.stderr
     assert [item["id"] for item in topwork.json("read", "s")["items"]] == ["a:1", "a:3"]
 
 
@@ -79,13 +79,13 @@ def test_bad_rows_of_what_is_embedded_or_predicted(topwork: Command, tmp_path: P
     if verb == "predict":
         (tmp_path / "b.csv").write_text("text,label\na,x\nb,y\n")
         assert topwork("write", "s", "--from", tmp_path / "b.csv", "--encoder", "letters") == 0
-        assert topwork("train", "s", "--target", "label", "--name", "h") == 0, topwork.complained
+        assert topwork("train", "s", "--target", "label", "--name", "h") == 0, topwork.stderr
     words = [verb, "letters" if verb == "embed" else "h", "--from", tmp_path / "a.jsonl"]
     assert topwork(*words) == 1
-    assert "a.jsonl line 2 has no text under 'text'" in topwork.complained
-    assert topwork(*words, "--skip-bad-items") == 0, topwork.complained
-    assert "skipped 'a.jsonl line 2': " in topwork.complained
-    assert "has no text under 'text'" in topwork.complained
+    assert "a.jsonl line 2 has no text under 'text'" in topwork.stderr
+    assert topwork(*words, "--skip-bad-items") == 0, topwork.stderr
+    assert "skipped 'a.jsonl line 2': " in topwork.stderr
+    assert "has no text under 'text'" in topwork.stderr
 
 
 TEXT = "text,größe\nnaïve café,3\nœuvre,4\n"
@@ -106,7 +106,7 @@ TEXT = "text,größe\nnaïve café,3\nœuvre,4\n"
 )
 def test_encodings(topwork: Command, tmp_path: Path, data: bytes, words: list[str]) -> None:
     (tmp_path / "a.csv").write_bytes(data)
-    assert topwork("write", "s", tmp_path / "a.csv", "--encoder", "letters", "--keep-inputs", *words) == 0, topwork.complained
+    assert topwork("write", "s", tmp_path / "a.csv", "--encoder", "letters", "--keep-inputs", *words) == 0, topwork.stderr
     assert topwork.json("sets", "s")["columns"] == {"größe": "int"}
     first = topwork.json("search", "s", "naïve café", "-k", "1")[0]["hits"][0]
     assert (first["id"], first["text"], first["metadata"]) == ("a:1", "naïve café", {"größe": 3})
@@ -128,8 +128,8 @@ def test_what_cannot_be_decoded_names_the_remedy(
 ) -> None:
     (tmp_path / "a.csv").write_bytes(data)
     assert topwork("write", "s", tmp_path / "a.csv", "--encoder", "letters", *words) == 1
-    assert message in topwork.complained
-    assert "Traceback" not in topwork.complained
+    assert message in topwork.stderr
+    assert "Traceback" not in topwork.stderr
 
 
 def test_an_encoding_that_there_is_not(topwork: Command, tmp_path: Path) -> None:
@@ -147,10 +147,10 @@ def test_columns_of_any_script_from_a_file_to_a_filter_and_into_a_file(
     command = Command(real_target, capsys)
     header = ",".join(["text", *(unicodedata.normalize("NFD", column) for column in COLUMNS)])
     (tmp_path / "a.csv").write_text(f"{header}\none{',1' * 5}\ntwo{',2' * 5}\n")
-    assert command("write", "s", tmp_path / "a.csv", "--encoder", "letters") == 0, command.complained
+    assert command("write", "s", tmp_path / "a.csv", "--encoder", "letters") == 0, command.stderr
     assert command.json("sets", "s")["columns"] == dict.fromkeys(COLUMNS, "int")
     for column in COLUMNS:
         for where in (f"{column} > 1", f'"{column}" = 2'):
             assert [item["id"] for item in command.json("read", "s", "--where", where)["items"]] == ["a:2"], where
-    assert command("read", "s", "--column", "größe", "-o", tmp_path / "out.parquet") == 0, command.complained
+    assert command("read", "s", "--column", "größe", "-o", tmp_path / "out.parquet") == 0, command.stderr
     assert parquet.read_table(tmp_path / "out.parquet").column("größe").to_pylist() == [1, 2]

@@ -33,7 +33,7 @@ HITS = Hits(
 
 def test_search_for_people(topwork: StubCommand) -> None:
     assert topwork("search", "birds", "a red bird") == 0
-    assert [line.split() for line in topwork.said.splitlines()] == [
+    assert [line.split() for line in topwork.stdout.splitlines()] == [
         ["score", "id", "year", "good"],
         ["0.9875", "owls/1.jpg", "2024", "true"],
         ["0.5000", "[b]", "-", "false"],
@@ -56,9 +56,9 @@ def test_search_for_programs_is_an_object_a_query(topwork: StubCommand) -> None:
 def test_several_queries_have_a_heading_each(topwork: StubCommand) -> None:
     topwork.client.hits = [HITS, Hits([], np.zeros(0, np.float32))]
     assert topwork("search", "birds", "first query", "second [query]") == 0
-    assert topwork.said.splitlines()[0] == "first query"
-    assert "second [query]\nnothing was found\n" in topwork.said
-    assert topwork.said.endswith("2 hits, index, 1.2 ms\n")
+    assert topwork.stdout.splitlines()[0] == "first query"
+    assert "second [query]\nnothing was found\n" in topwork.stdout
+    assert topwork.stdout.endswith("2 hits, index, 1.2 ms\n")
 
 
 def test_what_is_asked_for_is_passed_on(topwork: StubCommand) -> None:
@@ -72,7 +72,7 @@ def test_what_is_asked_for_is_passed_on(topwork: StubCommand) -> None:
 def test_stored_items_vectors_and_files(topwork: StubCommand, tmp_path: Path) -> None:
     assert topwork("search", "birds", "--id", "x", "--id", "y") == 0
     assert topwork.asked("search")["stored"] == ["x", "y"]
-    assert topwork.said.startswith("x\n")
+    assert topwork.stdout.startswith("x\n")
     np.save(tmp_path / "q.npy", np.ones(4, np.float32))
     assert topwork("search", "birds", "--vector", tmp_path / "q.npy", "--json") == 0
     assert np.shape(topwork.asked("search")["vectors"]) == (1, 4)
@@ -96,20 +96,20 @@ def test_pictures_are_found_by_paths(topwork: StubCommand, tmp_path: Path) -> No
 def test_distances_are_labeled_so(topwork: StubCommand) -> None:
     topwork.client.hits = [Hits(["a"], np.array([1.5], np.float32), metric="l2")]
     assert topwork("search", "birds", "a") == 0
-    assert topwork.said.splitlines()[0].split() == ["distance", "id"]
+    assert topwork.stdout.splitlines()[0].split() == ["distance", "id"]
 
 
 @pytest.mark.parametrize(
-    ("kind", "span", "said"),
+    ("kind", "span", "line_end"),
     [("characters", [3, 9], "3-9"), ("seconds", [0.5, 1.25], "0.50-1.25 s"), ("box", [0, 0, 16, 16], "0,0,16,16")],
 )
-def test_rows_and_spans(topwork: StubCommand, kind: str, span: list[float], said: str) -> None:
+def test_rows_and_spans(topwork: StubCommand, kind: str, span: list[float], line_end: str) -> None:
     spans = np.array([span], np.float32)
     topwork.client.hits = [Hits(["a"], np.array([1.0], np.float32), rows=np.array([2]), spans=spans, span_kind=kind)]
     assert topwork("search", "birds", "a", "--every-row") == 0
-    title, line, _ = topwork.said.splitlines()
+    title, line, _ = topwork.stdout.splitlines()
     assert title.split() == ["score", "id", "row", kind]
-    assert line.split() == ["1.0000", "a", "2", *said.split()]
+    assert line.split() == ["1.0000", "a", "2", *line_end.split()]
     assert topwork("search", "birds", "a", "--json") == 0
     assert (topwork.json[0]["hits"][0]["row"], topwork.json[0]["hits"][0]["span"]) == (2, span)
 
@@ -120,8 +120,8 @@ def test_texts_that_are_kept_are_shown(topwork: StubCommand) -> None:
     assert topwork("search", "birds", "a") == 0
     asked = topwork.asked("read")
     assert (asked["ids"], asked["inputs"], asked["taps"], asked["columns"]) == (["owls/1.jpg", "[b]"], True, [], [])
-    assert "an owl at night hoo" in topwork.said
-    assert "..." in topwork.said
+    assert "an owl at night hoo" in topwork.stdout
+    assert "..." in topwork.stdout
     assert topwork("search", "birds", "a", "--json") == 0
     first, second = topwork.json[0]["hits"]
     assert first["text"].startswith("an owl\nat night")
@@ -133,8 +133,8 @@ def test_an_index_is_built_and_waited_for(topwork: StubCommand) -> None:
     asked = topwork.asked("create_index")
     assert (asked["kind"], asked["options"], asked["target_recall"], asked["metric"]) == ("hnsw", {"links": 16}, 0.99, "l2")
     assert (asked["name"], asked["tap"], asked["wait"]) == ("", "", True)
-    assert topwork.complained == "birds/pooled: 25%, training, 30 s left\n"
-    assert topwork.said == (
+    assert topwork.stderr == "birds/pooled: 25%, training, 30 s left\n"
+    assert topwork.stdout == (
         "index pooled of birds: IVF64,Flat over 5,000 rows, recall 0.963 at effort 8, 5,210 queries/s, 153 kB of memory, "
         "built in 31 s\n"
     )
@@ -144,7 +144,7 @@ def test_an_index_that_misses_its_target_recall_says_so(topwork: StubCommand, mo
     missed = index_info(recall=0.64, missed_target=True, detail="recall is 0.64 at most; the target was 0.95")
     monkeypatch.setattr(topwork.client, "create_index", lambda *_, **__: missed)
     assert topwork("index", "birds") == 0
-    assert "recall is 0.64 at most; the target was 0.95" in topwork.complained
+    assert "recall is 0.64 at most; the target was 0.95" in topwork.stderr
     assert topwork("index", "birds", "--json") == 0
     assert (topwork.json["missed_target"], topwork.json["detail"]) == (True, missed.detail)
 
@@ -153,55 +153,55 @@ def test_what_is_not_said_of_an_index_the_client_decides(topwork: StubCommand) -
     assert topwork("index", "birds", "--json") == 0
     asked = topwork.asked("create_index")
     assert (asked["kind"], asked["metric"], asked["target_recall"]) == ("auto", "cosine", 0.95)
-    assert (topwork.json["recall"], topwork.complained) == (0.9625, "")
+    assert (topwork.json["recall"], topwork.stderr) == (0.9625, "")
 
 
 def test_an_index_that_nobody_waits_for(topwork: StubCommand) -> None:
     assert topwork("index", "birds", "--rebuild", "--no-wait", "--name", "pooled") == 0
     assert topwork.asked("rebuild_index")["name"] == "pooled"
     assert topwork.asked("rebuild_index")["wait"] is False
-    assert topwork.said == "index pooled of birds is being built: `topwork jobs 7c41 --watch`\n"
+    assert topwork.stdout == "index pooled of birds is being built: `topwork jobs 7c41 --watch`\n"
 
 
 def test_a_build_that_fails(topwork: StubCommand) -> None:
     topwork.client.changes = [job(), job(state="failed", error="no memory", ended=WHEN)]
     assert topwork("index", "birds") == 1
-    assert "index job 7c41 on 'birds/pooled' failed: no memory" in topwork.complained
+    assert "index job 7c41 on 'birds/pooled' failed: no memory" in topwork.stderr
 
 
 @pytest.mark.parametrize("words", [("index", "birds"), ("index", "birds", "--rebuild"), ("jobs", "7c41", "--watch")])
 def test_ctrl_c_ends_the_watching_not_the_job(topwork: StubCommand, words: tuple[str, ...]) -> None:
     topwork.client.changes = [job(), job(message="interrupt")]
     assert topwork(*words) == 130
-    assert topwork.complained.splitlines()[-1] == (
+    assert topwork.stderr.splitlines()[-1] == (
         "topwork: it goes on in the server: `topwork jobs 7c41 --watch` shows it, --cancel ends it"
     )
 
 
 def test_indexes(topwork: StubCommand) -> None:
     assert topwork("indexes") == 0
-    assert topwork.said.splitlines()[1].split() == [
+    assert topwork.stdout.splitlines()[1].split() == [
         *("birds", "pooled", "pooled", "auto", "IVF64,Flat", "cosine", "ready", "5,000", "0.963", "153", "kB")
     ]
     assert topwork("indexes", "birds", "--json") == 0
     assert topwork.json[0]["operating_points"][1] == {"effort": 8, "recall": 0.9625, "qps": 5210.0}
     topwork.client.found_indexes = []
     assert topwork("indexes", "birds") == 0
-    assert "there are no indexes: `topwork index SET` builds one" in topwork.said
+    assert "there are no indexes: `topwork index SET` builds one" in topwork.stdout
 
 
 def test_one_index_in_full(topwork: StubCommand) -> None:
     topwork.client.found_indexes = [index_info(state="failed", detail="no memory", options={"links": 16})]
     assert topwork("indexes", "birds", "pooled") == 0
-    for said in (
+    for text in (
         "failed: no memory",
         "5,000 (7 written and 1 gone since the build)",
         "links=16",
         "0.9625 at effort 8",
         "7c41, done",
     ):
-        assert said in topwork.said
-    points = [line.split() for line in topwork.said.splitlines()[-2:]]
+        assert text in topwork.stdout
+    points = [line.split() for line in topwork.stdout.splitlines()[-2:]]
     assert points == [["4", "0.9000", "9,000"], ["8", "0.9625", "5,210", "*"]]
     assert topwork("indexes", "birds", "pooled", "--json") == 0
     assert topwork.json["job"]["state"] == "done"
@@ -210,7 +210,7 @@ def test_one_index_in_full(topwork: StubCommand) -> None:
 def test_kinds(topwork: StubCommand) -> None:
     assert topwork("indexes", "--kinds") == 0
     assert ["hnsw", "links", "int", "32", "neighbors", "of", "each", "row"] in [
-        line.split() for line in topwork.said.splitlines()
+        line.split() for line in topwork.stdout.splitlines()
     ]
     assert topwork("indexes", "--kinds", "--json") == 0
     assert [kind["kind"] for kind in topwork.json] == ["flat", "hnsw"]
@@ -218,22 +218,22 @@ def test_kinds(topwork: StubCommand) -> None:
 
 def test_jobs(topwork: StubCommand) -> None:
     assert topwork("jobs") == 0
-    assert topwork.said.splitlines()[1].split()[:5] == ["7c41", "index", "birds/pooled", "running", "25%"]
+    assert topwork.stdout.splitlines()[1].split()[:5] == ["7c41", "index", "birds/pooled", "running", "25%"]
     assert topwork("jobs", "--json") == 0
     assert topwork.json[0]["created"] == "2025-03-01T12:00:00+00:00"
     topwork.client.listed_jobs = []
     assert topwork("jobs") == 0
-    assert topwork.said == "there are no jobs\n"
+    assert topwork.stdout == "there are no jobs\n"
 
 
 def test_one_job(topwork: StubCommand) -> None:
     assert topwork("jobs", "7c41") == 0
-    assert "running, 25%" in topwork.said
+    assert "running, 25%" in topwork.stdout
     assert topwork("jobs", "7c41", "--cancel") == 0
     assert topwork.asked("cancel_job") == {"id": "7c41"}
-    assert "cancelled" in topwork.said
+    assert "cancelled" in topwork.stdout
     assert topwork("jobs", "7c41", "--watch") == 0
-    assert "state  done" in topwork.said
+    assert "state  done" in topwork.stdout
     topwork.client.changes = [job(state="failed", error="no memory", ended=WHEN)]
     assert topwork("jobs", "7c41", "--watch", "--json") == 1
     assert topwork.json["error"] == "no memory"
@@ -277,5 +277,5 @@ def test_lines_of_a_job_where_there_is_no_terminal(capsys: pytest.CaptureFixture
 )
 def test_wrong_usage(topwork: StubCommand, words: tuple[str, ...]) -> None:
     assert topwork(*words) == 2
-    assert "Usage: topwork" in topwork.complained
+    assert "Usage: topwork" in topwork.stderr
     assert topwork.client.calls == []

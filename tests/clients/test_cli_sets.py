@@ -22,10 +22,10 @@ def topwork(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 def test_sets(topwork: StubCommand) -> None:
     assert topwork("sets") == 0
-    assert "there are no sets yet" in topwork.said
+    assert "there are no sets yet" in topwork.stdout
     topwork.client.known = {"birds": set_info(), "mine": set_info(name="mine", encoder="", indexes=())}
     assert topwork("sets") == 0
-    title, birds, mine = (line.split() for line in topwork.said.splitlines())
+    title, birds, mine = (line.split() for line in topwork.stdout.splitlines())
     assert title == ["set", "items", "encoder", "taps", "version", "on", "disk", "indexes"]
     assert birds == ["birds", "5,000", "letters", "pooled", "4", "12", "8.1", "MB", "pooled"]
     assert (mine[0], mine[2], mine[-1]) == ("mine", "-", "-")
@@ -36,13 +36,13 @@ def test_sets(topwork: StubCommand) -> None:
 def test_one_set_in_full(topwork: StubCommand) -> None:
     topwork.client.known = {"birds": set_info(columns={"year": "int", "tags": "strings"})}
     assert topwork("sets", "birds") == 0
-    for said in ("letters (text)", "abababababababab", "truncate=True", "not kept", "/srv/sets/birds.lance", "features_pooled"):
-        assert said in topwork.said
-    assert ["year", "int"] in [line.split() for line in topwork.said.splitlines()]
+    for text in ("letters (text)", "abababababababab", "truncate=True", "not kept", "/srv/sets/birds.lance", "features_pooled"):
+        assert text in topwork.stdout
+    assert ["year", "int"] in [line.split() for line in topwork.stdout.splitlines()]
     assert topwork("sets", "birds", "--json") == 0
     assert (topwork.json["created"], topwork.json["columns"]["tags"]) == ("2025-03-01T12:00:00+00:00", "strings")
     assert topwork("sets", "owls") == 1
-    assert "there is no set 'owls' (see `topwork sets`)" in topwork.complained
+    assert "there is no set 'owls' (see `topwork sets`)" in topwork.stderr
 
 
 ROWS = Rows(
@@ -60,7 +60,7 @@ def test_read_for_people(topwork: StubCommand) -> None:
     assert topwork("read", "birds", "--where", "year > 1", "--tap", "pooled", "--tap", "tokens", "--column", "year") == 0
     asked = topwork.asked("read")
     assert (asked["taps"], asked["columns"], asked["where"], asked["limit"]) == (["pooled", "tokens"], ["year"], "year > 1", 20)
-    title, first, second, last = (line.rstrip() for line in topwork.said.splitlines())
+    title, first, second, last = (line.rstrip() for line in topwork.stdout.splitlines())
     assert title.split() == ["id", "year", "when", "tags", "pooled", "tokens"]
     assert first.split("  ")[-1] == "2 rows"
     assert "0.0000 1.0000 2.0000 3.0000 ..." in first
@@ -90,7 +90,7 @@ def test_read_into_a_file(topwork: StubCommand, tmp_path: Path) -> None:
     out = tmp_path / "out.npz"
     assert topwork("read", "birds", "-o", out) == 0
     assert topwork.asked("export_set")["taps"] is None
-    assert f"2 items of birds, version 12 (pooled 2 x 8, tokens 2 x 4) -> {out}" in topwork.said
+    assert f"2 items of birds, version 12 (pooled 2 x 8, tokens 2 x 4) -> {out}" in topwork.stdout
     assert np.load(out)["ids" if "ids" in np.load(out).files else "id"].tolist() == ["a", "owls/[b].jpg"]
     assert topwork("read", "birds", "-o", out, "--json") == 0
     assert topwork.json["file"] == str(out)
@@ -112,13 +112,13 @@ def test_read_an_older_version(topwork: StubCommand) -> None:
 
 def test_delete(topwork: StubCommand) -> None:
     assert topwork("delete", "birds", "a", "b") == 0
-    assert (topwork.said, topwork.asked("delete")) == (
+    assert (topwork.stdout, topwork.asked("delete")) == (
         "2 items deleted from birds\n",
         {"set": "birds", "ids": ["a", "b"], "where": ""},
     )
     topwork.client.rows = Rows(["a"], {})
     assert topwork("delete", "birds", "a", "zzz", "zzz") == 0
-    assert topwork.complained == "topwork: 1 id not in the set: zzz\n"
+    assert topwork.stderr == "topwork: 1 id not in the set: zzz\n"
     assert topwork("delete", "birds", "a", "zzz", "--json") == 0
     assert topwork.json["missing"] == ["zzz"]
     assert topwork("delete", "birds", "--where", "year < 2020", "--json") == 0
@@ -136,17 +136,17 @@ def test_drop_asks(topwork: StubCommand, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
     assert topwork("drop", "birds") == 1
     question = "drop set birds with 5,000 items, all versions and 1 index? [y/N] "
-    assert topwork.complained == f"{question}topwork: nothing was dropped\n"
+    assert topwork.stderr == f"{question}topwork: nothing was dropped\n"
     assert topwork.client.calls == []
     monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
     assert topwork("drop", "birds") == 0
-    assert (topwork.said, topwork.client.calls) == ("set birds is dropped\n", [("drop_set", {"name": "birds"})])
+    assert (topwork.stdout, topwork.client.calls) == ("set birds is dropped\n", [("drop_set", {"name": "birds"})])
 
 
 def test_drop_does_not_ask_nobody(topwork: StubCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     assert topwork("drop", "birds") == 1
-    assert "there is no terminal to ask (say --yes)" in topwork.complained
+    assert "there is no terminal to ask (say --yes)" in topwork.stderr
     assert topwork("drop", "birds", "--index", "small", "--yes", "--json") == 0
     assert topwork.client.calls == [("drop_index", {"set": "birds", "name": "small"})]
     assert topwork.json == {"set": "birds", "index": "small", "dropped": True}
@@ -154,7 +154,7 @@ def test_drop_does_not_ask_nobody(topwork: StubCommand, monkeypatch: pytest.Monk
 
 def test_versions(topwork: StubCommand) -> None:
     assert topwork("versions", "birds") == 0
-    rows = [line.split() for line in topwork.said.splitlines()]
+    rows = [line.split() for line in topwork.stdout.splitlines()]
     assert (rows[1][0], rows[1][-1], rows[2][0]) == ("11", "before", "12")
     assert topwork("versions", "birds", "--json") == 0
     assert topwork.json[0]["pins"] == ["before"]
@@ -162,13 +162,13 @@ def test_versions(topwork: StubCommand) -> None:
 
 def test_pin_unpin_and_prune(topwork: StubCommand) -> None:
     assert topwork("versions", "birds", "--pin", "now") == 0
-    assert topwork.said == "version 12 of birds is pinned as now\n"
+    assert topwork.stdout == "version 12 of birds is pinned as now\n"
     assert topwork("versions", "birds", "--pin", "then", "--version", "3") == 0
     assert topwork.asked("pin") == {"set": "birds", "pin": "then", "version": 3}
     assert topwork("versions", "birds", "--unpin", "now") == 0
     assert topwork.asked("unpin") == {"set": "birds", "pin": "now"}
     assert topwork("versions", "birds", "--prune", "7d") == 0
-    assert topwork.said == "3 versions removed, 4.1 MB given back\n"
+    assert topwork.stdout == "3 versions removed, 4.1 MB given back\n"
     assert topwork.asked("prune") == {"set": "birds", "older_than": 7 * 86400}
 
 
@@ -187,12 +187,12 @@ def test_pin_unpin_and_prune(topwork: StubCommand) -> None:
 )
 def test_wrong_usage(topwork: StubCommand, words: tuple[str, ...]) -> None:
     assert topwork(*words) == 2
-    assert "Usage: topwork" in topwork.complained
+    assert "Usage: topwork" in topwork.stderr
     assert topwork.client.calls == []
 
 
 @pytest.mark.parametrize(
-    ("count", "said"),
+    ("count", "text"),
     [
         (0, "0 B"),
         (999, "999 B"),
@@ -203,21 +203,21 @@ def test_wrong_usage(topwork: StubCommand, words: tuple[str, ...]) -> None:
         (5e15, "5000 TB"),
     ],
 )
-def test_sizes(count: float, said: str) -> None:
-    assert output.size(count) == said
+def test_sizes(count: float, text: str) -> None:
+    assert output.size(count) == text
 
 
 @pytest.mark.parametrize(
-    ("span", "said"), [(0.0016, "1.6 ms"), (0.416, "0.42 s"), (31.2, "31 s"), (59.9, "1 min 0 s"), (7400, "2 h 3 min")]
+    ("span", "text"), [(0.0016, "1.6 ms"), (0.416, "0.42 s"), (31.2, "31 s"), (59.9, "1 min 0 s"), (7400, "2 h 3 min")]
 )
-def test_spans_of_time(span: float, said: str) -> None:
-    assert output.seconds(span) == said
+def test_spans_of_time(span: float, text: str) -> None:
+    assert output.seconds(span) == text
 
 
 def test_the_help_of_all_fits_a_screen(topwork: StubCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     assert topwork("--help") == 0
-    lines = topwork.said.splitlines()
+    lines = topwork.stdout.splitlines()
     assert len(lines) <= 32
     of_sets = ("write", "sets", "read", "delete", "drop", "versions")
     of_heads = ("train", "predict", "heads", "report", "probe", "trainers")
@@ -231,5 +231,5 @@ def test_the_help_of_all_fits_a_screen(topwork: StubCommand, monkeypatch: pytest
 )
 def test_help_has_examples(topwork: StubCommand, verb: str) -> None:
     assert topwork(verb, "--help") == 0
-    assert f"\n  topwork {verb} " in topwork.said
-    assert "--json" in topwork.said
+    assert f"\n  topwork {verb} " in topwork.stdout
+    assert "--json" in topwork.stdout

@@ -39,13 +39,13 @@ def test_the_stub_takes_nothing_that_the_client_does_not() -> None:
 def test_words_for_people(topwork: StubCommand) -> None:
     assert topwork("write", "birds", "a red bird", "--encoder", "letters", "an owl", "a wren") == 0
     assert topwork.client.written == {word: (word, {}) for word in ("a red bird", "an owl", "a wren")}
-    assert topwork.said.startswith("3 items in birds (3 new), version 12, ")
-    assert topwork.said.endswith("/s\n")
-    assert topwork.complained == ""
+    assert topwork.stdout.startswith("3 items in birds (3 new), version 12, ")
+    assert topwork.stdout.endswith("/s\n")
+    assert topwork.stderr == ""
     assert topwork.client.closed
     topwork.client.chunk = 1
     topwork("write", "birds", "an owl", "a bat", "--encoder", "letters")
-    assert "2 items in birds (1 new, 1 unchanged), version 12" in topwork.said
+    assert "2 items in birds (1 new, 1 unchanged), version 12" in topwork.stdout
 
 
 def test_a_file_for_programs(topwork: StubCommand, reviews: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_file_for_programs(topwork: StubCommand, reviews: Path) -> None:
         "version": 12,
         "interrupted": False,
     }
-    assert topwork.complained == ""
+    assert topwork.stderr == ""
 
 
 def test_a_lone_word_that_is_a_file_or_a_folder_is_the_source(topwork: StubCommand, reviews: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_set_that_is_there_knows_its_encoder_and_its_types(topwork: StubComman
     assert topwork.client.written["reviews:1"] == ("good", {"nr": "x", "stars": 5.0})
     topwork.client.known["birds"] = set_info(columns={"nr": "int"})
     assert topwork("write", "birds", reviews) == 1
-    assert "reviews.csv line 2: 'nr' is 'x', no int" in topwork.complained
+    assert "reviews.csv line 2: 'nr' is 'x', no int" in topwork.stderr
 
 
 @pytest.mark.parametrize(
@@ -125,13 +125,13 @@ def test_a_set_that_is_there_knows_its_encoder_and_its_types(topwork: StubComman
 )
 def test_wrong_usage(topwork: StubCommand, words: tuple[str, ...], message: str) -> None:
     assert topwork(*words) == 2
-    assert message in topwork.complained
+    assert message in topwork.stderr
     assert topwork.client.calls == []
 
 
 def test_a_new_set_needs_an_encoder(topwork: StubCommand) -> None:
     assert topwork("write", "birds", "a") == 1
-    assert topwork.complained == (
+    assert topwork.stderr == (
         "topwork: there is no set 'birds' yet (name the items' encoder with --encoder, or write --vectors)\n"
     )
     topwork.client.known["birds"] = set_info(encoder="")
@@ -141,10 +141,10 @@ def test_a_new_set_needs_an_encoder(topwork: StubCommand) -> None:
 
 def test_a_bad_item_ends_it_and_is_named_by_its_id(topwork: StubCommand, reviews: Path) -> None:
     assert topwork("write", "birds", reviews, "--id", "nr", "--encoder", "letters") == 1
-    stored, blamed = topwork.complained.splitlines()
+    stored, blamed = topwork.stderr.splitlines()
     assert "2 items are stored" in stored
     assert "item 2: 'z': reviews.csv line 4: a bad text" in blamed
-    assert topwork.said == ""
+    assert topwork.stdout == ""
     assert topwork("write", "birds", reviews, "--id", "nr", "--encoder", "letters", "--json") == 1
     assert topwork.json["item"] == 2
 
@@ -152,10 +152,10 @@ def test_a_bad_item_ends_it_and_is_named_by_its_id(topwork: StubCommand, reviews
 def test_many_bad_items_are_named_in_part(topwork: StubCommand, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("good\n" + "bad\n" * 8)
     assert topwork("write", "birds", tmp_path / "a.txt", "--encoder", "letters", "--skip-bad-items") == 0
-    complained = topwork.complained.splitlines()
-    assert complained[0] == "topwork: skipped 'a:2': a.txt line 2: a bad text (send a good one)"
-    assert (len(complained), complained[-1]) == (6, "topwork: skipped 3 more")
-    assert topwork.said.startswith("1 item in birds (1 new), 8 skipped, version 12")
+    stderr = topwork.stderr.splitlines()
+    assert stderr[0] == "topwork: skipped 'a:2': a.txt line 2: a bad text (send a good one)"
+    assert (len(stderr), stderr[-1]) == (6, "topwork: skipped 3 more")
+    assert topwork.stdout.startswith("1 item in birds (1 new), 8 skipped, version 12")
 
 
 @pytest.mark.parametrize("blank", ["", "  "])
@@ -166,7 +166,7 @@ def test_a_row_without_a_text_decides_no_type(topwork: StubCommand, tmp_path: Pa
     path = tmp_path / f"a.{kind}"
     path.write_text("\n".join(lines) + "\n")
     assert topwork("write", "birds", path, "--column", "text", "--encoder", "letters", "--skip-bad-items") == 0
-    assert topwork.said.startswith("2 items in birds (2 new), 1 skipped")
+    assert topwork.stdout.startswith("2 items in birds (2 new), 1 skipped")
     assert topwork.client.written == {"a:1": ("a", {"n": 1}), "a:3": ("b", {"n": 2})}
 
 
@@ -174,8 +174,8 @@ def test_a_file_that_cannot_be_read_here_is_skipped_too(topwork: StubCommand, tm
     (tmp_path / "a.txt").write_bytes(b"\xff")
     (tmp_path / "b.txt").write_text("good")
     assert topwork("write", "birds", tmp_path, "--encoder", "letters", "--skip-bad-items") == 0
-    assert "skipped 'a.txt': " in topwork.complained
-    assert "1 item in birds (1 new), 1 skipped" in topwork.said
+    assert "skipped 'a.txt': " in topwork.stderr
+    assert "1 item in birds (1 new), 1 skipped" in topwork.stdout
 
 
 def interrupt(done: int) -> None:
@@ -186,8 +186,8 @@ def interrupt(done: int) -> None:
 def test_ctrl_c_says_what_is_safe(topwork: StubCommand) -> None:
     topwork.client.after_chunk = interrupt
     assert topwork("write", "birds", *"abcdefgh", "--encoder", "letters") == 130
-    assert topwork.complained == ("topwork: 4 items are stored; run the same command again to go on: nothing is encoded twice\n")
-    assert topwork.said == ""
+    assert topwork.stderr == ("topwork: 4 items are stored; run the same command again to go on: nothing is encoded twice\n")
+    assert topwork.stdout == ""
     assert topwork.client.closed
     topwork.client.written.clear()
     assert topwork("write", "birds", *"abcdefgh", "--encoder", "letters", "--json") == 130
@@ -200,7 +200,7 @@ def test_ctrl_c_before_anything_is_stored(topwork: StubCommand, monkeypatch: pyt
 
     monkeypatch.setattr(topwork.client, "_store", interrupted)
     assert topwork("write", "birds", "a", "--encoder", "letters") == 130
-    assert topwork.complained == "topwork: nothing is stored of it\n"
+    assert topwork.stderr == "topwork: nothing is stored of it\n"
 
 
 def test_a_server_that_goes_away(topwork: StubCommand) -> None:
@@ -210,7 +210,7 @@ def test_a_server_that_goes_away(topwork: StubCommand) -> None:
     topwork.client.after_chunk = gone
     topwork.client.chunk = 1
     assert topwork("write", "birds", *"abc", "--encoder", "letters") == 1
-    stored, reason = topwork.complained.splitlines()
+    stored, reason = topwork.stderr.splitlines()
     assert "1 item is stored" in stored
     assert "nobody answers" in reason
 
@@ -227,8 +227,8 @@ def test_vectors(topwork: StubCommand, tmp_path: Path) -> None:
     assert topwork.client.written["y"][1] == {"year": 2}
     (tmp_path / "rows.csv").write_text("name,year\nx,1\n")
     assert topwork(*words, "--id", "name") == 1
-    assert "v.npy holds 3 items, " in topwork.complained
-    assert "rows.csv 1 (they need as many, in the same order)" in topwork.complained
+    assert "v.npy holds 3 items, " in topwork.stderr
+    assert "rows.csv 1 (they need as many, in the same order)" in topwork.stderr
 
 
 def test_lines_of_progress_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

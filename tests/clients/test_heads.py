@@ -98,11 +98,11 @@ def test_a_training_that_is_not_waited_for(both: EitherClient, server: FakeServe
     assert server.tries["WatchJob"] == 0
 
 
-@pytest.mark.parametrize(("state", "said"), [(FAILED, "failed: no memory"), (CANCELLED, "cancelled")])
-def test_a_training_that_fails(both: EitherClient, server: FakeServer, state: int, said: str) -> None:
+@pytest.mark.parametrize(("state", "ending"), [(FAILED, "failed: no memory"), (CANCELLED, "cancelled")])
+def test_a_training_that_fails(both: EitherClient, server: FakeServer, state: int, ending: str) -> None:
     fill(both)
     server.jobs.script = [(RUNNING, 0.5, "step 3"), (state, 0.5, "no memory" if state == FAILED else "")]
-    with pytest.raises(topwork.JobFailed, match=f"train job job-1 on 'birds-label' {said}") as caught:
+    with pytest.raises(topwork.JobFailed, match=f"train job job-1 on 'birds-label' {ending}") as caught:
         both.train("birds", target="label")
     assert not caught.value.job.running
 
@@ -167,8 +167,8 @@ def test_the_report(both: EitherClient) -> None:
 def test_what_unlabeled_items_did(both: EitherClient, monkeypatch: pytest.MonkeyPatch) -> None:
     figure = REPORT["metrics"][0]
     used = {"method": "self-training", "items": 100, "without": figure, "with_them": figure, "gain": {**figure, "value": 0.01}}
-    told = {**REPORT, "semi_supervised": used, "confusion": None, "scatter": [[1, 2.5]], "of_a_newer_server": 1}
-    monkeypatch.setattr(fake_heads_service, "REPORT", {name: value for name, value in told.items() if name != "classes"})
+    changed = {**REPORT, "semi_supervised": used, "confusion": None, "scatter": [[1, 2.5]], "of_a_newer_server": 1}
+    monkeypatch.setattr(fake_heads_service, "REPORT", {name: value for name, value in changed.items() if name != "classes"})
     report = both.report("tags")
     assert (report.semi_supervised.items, report.semi_supervised.gain.value) == (100, 0.01)
     assert (report.confusion, report.scatter, report.classes) == (None, ((1.0, 2.5),), ())

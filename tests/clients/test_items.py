@@ -1,4 +1,4 @@
-"""What may be passed as an item, how it is sent, and what is said of anything else."""
+"""What may be passed as an item, how it is sent, and the error for anything else."""
 
 from __future__ import annotations
 

@@ -132,9 +132,9 @@ REFUSED: dict[str, list[Any]] = {
 def test_what_would_not_come_back_is_refused_and_the_set_stays(client: topwork.Client, kind: str) -> None:
     good, bad = REFUSED[kind]
     write(client, [good], "kept")
-    with pytest.raises(topwork.InvalidInput, match="column 'x'") as told:
+    with pytest.raises(topwork.InvalidInput, match="column 'x'") as caught:
         write(client, [good, bad])
-    assert told.value.item == 1
+    assert caught.value.item == 1
     assert client.read("kept").metadata["x"] == [good.replace(tzinfo=UTC) if isinstance(good, datetime) else good]
 
 
@@ -146,9 +146,9 @@ def test_an_interval_is_named_as_what_it_is(client: topwork.Client) -> None:
 
 @pytest.mark.parametrize("bad", [Decimal("0.1"), b"x", {"a": 1}, timedelta(1), np.timedelta64(1, "D"), 1j, [b"x"], BIG])
 def test_what_no_column_holds_makes_no_set(client: topwork.Client, bad: Any) -> None:
-    with pytest.raises(topwork.InvalidInput, match="column 'x'") as told:
+    with pytest.raises(topwork.InvalidInput, match="column 'x'") as caught:
         write(client, [bad])
-    assert told.value.item == 0
+    assert caught.value.item == 0
     assert client.sets() == []
 
 
@@ -187,9 +187,9 @@ def test_parquet(client: topwork.Client, real_target: str, tmp_path: Path, capsy
     file = table(tmp_path / "rows.parquet", x=values)
     arguments = ["write", "kept", "--server", real_target, "--encoder", "letters", "--from", str(file), "--id", "id"]
     status = main(arguments)
-    said = capsys.readouterr()
+    captured = capsys.readouterr()
     if type:
-        assert status == 0, said.err
+        assert status == 0, captured.err
         came = client.read("kept").metadata["x"]
         assert [
             (v - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) if type == "time" and v else v for v in came
@@ -197,7 +197,7 @@ def test_parquet(client: topwork.Client, real_target: str, tmp_path: Path, capsy
         assert client.set("kept").columns == {"x": type}
     else:
         assert status != 0
-        assert expected in said.err.replace("\n", " ")
+        assert expected in captured.err.replace("\n", " ")
 
 
 def test_csv_numbers_that_a_float_would_round_stay_texts(client: topwork.Client, real_target: str, tmp_path: Path) -> None:

@@ -127,9 +127,9 @@ async def _deadlines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             lambda: served.stub.Read(pb.ReadRequest(set="pets", where="true"), timeout=0.3).read(),
         ):
             left.clear()
-            with pytest.raises(grpc.aio.AioRpcError) as told:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call()
-            assert told.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             assert await asyncio.to_thread(left.wait, 15)
         monkeypatch.undo()
         assert (await served.stub.GetSet(pb.GetSetRequest(set="pets"))).items == 3

@@ -47,9 +47,9 @@ def test_recall_on_the_callers_queries_is_what_they_get(client: topwork.Client) 
     until = time.monotonic() + 60
     while not (found := client.index("noisy", "own")).live_recall and time.monotonic() < until:
         pass
-    (told,) = found.live_recall
-    assert (told.filtered, told.searches) == (False, 1)
-    assert told.recall > 0.5
+    (live_recall,) = found.live_recall
+    assert (live_recall.filtered, live_recall.searches) == (False, 1)
+    assert live_recall.recall > 0.5
     again = client.rebuild_index("noisy", "own")
     assert again.live_recall == ()
     assert (again.own_queries, again.effort) == (True, own.effort)
@@ -73,7 +73,7 @@ def test_queries_may_be_items_and_bad_ones_are_refused(
             client.create_index("texts", name="other", queries=queries)
     assert [index.name for index in client.indexes("texts")] == [info.name]
     (tmp_path / "queries.txt").write_text("an owl\na kite\na wren\n")
-    arguments = ["index", "texts", "--name", "told", "--kind", "flat", "--server", real_target]
+    arguments = ["index", "texts", "--name", "sampled", "--kind", "flat", "--server", real_target]
     assert main([*arguments, "--queries", str(tmp_path / "queries.txt")]) == 0
     np.save(tmp_path / "queries.npy", client.embed("letters", ["an owl"]).rows)
     by_rows = ["index", "texts", "--name", "rows", "--kind", "flat", "--server", real_target]
@@ -81,8 +81,8 @@ def test_queries_may_be_items_and_bad_ones_are_refused(
     assert [(index.name, index.held_out) for index in client.indexes("texts") if index.own_queries] == [
         (info.name, 2),
         ("rows", 1),
-        ("told", 3),
+        ("sampled", 3),
     ]
     capsys.readouterr()
-    assert main(["indexes", "texts", "told", "--server", real_target]) == 0
+    assert main(["indexes", "texts", "sampled", "--server", real_target]) == 0
     assert "3 queries of your own" in capsys.readouterr().out

@@ -73,10 +73,12 @@ def test_a_number_that_would_change_keeps_a_column_from_widening(single: topwork
 def test_update_changes_metadata_and_nothing_else(pets: EitherClient) -> None:
     pets.create_index("pets", kind="flat")
     before = pets.read("pets")
-    told = pets.update(
-        "pets", ["c", "nobody", "a"], [{"n": 30, "seen": datetime(2024, 1, 2)}, {"n": 0, "seen": None}, {"n": None, "seen": None}]
+    report = pets.update(
+        "pets",
+        ["c", "missing", "a"],
+        [{"n": 30, "seen": datetime(2024, 1, 2)}, {"n": 0, "seen": None}, {"n": None, "seen": None}],
     )
-    assert (told.updated, told.missing, told.version > before.version) == (2, ("nobody",), True)
+    assert (report.updated, report.missing, report.version > before.version) == (2, ("missing",), True)
     after = pets.read("pets")
     assert (after.ids, after.metadata["label"]) == (before.ids, before.metadata["label"])
     assert after.metadata["n"] == [None, 2, 30, None]
@@ -90,8 +92,8 @@ def test_update_changes_metadata_and_nothing_else(pets: EitherClient) -> None:
 
 def test_many_ids_and_long_filters_go_into_one_call(single: topwork.Client) -> None:
     ids = [f"nobody {number}" for number in range(6000)]
-    told = single.update("pets", [*ids, "a"], {"n": 9})
-    assert (told.updated, len(told.missing)) == (1, 6000)
+    report = single.update("pets", [*ids, "a"], {"n": 9})
+    assert (report.updated, len(report.missing)) == (1, 6000)
     long = " OR ".join(f"label = '{id}'" for id in ids)
     assert single.count("pets", f"{long} OR label = 'dog'") == 1
     assert single.update("pets", where=f"{long} OR label = 'dog'", metadata={"n": 8}).updated == 1
@@ -130,9 +132,9 @@ REFUSED = {
 def test_an_update_that_is_refused_changes_nothing(single: topwork.Client, kind: str) -> None:
     call, words = REFUSED[kind]
     version = single.set("pets").version
-    with pytest.raises(topwork.InvalidInput) as told:
+    with pytest.raises(topwork.InvalidInput) as caught:
         single.update("pets", **call)
-    assert words in str(told.value)
+    assert words in str(caught.value)
     assert single.set("pets").version == version
 
 
@@ -172,13 +174,13 @@ def test_changes_of_columns_that_cannot_be(single: topwork.Client) -> None:
         (lambda: single.cast_column("pets", "n", "time"), topwork.InvalidInput, "int does not become time"),
         (lambda: single.drop_column("nothing", "n"), topwork.NotFound, "nothing"),
     ):
-        with pytest.raises(error) as told:
+        with pytest.raises(error) as caught:
             call()
-        assert words in str(told.value)
+        assert words in str(caught.value)
     assert single.set("pets").version == version
 
 
-def said(capsys: pytest.CaptureFixture[str], real_target: str, *words: str) -> str:
+def command_output(capsys: pytest.CaptureFixture[str], real_target: str, *words: str) -> str:
     status = main(["sets", "pets", *words, "--server", real_target])
     captured = capsys.readouterr()
     return captured.out if status == 0 else captured.err
@@ -187,24 +189,26 @@ def said(capsys: pytest.CaptureFixture[str], real_target: str, *words: str) -> s
 def test_the_command_line_counts_changes_and_updates(
     single: topwork.Client, real_target: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert said(capsys, real_target, "count", "--where", "label = 'cat'") == "2\n"
-    assert json.loads(said(capsys, real_target, "count", "--json")) == {"set": "pets", "where": "", "count": 4}
-    assert "month time" in said(capsys, real_target, "add-column", "month", "time")
-    assert json.loads(said(capsys, real_target, "rename-column", "month", "day", "--json"))["columns"]["day"] == "time"
-    assert "n float" in said(capsys, real_target, "cast-column", "n", "float")
-    assert "1 item updated" in said(
+    assert command_output(capsys, real_target, "count", "--where", "label = 'cat'") == "2\n"
+    assert json.loads(command_output(capsys, real_target, "count", "--json")) == {"set": "pets", "where": "", "count": 4}
+    assert "month time" in command_output(capsys, real_target, "add-column", "month", "time")
+    assert json.loads(command_output(capsys, real_target, "rename-column", "month", "day", "--json"))["columns"]["day"] == "time"
+    assert "n float" in command_output(capsys, real_target, "cast-column", "n", "float")
+    assert "1 item updated" in command_output(
         capsys, real_target, "update", "a", "--set", "day=2024-01-02", "--set", "n=0.5", "--set", "good=true"
     )
-    assert "2 items updated" in said(capsys, real_target, "update", "--where", "n >= 2", "--set", "n=")
+    assert "2 items updated" in command_output(capsys, real_target, "update", "--where", "n >= 2", "--set", "n=")
     assert (column(single, "n"), column(single, "good")) == ([0.5, None, None, None], [True, None, None, None])
     (tmp_path / "labels.csv").write_text("name,label,n\na,owl,7\nb,,8.5\nz,x,1\n")
-    told = json.loads(said(capsys, real_target, "update", "--from", str(tmp_path / "labels.csv"), "--id", "name", "--json"))
-    assert (told["updated"], told["missing"]) == (2, ["z"])
+    report = json.loads(
+        command_output(capsys, real_target, "update", "--from", str(tmp_path / "labels.csv"), "--id", "name", "--json")
+    )
+    assert (report["updated"], report["missing"]) == (2, ["z"])
     assert (column(single, "label"), column(single, "n")) == (["owl", None, "cat", "7"], [7.0, 8.5, None, None])
-    assert "n float" in said(capsys, real_target, "drop-column", "label")
-    assert "column 'label'" in said(capsys, real_target, "drop-column", "label")
-    assert "one of the three" in said(capsys, real_target, "update", "a", "--where", "n = 1", "--set", "n=1")
-    assert "n is float, and 'x' is none" in said(capsys, real_target, "update", "a", "--set", "n=x")
+    assert "n float" in command_output(capsys, real_target, "drop-column", "label")
+    assert "column 'label'" in command_output(capsys, real_target, "drop-column", "label")
+    assert "one of the three" in command_output(capsys, real_target, "update", "a", "--where", "n = 1", "--set", "n=1")
+    assert "n is float, and 'x' is none" in command_output(capsys, real_target, "update", "a", "--set", "n=x")
 
 
 CASTS = {

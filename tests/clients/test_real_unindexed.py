@@ -1,4 +1,4 @@
-"""Searches of sets without an index: exact, said to be so, and with a hint where an index pays. And the pages of a search."""
+"""Searches of sets without an index: exact, marked as such, and with a hint where an index pays. And the pages of a search."""
 
 from __future__ import annotations
 
@@ -85,16 +85,16 @@ def test_the_command_line_says_so(
 ) -> None:
     search = ["search", "plain", "--server", real_target, "--id", "i1"]
     assert main(search) == 0
-    said = capsys.readouterr()
-    assert "exact, no index" in said.out
-    assert "topwork index" not in said.out + said.err
+    captured = capsys.readouterr()
+    assert "exact, no index" in captured.out
+    assert "topwork index" not in captured.out + captured.err
     monkeypatch.setattr(_cli_search, "PAYS", 30)
     assert main(search) == 0
     assert "30 rows were read and compared: `topwork index plain` makes" in capsys.readouterr().err.replace("\n", " ")
     assert main([*search, "--json", "-k", "2", "--offset", "1", "--metric", "l2"]) == 0
-    (told,) = json.loads(capsys.readouterr().out)
-    assert (told["unindexed"], told["metric"]) == (True, "l2")
-    assert [hit["id"] for hit in told["hits"]] == [id for id in nearest(ROWS[1], "l2") if id != "i1"][1:3]
+    (reply,) = json.loads(capsys.readouterr().out)
+    assert (reply["unindexed"], reply["metric"]) == (True, "l2")
+    assert [hit["id"] for hit in reply["hits"]] == [id for id in nearest(ROWS[1], "l2") if id != "i1"][1:3]
 
 
 def test_an_encoder_that_is_named_beside_ready_vectors_is_not_ignored(client: topwork.Client) -> None:

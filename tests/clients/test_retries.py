@@ -1,4 +1,4 @@
-"""How long a call is tried again, when, and what is never sent twice; and what a caller is told who waited in vain."""
+"""How long a call is tried again, when, and what is never sent twice; and the error of a wait that ended in vain."""
 
 from __future__ import annotations
 
@@ -191,10 +191,10 @@ def test_who_waited_for_a_job_is_told_its_name(both: EitherClient, server: FakeS
     server.gate.clear()
     with pytest.raises(topwork.DeadlineExceeded) as caught:
         both.create_index("birds", timeout=0.3)
-    said = str(caught.value)
-    assert "index job job-1 on 'birds/pooled' is not done in time: 0%" in said
-    assert "topwork jobs job-1 --watch" in said
-    assert "video" not in said
+    message = str(caught.value)
+    assert "index job job-1 on 'birds/pooled' is not done in time: 0%" in message
+    assert "topwork jobs job-1 --watch" in message
+    assert "video" not in message
     with pytest.raises(topwork.DeadlineExceeded, match=r"the job has not ended within 0\.2 s .*topwork jobs"):
         list(both.watch_job("job-1", timeout=0.2))
 
@@ -301,7 +301,7 @@ def test_a_fast_server_gets_all_that_it_can_take() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "pattern"),
     [
         ({"target": None}, "target is None"),
         ({"target": ""}, "target is empty"),
@@ -316,6 +316,6 @@ def test_a_fast_server_gets_all_that_it_can_take() -> None:
     ],
 )
 @pytest.mark.parametrize("kind", [topwork.Client, topwork.AsyncClient])
-def test_a_client_that_cannot_be_opened(kind: Any, wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises(topwork.InvalidInput, match=said):
+def test_a_client_that_cannot_be_opened(kind: Any, wrong: dict[str, Any], pattern: str) -> None:
+    with pytest.raises(topwork.InvalidInput, match=pattern):
         kind(**wrong)

@@ -38,8 +38,8 @@ def pyright(folder: Path) -> dict[str, list[int]]:
     (folder / "pyrightconfig.json").write_text(json.dumps(settings))
     command = [sys.executable, "-m", "basedpyright", "--outputjson", "-p", str(folder)]
     done = subprocess.run([*command, "--pythonpath", sys.executable], capture_output=True, text=True)
-    said = json.loads(done.stdout)["generalDiagnostics"]
-    found = [(Path(one["file"]).name, one["range"]["start"]["line"] + 1) for one in said if one["severity"] == "error"]
+    diagnostics = json.loads(done.stdout)["generalDiagnostics"]
+    found = [(Path(one["file"]).name, one["range"]["start"]["line"] + 1) for one in diagnostics if one["severity"] == "error"]
     return {name: sorted({line for file, line in found if file == name}) for name in (PROGRAM.name, WRONG.name)}
 
 

@@ -145,7 +145,7 @@ def test_types_of_columns(both: EitherClient, values: list[Any], kind: str, stor
 
 
 @pytest.mark.parametrize(
-    ("values", "item", "said"),
+    ("values", "item", "key"),
     [
         ([1, "a"], 1, r"column 'c' holds int values, but here 'a'"),
         (["a", 1], 1, r"column 'c' holds string values, but here 1"),
@@ -157,8 +157,8 @@ def test_types_of_columns(both: EitherClient, values: list[Any], kind: str, stor
         (["a", "\ud800"], 1, "not valid Unicode"),
     ],
 )
-def test_a_value_of_another_type_is_named(both: EitherClient, values: list[Any], item: int, said: str) -> None:
-    with pytest.raises(topwork.InvalidInput, match=said) as caught:
+def test_a_value_of_another_type_is_named(both: EitherClient, values: list[Any], item: int, key: str) -> None:
+    with pytest.raises(topwork.InvalidInput, match=key) as caught:
         both.write("birds", numbers(2), [1, 2], {"c": values}, encoder="letters")
     assert caught.value.item == item
 

@@ -66,9 +66,9 @@ def blocking(client: topwork.Client) -> None:
     client.drop_head("h")
     assert_type(client.probe(["s"], target="label"), topwork.ProbeTable)
     assert_type(client.probe("s", target="label", wait=False), topwork.Job)
-    said = assert_type(client.predict("h", ["a"], top=3), topwork.Predictions)
-    assert_type(said[0].label, str | None)
-    assert_type(said[0].spans, tuple[FoundSpan, ...] | None)
+    predictions = assert_type(client.predict("h", ["a"], top=3), topwork.Predictions)
+    assert_type(predictions[0].label, str | None)
+    assert_type(predictions[0].spans, tuple[FoundSpan, ...] | None)
     assert_type(client.predict(["h", "g"], ["a"])["h"], topwork.Predictions)
     assert_type(client.predict("h", set="s", ids=["1"]), topwork.Predictions)
 

@@ -30,8 +30,8 @@ TEXT, IMAGE, VIDEO, WORDS = "all-minilm-l6-v2", "efficientnet-lite0", "i3d-resne
 ITEMS = types_pb2.Item
 
 
-def text(said: str) -> types_pb2.Item:
-    return ITEMS(text=said)
+def text(content: str) -> types_pb2.Item:
+    return ITEMS(text=content)
 
 
 def jpeg() -> bytes:
@@ -142,12 +142,12 @@ def refusal(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str, dict[str, st
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_item_is_named_and_nothing_is_lost(stub: encoders_pb2_grpc.EncodersStub, name: str) -> None:
-    encoder, make, said = BAD[name]
+    encoder, make, pattern = BAD[name]
     code, message, info = refusal(lambda: embed(stub, encoder, good(encoder), make()))
     assert code is grpc.StatusCode.INVALID_ARGUMENT, message
     assert info["item"] == "1", message
     assert info["remedy"], message
-    assert re.search(said, message), message
+    assert re.search(pattern, message), message
     skipped = embed(stub, encoder, make(), good(encoder), skip_bad_items=True)
     assert [failure.item for failure in skipped.failures] == [0]
     assert skipped.failures[0].code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
@@ -196,12 +196,12 @@ def test_an_oversized_message_is_refused_by_grpc(stub: encoders_pb2_grpc.Encoder
 
 
 def test_options_are_checked(stub: encoders_pb2_grpc.EncodersStub) -> None:
-    for given, said in (({"window": 3}, "window"), ({"frames": 7}, "7"), ({"frames": "many"}, "many")):
+    for given, key in (({"window": 3}, "window"), ({"frames": 7}, "7"), ({"frames": "many"}, "many")):
         options = struct_pb2.Struct()
         options.update(given)
         code, message, info = refusal(lambda o=options: embed(stub, VIDEO, good(VIDEO), options=o))  # type: ignore[misc]
         assert code is grpc.StatusCode.INVALID_ARGUMENT
-        assert said in message + info["remedy"]
+        assert key in message + info["remedy"]
 
 
 def test_dimensions_are_those_of_the_tap(stub: encoders_pb2_grpc.EncodersStub) -> None:

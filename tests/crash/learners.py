@@ -11,7 +11,7 @@ import numpy as np
 import topwork
 from topwork import Client, HeadInfo, JobFailed, Unavailable
 
-SET, DIM, ITEMS, CLASSES = "lessons", 8, 30, ("emu", "owl", "wren")
+SET, DIM, ITEMS, CLASSES = "training-items", 8, 30, ("emu", "owl", "wren")
 NAMES, KINDS = ("one", "two", "three"), ("prototype", "linear")
 
 
@@ -77,13 +77,13 @@ class Learner:
         self.dropped += 1
 
     def check(self, client: Client, home: Path) -> None:
-        """After a restart: every head is whole and right, or is said to have failed; nothing else is left."""
+        """After a restart: every head is whole and right, or is reported as failed; nothing else is left."""
         found = {head.name: head for head in client.heads()}
         lost = set(self.ready) - {name for name, head in found.items() if head.state == "ready"}
         assert not lost, f"acknowledged, and gone: {[(name, found.get(name)) for name in lost]}"
         assert not self.gone & set(found), f"dropped, and there: {self.gone & set(found)}"
         for head in found.values():
-            assert head.state in ("ready", "failed"), f"{head} is not told truthfully: nothing trains it"
+            assert head.state in ("ready", "failed"), f"{head} is not reported truthfully: nothing trains it"
             assert head.state == "ready" or "the server ended while it ran" in head.detail, head
             assert head.job is None or not head.job.running, head
         whole = [head for head in found.values() if head.state == "ready"]
@@ -98,6 +98,6 @@ class Learner:
     def _check_whole(self, client: Client, head: HeadInfo) -> None:
         before = self.ready.get(head.name)
         assert before is None or head.created is None or before.created is None or head.created >= before.created, "an older one"
-        said = client.predict(head.name, vectors=rows())
-        assert said.labels == labels(), head
+        predictions = client.predict(head.name, vectors=rows())
+        assert predictions.labels == labels(), head
         assert client.report(head.name).labeled == ITEMS, head
