@@ -159,8 +159,8 @@ async def serve(config: Config, announce: Callable[[ReadyMessage], None] = lambd
 
 
 async def run(app: App, announce: Callable[[ReadyMessage], None], watch: ShutdownWatchdog | None = None) -> int:
-    """As `serve`, of an app that is composed; a second signal ends the process at once. `watch` bounds what the end takes, that
-    of the interpreter too."""
+    """Serve an app that is composed, as `serve` does; a second signal ends the process at once. `watch` bounds what the end
+    takes, that of the interpreter too."""
     stopping = _on_signals()
     asyncio.get_running_loop().set_default_executor(ContainedThreads(min(32, (os.cpu_count() or 1) + 4), "request"))
     try:
@@ -179,7 +179,7 @@ async def run(app: App, announce: Callable[[ReadyMessage], None], watch: Shutdow
 
 
 def _no_bound(seconds: float, doing: str, status: int = 1) -> None:
-    """Where the process is not ours to end."""
+    """Bound nothing, where the process is not ours to end."""
 
 
 def _on_signals() -> asyncio.Event:

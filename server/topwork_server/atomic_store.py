@@ -144,7 +144,7 @@ def file_sha256(path: Path) -> str:
 
 
 def is_unchanged(path: Path, sha256: str) -> bool:
-    """Whether there is a file with that checksum."""
+    """Tell whether there is a file with that checksum."""
     return path.is_file() and file_sha256(path) == sha256
 
 

@@ -33,7 +33,7 @@ def _size(text: str) -> int:
 
 
 def _size_or_none(text: str) -> int:
-    """As `_size`; 0 is none at all."""
+    """Parse a size as `_size` does; 0 is none at all."""
     return 0 if text == "0" else _size(text)
 
 

@@ -1,4 +1,4 @@
-"""What a server is started with. The command line has a flag for each field."""
+"""The settings that a server is started with. The command line has a flag for each field."""
 
 from __future__ import annotations
 

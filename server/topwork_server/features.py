@@ -17,7 +17,7 @@ from topwork_server.types import Array, FingerprintedTap, Granularity, Numerics,
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """What each row covers. kind "chars": (n, 2) and `parts` (n,); "seconds": (n, 2); "box": (n, 4) pixels. float32."""
+    """The ranges that the rows cover. kind "chars": (n, 2) and `parts` (n,); "seconds": (n, 2); "box": (n, 4) pixels. float32."""
 
     kind: str
     values: Array
@@ -29,7 +29,7 @@ class Spans:
 
 @dataclass(frozen=True, slots=True)
 class ItemFeatures:
-    """What one item has of one tap: rows (n, dim) float32, and what they cover."""
+    """The features of one item from one tap: rows (n, dim) float32, and what they cover."""
 
     rows: Array
     spans: Spans | None = None
@@ -51,7 +51,7 @@ class TapRows:
         return self.select(aranges(starts_of(counts)[items], counts[items]), counts[items])
 
     def select(self, rows: Array, counts: Array) -> TapRows:
-        """Some of the rows, and how many of them each item has."""
+        """Return some of the rows, and how many of them each item has."""
         return TapRows(self.tap, np.asarray(self.rows)[rows], counts, self.spans and self.spans.select(rows))
 
     def split(self) -> list[ItemFeatures]:
@@ -101,7 +101,7 @@ class EmbedResult:
 
 
 def starts_of(counts: Array) -> Array:
-    """Where each item's rows begin."""
+    """Return where each item's rows begin."""
     return np.asarray(np.cumsum(counts) - counts)
 
 
@@ -126,7 +126,7 @@ def rows_of(tap: Tap, output: Array, sample: Sample) -> Array:
 
 
 def spans_of(tap: Tap, samples: Sequence[Sample]) -> Spans | None:
-    """What the rows of these samples cover, in the order of their rows; None where a row is the whole item."""
+    """Return what the rows of these samples cover, in the order of their rows; None where a row is the whole item."""
     if tap.granularity is Granularity.TOKEN:
         tokens = [s.tokens for s in samples if s.tokens is not None]
         chars = _float_rows([t.chars for t in tokens], 2)

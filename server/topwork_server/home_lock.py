@@ -1,4 +1,5 @@
-"""One server a home: $TOPWORK_HOME/server.lock is locked for as long as its server lives, and holds its pid and address.
+"""The lock of one server a home: $TOPWORK_HOME/server.lock is locked for as long as its server lives, and holds its pid and
+address.
 
 The kernel lets go of the lock when the process ends, however it ends; a file that a dead server left is no obstacle.
 """

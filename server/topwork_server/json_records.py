@@ -62,7 +62,7 @@ def convert(record: Any, kind: type[T]) -> T:
 
 
 def reason(error: DataLoss) -> str:
-    """What `read` found wrong, without the file's name."""
+    """Return what `read` found wrong, without the file's name."""
     return error.message.partition(" is damaged: ")[2]
 
 

@@ -29,7 +29,7 @@ def check_name(name: str, thing: str) -> None:
 
 
 def near(name: str, known: Iterable[str], most: int = MOST) -> list[str]:
-    """Those most alike, the best first. Of the name no more is looked at than an error repeats."""
+    """Return the names most alike, the best first. Of the name no more is looked at than an error repeats."""
     from rapidfuzz import fuzz, process
 
     found = process.extract(_begin(name), list(known), scorer=fuzz.ratio, processor=_begin, limit=most, score_cutoff=ALIKE)

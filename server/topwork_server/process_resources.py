@@ -62,7 +62,8 @@ def usable_memory() -> int:
 
 
 def cgroup_limits(root: Path = CGROUPS, of_process: Path = OF_PROCESS) -> list[int]:
-    """Of the process's own group and all above it, in version 2 (memory.max) and version 1 (memory.limit_in_bytes)."""
+    """Read the limits of the process's own group and all above it, in version 2 (memory.max) and version 1
+    (memory.limit_in_bytes)."""
     try:
         lines = [line.split(":", 2) for line in of_process.read_text().splitlines()]
     except OSError:

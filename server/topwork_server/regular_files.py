@@ -57,7 +57,7 @@ def bytes_below(folder: str | Path) -> int:
 
 
 def contents(path: Path, most: int) -> bytes:
-    """All bytes of a regular file. OSError where it has more than `most`."""
+    """Read all bytes of a regular file. OSError where it has more than `most`."""
     size = status_of(path).st_size
     if size > most:
         raise OSError(errno.EFBIG, f"it has {size:,} bytes, and {most:,} are the most that it should have", str(path))

@@ -23,7 +23,7 @@ Array: TypeAlias = NDArray[Any]
 
 
 class Modality(StrEnum):
-    """What an encoder reads."""
+    """The kind of input that an encoder reads."""
 
     TEXT = "text"
     IMAGE = "image"
@@ -32,7 +32,7 @@ class Modality(StrEnum):
 
 
 class Granularity(StrEnum):
-    """What one row of a tap stands for."""
+    """The part of an item that one row of a tap stands for."""
 
     ITEM = "item"
     TOKEN = "token"
@@ -65,7 +65,7 @@ class Tap:
 
 @dataclass(frozen=True, slots=True)
 class TunedWeights:
-    """What an encoder that was fine-tuned here stands on: the name of the encoder that it was made of, and the trunk's state
+    """The origin of an encoder that was fine-tuned here: the name of the encoder that it was made of, and the trunk's state
     as safetensors with its checksum, which is part of the artifact's key."""
 
     base: str
@@ -88,8 +88,8 @@ class Int8Graph:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a plugin does not read a source. `nearness`: 2 where it knows the format and not this content, 1 where the kind of file
-    is its own, 0 where nothing fits."""
+    """The reason why a plugin does not read a source. `nearness`: 2 where it knows the format and not this content, 1 where the
+    kind of file is its own, 0 where nothing fits."""
 
     reason: str
     remedy: str = ""
@@ -150,7 +150,7 @@ Item: TypeAlias = TextItem | ImageItem | VideoItem | Array
 
 @dataclass(frozen=True, slots=True)
 class TokenSpans:
-    """Which positions of a TOKEN output are rows (special and padding tokens are not), and what they cover.
+    """The positions of a TOKEN output that are rows (special and padding tokens are not), and what they cover.
 
     positions: (n,) int64 along the token axis; chars: (n, 2) int32, half-open character span in its text;
     parts: (n,) int32, 0 for the text and 1 for the pair.

@@ -38,7 +38,7 @@ FEWEST = 8
 
 @dataclass
 class DemoTable:
-    """What is shown of one encoder: each query with its nearest, and what it took."""
+    """The table that is shown of one encoder: each query with its nearest, and what it took."""
 
     encoder: str
     title: str
@@ -195,7 +195,7 @@ def clips(client: Client, home: Path) -> DemoTable:
 
 
 def embed(client: Client, table: DemoTable, items: list[Any]) -> Features:
-    """Once for one item, which loads the encoder; then all, timed."""
+    """Embed one item, which loads the encoder; then all, timed."""
     began = time.monotonic()
     client.embed(table.encoder, items[:1])
     warm = time.monotonic()

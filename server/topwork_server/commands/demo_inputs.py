@@ -1,4 +1,4 @@
-"""What the demo shows: real sentences (the Python library's own documentation), words, pictures that scikit-image ships, and
+"""The inputs of the demo: real sentences (the Python library's own documentation), words, pictures that scikit-image ships, and
 clips that a registry package ships."""
 
 from __future__ import annotations

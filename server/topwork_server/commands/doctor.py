@@ -58,7 +58,7 @@ def _address(listen: str | None) -> Callable[[], Finding]:
 
 
 def examine(questions: dict[str, Callable[[], Finding]]) -> list[Finding]:
-    """All at once: some wait for a network, some for a process. A check that breaks is a finding, not a traceback."""
+    """Run all checks at once: some wait for a network, some for a process. A check that breaks is a finding, not a traceback."""
     with ThreadPoolExecutor(len(questions)) as pool:
         return list(pool.map(_ask, questions, questions.values()))
 

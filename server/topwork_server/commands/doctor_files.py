@@ -18,7 +18,7 @@ SHOWN = 20
 
 
 def files(home: Path) -> Finding:
-    """Every record under the home, and the checksums of what heads and indexes keep."""
+    """Check every record under the home, and the checksums of what heads and indexes keep."""
     lost, again, aside = list(_lost(home)), list(_made_again(home)), damaged_records(home / "jobs")
     if not lost and not again and not aside:
         return Finding(Grade.OK, f"the records in {home} are whole")
@@ -31,7 +31,7 @@ def files(home: Path) -> Finding:
 
 
 def _lost(home: Path) -> Iterator[str]:
-    """What only a copy brings back."""
+    """List the damage that only a copy repairs."""
     from topwork_server.feature_sets.open_set import find_damage
     from topwork_server.heads.training_log import TrainingRecord
     from topwork_server.indexes.index_store import IndexStore
@@ -53,7 +53,7 @@ def _lost(home: Path) -> Iterator[str]:
 
 
 def _weights(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
-    """Of the file that was fine-tuned or quantized here, if any."""
+    """List the damage of the file that was fine-tuned or quantized here, if any."""
     from topwork_server.models.catalog import INT8_SUFFIX
 
     if "sha256" not in record:

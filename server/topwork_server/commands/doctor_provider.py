@@ -28,7 +28,8 @@ OPENVINO = "run `pip install onnxruntime-ep-openvino`"
 
 
 def provider(asked: str) -> Finding:
-    """What may compute for `--provider asked`. Of auto's candidates one must work; the others are measured, or left out."""
+    """Check which devices may compute for `--provider asked`. Of auto's candidates one must work; the others are measured, or
+    left out."""
     found = imports(PROBE, asked)
     if found.grade is Grade.FAIL:
         return Finding(Grade.FAIL, found.detail, "serve with --provider cpu")

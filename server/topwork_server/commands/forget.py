@@ -51,7 +51,7 @@ def _report(folders: dict[Path, int], arguments: SimpleNamespace) -> None:
 
 
 def _check_own(catalog: Catalog, name: str) -> None:
-    """Only what a user adopted can be forgotten."""
+    """Refuse an encoder that a plugin registers: only what a user added can be forgotten."""
     if name in catalog.added():
         if name in catalog.fine_tuned():
             raise InvalidInput(f"{name} goes with the head that it was fine-tuned with", remedy="drop that head instead")
@@ -64,7 +64,7 @@ def _check_own(catalog: Catalog, name: str) -> None:
 
 
 def _users(catalog: Catalog, name: str) -> list[str]:
-    """What stands on an encoder in this home."""
+    """List what stands on an encoder in this home."""
     from topwork_server.feature_sets.set_registry import FeatureSets
     from topwork_server.heads.fine_tuned_encoders import FineTunedEncoders
     from topwork_server.heads.head_store import HeadStore

@@ -44,7 +44,7 @@ def config_of(arguments: SimpleNamespace) -> Config:
 
 
 def _log(level: int) -> None:
-    """One line an event. Libraries stay at INFO: the debug lines that are asked for are ours."""
+    """Log one line an event. Libraries stay at INFO: the debug lines that are asked for are ours."""
     logging.basicConfig(level=max(level, logging.INFO), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for name in ("topwork_server", "topwork_plugins"):
         logging.getLogger(name).setLevel(level)

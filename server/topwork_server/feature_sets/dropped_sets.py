@@ -17,7 +17,8 @@ def was_dropped(name: str) -> NotFound:
 
 
 class Presence:
-    """Whether the set of that name is still there. `dropped` is set before its files go, so no failure comes before it."""
+    """A flag that tells whether the set of that name is still there. `dropped` is set before its files go, so no failure comes
+    before it."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -116,7 +116,7 @@ def _check_depth(tokens: list[tuple[str, str]]) -> None:
 
 
 class _Parser:
-    """By precedence climbing: few frames a level, so that MOST_TOKENS bounds the depth of Python's stack too."""
+    """A parser by precedence climbing: few frames a level, so that MOST_TOKENS bounds the depth of Python's stack too."""
 
     def __init__(self, tokens: list[tuple[str, str]]) -> None:
         self._tokens, self._at = [*tokens, ("end", "")], 0

@@ -40,7 +40,7 @@ NUMBERS = (ValueType.INT, ValueType.FLOAT)
 
 @dataclass(frozen=True, slots=True)
 class ValueChoice:
-    """Of a condition `what = literal` or `what IN (literals)`; `negated` of `<>` and NOT IN."""
+    """The literals of a condition `what = literal` or `what IN (literals)`; `negated` of `<>` and NOT IN."""
 
     what: str
     literals: tuple[str, ...]

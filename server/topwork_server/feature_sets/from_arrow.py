@@ -18,7 +18,7 @@ from topwork_server.types import Array, FingerprintedTap, Granularity
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """What is read of a set: some of its taps and metadata, in the order requested, and the raw inputs."""
+    """The columns that are read of a set: some of its taps and metadata, in the order requested, and the raw inputs."""
 
     set_metadata: SetMetadata
     taps: tuple[FingerprintedTap, ...]

@@ -110,7 +110,7 @@ class IdMap:
         return sum(s.count for s in self.segments)
 
     def keys(self) -> Array:
-        """Those of all items, ascending (n,) int64."""
+        """Return the keys of all items, ascending (n,) int64."""
         return np.concatenate([np.zeros(0, np.int64), *(s.keys[s.live] for s in self.segments)])
 
     def find(self, ids: Any) -> tuple[Array, Array]:
@@ -154,7 +154,7 @@ class IdMap:
         return IdMap(_compact_segments(segments))
 
     def with_addresses(self, keys: Array, addresses: Array) -> IdMap:
-        """After a compaction: the same items at other addresses. `keys` ascending, of all items."""
+        """Return the same items at other addresses, after a compaction. `keys` ascending, of all items."""
         live = [merge_segments([s]) for s in self.segments if s.count]
         return IdMap(tuple(replace(s, addresses=addresses[np.searchsorted(keys, s.keys)]) for s in live))
 

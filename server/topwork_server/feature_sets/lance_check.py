@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def readable(path: Path, version: int) -> str:
-    """Why that version cannot be read; "" where it can. Unavailable where the process did not come to an answer."""
+    """Return why that version cannot be read; "" where it can. Unavailable where the process did not come to an answer."""
     found = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
     special = next((one for one in found if not one.is_file() and os.path.lexists(one)), None)
     if special:  # to read it would take for ever

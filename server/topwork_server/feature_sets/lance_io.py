@@ -63,7 +63,7 @@ def map_errors(doing: str) -> Iterator[None]:
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether Lance's own code gave up: pyo3's class is no `Exception`, and cannot be imported."""
+    """Tell whether Lance's own code panicked: pyo3's class is no `Exception`, and cannot be imported."""
     return type(error).__name__ == "PanicException"
 
 

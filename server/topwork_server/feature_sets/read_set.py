@@ -164,7 +164,7 @@ def _addresses(view: VersionView, condition: str, selection: Selection, check: C
 
 
 def _arrow_ids(ids: Sequence[str]) -> Any:
-    """Each id once, as Arrow strings; an empty one is no item's."""
+    """Return each id once, as Arrow strings; an empty one is no item's."""
     return to_arrow_strings([id for id in dict.fromkeys(ids) if id])
 
 

@@ -120,7 +120,8 @@ def arrow_schema(set_metadata: SetMetadata) -> Any:
 
 
 def tap_fields(tap: Tap, column: str, dtype: str) -> list[Any]:
-    """One fixed-size list an ITEM, a list of them for what has many rows; with spans, and which text of a pair they are of."""
+    """Return one fixed-size list an ITEM, a list of them for what has many rows; with spans, and which text of a pair they are
+    of."""
     import pyarrow as pa
 
     row = pa.list_(pa.float16() if dtype == "float16" else pa.float32(), tap.dim)

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class ChecksumScrub:
-    """One thread for all sets. Damage is logged, and the set is DATA_LOSS from then on."""
+    """A thread that checks all sets. Damage is logged, and the set is DATA_LOSS from then on."""
 
     def __init__(self, sets: FeatureSets, busy: Callable[[], bool]) -> None:
         self._sets, self._busy = sets, busy

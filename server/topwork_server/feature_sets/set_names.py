@@ -16,7 +16,7 @@ MOST_ID_BYTES = 512
 
 
 def is_reserved(column: str) -> bool:
-    """Whether a column is the store's own, in any case of letters: SQL does not tell Key from key."""
+    """Tell whether a column is the store's own, in any case of letters: SQL does not tell Key from key."""
     return column.lower() in RESERVED_NAMES or column.lower().startswith(RESERVED_STARTS)
 
 

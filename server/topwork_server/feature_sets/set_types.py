@@ -39,7 +39,8 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class SetDefinition:
-    """What a set is made with. `encoder` is empty for ready vectors of no encoder; `options` are the encoder's, as JSON."""
+    """The definition that a set is made with. `encoder` is empty for ready vectors of no encoder; `options` are the encoder's,
+    as JSON."""
 
     name: str
     taps: tuple[FingerprintedTap, ...]

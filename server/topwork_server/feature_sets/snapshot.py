@@ -41,7 +41,7 @@ class FolderPresence:
 
 
 class Snapshot:
-    """One version. It never changes; it must be pinned, since others prune."""
+    """A version of a set. It never changes; it must be pinned, since others prune."""
 
     def __init__(self, view: VersionView, presence: FolderPresence) -> None:
         self.presence = presence

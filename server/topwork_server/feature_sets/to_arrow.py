@@ -109,7 +109,7 @@ def _check_values(column: Column, values: list[Any]) -> None:
 
 
 def _check_times(column: Column, values: list[Any]) -> None:
-    """Every reader's calendar ends with the year 9999, and most begin with the year 1."""
+    """Refuse times outside of the years 1 to 9999, the calendar that every reader has."""
     for position, value in enumerate(values):
         if value is not None and not FIRST_TIME <= value <= LAST_TIME:
             raise InvalidInput(

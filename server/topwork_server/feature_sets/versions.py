@@ -73,7 +73,7 @@ def pin(dataset: Any, checksums: Checksums, name: str, version: int) -> SetVersi
 
 
 def read_pins(checksums: Checksums) -> list[Pin]:
-    """Every pin that has a file or a record, by name."""
+    """Read every pin that has a file or a record, by name."""
     recorded = map(lance_layout.tag_name, list(checksums.entries))
     names = {*lance_layout.tag_names(checksums.path), *recorded} - {""}
     pins = [pin for name in sorted(names) if (pin := _read(checksums, name))]

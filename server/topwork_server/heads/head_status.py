@@ -59,7 +59,7 @@ class HeadDescription:
 
     @property
     def detail(self) -> str:
-        """Why nothing serves, or why the latest training gave no head; "" where all is well."""
+        """Tell why nothing serves, or why the latest training gave no head; "" where all is well."""
         ended = _end(self.job)
         if self.head:  # one newer than the job was published just before the server ended
             older = self.job is not None and self.head.created < self.job.created

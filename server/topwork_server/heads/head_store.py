@@ -111,7 +111,7 @@ class HeadStore:
         return self.find(name).head
 
     def all(self) -> list[Head]:
-        """All readable heads, sorted by name; the others are logged and left out."""
+        """Return all readable heads, sorted by name; the others are logged and left out."""
         heads = []
         for name in self.names():
             try:

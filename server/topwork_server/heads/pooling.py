@@ -29,7 +29,7 @@ def default_pooling(task: Task, granularity: Granularity) -> Pooling:
 
 
 def possible_poolings(task: Task, granularity: Granularity) -> tuple[Pooling, ...]:
-    """All poolings that suit a task, the default one first."""
+    """Return all poolings that suit a task, the default one first."""
     first = default_pooling(task, granularity)
     if first is Pooling.ROW:
         return (first, *TOWERS)

@@ -38,7 +38,7 @@ class DatasetColumn:
 
 @dataclass(frozen=True, slots=True)
 class CollectedRows:
-    """All rows, by key: keys (n,) int64 ascending; rows (n,) int32 as BuiltIndex has them; `places` (n,) int64, where in `file`
+    """The rows by key: keys (n,) int64 ascending; rows (n,) int32 as BuiltIndex has them; `places` (n,) int64, where in `file`
     (n, dim) float32 each is, or None where it stands in that order."""
 
     keys: Array
@@ -52,7 +52,7 @@ class CollectedRows:
 
 
 class RowSubset:
-    """Some of the rows, as a plugin sees them (VectorSource)."""
+    """A part of the rows, as a plugin sees them (VectorSource)."""
 
     def __init__(self, collected: CollectedRows, positions: Array) -> None:
         self.positions = positions

@@ -1,1 +1,1 @@
-"""What is written into feature sets on its way there: what is known already is not encoded again, and order is kept."""
+"""The way of items into feature sets: what is known already is not encoded again, and order is kept."""

@@ -42,7 +42,7 @@ def _utf8(text: str) -> bytes:
 
 
 def _hash_parts(kind: str, *parts: bytes | memoryview) -> str:
-    """Each part goes in with its length, so that no two lists of parts give the same bytes."""
+    """Hash each part with its length, so that no two lists of parts give the same bytes."""
     found = hashlib.sha256(kind.encode())
     for part in parts:
         found.update(b":%d:" % len(part))

@@ -64,8 +64,8 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True)
 class EncodeParams:
-    """For which set, until when (time.monotonic(), None for ever), whether a bad item is left out or ends it all, and which flow
-    takes turns with others at the encoder, and how urgently."""
+    """The parameters of an encoding: for which set, until when (time.monotonic(), None for ever), whether a bad item is left
+    out or ends it all, and which flow takes turns with others at the encoder, and how urgently."""
 
     definition: SetDefinition
     deadline: float | None
@@ -87,7 +87,7 @@ class EncodeParams:
 
 
 class MessageEncoder:
-    """All encoding for sets. On the event loop; `in_thread` runs what blocks."""
+    """The encoder of all writes to sets. It runs on the event loop; `in_thread` runs what blocks."""
 
     def __init__(self, engine: Engine, cache: FeatureCache, in_thread: Callable[..., Coroutine[Any, Any, Any]]) -> None:
         self._engine, self._cache, self._in_thread = engine, cache, in_thread

@@ -46,7 +46,7 @@ def pack_entry(key: bytes, entry: CacheEntry) -> bytes:
 
 
 def unpack_entry(key: bytes, data: bytes) -> CacheEntry | None:
-    """None where the bytes are not what was written under this key."""
+    """Decode an entry; None where the bytes are not what was written under this key."""
     body = memoryview(data)[_CHECKSUM.size :]
     if not body or _checksum(key, body) != _CHECKSUM.unpack_from(data)[0]:
         return None
@@ -92,7 +92,7 @@ log = logging.getLogger(__name__)
 
 
 def key_of(fingerprint: str, options: Mapping[str, Any], content: str) -> bytes:
-    """Of what was encoded and of all that decides its features: 32 bytes."""
+    """Hash what was encoded and all that decides its features: 32 bytes."""
     meaning = json.dumps([FORMAT, fingerprint, dict(options), content], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(meaning.encode()).digest()
 
@@ -216,7 +216,7 @@ class FeatureCache:
                 return
 
     def _shrink(self, connection: sqlite3.Connection) -> None:
-        """Where the bound is lower than it was, the file gives back what it has too much."""
+        """Give back what the file has too much, where the bound is lower than it was."""
         if _bytes(connection) > self.limit:
             self._evict(connection)
             connection.commit()

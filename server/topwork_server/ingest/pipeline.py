@@ -43,7 +43,7 @@ class IngestOutcome:
 
 
 class IngestPipeline:
-    """All writing to sets. Coroutines on one event loop; blocking work in a few threads of its own."""
+    """The pipeline of all writes to sets. Coroutines on one event loop; blocking work in a few threads of its own."""
 
     def __init__(self, sets: FeatureSets, engine: Engine, catalog: Catalog, cache: FeatureCache) -> None:
         self.sets, self.engine, self.catalog, self.cache = sets, engine, catalog, cache

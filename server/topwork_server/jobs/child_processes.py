@@ -13,8 +13,8 @@ from topwork_server.errors import Unavailable
 
 
 def python(module: str) -> list[str]:
-    """For `ChildProcesses.run`: the module in a process that ends with this one. -P: what lies in the working directory must
-    not stand for a module of the same name."""
+    """Return the command of a module in a process that ends with this one, for `ChildProcesses.run`. -P: what lies in the
+    working directory must not stand for a module of the same name."""
     return [sys.executable, "-P", "-m", "topwork_server.jobs.parent_watch", module]
 
 
@@ -35,7 +35,7 @@ class ChildExit:
 
 
 class ChildProcesses:
-    """From any thread."""
+    """The child processes of a server, started from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -104,7 +104,7 @@ class JobProcess:
         _signal_all(process, signal.SIGKILL)
 
     async def _hand_over(self, process: Process) -> None:
-        """It stays open: its end tells the child that the server died."""
+        """Write the order to the child's stdin, which stays open: its end tells the child that the server died."""
         assert process.stdin is not None
         with suppress(OSError):  # a child that died at once
             await asyncio.to_thread(_write, process.stdin, self._order)
@@ -141,7 +141,7 @@ async def _reading(pipe: IO[bytes] | None) -> AsyncIterator[asyncio.StreamReader
 
 
 async def _gone(process: Process) -> None:
-    """Until it has ended; its number stays its own, for those of its group are still to be signaled."""
+    """Wait until it has ended; its number stays its own, for those of its group are still to be signaled."""
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def watch() -> None:
@@ -154,7 +154,7 @@ async def _gone(process: Process) -> None:
 
 
 def _signal_all(process: Process, number: signal.Signals) -> None:
-    """To the process and to those that it started; its group bears its number for as long as one of them lives."""
+    """Signal the process and those that it started; its group bears its number for as long as one of them lives."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
 

@@ -1,4 +1,4 @@
-"""What is known of a job, and its record on disk: one JSON file a job in $TOPWORK_HOME/jobs, written atomically."""
+"""The state of a job, and its record on disk: one JSON file a job in $TOPWORK_HOME/jobs, written atomically."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class JobRecord:
 
     @property
     def active(self) -> bool:
-        """Whether it has not ended yet."""
+        """Tell whether it has not ended yet."""
         return self.state in (JobState.WAITING, JobState.RUNNING)
 
 

@@ -179,7 +179,7 @@ class JobManager:
             return JobOutcome(None, f"{type(error).__name__}: {error}")
 
     def _record_of_stopped(self, run: _Run) -> JobRecord:
-        """As it ends that was told to."""
+        """Return the record of a job that was stopped."""
         assert run.stopped is not None
         state, error = run.stopped
         return _interrupted(run.job, error) if state is JobState.FAILED else replace(run.job, state=state, error=error)

@@ -29,7 +29,7 @@ def end_with_parent(pipe: int) -> None:
 
 
 def _be_killed_with_parent() -> None:
-    """Where the kernel can see to it, no library that keeps Python's lock for seconds delays the end."""
+    """Ask the kernel to kill this process with its parent: no library that keeps Python's lock for seconds delays that."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

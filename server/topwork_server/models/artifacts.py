@@ -35,7 +35,7 @@ FORMAT = 4
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of an exported encoder. `numerics` is plain fp32 on the CPU (of a quantized one int8), measured against
+    """The record of an exported encoder. `numerics` is plain fp32 on the CPU (of a quantized one int8), measured against
     `reference`.
     `stamp` tells whether local weights were changed since.
 
@@ -72,7 +72,7 @@ class Manifest:
 
 
 def key(spec: EncoderSpec) -> str:
-    """What an artifact is made from; another revision, source or setting makes another artifact."""
+    """Return the key of what an artifact is made from; another revision, source or setting makes another artifact."""
     maker = f"{spec.encoder.__module__}.{spec.encoder.__qualname__}"
     parts = [FORMAT, maker, spec.encoder.revision, spec.source, spec.sha256, dict(spec.settings)]
     if spec.tuned:
@@ -106,7 +106,7 @@ def find(home: Path, spec: EncoderSpec) -> Path | None:
 
 
 def damage(folder: Path) -> str:
-    """Why the manifest of an artifact cannot be used; "" where it can, or is not there."""
+    """Tell why the manifest of an artifact cannot be used; "" where it can, or is not there."""
     try:
         Manifest.read(folder)
     except DataLoss as error:
@@ -150,12 +150,12 @@ def remove(home: Path, spec: EncoderSpec) -> None:
 
 
 def folders(home: Path) -> list[Path]:
-    """All artifacts, complete or not."""
+    """List all artifacts, complete or not."""
     return sorted(path for path in (home / "artifacts").glob("*-*") if path.is_dir() and not path.name.startswith("."))
 
 
 def is_of(folder: Path, names: Collection[str]) -> bool:
-    """Whether an artifact is, or was, of an encoder of one of these names."""
+    """Tell whether an artifact is, or was, of an encoder of one of these names."""
     return any(re.fullmatch(f"{re.escape(slug(name))}-[0-9a-f]{{12}}", folder.name) for name in names)
 
 

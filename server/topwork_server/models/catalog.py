@@ -65,7 +65,7 @@ class Catalog:
         self._records = EncoderRecords(home / "encoders")
 
     def names(self) -> list[str]:
-        """All that can be asked for: registered by plugins, then pulled by URI."""
+        """List all encoders that can be asked for: registered by plugins, then pulled by URI."""
         return [*self._registered, *sorted(self._added_records())]
 
     def spec(self, name: str) -> EncoderSpec:
@@ -79,7 +79,7 @@ class Catalog:
         return SourceUri.parse(self.spec(name).source, family)
 
     def entry(self, name: str) -> CatalogEntry:
-        """What is on this disk now; downloads and imports nothing."""
+        """Describe what is on this disk now; download and import nothing."""
         found = self._lookup(name)
         folder = artifacts.find(self.home, found.spec)
         if folder:
@@ -160,7 +160,8 @@ class Catalog:
             self._record_path(name).with_suffix(suffix).unlink(missing_ok=True)
 
     def added(self) -> list[str]:
-        """What was pulled by URI, fine-tuned or quantized here, those too whose record is damaged; not what plugins register."""
+        """List the encoders that were pulled by URI, fine-tuned or quantized here, those too whose record is damaged; not what
+        plugins register."""
         found = self._records.read()
         return sorted({*found.intact, *found.damaged})
 
@@ -210,7 +211,7 @@ class Catalog:
         return self._load_record(name, record)
 
     def _added_records(self) -> Mapping[str, Mapping[str, Any]]:
-        """Those whose records are whole."""
+        """Return the encoders whose records are whole."""
         return self._records.read().intact
 
     def _load_record(self, name: str, record: Mapping[str, Any]) -> Registered:

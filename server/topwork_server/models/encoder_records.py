@@ -48,7 +48,8 @@ class EncoderRecordsFound:
 
 
 class EncoderRecords:
-    """Nothing is kept in memory: what `topwork pull` does beside a running server is seen at once."""
+    """The records of added encoders on disk. Nothing is kept in memory: what `topwork pull` does beside a running server is
+    seen at once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -57,7 +58,7 @@ class EncoderRecords:
         return self.folder / f"{artifacts.slug(name)}.json"
 
     def read(self) -> EncoderRecordsFound:
-        """All of them; a damaged one hides no other."""
+        """Read all records; a damaged one hides no other."""
         whole: dict[str, Mapping[str, Any]] = {}
         damaged: dict[str, DataLoss] = {}
         for path in sorted(self.folder.glob("*.json")):
@@ -76,12 +77,12 @@ class EncoderRecords:
         return EncoderRecordsFound(whole, damaged)
 
     def write(self, name: str, record: Mapping[str, Any]) -> None:
-        """Atomically, and on disk when this returns."""
+        """Write a record atomically; it is on disk when this returns."""
         atomic_store.make_folder(self.folder)
         json_records.write(self.path(name), {"name": name, **record}, indent=1)
 
     def remove(self, name: str) -> None:
-        """No error where there is none."""
+        """Delete a record; no error where there is none."""
         atomic_store.delete(self.path(name))
 
 
@@ -103,7 +104,7 @@ def _remedy(path: Path) -> str:
 
 
 def _loops(name: str, records: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether what an encoder was made of leads back to one that was passed."""
+    """Tell whether what an encoder was made of leads back to one that was passed."""
     seen: set[str] = set()
     while name in records and name not in seen:
         seen.add(name)

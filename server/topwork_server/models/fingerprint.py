@@ -23,7 +23,7 @@ def fingerprint(weights: str, definition: Mapping[str, Any], preprocessing: Mapp
 
 
 def module_digest(module: torch.nn.Module) -> str:
-    """Of a torch module's parameters and buffers, by name; BatchNorm's step counters mean nothing and are left out."""
+    """Hash a torch module's parameters and buffers, by name; BatchNorm's step counters mean nothing and are left out."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         if not name.endswith("num_batches_tracked"):
@@ -32,7 +32,7 @@ def module_digest(module: torch.nn.Module) -> str:
 
 
 def graph_digest(path: Path) -> str:
-    """Of an ONNX file's constants and nodes; of nothing else that it may carry (producer, documentation)."""
+    """Hash an ONNX file's constants and nodes; nothing else that it may carry (producer, documentation)."""
     import onnx
     from onnx import numpy_helper
 

@@ -1,4 +1,4 @@
-"""What a plugin author subclasses: the two ends of an ONNX graph. The server owns the session between them."""
+"""The class that a plugin author subclasses: the two ends of an ONNX graph. The server owns the session between them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class NoOptions:
 
 @dataclass(frozen=True)
 class Trunk:
-    """What `Encoder.export` gives to the exporter: a torch module, or a ready ONNX graph, and what it means.
+    """The trunk that `Encoder.export` gives to the exporter: a torch module, or a ready ONNX graph, and what it means.
 
     `module(*inputs)` (in evaluation mode) returns a tuple, one tensor a tap, in the order and with the shapes of `taps`.
     `inputs` maps each input's name, in the order of forward's arguments, to its axes: a str names a dynamic axis ("batch" is
@@ -89,7 +89,7 @@ class Encoder(ABC):
 
     @abstractmethod
     def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
-        """One item's samples; runs in any thread. Raise InvalidInput for a bad item: the engine adds its position.
+        """Return one item's samples; this runs in any thread. Raise InvalidInput for a bad item: the engine adds its position.
 
         A long item (a video) should yield lazily: the engine takes a few samples at a time.
         """
@@ -100,13 +100,13 @@ class Encoder(ABC):
         return self.options()
 
     def preprocess_many(self, items: Sequence[Item], options: Any) -> Iterable[Iterable[Sample] | Exception]:
-        """What `preprocess` gives of each item, in order; in the place of a bad item its error. For an encoder to which several
-        items at once come cheaper than one after another; rows must not depend on which door was taken."""
+        """Return what `preprocess` gives for each item, in order; in the place of a bad item its error. For an encoder to which
+        several items at once come cheaper than one after another; rows must not depend on which door was taken."""
         for item in items:
             yield _preprocessed(self, item, options)
 
     def cost(self, sample: Sample) -> int:
-        """What the sample takes of `budget`; where `pads`, also its length (a batch costs count x longest)."""
+        """Return what the sample takes of `budget`; where `pads`, also its length (a batch costs count x longest)."""
         return 1
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Array]:

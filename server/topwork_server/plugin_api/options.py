@@ -34,7 +34,7 @@ class DeclaredOption:
 
     @property
     def default(self) -> str:
-        """As JSON."""
+        """Return the default as JSON."""
         return json.dumps(self.schema["default"], ensure_ascii=False)
 
 
@@ -60,14 +60,15 @@ def parse(declared: type[Any], given: Mapping[str, Any], owner: str = "this enco
 
 
 def choices(declared: type[Any]) -> list[DeclaredOption]:
-    """For the catalog."""
+    """Describe the options for the catalog."""
     fields = _fields(declared).values()  # type: ignore[arg-type]  # a class has a hash
     return [DeclaredOption(field.name, _schema(field, kind), str(field.metadata.get("help", ""))) for field, kind in fields]
 
 
 @cache
 def _fields(declared: type[Any]) -> Mapping[str, tuple[dataclasses.Field[Any], Any]]:
-    """Each field and its type. Each request asks, and it takes as long as the rest of a request's checks together."""
+    """Return each field and its type, cached: each request asks, and it takes as long as the rest of a request's checks
+    together."""
     hints = typing.get_type_hints(declared)
     return {field.name: (field, hints[field.name]) for field in dataclasses.fields(declared)}
 

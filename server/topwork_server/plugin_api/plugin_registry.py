@@ -62,7 +62,7 @@ class PluginInfo:
 
 
 class PluginRegistry:
-    """All plugins of one process. Nothing is loaded twice, no file of an encoder is opened, neither torch nor faiss imported."""
+    """The plugins of one process. Nothing is loaded twice, no file of an encoder is opened, neither torch nor faiss imported."""
 
     def __init__(self, manager: pluggy.PluginManager, sources: dict[str, tuple[str, str]]) -> None:
         self._manager = manager
@@ -96,7 +96,7 @@ class PluginRegistry:
         return dict(self._indexes)
 
     def trainers(self) -> dict[str, RegisteredTrainer]:
-        """By kind."""
+        """Return the trainers by kind."""
         return dict(self._trainers)
 
     def trainer(self, kind: str) -> TrainerSpec:
@@ -122,7 +122,7 @@ class PluginRegistry:
         return None
 
     def refusals(self, source: SourceUri) -> list[tuple[str, Refusal]]:
-        """Why the plugins that could read such a source do not: the plugin's name, and its reason."""
+        """Tell why the plugins that could read such a source do not: the plugin's name, and its reason."""
         found = []
         for impl in self._manager.hook.refuse_source.get_hookimpls():
             if source.family in ("", impl.plugin_name):
@@ -174,7 +174,7 @@ class PluginRegistry:
         )
 
     def _unique(self, hook: pluggy.HookCaller, kind: type[R], declared: type[Any], noun: str) -> dict[str, R]:
-        """By name, what all plugins yield from a hook. PluginError where two claim a name."""
+        """Collect by name what all plugins yield from a hook. PluginError where two claim a name."""
         found: dict[str, R] = {}
         for spec, plugin in self._yielded(hook):
             owner = self._owner(plugin)
@@ -225,5 +225,5 @@ def _check(manager: pluggy.PluginManager, sources: dict[str, tuple[str, str]]) -
 
 
 def _hook_names(manager: pluggy.PluginManager) -> list[str]:
-    """Not those that a plugin only thinks of: Pluggy keeps them beside ours."""
+    """List the hooks that exist, without those that a plugin only thinks of: Pluggy keeps them beside ours."""
     return sorted(name for name, caller in vars(manager.hook).items() if not name.startswith("_") and caller.has_spec())

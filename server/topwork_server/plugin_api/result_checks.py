@@ -69,7 +69,7 @@ def check_cost(encoder: Encoder, cost: int) -> int:
 
 
 def check_sample(encoder: Encoder, sample: Sample) -> Sample:
-    """What `preprocess` gives: a Sample whose inputs are arrays. PluginFault."""
+    """Check what `preprocess` gives: a Sample whose inputs are arrays. PluginFault where it is not."""
     if not isinstance(sample, Sample):
         raise _fault(encoder, "preprocess gave", "Samples", f"a {type(sample).__name__}")
     for name, array in sample.inputs.items():

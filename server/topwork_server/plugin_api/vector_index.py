@@ -1,4 +1,5 @@
-"""What an index plugin subclasses: a structure that finds the nearest of many vectors, by position, and knows nothing else.
+"""The class that an index plugin subclasses: a structure that finds the nearest of many vectors, by position, and knows nothing
+else.
 
 Ids, deletions, filters, what was written since the build, and the choice of a search effort are the server's (`indexes/`).
 """
@@ -18,7 +19,7 @@ from topwork_server.types import Array
 
 
 class Metric(StrEnum):
-    """How near two vectors are. Of COSINE the server hands over unit vectors; then it is the inner product.
+    """A measure of how near two vectors are. Of COSINE the server hands over unit vectors; then it is the inner product.
 
     Scores: cosine or inner product (larger is nearer), or the Euclidean distance (smaller is nearer), not its square.
     """
@@ -95,12 +96,12 @@ class VectorIndex(ABC):
     @property
     @abstractmethod
     def exact(self) -> bool:
-        """Whether `search` always compares with every row exactly."""
+        """Tell whether `search` always compares with every row exactly."""
 
     @property
     def thorough(self) -> bool:
-        """Whether `search` at the last effort compares with every row that the mask leaves, as well as it knows the rows: what is
-        filtered is then not lost, however little is left. A graph cannot say so; lists that are all looked into can."""
+        """Tell whether `search` at the last effort compares with every row that the mask leaves, as well as it knows the rows:
+        what is filtered is then not lost, however little is left. A graph cannot say so; lists that are all looked into can."""
         return self.exact
 
     @property
@@ -110,7 +111,7 @@ class VectorIndex(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What was built, in the field's words: "IVF1024,Flat"."""
+        """Return the name of what was built, in the field's words: "IVF1024,Flat"."""
 
     @property
     @abstractmethod

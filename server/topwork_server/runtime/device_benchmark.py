@@ -54,7 +54,7 @@ class DeviceBenchmark:
         plain.close()
 
     def trials(self, devices: Sequence[Device]) -> list[DeviceTrial]:
-        """One trial a device, in their order. Only the graph of the default tap is timed."""
+        """Yield one trial a device, in their order. Only the graph of the default tap is timed."""
         trials, sessions = [DeviceTrial(_name(device)) for device in devices], dict[int, RunnableSession]()
         for i, (trial, device) in enumerate(zip(trials, devices, strict=True)):
             _print_record({"trying": trial.device})

@@ -22,8 +22,9 @@ _LIBRARIES = ("onnxruntime-gpu", "onnxruntime", "onnxruntime-ep-openvino", "tens
 
 @dataclass(frozen=True)
 class DeviceRecord:
-    """By tap, `parity`: min_cosine and max_abs_error against the reference; `invariance`: least cosine between a row computed
-    alone and in a batch. `machine` is where this holds. With an `error`, the device does not compute this graph at all."""
+    """The measurements of one device. By tap, `parity`: min_cosine and max_abs_error against the reference; `invariance`: least
+    cosine between a row computed alone and in a batch. `machine` is where this holds. With an `error`, the device does not
+    compute this graph at all."""
 
     device: Device
     parity: Mapping[str, Mapping[str, float]]

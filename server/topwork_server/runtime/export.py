@@ -81,7 +81,7 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
 
 
 def fingerprints(spec: EncoderSpec, assets: Path) -> dict[str, str]:
-    """By tap, of the trunk as `export` makes it; no graph is written."""
+    """Return the fingerprints by tap, of the trunk as `export` makes it; no graph is written."""
     with tempfile.TemporaryDirectory() as folder:
         taps = _fingerprints(spec, open_trunk(spec, assets, Path(folder)), Path(folder))
     return {info.tap.name: info.fingerprint for info in taps}
@@ -113,14 +113,14 @@ def _check_fp32(spec: EncoderSpec, record: ParityRecord, reference: str) -> Pari
 
 
 def _as_int8(record: ParityRecord, graph: Int8Graph) -> ParityRecord:
-    """With what was measured on the inputs that were held out when the graph was made."""
+    """Add what was measured on the inputs that were held out when the graph was made."""
     parity = min(worst["min_cosine"] for worst in graph.parity.values())
     error = max(worst["max_abs_error"] for worst in graph.parity.values())
     return _worse(record, ParityRecord(Numerics("cpu", INT8, parity, error), graph.parity))
 
 
 def _measured(trunk: Trunk, default_tap: str, batches: Sequence[ParityBatch], reference: Run, folder: Path) -> ParityRecord:
-    """Of the whole graph, and of the one that gives the default tap alone."""
+    """Measure the whole graph, and the one that gives the default tap alone."""
     record = parity.measure(trunk.taps, batches, reference, Session(folder / artifacts.MODEL).run)
     alone = artifacts.graph_for(folder, [default_tap], default_tap)
     if alone.name == artifacts.MODEL:
@@ -130,7 +130,7 @@ def _measured(trunk: Trunk, default_tap: str, batches: Sequence[ParityBatch], re
 
 
 def _worse(one: ParityRecord, other: ParityRecord) -> ParityRecord:
-    """By tap, and in all, what is further from the reference; `other` has some of the taps of `one`."""
+    """Return by tap, and in all, what is further from the reference; `other` has some of the taps of `one`."""
     by_tap = {tap: dict(found) for tap, found in one.by_tap.items()}
     for tap, found in other.by_tap.items():
         by_tap[tap]["max_abs_error"] = max(by_tap[tap]["max_abs_error"], found["max_abs_error"])

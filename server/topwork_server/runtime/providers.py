@@ -1,4 +1,5 @@
-"""Which devices may compute on this machine. A graph's parity and speed on each of them are measured (`device_benchmark.py`)."""
+"""The devices that may compute on this machine. A graph's parity and speed on each of them are measured
+(`device_benchmark.py`)."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ print(int(any(d.ep_name == "OpenVINOExecutionProvider" and d.device.type == cpu 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where, and in what precision, a graph is computed: cpu fp32, openvino bf16, openvino fp32, cuda fp16, cuda fp32,
+    """A device and the precision in which it computes a graph: cpu fp32, openvino bf16, openvino fp32, cuda fp16, cuda fp32,
     tensorrt fp16. `index` is the GPU's."""
 
     provider: str
@@ -42,7 +43,8 @@ PLAIN = Device("cpu")
 
 
 def candidates(asked: str) -> tuple[Device, ...]:
-    """What may compute here for `--provider asked`, likely fastest first. On several GPUs these stand for all: see `everywhere`.
+    """List the devices that may compute here for `--provider asked`, likely fastest first. On several GPUs these stand for all:
+    see `everywhere`.
 
     StartError where there is no such provider.
     """

@@ -59,7 +59,7 @@ def check(encoder: Encoder, folder: Path) -> None:
 
 
 def _fault(encoder: Encoder, item: Item, nth: int, expected: Mapping[str, Array]) -> str:
-    """How the item's sample differs now, in words; empty where it does not."""
+    """Tell how the item's sample differs now, in words; empty where it does not."""
     try:
         samples = list(islice(iter(encoder.preprocess(item, encoder.example_options)), nth, nth + 1))
         return _difference(expected, encoder.collate(samples) if samples else {})

@@ -85,6 +85,6 @@ class Session:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a runtime's error means, in the words of any of its providers, that memory was short."""
+    """Tell whether a runtime's error means, in the words of any of its providers, that memory was short."""
     text = str(error).lower()
     return any(mark in text for mark in ("failed to allocate memory", "out of memory", "bad_alloc", "available memory of"))

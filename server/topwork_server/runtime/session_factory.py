@@ -39,7 +39,7 @@ def open_session(model: Path, device: Device = PLAIN, threads: int | None = None
 
 
 def check_provider(asked: str) -> str:
-    """What `asked` comes to here, for a person to read. StartError where it is no provider, or does not work here.
+    """Describe what `asked` comes to here, for a person to read. StartError where it is no provider, or does not work here.
 
     onnxruntime lists providers that its build has, and falls back to the CPU without a word where they do not work: so a small
     graph is run. Where the plain device is among several, nothing is: what does not work will be measured so, and left out.

@@ -140,7 +140,7 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
 
 
 def readable_entries(catalog: Catalog) -> list[CatalogEntry]:
-    """All that can be read: one whose plugin was uninstalled must not hide the others."""
+    """List all entries that can be read: one whose plugin was uninstalled must not hide the others."""
     found = []
     for name in catalog.names():
         try:

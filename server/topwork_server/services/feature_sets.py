@@ -164,7 +164,7 @@ class FeatureSetsService(sets_pb2_grpc.FeatureSetsServicer):
         return set_messages.feature_set(self._sets.get(name).describe(), self._indexes_of(name))
 
     def _all(self) -> list[sets_pb2.FeatureSet]:
-        """One that cannot be opened must not hide the others."""
+        """Describe all sets; one that cannot be opened must not hide the others."""
         found = []
         for name in self._sets.names():
             try:
@@ -180,13 +180,13 @@ class FeatureSetsService(sets_pb2_grpc.FeatureSetsServicer):
 
 
 def _load(message: sets_pb2.WriteRequest) -> float:
-    """How many items the encoder is to hold at a time for it."""
+    """Return how many items the encoder is to hold at a time for a message."""
     load = load_of(message.rows.items)
     return load / TEXTS if load == len(message.rows.items) else load
 
 
 def _incoming(rows: sets_pb2.WriteRows, upload: Upload | None, skip: bool) -> IncomingItems:
-    """In a thread: 4 MB of features take a few milliseconds."""
+    """Convert the rows of a message, in a thread: 4 MB of features take a few milliseconds."""
     validation.check_message_ids(rows.ids)
     if bool(rows.items) == bool(rows.features):
         raise InvalidInput(
@@ -209,7 +209,7 @@ def _next(messages: Iterator[sets_pb2.ReadResponse]) -> asyncio.Future[sets_pb2.
 
 
 def _messages(feature_set: FeatureSet, selection: Selection, check: Check) -> Generator[sets_pb2.ReadResponse]:
-    """At least one: where no item is selected, it says so, and which taps and columns there would be."""
+    """Yield at least one message: where no item is selected, it says so, and which taps and columns there would be."""
     reading = feature_set.read(selection, check)
     sent = False
     try:
@@ -227,7 +227,7 @@ def _messages(feature_set: FeatureSet, selection: Selection, check: Check) -> Ge
 
 
 def _within_bounds(block: ItemBatch, reading: ReadResult) -> Iterator[sets_pb2.ReadResponse]:
-    """One message of the block, or as many as it takes. TooLarge where one item alone is larger than a message may be."""
+    """Yield one message of the block, or as many as it takes. TooLarge where one item alone is larger than a message may be."""
     message = set_messages.read_response(block, reading)
     if message.ByteSize() <= MAX_MESSAGE:
         yield message

@@ -63,7 +63,7 @@ class HealthService(aio.HealthServicer):  # type: ignore[misc]
         self._loop.call_soon_threadsafe(self._start_set, f"{PREFIX}{encoder}", serving)
 
     async def set(self, service: str, status: Any) -> None:
-        """While draining, whatever is set is NOT_SERVING."""
+        """Set a status; while draining, every status is NOT_SERVING."""
         await self._set(service, NOT_SERVING if self._gracefully_shutting_down else status)
 
     async def enter_graceful_shutdown(self) -> None:
@@ -95,13 +95,13 @@ class HealthService(aio.HealthServicer):  # type: ignore[misc]
             await self.set(service, SERVING if serving else NOT_SERVING)
 
     async def _forget(self, service: str) -> None:
-        """No such encoder (any more): Check says NOT_FOUND, Watch SERVICE_UNKNOWN."""
+        """Forget an encoder that is not there (any more): Check says NOT_FOUND, Watch SERVICE_UNKNOWN."""
         await self.set(service, SERVICE_UNKNOWN)  # wakes who watches
         self._server_status.pop(service, None)
 
 
 def has_headroom() -> bool:
-    """Whether memory for a request and one more thread can be had."""
+    """Tell whether memory for a request and one more thread can be had."""
     try:
         mmap.mmap(-1, LEAST, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
         _thread.start_new_thread(bool, ())  # the threading module would wait until it runs

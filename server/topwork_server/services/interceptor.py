@@ -92,7 +92,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return known
 
     async def idle(self) -> None:
-        """Until nothing is in flight."""
+        """Wait until nothing is in flight."""
         await self._idle.wait()
 
     def refuse(self) -> None:
@@ -182,7 +182,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return call
 
     def _enter(self, context: Context) -> asyncio.Task[Any]:
-        """In flight is a request until its handler has cleaned up, and until its reply has left."""
+        """Count a request as in flight until its handler has cleaned up, and until its reply has left."""
         task = asyncio.current_task()
         assert task is not None
         self._active.add(task)
@@ -221,7 +221,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
 
 def _refuse(context: Context, error: TopworkError) -> None:
-    """Not by `context.abort`, whose exception lives as long as the call, with the frames of its traceback."""
+    """Refuse a request, not by `context.abort`, whose exception lives as long as the call, with the frames of its traceback."""
     status = rpc_status.to_status(status_of(error))
     no_retry = (NO_RETRY,) if isinstance(error, TooLarge | DiskFull) else ()
     context.set_code(status.code)
@@ -253,7 +253,7 @@ def _exhausted(error: Exception) -> Overloaded | None:
 
 
 def _stopping() -> Unavailable:
-    """Nothing of the request was begun: a RetryInfo says that it may be sent again, whatever it is."""
+    """Return the error of a request that was not begun: a RetryInfo says that any such request may be sent again."""
     return Unavailable("the server is stopping", remedy="try again in a moment, or at another address", retry_after=BACK)
 
 
@@ -281,7 +281,7 @@ def _internal() -> TopworkError:
 
 
 def _left(task: asyncio.Task[Any] | None) -> bool:
-    """Whether the request itself was cancelled: its caller left, or its time is over."""
+    """Tell whether the request itself was cancelled: its caller left, or its time is over."""
     return task is not None and task.cancelling() > 0
 
 
@@ -291,6 +291,6 @@ def _code_name(context: Context) -> str:
 
 
 def _rewrapped(handler: grpc.RpcMethodHandler, behavior: Handler) -> grpc.RpcMethodHandler:
-    """Of bytes: `behavior` decodes them."""
+    """Make a handler of bytes: `behavior` decodes them."""
     make = getattr(grpc, f"{_KINDS[handler.request_streaming, handler.response_streaming]}_rpc_method_handler")
     return make(behavior, None, handler.response_serializer)

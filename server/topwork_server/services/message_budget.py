@@ -122,11 +122,11 @@ class MessageBudget:
         )
 
     def _fits(self, size: int) -> bool:
-        """One message may always be in work."""
+        """Tell whether a message fits; one may always be in work."""
         return not self.used or self.used + size <= self.limit
 
     def _give_room(self) -> None:
-        """To those that wait, in their order."""
+        """Give room to those that wait, in their order."""
         while self._for_room:
             granted, size = next(iter(self._for_room.items()))
             if not self._fits(size):
@@ -140,7 +140,7 @@ class MessageBudget:
         return len(self._coming) < max(LEAST, (self.limit - self.used) // MAX_MESSAGE)
 
     def _give_turns(self) -> None:
-        """To those that wait, in their order; a turn that is over counts no more."""
+        """Give turns to those that wait, in their order; a turn that is over counts no more."""
         now = time.monotonic()
         for key in [key for key, end in self._coming.items() if end <= now]:
             del self._coming[key]

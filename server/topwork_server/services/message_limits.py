@@ -79,7 +79,8 @@ class FieldLimit(NamedTuple):
 
 @cache
 def rules_of(descriptor: Descriptor) -> dict[int, FieldLimit]:
-    """By field number. Messages hold one another (a Value has Values), so that the same dict may come back inside of itself."""
+    """Return the limits by field number. Messages hold one another (a Value has Values), so that the same dict may come back
+    inside of itself."""
     return _rules(descriptor, {})
 
 
@@ -127,7 +128,7 @@ def undecodable(descriptor: Descriptor) -> Undecodable:
 
 
 def _look_through(data: bytes, rules: Mapping[int, FieldLimit]) -> None:
-    """One flat loop: a call for each field would take longer than the rest of it."""
+    """Check all fields in one flat loop: a call for each field would take longer than the rest of it."""
     at, end, unknown = 0, len(data), 0
     counts: dict[str, int] = {}
     stack: list[tuple[Mapping[int, FieldLimit], int]] = [(rules, end)]
@@ -181,7 +182,8 @@ def _look_through(data: bytes, rules: Mapping[int, FieldLimit]) -> None:
 
 
 def _past_short(data: bytes, at: int, end: int, tag: int) -> tuple[int, int, int]:
-    """Where strings of less than 128 bytes with the same tag end, 0, and how many fields they are, with the one before them."""
+    """Return where strings of less than 128 bytes with the same tag end, 0, and how many fields they are, with the one before
+    them."""
     number = 1
     while at + 1 < end and data[at] == tag and data[at + 1] < 0x80:
         at += 2 + data[at + 1]

@@ -18,7 +18,7 @@ Reply = TypeVar("Reply", bound=Message)
 
 
 def deadline(context: Context) -> float | None:
-    """When the caller's time is over, in time.monotonic(); None where it never is."""
+    """Return when the caller's time is over, in time.monotonic(); None where it never is."""
     remaining = context.time_remaining()
     return None if remaining is None else time.monotonic() + remaining
 

@@ -149,7 +149,7 @@ def _with_settings(query: SearchQuery, request: Request, k: int) -> SearchQuery:
 
 
 def _of_stored(ids: list[str], opened: OpenedIndex) -> SearchQuery:
-    """In a thread. The rows of stored items, each of which is not to be among its own hits."""
+    """Read the rows of stored items, in a thread; no item is to be among its own hits."""
     for position, one in enumerate(ids):
         if len(one) > MOST_ID_BYTES:
             raise InvalidInput(f"an id of {len(one):,} characters", remedy=f"at most {MOST_ID_BYTES} bytes", item=position)

@@ -53,7 +53,7 @@ def _needs_rows(request: Request, opened: OpenedIndex) -> bool:
 
 
 def _fetched(request: Request, hits: SearchHits, opened: OpenedIndex) -> SearchReply:
-    """Each item once, however many queries found it."""
+    """Fetch each item once, however many queries found it."""
     taps = (opened.definition.tap.tap.name,) if _needs_rows(request, opened) else ()
     columns = None if request.all_columns else tuple(dict.fromkeys(request.columns))
     block = opened.feature_set.fetch(np.unique(hits.keys), taps=taps, columns=columns)

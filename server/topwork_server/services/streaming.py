@@ -1,4 +1,4 @@
-"""One call that is a stream of items, EmbedStream or Write: reads ahead as far as its window allows, and answers in order.
+"""Serves one call that is a stream of items, EmbedStream or Write: reads ahead as far as its window allows, and answers in order.
 
 Reading ahead is what fills batches; the window is what keeps a fast sender from filling memory: while it is full nothing is
 read, and HTTP/2 flow control holds the sender back.
@@ -39,7 +39,7 @@ WHOLE = 1 << 20
 
 
 class FlowWindow:
-    """What of one stream may be in flight, in parts of WHOLE. One message always may, whatever its size."""
+    """The bound on what may be in flight of one stream, in parts of WHOLE. One message always may, of any size."""
 
     def __init__(self) -> None:
         self._used = 0
@@ -109,7 +109,7 @@ class RequestStream(Generic[Q, R]):
                 await self._upload.abandon()
 
     async def _read(self, requests: AsyncIterator[Q]) -> None:
-        """Whatever goes wrong here takes its place behind the replies to what came before."""
+        """Read the requests; an error here takes its place behind the replies to what came before."""
         try:
             async for message in requests:
                 await self._take(message)
@@ -132,7 +132,7 @@ class RequestStream(Generic[Q, R]):
         return Unavailable("the server is stopping", remedy=f"{taken}send what has no reply again, in a moment")
 
     async def _stop(self, reader: asyncio.Task[None]) -> None:
-        """When the server stops: what was taken is answered, and nothing more is taken."""
+        """Stop reading when the server stops: what was taken is answered, and nothing more is taken."""
         await self._stopping.wait()
         reader.cancel()
 
@@ -175,7 +175,7 @@ class RequestStream(Generic[Q, R]):
 
 
 def _share(items: float, size: int, video: bool) -> int:
-    """Of the window, by whichever bound is nearest: ready vectors, which no encoder sees, go by their bytes."""
+    """Return the share of the window, by whichever bound is nearest: ready vectors, which no encoder sees, go by their bytes."""
     return int(WHOLE * min(1.0, max(1 / MESSAGES, items / ITEMS, size / BYTES, video / VIDEOS)))
 
 
@@ -185,7 +185,7 @@ def _count(body: Any) -> int:
 
 
 def load_of(items: Iterable[types_pb2.Item]) -> float:
-    """How much of ITEMS a message of these items takes."""
+    """Return how much of ITEMS a message of these items takes."""
     return sum(1 if item.WhichOneof("content") in ("text", "text_pair") else OTHER for item in items)
 
 

@@ -14,7 +14,7 @@ from topwork_server.errors import InvalidInput, Overloaded, TooLarge
 
 
 class UploadStore:
-    """All uploads of one server; together they may have as many bytes as four of the largest allowed."""
+    """The uploads of one server; together they may have as many bytes as four of the largest allowed."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder = folder

@@ -57,7 +57,7 @@ class EncoderBench:
         return self.run(self.engine.embed(EmbedParams(self.name, taps, options), items))
 
     def prepare(self, item: Item) -> list[Sample]:
-        """Its first samples."""
+        """Return the first samples of an item."""
         return list(islice(iter(self.encoder.preprocess(item, self.encoder.example_options)), MOST_SAMPLES))
 
     def prepared(self, *, reverse: bool = False) -> list[list[Sample]]:
@@ -78,7 +78,7 @@ class EncoderBench:
 
 
 def check_invariance(bench: EncoderBench, taps: Sequence[Tap], group: Sequence[tuple[int, Sample]]) -> None:
-    """Each sample's rows in the batch of all of them are those that it gets alone."""
+    """Check that each sample's rows in the batch of all of them are those that it gets alone."""
     together = bench.run_graph(taps, [sample for _, sample in group])
     for i, (_, sample) in enumerate(group):
         for tap, one, many in zip(taps, bench.run_graph(taps, [sample]), together, strict=True):
@@ -179,7 +179,7 @@ def _excerpt(array: Array | None) -> str:
 
 
 def check_spans(found: TapRows) -> None:
-    """One span a row, of its granularity's width, that ends after it starts."""
+    """Check that there is one span a row, of its granularity's width, that ends after it starts."""
     granularity, name = found.tap.tap.granularity, found.tap.tap.name
     if granularity == Granularity.ITEM:
         assert found.spans is None, f"{name} has a row an item, and spans"
@@ -210,7 +210,7 @@ def check_refusal(error: TopworkError | None, wrong: Item, position: int) -> Non
 
 
 def export_fingerprints(name: str, home: Path) -> dict[str, str]:
-    """By tap, the fingerprints that an export has in another process. Skips where the encoder is not registered there."""
+    """Return by tap the fingerprints that an export has in another process. Skips where the encoder is not registered there."""
     command = [sys.executable, "-P", "-m", "topwork_server.runtime.export", "--home", str(home), "--fingerprints", name]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": "random"})
     answer: dict[str, Any] = json.loads(done.stdout) if done.stdout else {"error": done.stderr}

@@ -95,7 +95,7 @@ class EncoderContract:
 
     @classmethod
     def items(cls, catalog: Catalog) -> Sequence[Item]:
-        """What is embedded: a few real inputs that differ in size."""
+        """Return what is embedded: a few real inputs that differ in size."""
         spec = catalog.spec(cls.encoder)
         return list(spec.encoder.examples(spec))[:6]
 

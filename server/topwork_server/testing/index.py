@@ -63,7 +63,7 @@ class IndexContract:
 
     @classmethod
     def _floor(cls, index: VectorIndex) -> float:
-        """What leaves no row out, and has the rows as they were, misses none."""
+        """Return the least recall: what leaves no row out, and has the rows as they were, misses none."""
         return 1.0 if index.thorough and index.vectors(np.array([0])) is not None else cls.floor
 
     @classmethod
@@ -73,7 +73,7 @@ class IndexContract:
         return cls.index.build(ArrayVectors(rows), metric, options, 0.95, 1, lambda done, words: calls.append((done, words)))
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Each test of a subject runs once a metric."""
+        """Run each test of a subject once a metric."""
         if "subject" in metafunc.fixturenames:
             metafunc.parametrize("subject", self.metrics, indirect=True, scope="class", ids=str)
 
@@ -130,7 +130,7 @@ class IndexContract:
 
     @classmethod
     def _check_recall(cls, index: VectorIndex, found: Array, expected: Array) -> None:
-        """At least what the kind promises; the message shows the query that is furthest from it."""
+        """Check that the recall is at least what the kind promises; the message shows the query that is furthest from it."""
         each = np.array([recall(f[None], e[None]) for f, e in zip(found, expected, strict=True)])
         worst, floor = int(each.argmin()), cls._floor(index)
         assert each.mean() >= floor, (

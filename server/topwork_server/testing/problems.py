@@ -43,7 +43,7 @@ def problem(target: Target, count: int = 120, dim: int = 16, seed: int = 0, *, d
 
 
 def _answers(items: int, random: np.random.Generator) -> tuple[Array, Array]:
-    """To which center each row belongs, and (rows, 2) values."""
+    """Return to which center each row belongs, and (rows, 2) values."""
     near, values = random.integers(2, size=(items, LENGTH)), np.zeros((items, LENGTH, 2), np.float32)
     start = random.integers(LENGTH - 1, size=items)
     end = random.integers(start + 1, LENGTH)
@@ -54,7 +54,7 @@ def _answers(items: int, random: np.random.Generator) -> tuple[Array, Array]:
 
 
 def quality(examples: Examples, scores: Array) -> float:
-    """At most 1: accuracy of CLASSES, of LABELS over all pairs, and of both ends of a SPAN; R2 of NUMBERS."""
+    """Return a quality of at most 1: accuracy of CLASSES, of LABELS over all pairs, and of both ends of a SPAN; R2 of NUMBERS."""
     values = examples.values
     if examples.target is Target.CLASSES:
         return float((scores.argmax(axis=1) == values).mean())

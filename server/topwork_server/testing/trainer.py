@@ -84,7 +84,7 @@ class TrainerContract:
         return head, scores
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Each test of a subject or a target runs once for each that the trainer claims."""
+        """Run each test of a subject or a target once for each that the trainer claims."""
         targets = sorted(self.trainer.targets)
         if "subject" in metafunc.fixturenames:
             metafunc.parametrize("subject", targets, indirect=True, scope="class", ids=str)
@@ -200,7 +200,7 @@ class TrainerContract:
         self._same(subject, self.fit(subject.examples, subject.subsets[:1])[0], "other subsets were asked for")
 
     def _same(self, subject: TrainedSubject, head: FittedHead, how: str) -> None:
-        """As the first head of the subject."""
+        """Check that the head is as the first head of the subject."""
         first = subject.heads[0].chosen
         assert head.chosen == first, f"a head chose {head.chosen}, and chose {first} when {how}"
         expected = subject.held_scores(subject.heads[0])

@@ -150,7 +150,7 @@ def _check_reach(boxes: Array, width: int, height: int) -> None:
 
 
 def _pixels(start: Array, end: Array, size: int) -> tuple[Array, Array]:
-    """Which pixels (from, to) have their center in each range; the one in its middle where none has."""
+    """Return the pixels (from, to) that have their center in each range; the one in its middle where none has."""
     first, last = (np.ceil(edge - 0.5).astype(np.int64) for edge in (start, end))
     none = first >= last
     first = np.clip(np.where(none, np.floor((start + end) / 2), first).astype(np.int64), 0, size - 1)

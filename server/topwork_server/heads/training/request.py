@@ -169,8 +169,8 @@ def _readable_taps(task: Task, taps: Sequence[FingerprintedTap]) -> tuple[Finger
 
 
 def views_of(task: Task, taps: Sequence[FingerprintedTap], poolings: Sequence[str]) -> Views:
-    """Each tap with each pooling. Poolings are for taps with several rows an item: beside such a tap, one with a single row has
-    its usual one."""
+    """Return each tap with each pooling. Poolings are for taps with several rows an item: beside such a tap, one with a single
+    row has its usual one."""
     wanted = tuple(_pooling(name) for name in dict.fromkeys(poolings))
     several = any(info.tap.granularity is not Granularity.ITEM for info in taps)
     views = []

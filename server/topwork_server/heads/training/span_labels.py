@@ -55,7 +55,8 @@ def _ends(written: str | None, match: re.Match[str], form: str) -> tuple[int, in
 
 
 def covered(start: int, end: int, chars: Array) -> tuple[int, int]:
-    """Which rows (from, to) cover any character of a span; `chars` (rows, 2) are what they cover, in order. Empty where none do.
+    """Return the rows (from, to) that cover any character of a span; `chars` (rows, 2) are what they cover, in order. Empty
+    where none do.
 
     The rows between the first and the last of them count too, though they cover no character.
     """

@@ -75,7 +75,7 @@ def attention_shape(model: Model) -> tuple[int, int]:
 
 
 def _head_size(softmax: Any, made_by: dict[str, Any], constants: dict[str, Any], read: Any) -> int:
-    """Up from a softmax to the reshape of its queries: the last number of that shape; 0 where the way is another."""
+    """Follow a softmax up to the reshape of its queries: the last number of that shape; 0 where the way is another."""
     node = softmax
     while node is not None and node.op_type != "Reshape":
         above = [made_by[name] for name in node.input if name in made_by]

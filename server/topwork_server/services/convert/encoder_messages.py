@@ -59,7 +59,7 @@ def encoder(
 
 
 def devices(manifest: Manifest, chosen: PlanSet) -> list[encoders_pb2.Device]:
-    """What was measured here, the one in use first."""
+    """Convert what was measured here, the device in use first."""
     taps = {info.tap.name: chosen.device_of(info.tap.name) for info in manifest.taps}
     return [_device(manifest, record, [tap for tap in taps if taps[tap] == record.device]) for record in chosen.records]
 
@@ -97,8 +97,8 @@ def tap(declared: Tap, fingerprint: str = "") -> types_pb2.Tap:
 
 
 def options(declared: type[Any]) -> list[encoders_pb2.Option]:
-    """What a request may set, with types, bounds, choices and defaults as JSON; `declared` is the dataclass of the options of an
-    encoder, a kind of index or a trainer."""
+    """Convert the options that a request may set, with types, bounds, choices and defaults as JSON; `declared` is the dataclass
+    of the options of an encoder, a kind of index or a trainer."""
     return [
         encoders_pb2.Option(
             name=choice.name,

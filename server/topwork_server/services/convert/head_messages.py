@@ -100,7 +100,7 @@ def trainer(registered: RegisteredTrainer) -> heads_pb2.Trainer:
 
 
 def _undescribed(task: Task, spec: TrainerSpec) -> bool:
-    """Whether the kind needs descriptions, and the task's classes have none."""
+    """Tell whether the kind needs descriptions, and the task's classes have none."""
     return spec.needs_descriptions and task not in DESCRIBABLE
 
 
@@ -120,7 +120,7 @@ def head(described: HeadDescription) -> heads_pb2.Head:
 
 
 def _fill_definition(message: heads_pb2.Head, definition: HeadDefinition) -> None:
-    """What was asked for. Of several views to choose from, the first stands until one is chosen."""
+    """Fill in what was asked for. Of several views to choose from, the first stands until one is chosen."""
     tap, pooling = definition.views[0]
     message.task = TASK_NUMBERS[definition.task]  # type: ignore[assignment]
     message.kind, message.set, message.version = definition.kind, definition.set, definition.version
@@ -130,7 +130,7 @@ def _fill_definition(message: heads_pb2.Head, definition: HeadDefinition) -> Non
 
 
 def _fill_head(message: heads_pb2.Head, head: Head) -> None:
-    """What was learned."""
+    """Fill in what was learned."""
     message.task = TASK_NUMBERS[head.task]  # type: ignore[assignment]
     message.kind, message.encoder, message.estimate, message.server_version = (
         head.kind,
@@ -150,7 +150,7 @@ def _fill_head(message: heads_pb2.Head, head: Head) -> None:
 
 
 def version(head: Head) -> str:
-    """When it was trained."""
+    """Return the version of the head: when it was trained."""
     return datetime.fromtimestamp(head.created, UTC).isoformat(timespec="milliseconds")
 
 

@@ -81,7 +81,7 @@ def tensor(values: Array) -> types_pb2.Tensor:
 
 
 def item(message: types_pb2.Item, upload: Path | None = None) -> Item:
-    """What is encoded. `upload` is the file of a video that came in chunks before the message."""
+    """Convert an item to what is encoded. `upload` is the file of a video that came in chunks before the message."""
     match message.WhichOneof("content"):
         case "text":
             return TextItem(message.text)
@@ -185,7 +185,7 @@ def float_rows(message: types_pb2.Tensor, what: str) -> Array:
 
 
 def priority(number: int) -> Priority:
-    """One that this server does not know is a wrong request, not a NORMAL one."""
+    """Convert a priority; one that this server does not know is a wrong request, not a NORMAL one."""
     if number not in PRIORITIES:
         raise InvalidInput(f"there is no priority {number}", remedy="ask for LOW, NORMAL or HIGH")
     return PRIORITIES[number]
@@ -212,7 +212,7 @@ def response(features: EmbedResult, format: OutputFormat, total: float) -> encod
 
 
 def notes(found: Mapping[int, Mapping[str, int]]) -> list[encoders_pb2.Note]:
-    """By item, in order; only those that say something."""
+    """Convert the notes by item, in order; only those that say something."""
     return [encoders_pb2.Note(item=i, counts=dict(counts)) for i, counts in sorted(found.items()) if counts]
 
 
@@ -246,7 +246,7 @@ def spans(spans: Spans) -> types_pb2.Spans:
 
 
 def failure(position: int, error: TopworkError) -> encoders_pb2.Failure:
-    """What was wrong with the item at that position of the message."""
+    """Convert what was wrong with the item at that position of the message."""
     code: int = error.code.value[0]
     message, remedy = cut_bytes(error.message, LONGEST_MESSAGE), cut_bytes(error.remedy, LONGEST_REMEDY)
     return encoders_pb2.Failure(item=position, code=code, message=message, remedy=remedy)
