@@ -1,4 +1,5 @@
-"""How far features are from fp32 torch, and how far they move with the other samples of their batch, for each ready encoder:
+"""Measures how far features are from fp32 torch, and how far they move with the other samples of their batch, for each ready
+encoder:
 
     python -m benchmarks.agreement [ENCODER ...]
 

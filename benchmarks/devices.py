@@ -1,4 +1,4 @@
-"""What each device of this machine makes of encoders, in process: items a second beside plain fp32 on the CPU, in turns, and how
+"""Measures each device of this machine with encoders, in process: items a second beside plain fp32 on the CPU, in turns, and how
 near their rows are.
 
 python -m benchmarks.devices [ENCODER ...] [--seconds S] [--json]     # of $TOPWORK_HOME; default: those that work offline
@@ -82,7 +82,7 @@ def _items(modality: Modality) -> Sequence[Item]:
 
 
 def backends(encoder: Encoder, folder: Path, prepared: Sequence[Sample]) -> Iterator[Backend]:
-    """Each device with each sample alone and with each budget; the whole graph plainly."""
+    """Make a backend of each device with each sample alone and with each budget, and of the whole graph plainly."""
     tap, threads = encoder.spec.default_tap, usable_cores()
     ways = {"alone": [encoder.collate([sample]) for sample in prepared[:: max(len(prepared) // 16, 1)]]}
     for share in BUDGETS:
@@ -95,8 +95,8 @@ def backends(encoder: Encoder, folder: Path, prepared: Sequence[Sample]) -> Iter
 
 
 def measured(spec: EncoderSpec, folder: Path, seconds: float) -> dict[str, object]:
-    """Each batch counts with its best time of all rounds: on a machine that others use, those are what compares. CPU seconds
-    compare even where nothing is ever left alone."""
+    """Measure all backends. Each batch counts with its best time of all rounds: on a machine that others use, those are what
+    compares. CPU seconds compare even where nothing is ever left alone."""
     encoder = spec.encoder(spec, folder)
     compared = list(backends(encoder, folder, samples(encoder)))
     began, rounds = time.monotonic(), 0
@@ -117,7 +117,7 @@ def measured(spec: EncoderSpec, folder: Path, seconds: float) -> dict[str, objec
 
 
 def best_rates(compared: Sequence[Backend], clock: int) -> dict[str, float]:
-    """Of each device: one sample at a time, and its best budget."""
+    """Return the rates of each device: one sample at a time, and its best budget."""
     best: dict[str, float] = {}
     for backend in compared:
         name = backend.device + " alone" * (backend.way == "alone")
@@ -126,7 +126,7 @@ def best_rates(compared: Sequence[Backend], clock: int) -> dict[str, float]:
 
 
 def beside_plain(rates: Mapping[str, float]) -> dict[str, float]:
-    """How many times plain fp32 each device is."""
+    """Compute how many times as fast as plain fp32 each device is."""
     return {name: round(rate / rates[f"{PLAIN}{' alone' * name.endswith(' alone')}"], 2) for name, rate in rates.items()}
 
 

@@ -108,7 +108,7 @@ def latency(client: Client, seconds: float) -> dict[str, Any]:
     texts = write_texts(client, KEPT, keep_inputs=True)
 
     def beside(begin: Callable[[], Any] | None) -> dict[str, float]:
-        """One caller's embeds while the training that `begin` starts goes on; it is cancelled in the end."""
+        """Measure one caller's embeds while the training that `begin` starts goes on; it is cancelled in the end."""
         job = begin().job if begin else None
         found = loop(
             lambda i: client.embed(ENCODER, [texts[i % len(texts)]]), seconds, lambda: job is None or client.job(job.id).running

@@ -58,7 +58,7 @@ def hash_of(text: str) -> int:
 
 
 def docstrings(package: str, owner: str = "") -> Iterator[str]:
-    """Of a package's and its modules' public members; only of those that were defined in `owner`."""
+    """Collect the docstrings of a package's and its modules' public members; only of those that were defined in `owner`."""
     path = getattr(importlib.import_module(package), "__path__", [])
     modules = [m.name for m in pkgutil.iter_modules(path) if not m.name.startswith(("_", "test", "conftest"))]
     for module in (package, *(f"{package}.{name}" for name in modules)):

@@ -1,4 +1,5 @@
-"""What inputs cost before they reach a session: CPU microseconds an item, and how that compares with the libraries alone.
+"""Measures what inputs cost before they reach a session: CPU microseconds an item, and how that compares with the libraries
+alone.
 
 python -m benchmarks.inputs_speed [--json]
 

@@ -31,7 +31,7 @@ def loop(call: Callable[[int], object], seconds: float, more: Callable[[], bool]
 
 
 async def concurrent_loop(call: Callable[[int], Awaitable[object]], callers: int, seconds: float) -> Figures:
-    """As `loop`, of many callers of whom each waits for its answer."""
+    """Measure as `loop` does, with many callers that each wait for their answer."""
     times: list[float] = []
     numbers = itertools.count()
     began = time.perf_counter()
@@ -55,7 +55,7 @@ def rate(work: Callable[[], int], seconds: float) -> float:
 
 
 def turns(works: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
-    """What each work returned, a value a round. Every second round goes backwards, so that a drift of speed cancels."""
+    """Return what each work returned, a value a round. Every second round goes backwards, so that a drift of speed cancels."""
     found: dict[str, list[Any]] = {name: [] for name in works}
     for number in range(rounds):
         for name in list(works)[:: 1 if number % 2 == 0 else -1]:

@@ -72,7 +72,7 @@ def serving(home: Path, provider: str) -> AbstractContextManager[tuple[str, psut
 
 
 def of_encoder(client: Client, process: psutil.Process, home: Path, name: str) -> dict[str, float]:
-    """What the process grew by since this encoder was not there."""
+    """Return what the process grew by since this encoder was not there."""
     entry = models.catalog(home).entry(name)
     assert entry.folder is not None, "it is exported"
     before, item = mib(process), first_item(client.encoder(name).modality)

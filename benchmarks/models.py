@@ -72,7 +72,7 @@ def random_encoder(home: Path, name: str) -> tuple[EncoderSpec, Path]:
 
 
 def weights_of(spec: EncoderSpec) -> Path:
-    """Of a random encoder: a file or folder."""
+    """Return the weights of a random encoder: a file or folder."""
     return Path(spec.source.removeprefix("file:"))
 
 

@@ -1,4 +1,4 @@
-"""What a server does with more work than it can do, and how callers share it:
+"""Measures what a server does with more work than it can do, and how callers share it:
 
     python -m benchmarks.overload [--encoder all-minilm-l6-v2] [--provider auto] [--queue 256] [--seconds 6] [--items 1] [--json]
 
@@ -130,7 +130,7 @@ async def stream(address: str, settings: pb.EmbedSettings, texts: Sequence[str],
 
 
 class Run:
-    """One server under loads."""
+    """A server under loads."""
 
     def __init__(self, address: str, encoder: str, seconds: float, pid: int) -> None:
         self._address, self._encoder, self._seconds, self._pid = address, encoder, seconds, pid
@@ -172,7 +172,7 @@ class Run:
         return {"capacity_per_s": capacity, "items": items, "callers": callers, "rates": rows}
 
     async def shares(self, capacity: float) -> dict[str, Any]:
-        """What one caller with one short text at a time meets."""
+        """Measure what one caller with one short text at a time meets."""
         bulk = partial(stream, self._address, self.settings(), self.texts)
         async with (
             self.caller(self.short) as one,

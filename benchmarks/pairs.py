@@ -1,4 +1,4 @@
-"""This checkout beside another one, old beside new: each with its own server and its own client, in turns within one run:
+"""Compares this checkout with another one, old beside new: each with its own server and its own client, in turns within one run:
 
     python -m benchmarks.pairs --other /path/to/other/.venv/bin/topwork [--only text search heads] [--rounds 5] [--json]
 
@@ -34,7 +34,7 @@ VECTORS, LEARNT, LARGE_SET, SCRATCH, HEAD = "pairs-vectors", "pairs-texts", "pai
 
 
 class Side:
-    """One checkout's client, in a process of that checkout's environment. Each method is a measurement: seconds, or a rate."""
+    """A checkout's client, in a process of that checkout's environment. Each method is a measurement: seconds, or a rate."""
 
     def __init__(self, address: str, folder: Path, seconds: float) -> None:
         self._address, self._seconds = address, seconds
@@ -194,7 +194,7 @@ def side(command: Path, folder: Path, seconds: float) -> Iterator[Worker]:
 
 
 def measured(workers: Mapping[str, Worker], asked: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each measurement's values of both sides, a value a round."""
+    """Return each measurement's values of both sides, a value a round."""
     for part in asked.only:
         for name, (unit, method) in MEASURES[part].items():
             print(f"{time.strftime('%H:%M:%S')} {name}", file=sys.stderr, flush=True)

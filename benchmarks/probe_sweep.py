@@ -78,7 +78,7 @@ def made(rows: int, dim: int, classes: int, seed: int) -> dict[str, Any]:
 
 
 def fit_topwork(data: dict[str, Any], classes: int) -> dict[str, Any]:
-    """One head by the defaults."""
+    """Fit one head by the defaults."""
     from topwork_plugins.linear.plugin import LinearOptions, LinearTrainer
     from topwork_server import Examples, FeatureView, Target
 
@@ -94,7 +94,7 @@ def fit_topwork(data: dict[str, Any], classes: int) -> dict[str, Any]:
 
 
 def answer_questions() -> int:
-    """In the environment of scikit-learn, which need not have Topwork."""
+    """Answer in the environment of scikit-learn, which need not have Topwork."""
     import sklearn
     from sklearn.linear_model import LogisticRegression
 

@@ -145,7 +145,8 @@ def scratch_home(home: Path) -> Iterator[Path]:
 
 
 def die_with_parent() -> None:
-    """In a child before it becomes its program: SIGTERM when the harness is gone, even if it was killed (Linux)."""
+    """Ask for a signal in a child before it becomes its program: SIGTERM when the harness is gone, even if it was killed
+    (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -163,7 +164,7 @@ def tree(pids: Sequence[int]) -> list[psutil.Process]:
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """Of the processes and their descendants; of ended ones too where their parent has waited for them."""
+    """Return the CPU seconds of the processes and their descendants; of ended ones too where their parent has waited for them."""
     import psutil
 
     total = 0.0

@@ -122,7 +122,7 @@ def of_ceiling(name: str, seen: dict[str, list[Figures]]) -> float:
 
 
 async def many_callers(address: str, data: Clustered, seconds: float) -> Figures:
-    """As `queries_per_second`, of many callers at once with one query a request."""
+    """Measure as `queries_per_second` does, with many callers at once with one query a request."""
     async with AsyncClient(address) as client:
 
         async def call(number: int) -> None:

@@ -45,7 +45,7 @@ class Peer(Protocol):
 
 
 class Faiss:
-    """In process on Topwork's own index file: the ceiling. It takes all cores and does nothing else."""
+    """FAISS in process on Topwork's own index file: the ceiling. It takes all cores and does nothing else."""
 
     package = "faiss-cpu"
 
@@ -70,7 +70,7 @@ class Faiss:
 
 
 class Hnswlib:
-    """In memory, saved to one file; no metadata, no filters in SQL."""
+    """hnswlib in memory, saved to one file; no metadata, no filters in SQL."""
 
     package = "hnswlib"
     efforts = (16, 32, 64, 128, 256, 512)
@@ -93,7 +93,7 @@ class Hnswlib:
 
 
 class LanceDb:
-    """Its default vector index, IVF_PQ, refined by exact distances."""
+    """LanceDB's default vector index, IVF_PQ, refined by exact distances."""
 
     package = "lancedb"
     efforts = (1, 2, 5, 10, 20, 50, 100)

@@ -129,7 +129,8 @@ def saturated(address: str, rows: int, callers: int = 4) -> Iterator[None]:
 
 
 def saturate(address: str, callers: int, rows: int) -> None:
-    """Until it is ended. Prints a line when all have begun. At the lowest priority: callers elsewhere would take no core here."""
+    """Load the server until it is ended. Prints a line when all have begun. At the lowest priority: callers elsewhere would
+    take no core here."""
     os.nice(19)
     queries = inputs.Clustered(rows).queries[:256]
     begun = threading.Barrier(callers + 1)

@@ -1,4 +1,4 @@
-"""All figures of the GPU in one call; a part that fails does not stop the others:
+"""Measures all figures of the GPU in one call; a part that fails does not stop the others:
 
     python -m benchmarks.gpu --json gpu.json [--provider cuda|tensorrt] [--precision fp16|fp32] [--parts peak,parity,...]
 
@@ -49,7 +49,7 @@ FRAMES = 16
 
 
 def flops_a_token(length: int) -> float:
-    """Of BERT-base's layers: projections and the feed-forward net, and attention over `length` tokens."""
+    """Count the operations of BERT-base's layers: projections and the feed-forward net, and attention over `length` tokens."""
     return LAYERS * (24.0 * HIDDEN * HIDDEN + 4.0 * length * HIDDEN)
 
 
@@ -80,7 +80,7 @@ def texts(run: Run) -> Figures:
 
 
 def _beside_torch(run: Run, name: str, sizes: Sequence[int], length: int, unit: str) -> Figures:
-    """Each batch on the device alone and from the host's memory, Topwork and torch in turns."""
+    """Time each batch on the device alone and from the host's memory, Topwork and torch in turns."""
     network, found = Network(run, name), {}
     torch = network.torch()
     with network.session() as session, ThreadPoolExecutor(session.workers) as pool:

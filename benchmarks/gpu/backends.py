@@ -74,7 +74,7 @@ class Run:
 
 
 class Network:
-    """One of the random networks: its graph as Topwork writes it, and the module in torch."""
+    """A random network: its graph as Topwork writes it, and the module in torch."""
 
     def __init__(self, run: Run, name: str) -> None:
         self._run = run

@@ -77,7 +77,7 @@ def _names(text: str) -> list[str]:
 
 
 def _turns(part: Part, results: Results, asked: argparse.Namespace) -> list[Turn]:
-    """Those that were not taken yet."""
+    """Return the turns that were not taken yet."""
     settings = {name: getattr(asked, name) for name in ROUNDS}
     try:
         able = plan.contenders(part, asked.peers, say)
@@ -88,7 +88,8 @@ def _turns(part: Part, results: Results, asked: argparse.Namespace) -> list[Turn
 
 
 def measure(turn: Turn, reference: Any, results: Results, asked: argparse.Namespace, place: str) -> None:
-    """One turn, kept in the file. What fails is written down, and the others go on; the next run tries it again."""
+    """Measure one turn, and keep it in the file. What fails is written down, and the others go on; the next run tries it
+    again."""
     stored = results.all["parts"][turn.part.name]
     rows, capacity = reference
     stored.setdefault("capacity", round(capacity, 1))  # once a part, so that the open loop has the same rates in every round

@@ -37,7 +37,7 @@ CHUNK = 256
 
 
 class Ceiling:
-    """One encoder in process."""
+    """An encoder in process."""
 
     def __init__(self, encoder: str, part: str, items: list[Item], device: Device = PLAIN) -> None:
         entry, folder, self.encoder = models.opened(encoder)
@@ -49,7 +49,7 @@ class Ceiling:
         self._threads = usable_cores()
 
     def rows(self, count: int) -> Rows:
-        """Of the first items, one item at a time: (rows, dim)."""
+        """Return the rows of the first items, one item at a time: (rows, dim)."""
         samples = [sample for item in self._items[:count] for sample in self._prepared(item)]
         return np.concatenate([self._run([sample]) for sample in samples]).astype(np.float32)
 

@@ -1,4 +1,5 @@
-"""One contender in one round: it is started, checked, loaded in every way, and stopped again, in turns with its ceiling."""
+"""Measures one contender in one round: it is started, checked, loaded in every way, and stopped again, in turns with its
+ceiling."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Run:
-    """What a round asks of every contender. `capacity` is the fp32 ceiling in rows a second, measured once a part."""
+    """The settings of a round, for every contender. `capacity` is the fp32 ceiling in rows a second, measured once a part."""
 
     part: Part
     seconds: float
@@ -60,7 +61,7 @@ def reference(part: Part, seconds: float) -> tuple[Rows, float]:
 
 
 def peer_round(kind: type[Peer], run: Run, say: Say) -> tuple[dict[str, Any], list[Record]]:
-    """What it is, and what was measured."""
+    """Return what the peer is, and what was measured."""
     with ExitStack() as stack:
         peer = kind()
         address = stack.enter_context(running(peer, model(run.part)))
@@ -115,7 +116,7 @@ def ladder(load: Worker, run: Run, say: Say) -> list[Record]:
 
 
 def alone(ceiling: Worker, seconds: float) -> Record:
-    """What the ceiling is asked once a round."""
+    """Measure what the ceiling is asked once a round."""
     return {
         "load": "ceiling",
         "budgets": ceiling.ask("best", seconds=seconds),
@@ -125,7 +126,7 @@ def alone(ceiling: Worker, seconds: float) -> Record:
 
 
 def beside(ceiling: Worker | None, part: Part, seconds: float) -> Record:
-    """What the ceiling is asked before and after each load: the machine may be another by then."""
+    """Measure what the ceiling is asked before and after each load: the machine may be another by then."""
     if ceiling is None:
         return {}
     single: Record = ceiling.ask("single", seconds=seconds / 6)
@@ -142,7 +143,7 @@ def check(load: Worker, run: Run) -> Record:
 
 
 def least_cosine(rows: Rows, expected: Rows) -> float:
-    """Of rows that may have been made unit length (peers do)."""
+    """Return the least cosine of rows that may have been made unit length (peers do)."""
     return float(((rows * expected).sum(1) / np.linalg.norm(rows, axis=1) / np.linalg.norm(expected, axis=1)).min())
 
 
@@ -156,7 +157,7 @@ def rows_of(worker: Worker) -> Rows:
 
 @contextmanager
 def running(peer: Peer, model: Model) -> Iterator[str]:
-    """Its address; all of its processes are gone afterwards, whatever happened."""
+    """Start the peer and yield its address; all of its processes are gone afterwards, also after an error."""
     begun: list[psutil.Process] = []
     slow = threading.Timer(START, lambda: end_processes(tree(peer.pids())))
     try:
@@ -203,7 +204,7 @@ def written(part: Part, folder: Path) -> Path:
 
 
 def described(record: Record, unit: str) -> str:
-    """One line of progress."""
+    """Describe a result in one line of progress."""
     match record["load"]:
         case "closed":
             name = load_name(record)

@@ -35,7 +35,7 @@ STRAGGLERS = 1.0
 
 @dataclass
 class Tally:
-    """What was answered between `began` and `ended` (perf_counter seconds)."""
+    """The count of what was answered between `began` and `ended` (perf_counter seconds)."""
 
     began: float = 0.0
     ended: float = 0.0
@@ -74,7 +74,7 @@ class Tally:
 
 
 async def closed(send: Send, items: Sequence[Item], callers: int, size: int, tally: Tally) -> None:
-    """Until `tally.ended`: every caller sends `size` items, waits for their rows, and sends the next."""
+    """Run a closed loop until `tally.ended`: every caller sends `size` items, waits for their rows, and sends the next."""
     start = itertools.count(0, size)
 
     async def call() -> None:
@@ -91,8 +91,8 @@ async def closed(send: Send, items: Sequence[Item], callers: int, size: int, tal
 
 
 async def opened(send: Send, items: Sequence[Item], rate: float, tally: Tally) -> None:
-    """Until `tally.ended`: single items come as a Poisson process, whatever becomes of those before. Latency counts from the
-    moment that a request was due."""
+    """Run an open loop until `tally.ended`: single items come as a Poisson process, also while those before wait. Latency
+    counts from the moment that a request was due."""
     chance, running = random.Random(0), set[asyncio.Task[None]]()
     turn = itertools.cycle(items)
 
@@ -130,7 +130,7 @@ async def streamed(send: Send, items: Sequence[Item], copies: int, tally: Tally)
 
 
 class Load:
-    """One peer's callers."""
+    """The callers of one peer."""
 
     def __init__(self, peer: Peer, items: Sequence[Item], server_pids: list[int]) -> None:
         self._peer = peer

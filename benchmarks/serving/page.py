@@ -124,7 +124,7 @@ def open_loop(unit: str, stored: Stored) -> list[str]:
 
 
 def closed_loads(stored: Stored) -> list[Record]:
-    """By callers, those of single items first. Peers may take smaller batches than ours."""
+    """Return the closed loops by callers, those of single items first. Peers may take smaller batches than ours."""
     found = {(r["size"], r["callers"]): r for r in stored["records"] if r["load"] == "closed"}
     return [found[key] for key in sorted(found)]
 

@@ -1,4 +1,4 @@
-"""What is measured: encoders, with real inputs of mixed size, and with which loads."""
+"""The parts that are measured: encoders, with real inputs of mixed size, and with which loads."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Part:
 
 @cache
 def sentences_of_words() -> list[str]:
-    """Those with at least three words that are not names of a program."""
+    """Return the sentences with at least three words that are not names of a program."""
     return [text for text in inputs.sentences() if sum(word.isalpha() and word.islower() for word in text.split()) >= 3]
 
 
@@ -115,12 +115,12 @@ PARTS = {
 
 
 def model(part: Part) -> Model:
-    """With the folder of its export."""
+    """Return the model with the folder of its export."""
     return Model(part.name, part.encoder, models.opened(part.encoder)[1], default_home(), usable_cores())
 
 
 def wrapped(item: Item, part: str) -> Any:
-    """As the server's own preprocessing reads it."""
+    """Wrap an item as the server's own preprocessing reads it."""
     from topwork_server.types import ImageItem, TextItem, VideoItem
 
     if isinstance(item, str):

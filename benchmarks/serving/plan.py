@@ -1,4 +1,4 @@
-"""Which contender is measured when."""
+"""The order in which contenders are measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Contender = type[Peer] | type[Library]
 
 @dataclass(frozen=True)
 class Turn:
-    """One contender in one round."""
+    """A contender in a round."""
 
     part: Part
     number: int
@@ -27,7 +27,7 @@ class Turn:
 
 
 def contenders(part: Part, named: Sequence[str], say: Callable[[str], None]) -> list[Contender]:
-    """Those that run here, Topwork first. LookupError for an unknown name."""
+    """List the contenders that run here, Topwork first. LookupError for an unknown name."""
     known = found()
     if unknown := set(named) - set(known):
         raise LookupError(f"no peer {', '.join(sorted(unknown))}: there are {', '.join(known)}")

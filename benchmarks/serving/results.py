@@ -34,7 +34,7 @@ SHOWN = {"targets.py", "page.py"}
 
 
 class Results:
-    """All parts that were measured on one machine. Those of another machine are put aside as FILE.old."""
+    """The parts that were measured on one machine. Those of another machine are put aside as FILE.old."""
 
     def __init__(self, path: Path, again: bool = False) -> None:
         self.path = path
@@ -50,7 +50,7 @@ class Results:
         self._again = again
 
     def part(self, name: str, settings: dict[str, Any]) -> dict[str, Any]:
-        """What is there, where it was measured from the same sources with the same settings; else a new one."""
+        """Return what is there, where it was measured from the same sources with the same settings; else a new one."""
         made = {"sources": self._sources, "settings": settings}
         known = self.all["parts"].get(name)
         if known is None or self._again or any(known[key] != value for key, value in made.items()):

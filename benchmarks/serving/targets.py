@@ -28,21 +28,21 @@ def table_of(name: str, stored: Stored) -> str:
 
 
 def names(stored: Stored) -> list[str]:
-    """Of the servers: ours, then those of others by their rate."""
+    """Return the names of the servers: ours, then those of others by their rate."""
     servers = [name for name in stored["contenders"] if chosen(stored, name, "closed")]
     rates = {name: single_rate(stored, name) or 0.0 for name in servers}
     return sorted(servers, key=lambda name: (not name.startswith("topwork"), name != PLAIN, -rates[name]))
 
 
 def busiest(stored: Stored, name: str) -> list[Record]:
-    """Its closed loop of single items with the most callers."""
+    """Return its closed loop of single items with the most callers."""
     records = [r for r in chosen(stored, name, "closed") if r["size"] == 1]
     most = max((r["callers"] for r in records), default=0)
     return [r for r in records if r["callers"] == most]
 
 
 def batched(stored: Stored, name: str) -> list[Record]:
-    """Its closed loop of several items a request."""
+    """Return its closed loop of several items a request."""
     return [r for r in chosen(stored, name, "closed") if r["size"] > 1]
 
 
@@ -51,7 +51,7 @@ def streamed(stored: Stored, name: str) -> list[Record]:
 
 
 def share_of_ceiling(record: Record) -> float | None:
-    """Within its round, of the ceiling measured before and after it."""
+    """Return its share, within its round, of the ceiling measured before and after it."""
     return record["rows_per_s"] / record["ceiling"] if record.get("ceiling") and "rows_per_s" in record else None
 
 
@@ -86,7 +86,7 @@ def bulk(stored: Stored) -> list[Found]:
 
 
 def added_ms(stored: Stored) -> list[Found]:
-    """One caller's median beside the same call in process, in the same minute."""
+    """Compare one caller's median with the same call in process, in the same minute."""
 
     def added(record: Record) -> float | None:
         return record["p50_ms"] - record["call_ms"] if "p50_ms" in record and "call_ms" in record else None

@@ -1,4 +1,4 @@
-"""Whether transfer learning works, on real data (docs/transfer.md):
+"""Measures whether transfer learning works, on real data (docs/transfer.md):
 
 python -m benchmarks.transfer [--only DATASET ...] [--seeds 3] [--tuning-seeds 5] [--out FILE.json]
 """

@@ -223,7 +223,7 @@ def _small(clip: Array) -> Array:
 
 
 def all_of(folder: Path, seeds: Sequence[int]) -> dict[str, Callable[[], Dataset]]:
-    """By name; each is read when it is called. `folder` keeps what is downloaded."""
+    """Return the datasets by name; each is read when it is called. `folder` keeps what is downloaded."""
     return {
         "stamps": stamps,
         "fashion-mnist": lambda: fashion(seeds),

@@ -40,7 +40,7 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Run:
-    """One fine-tuning: accuracy on `TEST` items, and the validation score after each epoch with the steps until then."""
+    """A fine-tuning: accuracy on `TEST` items, and the validation score after each epoch with the steps until then."""
 
     way: str
     seed: int

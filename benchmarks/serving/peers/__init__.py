@@ -1,4 +1,4 @@
-"""What Topwork is measured beside: servers (`Peer`) and libraries (`Library`), one module each in this package.
+"""The peers that Topwork is measured beside: servers (`Peer`) and libraries (`Library`), one module each in this package.
 
 A module here lists its classes in `PEERS`; nothing else names it. The harness makes one object in its own process,
 which starts and stops the server, and the load generator makes another in a process of its own, which only calls `connect`,
@@ -29,7 +29,7 @@ ENVIRONMENTS = Path(os.environ.get("TOPWORK_BENCH_PEERS", ".bench-peers")).absol
 
 @dataclass(frozen=True)
 class Model:
-    """What is served."""
+    """The model that is served."""
 
     part: str
     """text, pictures, video or words."""
@@ -54,7 +54,7 @@ class Peer(ABC):
     """`embed` takes any number of items at once, and streams them."""
 
     def missing(self) -> str | None:
-        """Why it cannot run here, and what makes it run; None when it can."""
+        """Tell why it cannot run here, and what makes it run; None when it can."""
         return None
 
     @abstractmethod
@@ -71,26 +71,27 @@ class Peer(ABC):
 
     @abstractmethod
     def versions(self) -> dict[str, str]:
-        """Of the packages that matter: {"infinity-emb": "0.0.78", "torch": "2.13.0"}. Also after `stop`."""
+        """Return the versions of the packages that matter: {"infinity-emb": "0.0.78", "torch": "2.13.0"}. Also after `stop`."""
 
     def device(self) -> str:
-        """What computes: "cpu fp32", "openvino bf16". While it runs."""
+        """Tell what computes: "cpu fp32", "openvino bf16". While it runs."""
         return "cpu fp32"
 
     @abstractmethod
     async def connect(self, address: str) -> None:
-        """In the load generator's process: ready to `embed`, with as many connections as suit 64 callers."""
+        """Connect in the load generator's process: ready to `embed`, with as many connections as suit 64 callers."""
 
     @abstractmethod
     async def embed(self, items: Sequence[Item]) -> Rows:
-        """One request of at most `most_items`; a row for each, in order. Called by many tasks at once. Raises when refused."""
+        """Send one request of at most `most_items`; a row for each, in order. Called by many tasks at once. Raises when
+        refused."""
 
     async def close(self) -> None:  # noqa: B027 - not every peer has something to undo
         """Undo `connect`."""
 
 
 class Library(ABC):
-    """What is used in process, without a server. Its command runs alone, and prints one line of JSON:
+    """A library that is used in process, without a server. Its command runs alone, and prints one line of JSON:
 
     {"one_by_one": items/s, "batched": items/s, "rows": [the rows of the first 8 items], "versions": {...}}
     """
@@ -99,16 +100,16 @@ class Library(ABC):
     parts: ClassVar[tuple[str, ...]] = ("text",)
 
     def missing(self) -> str | None:
-        """As a peer's."""
+        """Tell why it cannot run here, as `Peer.missing` does."""
         return None
 
     @abstractmethod
     def command(self, model: Model, items: Path, seconds: float) -> list[str]:
-        """What to run. `items`: a JSON list of the texts, or of the paths of the files. `seconds`: of each of both measurements,
-        after loading and a warm-up."""
+        """Return the command to run. `items`: a JSON list of the texts, or of the paths of the files. `seconds`: of each of
+        both measurements, after loading and a warm-up."""
 
 
 def found() -> dict[str, type[Peer] | type[Library]]:
-    """All that stand in this package, by name."""
+    """Find all peers of this package, by name."""
     modules = [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__) if not m.ispkg]
     return {peer.name: peer for module in modules for peer in getattr(module, "PEERS", ())}

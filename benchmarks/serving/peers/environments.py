@@ -34,14 +34,14 @@ def python_of(environment: str) -> Path:
 
 
 def missing(environment: str) -> str | None:
-    """Why what needs it cannot run, and what makes it run; None when it is there as it should be."""
+    """Tell why what needs it cannot run, and what makes it run; None when it is there as it should be."""
     if _is_made(environment):
         return None
     return f"no environment {environment}: run `make bench-peers`"
 
 
 def versions(environment: str, *packages: str) -> dict[str, str]:
-    """Of those of the packages that are installed there."""
+    """Return the versions of those of the packages that are installed there."""
     folders = [str(folder) for folder in (ENVIRONMENTS / environment).glob("lib/python*/site-packages")]
     installed = {d.name.lower().replace("_", "-"): d.version for d in distributions(path=folders)}
     return {package: installed[package] for package in packages if package in installed}

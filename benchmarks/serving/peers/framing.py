@@ -11,7 +11,7 @@ from benchmarks.serving.peers import Item, Rows
 
 
 def pack(items: Sequence[Item]) -> bytes:
-    """Each item after its length in bytes (uint32, little-endian); texts in UTF-8."""
+    """Pack each item after its length in bytes (uint32, little-endian); texts in UTF-8."""
     parts = [item.encode() if isinstance(item, str) else item for item in items]
     return b"".join(struct.pack("<I", len(part)) + part for part in parts)
 

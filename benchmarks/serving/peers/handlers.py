@@ -46,7 +46,7 @@ class Mosec(HandlerPeer):
 
 
 class MosecByLength(Mosec):
-    """With more code of its user's than its documentation shows: the handler sorts what came together by length."""
+    """Mosec with more code of its user's than its documentation shows: the handler sorts what came together by length."""
 
     name = "mosec-by-length"
     parts = ("text",)
@@ -79,7 +79,7 @@ class LitServe(HandlerPeer):
 
 
 class Triton(HandlerPeer):
-    """Its Python backend, over the binary form of its HTTP protocol."""
+    """Triton's Python backend, over the binary form of its HTTP protocol."""
 
     name = "triton"
     server = "triton_server"
@@ -87,7 +87,8 @@ class Triton(HandlerPeer):
     packages = ("nvidia-pytriton", "onnxruntime", "tokenizers")
 
     def variables(self, model: Model) -> dict[str, str]:
-        """Its backend is linked with libpython, and must find that of the interpreter, not another build of the same release."""
+        """Return the environment of the backend, which is linked with libpython, and must find that of the interpreter, not
+        another build of the same release."""
         folders = [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH", "")]
         return super().variables(model) | {"LD_LIBRARY_PATH": ":".join(filter(None, folders))}
 
@@ -100,7 +101,7 @@ class Triton(HandlerPeer):
         return Request("/v2/models/embed/infer", header + packed, {LENGTH: str(len(header))})
 
     def rows(self, body: bytes, headers: Mapping[str, str], count: int) -> Rows:
-        """What follows a header in JSON."""
+        """Read the rows that follow a header in JSON."""
         return rows_of(body[int(headers[LENGTH]) :], count)
 
 

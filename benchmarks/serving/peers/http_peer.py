@@ -1,4 +1,5 @@
-"""What the peers over HTTP share: a program in an environment of its own, and one POST a request over kept connections."""
+"""The parts that the peers over HTTP share: a program in an environment of its own, and one POST a request over kept
+connections."""
 
 from __future__ import annotations
 
@@ -46,8 +47,8 @@ class Program:
         return self._process.pid
 
     def wait_until(self, answers: Callable[[], object]) -> None:
-        """Until `answers` no longer raises OSError. RuntimeError with the end of its output where it ends before, or takes too
-        long."""
+        """Wait until `answers` no longer raises OSError. RuntimeError with the end of its output where it ends before, or takes
+        too long."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end and self._process.poll() is None:
             try:
@@ -90,14 +91,14 @@ class HttpPeer(Peer):
 
     @abstractmethod
     def command(self, model: Model, port: int) -> list[str]:
-        """Without the interpreter of the environment, which runs it."""
+        """Return the command without the interpreter of the environment, which runs it."""
 
     @abstractmethod
     def request(self, items: Sequence[Item]) -> Request: ...
 
     @abstractmethod
     def rows(self, body: bytes, headers: Mapping[str, str], count: int) -> Rows:
-        """Of an answer to a request of `count` items."""
+        """Read the rows of an answer to a request of `count` items."""
 
     def variables(self, model: Model) -> dict[str, str]:
         """Environment variables beside the harness's own."""

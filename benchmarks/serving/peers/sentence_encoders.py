@@ -21,7 +21,8 @@ TOKENS, OUTPUT = "tokens", "last_hidden_state"
 
 
 class Infinity(HttpPeer):
-    """It sorts what waits by length, and batches it. Rows come as base64 of float32, which costs it less than JSON numbers."""
+    """Infinity, which sorts what waits by length, and batches it. Rows come as base64 of float32, which costs it less than JSON
+    numbers."""
 
     name = "infinity-torch"
     environment = "infinity"
@@ -57,7 +58,8 @@ class InfinityOptimum(Infinity):
 
 
 class InfinityOpenvino(InfinityOptimum):
-    """It takes that provider where a build of onnxruntime has it, in fp32: there is no option to say otherwise."""
+    """Infinity on OpenVINO. It takes that provider where a build of onnxruntime has it, in fp32: there is no option to say
+    otherwise."""
 
     name = "infinity-openvino"
     environment = "infinity-openvino"
@@ -68,7 +70,7 @@ class InfinityOpenvino(InfinityOptimum):
 
 
 class SentenceTransformers(Library):
-    """Its own batching, which sorts by length, and one text at a time."""
+    """Sentence Transformers' own batching, which sorts by length, and one text at a time."""
 
     name = "sentence-transformers"
     environment = "sentence-transformers"
@@ -84,7 +86,8 @@ class SentenceTransformers(Library):
 
 
 def sentence_transformer(model: Model) -> Path:
-    """With the weights, tokenizer and pooling out of the weight package, and Topwork's own graph as onnx/model.onnx."""
+    """Write a folder with the weights, tokenizer and pooling out of the weight package, and Topwork's own graph as
+    onnx/model.onnx."""
     folder = ENVIRONMENTS / "weights" / model.artifact.name
     if not folder.exists():
         made = folder.with_suffix(".part")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Topwork(Peer):
-    """On plain onnxruntime in fp32."""
+    """Topwork on plain onnxruntime in fp32."""
 
     name = "topwork cpu"
     parts: ClassVar[tuple[str, ...]] = ("text", "pictures", "video", "words")
@@ -76,7 +76,7 @@ class Topwork(Peer):
 
 
 class TopworkAuto(Topwork):
-    """On what computes fastest here at a parity of 0.999. For words that is the same as above."""
+    """Topwork on what computes fastest here at a parity of 0.999. For words that is the same as above."""
 
     name = "topwork auto"
     parts = ("text", "pictures", "video")

@@ -1,4 +1,4 @@
-"""What a user of a general server writes for our graph: read the items, run onnxruntime, give the rows."""
+"""A handler as a user of a general server writes it for our graph: read the items, run onnxruntime, give the rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def handler(parsed: argparse.Namespace) -> Handler:
-    """As the command line asks for."""
+    """Make the handler that the command line asks for."""
     made = Embedding(parsed.artifact, parsed.threads, parsed.provider)
     return ByLength(made) if parsed.by_length else made
 
@@ -51,7 +51,7 @@ class Embedding:
 
 
 class ByLength:
-    """What came together is sorted by its length in bytes, and computed in groups with little padding."""
+    """A handler that sorts what came together by its length in bytes, and computes it in groups with little padding."""
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
@@ -110,7 +110,8 @@ class Texts:
 
 
 class Pictures:
-    """As the artifact's recipe.json says: resize, cut out the middle, normalize. Graph input: (n, 3, height, width)."""
+    """A preprocessor of pictures, as the artifact's recipe.json says: resize, cut out the middle, normalize. Graph input: (n,
+    3, height, width)."""
 
     def __init__(self, artifact: Path) -> None:
         self._recipe: dict[str, Any] = json.loads((artifact / "recipe.json").read_text())
