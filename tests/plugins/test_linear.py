@@ -205,8 +205,8 @@ def test_one_group_is_learned_with_the_usual_strength() -> None:
 def test_many_rows_are_swept_on_a_sample_and_learned_from_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "FOLDS", ((100, 3),))
     monkeypatch.setattr(sweep, "SAMPLE", 150)
-    monkeypatch.setattr(sweep, "JUDGES", 100)
-    monkeypatch.setattr(sweep, "LEARNERS", 400)
+    monkeypatch.setattr(sweep, "VALIDATION_ROWS", 100)
+    monkeypatch.setattr(sweep, "TRAINING_ROWS", 400)
     examples = problem(Target.CLASSES, 700)
     held = problem(Target.CLASSES, 300, seed=1)
     for model in ("auto", "logistic"):

@@ -61,7 +61,7 @@ class PooledEncoder(nn.Module):
 
 
 def blocks(encoder: Any) -> tuple[tuple[str, ...], ...]:
-    """`Trunk.blocks` of a PooledEncoder: embeddings (and what all layers read of positions), then the layers.
+    """Return the `Trunk.blocks` of a PooledEncoder: embeddings (and what all layers read of positions), then the layers.
 
     Layers that share their weights (ALBERT's) are one block. None where the layers cannot be found.
     """
@@ -81,7 +81,7 @@ class Normalize(nn.Module):
 
 
 def pool(mode: str, tokens: Tensor, mask: Tensor) -> Tensor:
-    """(batch, tokens, dim) and a (batch, tokens) mask to (batch, dim), as sentence-transformers defines its modes."""
+    """Pool (batch, tokens, dim) with a (batch, tokens) mask to (batch, dim), as sentence-transformers defines its modes."""
     if mode == "max":
         lowest = torch.finfo(tokens.dtype).min
         return tokens.masked_fill(mask.unsqueeze(-1) == 0, lowest).amax(dim=1)

@@ -33,7 +33,7 @@ POOLING_KEYS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 POOLINGS = frozenset(POOLING_KEYS.values())
-#: Poolings that are taps of their own, whatever the model's own pooling is.
+#: Poolings that are taps of their own, for any pooling of the model itself.
 POOLING_TAPS = {"cls": "the first token", "mean": "mean over all tokens", "max": "maximum over all tokens"}
 
 #: What sentence-transformers before release 4 writes into config.json of a cross-encoder.
@@ -87,7 +87,8 @@ class Layout:
 
 
 def read_layout(folder: Path, pooling: str | Sequence[str] | None = None) -> Layout:
-    """`pooling` overrides the folder's own. InvalidInput where the folder is not a model that this family reads."""
+    """Read the layout of a folder; `pooling` overrides the folder's own. InvalidInput where the folder is not a model that this
+    family reads."""
     modules = _modules(folder)
     transformer = folder / modules[0]["path"] if modules else folder
     config = read_json(transformer / "config.json")
@@ -117,7 +118,7 @@ def read_layout(folder: Path, pooling: str | Sequence[str] | None = None) -> Lay
 
 
 def refuse_cross_encoder(folder: Path) -> None:
-    """InvalidInput where the model is made to score pairs of texts: its trunk was not trained to stand without its head."""
+    """Raise InvalidInput where the model is made to score pairs of texts: its trunk was not trained to stand without its head."""
     if _is_cross_encoder(folder, read_layout(folder).config):
         raise InvalidInput(
             f"{folder.name} is a cross-encoder: its one score comes from a head on both texts together, and heads of other models"

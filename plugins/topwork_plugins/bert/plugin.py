@@ -61,7 +61,8 @@ class BertEncoder(Encoder):
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
-        """`assets` is a model's folder; `spec.settings["pooling"]`, a mode or a list of modes, overrides its own pooling.
+        """Export the trunk. `assets` is a model's folder; `spec.settings["pooling"]`, a mode or a list of modes, overrides its
+        own pooling.
 
         A cross-encoder is refused unless `spec.settings["trunk_only"]` is true.
         """

@@ -1,4 +1,4 @@
-"""Bounds how much of a text is tokenized, whatever the text is: the beginning that its first tokens depend on.
+"""Bounds how much of a text is tokenized, of any text: the beginning that its first tokens depend on.
 
 A text is read in steps, each of a longer beginning, until enough of its tokens cannot change any more with what follows. No step
 reads more than `most` characters (a quarter of a million takes 0.6 s where it is few words; where it is many, fewer are read).
@@ -132,7 +132,7 @@ class Beginnings:
 
     @cached_property
     def _bounds_words(self) -> bool:
-        """Tell whether a word of more than so many characters is one unknown token, whatever its beginning is."""
+        """Tell whether a word of more than so many characters is one unknown token, with any beginning."""
         return hasattr(self._tokenizer.model, "max_input_chars_per_word")
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Writes the tokenizer file that the server reads, from whatever tokenizer files a model's folder holds. Export process only."""
+"""Writes the tokenizer file that the server reads, from the tokenizer files that a model's folder holds. Export process only."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Tokenization:
         return len(_encode(self._tokenizer, text, pair))
 
     def words(self, count: int) -> list[str]:
-        """Some of the vocabulary's whole words."""
+        """Return some of the vocabulary's whole words."""
         found = (word for word in sorted(self._tokenizer.get_vocab()) if word.isalpha() and len(word) > 1)
         return [word for word in islice(found, 1000) if not self.encode(word).strange][:count]
 
@@ -192,7 +192,8 @@ def _flat(values: Iterable[Iterable[int]], counts: Array) -> Array:
 
 
 def _usual(codes: Array, texts: Sequence[str], chars: Array, ours: Array, counts: Array) -> Array:
-    """(texts,) bool: that have no token of ours which begins with what may be white space. `codes` are their characters."""
+    """Return (texts,) bool: the texts that have no token of ours which begins with what may be white space. `codes` are their
+    characters."""
     begins = np.repeat(starts_of(np.fromiter(map(len, texts), np.int64, len(texts))), counts)
     first = codes[np.minimum(begins + chars[:, 0], len(codes) - 1)]
     blank = (first <= 0x20) | (first == 0x85) | (first == 0xA0) | ((first >= 0x1680) & (first <= 0x3000))

@@ -1,7 +1,7 @@
 """One search of an index of FAISS: enough effort for k, masks honored by every kind, and no gap where there is more to find.
 
-The effort is said to FAISS by SearchParameters, which are objects of one call. faiss.ParameterSpace would list and set efforts by
-name, but it sets them on the index, which threads share, and its steps end before all lists are looked into.
+The effort is passed to FAISS by SearchParameters, which are objects of one call. faiss.ParameterSpace would list and set
+efforts by name, but it sets them on the index, which threads share, and its steps end before all lists are looked into.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class BuildParams:
-    """What to build: `factory` for faiss.index_factory; rows to train on (0: none); efConstruction (0: FAISS's own)."""
+    """The parameters of a build: `factory` for faiss.index_factory; rows to train on (0: none); efConstruction (0: FAISS's
+    own)."""
 
     factory: str
     training_rows: int = 0

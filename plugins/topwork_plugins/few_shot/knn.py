@@ -40,8 +40,8 @@ NEIGHBORS = (10, 20, 100, 200)
 #: one way (after a ReLU, say) less.
 TEMPERATURES = (0.02, 0.07, 0.2)
 DEFAULT_NEIGHBORS, DEFAULT_TEMPERATURE = 10, 0.07
-#: Rows that are judged by the others, at random: enough to tell one k from another.
-JUDGES = 2000
+#: Rows that are evaluated by the others, at random: enough to tell one k from another.
+EVALUATED_ROWS = 2000
 #: A head holds its examples, and a graph may not pass 2 GB.
 MOST_BYTES = 1 << 30
 
@@ -239,10 +239,10 @@ class KnnTrainer(Trainer):
 
 def _fit(examples: Examples, options: KnnOptions, seed: int) -> KnnHead:
     _check_size(examples)
-    votes, judges = Votes.from_examples(examples), _judges(examples, seed)
+    votes, evaluated = Votes.from_examples(examples), _evaluated_rows(examples, seed)
     tried: list[tuple[int, Trial]] = []
     for view, centered in product(range(len(examples.views)), (True, False) if options.center is None else (options.center,)):
-        tried += [(view, trial) for trial in _trials(examples, votes, view, centered, options, judges)]
+        tried += [(view, trial) for trial in _trials(examples, votes, view, centered, options, evaluated)]
     trials = [trial for _, trial in tried]
     if not trials:
         return _head(examples, votes, 0, _default_settings(examples, options))
@@ -261,37 +261,39 @@ def _check_size(examples: Examples) -> None:
         )
 
 
-def _judges(examples: Examples, seed: int) -> Array:
-    """Choose the rows that others can judge: there is another group, and of CLASSES another group with that class."""
+def _evaluated_rows(examples: Examples, seed: int) -> Array:
+    """Choose the rows that others can evaluate: there is another group, and of CLASSES another group with that class."""
     rows = np.random.default_rng(seed).permutation(examples.count)
     if len(np.unique(examples.groups)) < 2:
         return rows[:0]
     if examples.target is Target.CLASSES:
         pairs = np.unique(np.stack([examples.values, examples.groups]), axis=1)
         rows = rows[np.bincount(pairs[0], minlength=len(examples.names))[examples.values[rows]] > 1]
-    return np.sort(rows[:JUDGES])
+    return np.sort(rows[:EVALUATED_ROWS])
 
 
-def _trials(examples: Examples, votes: Votes, view: int, centered: bool, options: KnnOptions, judges: Array) -> Iterator[Trial]:
-    if not len(judges):
+def _trials(
+    examples: Examples, votes: Votes, view: int, centered: bool, options: KnnOptions, evaluated: Array
+) -> Iterator[Trial]:
+    if not len(evaluated):
         return
     seen = examples.views[view]
     ks = sorted({min(k, examples.count - 1) for k in (NEIGHBORS if options.k is None else (options.k,))})
     similar, positions = _nearest_of_other_groups(
-        unit(seen.rows, _center(seen.rows, centered)), examples.groups, judges, ks[-1] + 1
+        unit(seen.rows, _center(seen.rows, centered)), examples.groups, evaluated, ks[-1] + 1
     )
     for k, temperature in product(ks, TEMPERATURES if options.temperature is None else (options.temperature,)):
         scores = votes.scores(similar, positions, k, temperature)
         settings = {"k": k, "temperature": temperature, "center": centered}
-        yield Trial(seen.tap, seen.pooling, settings, _score(examples.target, scores, examples.values[judges]))
+        yield Trial(seen.tap, seen.pooling, settings, _score(examples.target, scores, examples.values[evaluated]))
 
 
-def _nearest_of_other_groups(rows: Array, groups: Array, judges: Array, count: int) -> tuple[Array, Array]:
-    """Find cosines and positions of the `count` nearest of each judge in other groups; -inf where there are no more."""
+def _nearest_of_other_groups(rows: Array, groups: Array, evaluated: Array, count: int) -> tuple[Array, Array]:
+    """Find cosines and positions of the `count` nearest of each evaluated row in other groups; -inf where there are no more."""
     found = []
     step = max(1, BLOCK // len(rows))
-    for start in range(0, len(judges), step):
-        block = judges[start : start + step]
+    for start in range(0, len(evaluated), step):
+        block = evaluated[start : start + step]
         cosines = rows[block] @ rows.T
         cosines[groups[block][:, None] == groups] = -np.inf
         found.append(nearest(cosines, count))

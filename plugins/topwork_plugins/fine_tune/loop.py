@@ -134,7 +134,7 @@ class TrainingLoop:
                 "learning_rate": rate,
             }
         )
-        if score is None or validation is None:  # nothing judges: the last epoch is the best
+        if score is None or validation is None:  # nothing is evaluated: the last epoch is the best
             self.best = BestEpoch(epoch, state=self._copy_state())
         elif self.best.is_better(score, validation):
             self.best = BestEpoch(epoch, score, validation, self._copy_state())

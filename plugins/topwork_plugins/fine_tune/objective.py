@@ -11,7 +11,7 @@ from topwork_server import Array, FineTuneDataset, InvalidInput, Target
 from torch import Tensor
 from torch.nn import functional
 
-#: Rows of a CLASSES dataset whose value is below 0 teach and judge nothing.
+#: Rows of a CLASSES dataset whose value is below 0 are neither trained on nor evaluated.
 IGNORED = -1
 
 

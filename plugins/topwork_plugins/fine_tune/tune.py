@@ -254,12 +254,12 @@ def measure_scale(network: Network, train: Array) -> float:
 def start_linear(network: Network, objective: Objective, dataset: FineTuneDataset) -> float:
     """Start from a linear probe (Kumar et al. 2022), its strength chosen on the validation items; return the strength."""
     train = _some(dataset, dataset.train)
-    learned, judged = _features(network, train), _features(network, dataset.validation)
-    best, found = float("inf"), (STRENGTHS[2], *_fit(network, objective, learned, train, STRENGTHS[2]))
+    train_features, validation_features = _features(network, train), _features(network, dataset.validation)
+    best, found = float("inf"), (STRENGTHS[2], *_fit(network, objective, train_features, train, STRENGTHS[2]))
     for strength in STRENGTHS if len(dataset.validation) else ():
-        weight, bias = _fit(network, objective, learned, train, strength)
+        weight, bias = _fit(network, objective, train_features, train, strength)
         with torch.no_grad():
-            loss = float(objective.loss(judged @ weight.T + bias, dataset.validation))
+            loss = float(objective.loss(validation_features @ weight.T + bias, dataset.validation))
         if loss < best:
             best, found = loss, (strength, weight, bias)
     with torch.no_grad():

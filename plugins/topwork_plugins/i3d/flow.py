@@ -2,7 +2,7 @@
 
 The paper computed it by TV-L1. Here it is DIS (Kroeger et al. 2016) of OpenCV, preset MEDIUM, which ends in a variational
 refinement of its own: about 15 ms a pair of 256 x 256 pictures, the same to the bit on any number of threads. TV-L1 is only
-in OpenCV's contrib builds. Who wants the paper's flow computes it and sends the volume.
+in OpenCV's contrib builds. A caller that wants the paper's flow computes it and sends the volume.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ MEANING = {"flow": "OpenCV DIS, medium", "resize": RESIZE, "crop": CROP, "limit"
 
 
 def gray(picture: Any) -> Array:
-    """(256, 256) uint8: the middle of a frame whose shorter side was resized to 256."""
+    """Return (256, 256) uint8: the middle of a frame whose shorter side was resized to 256."""
     from PIL import Image
 
     return np.asarray(_middle(Image.fromarray(np.ascontiguousarray(pixels(picture))).convert("L"), RESIZE))
 
 
 def pairs(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """Each frame with the next: n frames make n - 1 pairs. InvalidInput where there is one frame alone."""
+    """Pair each frame with the next: n frames make n - 1 pairs. InvalidInput where there is one frame alone."""
     before: Frame | None = None
     found = False
     for frame in frames:
@@ -62,7 +62,7 @@ class Estimator:
 
 
 def from_volume(flow: Array) -> Array:
-    """(H, W, 2) float32 in pixels a frame to (2, 224, 224) float32 in [-1, 1], resized as pictures are.
+    """Convert (H, W, 2) float32 in pixels a frame to (2, 224, 224) float32 in [-1, 1], resized as pictures are.
 
     A motion is as many pixels more or fewer as the picture is resized. InvalidInput where a value is not finite.
     """

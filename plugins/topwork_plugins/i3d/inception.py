@@ -175,7 +175,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # both readers raise whatever a broken file makes them trip over
+    except Exception as error:  # a broken file makes both readers raise errors of any class
         raise InvalidInput(
             f"{path.name} cannot be read as weights: {str(error).splitlines()[0]}",
             remedy="save it with torch.save(model.state_dict(), ...) or as safetensors",
@@ -192,7 +192,7 @@ LABELS = "label_map.txt"
 
 
 def kinetics_head(net: InceptionI3d, checkpoint: Path) -> PretrainedHead:
-    """`logits` as a head on `pooled`: a 1x1x1 convolution and a mean over time may change places."""
+    """Make `logits` a head on `pooled`: a 1x1x1 convolution and a mean over time may change places."""
     convolution = net.logits.conv3d
     assert convolution.bias is not None
     weight = convolution.weight.detach().flatten(1).numpy().copy()

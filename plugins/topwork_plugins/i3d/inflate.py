@@ -46,7 +46,7 @@ class Inflated(nn.Module):
         self.clips = clips
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch * frames, channels, H, W) to the same with the convolution's channels and size."""
+        """Map (batch * frames, channels, H, W) to the same with the convolution's channels and size."""
         if self.conv.out_channels < self.conv.in_channels:
             return self._near(self.conv(x))
         return self.conv(self._near(x))  # type: ignore[no-any-return]
@@ -70,7 +70,7 @@ class HalfTime(nn.Module):
         self.clips = clips
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch * frames, channels, H, W) to (batch * frames / 2, channels, H, W)."""
+        """Map (batch * frames, channels, H, W) to (batch * frames / 2, channels, H, W)."""
         self.clips.frames = self.clips.frames // 2
         return torch.maximum(x[0::2], x[1::2])
 

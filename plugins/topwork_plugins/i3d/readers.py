@@ -32,7 +32,7 @@ class RgbReader:
         return _at_rate(item, fps)
 
     def prepare(self, picture: Any) -> Array:
-        """(3, height, width) float32."""
+        """Return (3, height, width) float32."""
         from PIL import Image
 
         return self._recipe.prepare(Image.fromarray(np.ascontiguousarray(pixels(picture))))[0]
@@ -51,7 +51,7 @@ class FlowReader:
         return i3d_flow.pairs(mapped(_at_rate(item, fps), i3d_flow.gray))
 
     def prepare(self, picture: Any) -> Array:
-        """(2, 224, 224) float32."""
+        """Return (2, 224, 224) float32."""
         return i3d_flow.from_volume(picture) if isinstance(picture, np.ndarray) else self._estimate(picture)
 
 

@@ -41,7 +41,7 @@ def frames_of(item: Item, rate: float = 0.0) -> Iterator[Frame]:
 
 
 def check_clip(clip: Array, channels: int, dtype: Any) -> None:
-    """InvalidInput unless the array is (T, H, W, channels) of `dtype` and has frames with pixels."""
+    """Raise InvalidInput unless the array is (T, H, W, channels) of `dtype` and has frames with pixels."""
     if clip.ndim != 4 or clip.shape[3] != channels or clip.dtype != dtype:
         raise InvalidInput(
             f"an array {clip.shape} of {clip.dtype} is not a clip",
@@ -64,7 +64,7 @@ def from_array(clip: Array, rate: float = 0.0) -> Iterator[Frame]:
 
 
 def pixels(picture: Any) -> Array:
-    """(H, W, 3) uint8 RGB, upright: the file's display matrix is applied. Arrays are what they are."""
+    """Return (H, W, 3) uint8 RGB, upright: the file's display matrix is applied. Arrays are what they are."""
     if isinstance(picture, np.ndarray):
         return picture
     with _damage_named():
@@ -111,7 +111,7 @@ def _container(file: BinaryIO) -> InputContainer:
 
 
 def _picture_track(container: InputContainer) -> VideoStream:
-    """The first video track that is no cover picture; one decoding thread, for the server has one for each core."""
+    """Find the first video track that is no cover picture; one decoding thread, for the server has one for each core."""
     from av.stream import Disposition
 
     tracks = [t for t in container.streams.video if not t.disposition & Disposition.attached_pic]
@@ -192,7 +192,7 @@ if TYPE_CHECKING:
 
 
 def upright(pixels: Array, frame: VideoFrame) -> Array:
-    """(H, W, 3) as it is shown: turned by quarters, mirrored, or both. Other angles count as the nearest quarter turn."""
+    """Return (H, W, 3) as it is shown: turned by quarters, mirrored, or both. Other angles count as the nearest quarter turn."""
     matrix = _matrix(frame)
     if matrix is None:
         return pixels

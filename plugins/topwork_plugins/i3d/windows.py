@@ -43,7 +43,7 @@ class Window:
 
 
 def resample(frames: Iterable[Frame], fps: float) -> Iterator[Frame]:
-    """One frame every 1 / fps seconds: the one on screen at that time, as FFmpeg's filter fps=N:round=up gives it.
+    """Yield one frame every 1 / fps seconds: the one on screen at that time, as FFmpeg's filter fps=N:round=up gives it.
 
     A frame that begins so little later that its file's rounding may be why is on screen already, so at a file's own rate none is
     lost and none is doubled.

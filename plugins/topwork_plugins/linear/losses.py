@@ -45,7 +45,7 @@ class Loss(ABC):
 
     @abstractmethod
     def bias(self) -> Array:
-        """Return the best scores (outputs,) float64 where nothing is known of a row; they are finite whatever the counts."""
+        """Return the best scores (outputs,) float64 where nothing is known of a row; they are finite for any counts."""
 
     @abstractmethod
     def targets(self) -> Array:

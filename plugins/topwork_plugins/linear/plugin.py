@@ -164,7 +164,7 @@ class SubsetFit:
 
     def _of_all_classes(self, weight: Array, bias: Array) -> tuple[Array, Array]:
         """Add the classes that were not seen. A softmax does not change where all scores are shifted alike: where they sum to 0,
-        the best is 0 or more whatever the row: a class that was not seen scores less than that, always."""
+        the best is 0 or more for any row: a class that was not seen scores less than that, always."""
         outputs = len(self.examples.names)
         weights, biases = np.zeros((outputs, weight.shape[1])), np.zeros(outputs)
         weights[self.seen], biases[self.seen] = weight - weight.mean(axis=0), bias - bias.mean()

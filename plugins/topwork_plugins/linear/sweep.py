@@ -18,9 +18,10 @@ from topwork_plugins.linear.models import LinearModel, Logistic, Problem
 FOLDS = ((150, 5), (1500, 3))
 #: One split, too, where eigenvectors of so many directions take seconds.
 RANK = 2000
-#: Where there are many more rows: so many judge, so many are learned from before the best is learned from all, and so many by
-#: paths of iterations. The best strength of a mean loss was the same from 2,500 to 20,000 rows (100 clusters, 768 columns).
-JUDGES, LEARNERS, SAMPLE = 3000, 16_000, 2500
+#: Where there are many more rows: so many are held out, so many are learned from before the best is learned from all, and so
+#: many by paths of iterations. The best strength of a mean loss was the same from 2,500 to 20,000 rows (100 clusters, 768
+#: columns).
+VALIDATION_ROWS, TRAINING_ROWS, SAMPLE = 3000, 16_000, 2500
 #: Scores that are held at a time.
 SCORES = 8_000_000
 #: The logarithm of the factor is sought between minus and plus this, in so many halvings.
@@ -41,13 +42,13 @@ class SweepResult:
 
 
 class SweepFold:
-    """A fold: the problem of the rows that learn, and the rows that judge, in one frame. Both are positions in `subset`."""
+    """A fold: the problem of the training rows, and the validation rows, in one frame. Both are positions in `subset`."""
 
-    def __init__(self, view: Array, seen: PrincipalBasis, learn: Array, judge: Array, loss: Loss, subset: Array) -> None:
+    def __init__(self, view: Array, seen: PrincipalBasis, train: Array, validation: Array, loss: Loss, subset: Array) -> None:
         self.frame = seen
-        self.problem = Problem(view, subset[learn], self.frame, loss.take(learn))
-        self.judge = judge
-        self.judged = self.frame.project(view, subset[judge])
+        self.problem = Problem(view, subset[train], self.frame, loss.take(train))
+        self.validation = validation
+        self.validation_rows = self.frame.project(view, subset[validation])
 
     @property
     def many(self) -> bool:
@@ -59,12 +60,12 @@ class SweepFold:
 
 
 class SplitBases:
-    """Frames of what learns in each split, and of all rows of the subset, for one view."""
+    """Frames of the training rows of each split, and of all rows of the subset, for one view."""
 
     def __init__(self, view: Array, subset: Array, splits: Sequence[tuple[Array, Array]], standardize: str) -> None:
         self.view, self.subset, self.splits, self.standardize = view, subset, splits, standardize
-        self.tall = bool(splits) and min(len(learn) for learn, _ in splits) >= view.shape[1]
-        held = [rest(len(subset), learn) for learn, _ in splits]
+        self.tall = bool(splits) and min(len(train) for train, _ in splits) >= view.shape[1]
+        held = [rest(len(subset), train) for train, _ in splits]
         several = [*held, splits[0][0]] if len(splits) == 1 else held
         self.moments = moments(view, [subset[part] for part in several]) if self.tall else []
 
@@ -86,7 +87,7 @@ def _sum(parts: Sequence[Moments]) -> Moments:
 
 
 def splits(examples: Examples, dim: int, seed: int) -> list[tuple[Array, Array]]:
-    """Split into (rows that learn, rows that judge), positions in `examples`; an empty list where no split can be made."""
+    """Split into (training rows, validation rows), positions in `examples`; an empty list where no split can be made."""
     count = examples.count
     wanted = next((folds for most, folds in FOLDS if count <= most), 0) if min(count, dim) <= RANK else 0
     try:
@@ -95,7 +96,7 @@ def splits(examples: Examples, dim: int, seed: int) -> list[tuple[Array, Array]]
         return []
     if wanted:
         return [(rest(count, some), some) for some in held]
-    return [(_some(examples, rest(count, held[0]), LEARNERS, seed), _some(examples, held[0], JUDGES, seed))]
+    return [(_some(examples, rest(count, held[0]), TRAINING_ROWS, seed), _some(examples, held[0], VALIDATION_ROWS, seed))]
 
 
 def _some(examples: Examples, rows: Array, most: int, seed: int) -> Array:
@@ -108,20 +109,20 @@ def _some(examples: Examples, rows: Array, most: int, seed: int) -> Array:
 
 
 def sweep(parts: Sequence[SweepFold], loss: Loss, model: type[LinearModel], strengths: int, seed: int) -> Iterator[SweepResult]:
-    """Judge every strength from strong to weak, until a path has been getting worse."""
-    judges = np.sort(np.concatenate([part.judge for part in parts]))
-    places = [np.searchsorted(judges, part.judge) for part in parts]
-    judged = loss.take(judges)
+    """Score every strength from strong to weak, until a path has been getting worse."""
+    validation = np.sort(np.concatenate([part.validation for part in parts]))
+    places = [np.searchsorted(validation, part.validation) for part in parts]
+    validation_loss = loss.take(validation)
     random = np.random.default_rng(seed)
     paths = [model(part.learning_problem(model.closed, random)) for part in parts]
     best = -np.inf
     scores = np.empty(0, np.float32)
-    for block in blocks(model, strengths, paths[0].problem, len(judges)):
-        scores = scores if scores.size == len(judges) * len(block) * loss.outputs else _new_scores(judges, block, loss)
+    for block in blocks(model, strengths, paths[0].problem, len(validation)):
+        scores = scores if scores.size == len(validation) * len(block) * loss.outputs else _new_scores(validation, block, loss)
         for part, place, path in zip(parts, places, paths, strict=True):
-            _judge(part, path.coefficients(block), place, scores)
-        temperatures, losses = fit_temperatures(judged, scores)
-        found = judged.score(losses)
+            _score_block(part, path.coefficients(block), place, scores)
+        temperatures, losses = fit_temperatures(validation_loss, scores)
+        found = validation_loss.score(losses)
         for at in range(len(block)):
             yield SweepResult(
                 model.name, float(block[at]), float(temperatures[at]), float(found[at]), len(paths[0].problem.positions)
@@ -131,27 +132,27 @@ def sweep(parts: Sequence[SweepFold], loss: Loss, model: type[LinearModel], stre
         best = max(best, found.max())
 
 
-def _new_scores(judges: Array, block: Array, loss: Loss) -> Array:
-    return np.empty((len(judges), len(block), loss.outputs), np.float32)
+def _new_scores(validation: Array, block: Array, loss: Loss) -> Array:
+    return np.empty((len(validation), len(block), loss.outputs), np.float32)
 
 
-def _judge(part: SweepFold, coefficients: Array, place: Array, scores: Array) -> None:
+def _score_block(part: SweepFold, coefficients: Array, place: Array, scores: Array) -> None:
     flat = coefficients.reshape(len(coefficients), -1).astype(np.float32)
-    scores[place] = (part.judged @ flat).reshape(len(place), *coefficients.shape[1:])
+    scores[place] = (part.validation_rows @ flat).reshape(len(place), *coefficients.shape[1:])
 
 
-def blocks(model: type[LinearModel], strengths: int, problem: Problem, judges: int) -> list[Array]:
+def blocks(model: type[LinearModel], strengths: int, problem: Problem, rows: int) -> list[Array]:
     """List the strengths, strong first, in blocks that are worked on at once: as many as memory allows, of a path fewer where
     rows are many (the last of a block is where the next begins)."""
     every = np.geomspace(*model.strengths, strengths)
-    size = max(1, SCORES // (judges * problem.loss.outputs))
+    size = max(1, SCORES // (rows * problem.loss.outputs))
     if not model.closed:
         work = len(problem.positions) * problem.loss.outputs
         size = min(size, int(np.clip(200_000 // work, 2, 9)))
     return [every[start : start + size] for start in range(0, strengths, size)]
 
 
-#: Steps to the head of a part, whose likelihood is told well enough before the last digits are.
+#: Steps to the head of a part, whose likelihood is known well enough before the last digits are.
 GROWN = 4
 
 
@@ -161,9 +162,9 @@ def refit_best(part: SweepFold, results: Sequence[SweepResult], loss: Loss, star
     found = Logistic(part.problem, None if start is None else start / best.temperature).converged_coefficients(
         best.strength, GROWN
     )
-    judged = loss.take(part.judge)
-    temperatures, losses = fit_temperatures(judged, (part.judged @ found.astype(np.float32))[:, None])
-    [temperature], [score] = temperatures.tolist(), judged.score(losses).tolist()
+    validation_loss = loss.take(part.validation)
+    temperatures, losses = fit_temperatures(validation_loss, (part.validation_rows @ found.astype(np.float32))[:, None])
+    [temperature], [score] = temperatures.tolist(), validation_loss.score(losses).tolist()
     return found, SweepResult(best.model, best.strength, temperature, score, len(part.problem.positions))
 
 
@@ -171,8 +172,8 @@ def fit_temperatures(loss: Loss, scores: Array) -> tuple[Array, Array]:
     """Return factors (heads,) and the losses (heads,) that scores (rows, heads, outputs) have with them. `scores` are
     overwritten.
 
-    A normal prior on the factor's logarithm, worth one row, keeps a few rows that are all told right from being told with
-    certainty.
+    A normal prior on the factor's logarithm, worth one row, keeps a few rows that are all predicted right from being predicted
+    with certainty.
     """
     factors = _fit_factors(loss, scores) if loss.tempers else np.ones(scores.shape[1])
     scores *= factors[:, None].astype(np.float32)
@@ -181,12 +182,12 @@ def fit_temperatures(loss: Loss, scores: Array) -> tuple[Array, Array]:
 
 def _fit_factors(loss: Loss, scores: Array) -> Array:
     step = 1 if isinstance(loss, SpanLoss) else max(1, len(scores) * loss.outputs // TEMPERATURE_SCORES)
-    some, judged = scores[::step], loss.take(np.arange(0, len(scores), step))
+    some, some_loss = scores[::step], loss.take(np.arange(0, len(scores), step))
     low, high = np.full(scores.shape[1], -LARGEST), np.full(scores.shape[1], LARGEST)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         factors = np.exp(middle)[:, None].astype(np.float32)
-        _, derivative = _loss_and_derivative(judged, some * factors)
+        _, derivative = _loss_and_derivative(some_loss, some * factors)
         slope = np.einsum("nbk,nbk->b", derivative, some, dtype=np.float64) * np.exp(middle) + middle
         low, high = np.where(slope < 0, middle, low), np.where(slope < 0, high, middle)
     found: Array = np.exp((low + high) / 2)

@@ -83,7 +83,7 @@ class Fields:
         return tuple(value)
 
     def finish(self) -> None:
-        """Refuse fields that nobody took."""
+        """Refuse fields that were not taken."""
         for name in self._record:
             if name not in self._taken:
                 near = difflib.get_close_matches(name, sorted(self._taken), n=1)

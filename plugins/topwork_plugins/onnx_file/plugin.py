@@ -1,4 +1,4 @@
-"""Any ONNX file with a description beside it: model.onnx and model.toml. docs/onnx.md teaches the description.
+"""Encodes with any ONNX file with a description beside it: model.onnx and model.toml. docs/onnx.md teaches the description.
 
 Pictures, texts and ready arrays are read; a tap is an output of the graph or any tensor inside it.
 """
@@ -68,7 +68,7 @@ ENCODERS: dict[Modality, type[Encoder]] = {
 
 
 def _export(spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
-    """InvalidInput where the file, its description and what onnxruntime makes of them do not agree."""
+    """Export the file. InvalidInput where it, its description and what onnxruntime makes of them do not agree."""
     from topwork_plugins.onnx_file.export import export
 
     return export(spec, assets, out)

@@ -76,7 +76,8 @@ class TappedThin(Tapped):
 
 
 class TappedTimm(Tapped):
-    """Any timm net: `pooled` is its own (`forward_head(pre_logits=True)`), a layer its last stage at a stride.
+    """A module with the taps of any timm net: `pooled` is its own (`forward_head(pre_logits=True)`), a layer its last stage at
+    a stride.
 
     A net without stages at strides 4, 8, 16 and 32 (a ViT) has `pooled` alone.
     """

@@ -118,7 +118,7 @@ def register_encoders() -> Iterable[EncoderSpec]:
 
 @hookimpl
 def resolve_source(name: str, source: SourceUri) -> EncoderSpec | None:
-    """timm: and hf:timm/ sources, folders as timm's hub repositories are, and whatever is said to be of this family."""
+    """Resolve timm: and hf:timm/ sources, folders as timm's hub repositories are, and what is declared to be of this family."""
     config = _timm_config(Path(source.location)) if source.scheme == "file" else None
     hub = source.scheme == "timm" or (source.scheme == "hf" and source.location.startswith("timm/"))
     if source.family not in ("", FAMILY) or not (config or hub or source.family):

@@ -34,7 +34,7 @@ def classifier_of(net: Any, config: Mapping[str, Any], size: tuple[int, int]) ->
 
 
 def class_names(config: Mapping[str, Any], count: int) -> tuple[str, ...]:
-    """Those that the net's own configuration lists, or ImageNet-1k's of 1000; none where they are not known."""
+    """Return the class names that the net's own configuration lists, or ImageNet-1k's of 1000; none where they are not known."""
     listed = config.get("label_names")
     if listed and len(listed) == count:
         return _distinct([str(name) for name in listed], [str(i) for i in range(count)])
@@ -57,7 +57,7 @@ def _distinct(names: Sequence[str], keys: Sequence[str]) -> tuple[str, ...]:
 
 
 def _reads_pooled(net: Any, layer: nn.Linear, size: tuple[int, int]) -> bool:
-    """Some nets have more between the pooled features and their scores."""
+    """Tell whether the head reads `pooled`: some nets have more between the pooled features and their scores."""
     pictures = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         last = net.forward_features(pictures)

@@ -13,7 +13,7 @@ LAYERS = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
 def image_taps(
     pooled: int, layers: Mapping[str, tuple[int, tuple[int, int]]], places: Mapping[str, str] | None = None
 ) -> tuple[Tap, ...]:
-    """`pooled` and, of each layer, its mean over the cells and its cells.
+    """List the taps: `pooled` and, of each layer, its mean over the cells and its cells.
 
     `layers` gives a layer's dim and grid (rows, columns), `places` the module of the net at whose end it is read.
     """

@@ -163,7 +163,7 @@ def _constants(graph: onnx.GraphProto) -> dict[str, Array]:
 
 
 def _users(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
-    """The first node that reads each value."""
+    """Find the first node that reads each value."""
     return {name: node for node in reversed(graph.node) for name in node.input}
 
 

@@ -1,9 +1,9 @@
 """Splits many texts into words at once, each as `Tokenizer.tokens` does, at a small part of the cost.
 
 Texts repeat their words, so a piece (what stands between white space) is split once and remembered: how it is split does not
-depend on its neighbors, but where an entry of several words may begin. Texts that may have one are told, and not for a batch. A
-text of one piece is a piece of its own kind, because it is first looked up as a whole. A batch of texts then costs a dict look-up
-a piece, and numpy for the rest.
+depend on its neighbors, but where an entry of several words may begin. Texts that may have one are marked: they are not for a
+batch. A text of one piece is a piece of its own kind, because it is first looked up as a whole. A batch of texts then costs a
+dict look-up a piece, and numpy for the rest.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class _Pieces(dict[str, int]):
         return any(one in openers and may_go_on(openers[one], two) for one, two in pairwise(pieces))
 
     def tokens(self, pieces: list[str]) -> tuple[Array, Array]:
-        """(words, 3) int64 of row, start and end within the piece, and how many words each piece has, (pieces,)."""
+        """Return (words, 3) int64 of row, start and end within the piece, and how many words each piece has, (pieces,)."""
         packed = np.fromiter(map(self.__getitem__, pieces), np.int64, len(pieces))
         several = [self._packed(pieces[i]) for i in np.flatnonzero(packed == SEVERAL).tolist()]
         counts = np.ones(len(pieces), np.int64)

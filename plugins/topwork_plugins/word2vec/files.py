@@ -1,6 +1,6 @@
 """Readers of word vector files: word2vec `.bin` and `.txt`, GloVe `.txt`, fastText `.vec`, and `.npy` with a vocabulary.
 
-They stream: a block of words and rows at a time, whatever the file's size. What is malformed is refused with its line, byte or
+They stream: a block of words and rows at a time, for a file of any size. What is malformed is refused with its line, byte or
 row. Formats: word2vec.c of Mikolov et al. 2013 (`-binary 1` and `0`); Pennington et al. 2014 (a word and its numbers a line,
 no header); fastText writes word2vec's text.
 """
@@ -153,7 +153,7 @@ def _parse(path: Path, number: int, line: bytes, dim: int) -> Entry:
 
 
 def _numbers(fields: list[bytes]) -> Array | None:
-    """(n,) float32, or None where one is no number or there is none."""
+    """Parse (n,) float32, or None where one is no number or there is none."""
     try:
         with np.errstate(over="ignore"):  # 1e99 becomes infinite, which is refused with its word
             return np.array(fields, np.float32) if fields else None

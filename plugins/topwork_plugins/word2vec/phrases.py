@@ -1,4 +1,4 @@
-"""Entries of more than one word ("New York", "New_York"): where in a text one may begin, told by its first two words.
+"""Entries of more than one word ("New York", "New_York"): where in a text one may begin, found by its first two words.
 
     phrases.npy   a byte that says how many words the longest has (0: there are none), then bits: an entry's are at the CRC-32 of
                   its first word, and of its first two

@@ -59,7 +59,7 @@ class WordOptions:
 
 
 def taps(dim: int) -> tuple[Tap, ...]:
-    """`mean` and `tokens` of vectors with `dim` numbers."""
+    """List the taps `mean` and `tokens` of vectors with `dim` numbers."""
     return (
         Tap("mean", dim, Granularity.ITEM, description="mean of the words' vectors"),
         Tap("tokens", dim, Granularity.TOKEN, description="one vector a word, with its characters"),
@@ -67,7 +67,7 @@ def taps(dim: int) -> tuple[Tap, ...]:
 
 
 class WordVectors(Encoder):
-    """Texts to word vectors; how they are split into words is told in tokens.py.
+    """Texts to word vectors; tokens.py describes how they are split into words.
 
     Settings: `lowercase` true looks words up in lower case alone, false never; by default as written, then in lower case.
     """
@@ -81,7 +81,7 @@ class WordVectors(Encoder):
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
-        """`assets` is a file of word vectors, or a folder that holds one .npy and its vocabulary."""
+        """Export the vectors. `assets` is a file of word vectors, or a folder that holds one .npy and its vocabulary."""
         lowercase = spec.settings.get("lowercase")
         if lowercase not in (None, True, False):
             raise InvalidInput(f"the setting lowercase is {lowercase!r}", remedy="give true or false, or leave it out")
@@ -104,7 +104,7 @@ class WordVectors(Encoder):
         self._batches = BatchTokenizer(self._tokenizer)
 
     def preprocess(self, item: Item, options: WordOptions) -> Iterable[Sample]:
-        """One sample: `vectors` (words, dim) float32 and `mask` (words,) float32, with the number of unknown words."""
+        """Return one sample: `vectors` (words, dim) float32 and `mask` (words,) float32, with the number of unknown words."""
         text = _text_of(item)
         found = self._tokenizer.tokens(text)
         if not found:
@@ -152,7 +152,7 @@ class WordVectors(Encoder):
         return len(sample.inputs["mask"])
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Array]:
-        """`vectors` (batch, words, dim) and `mask` (batch, words), zeros where a text has no more words."""
+        """Stack to `vectors` (batch, words, dim) and `mask` (batch, words), zeros where a text has no more words."""
         words = max(self.cost(sample) for sample in samples)
         vectors = np.zeros((len(samples), words, self.table.dim), np.float32)
         mask = np.zeros((len(samples), words), np.float32)
@@ -237,7 +237,7 @@ def register_encoders() -> Iterable[EncoderSpec]:
 
 @hookimpl
 def resolve_source(name: str, source: SourceUri) -> EncoderSpec | None:
-    """Files of word vectors, by a look at their first line; with `--family word2vec` whatever is named."""
+    """Files of word vectors, by a look at their first line; with `--family word2vec` any file that is named."""
     asked = source.family == "word2vec"
     if not asked and (source.scheme != "file" or source.family or not word_files.recognize(Path(source.location))):
         return None

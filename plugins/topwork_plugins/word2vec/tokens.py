@@ -4,7 +4,7 @@ A word is a run of letters, marks and digits; one of - ' _ . , & / may join two 
 stop ("u.s."). A word is looked up whole, as it is written, then in Unicode's composed form (NFC), then in lower case. What is
 not there is split at its last joint, until all parts are found or have no joint: "well-made" is one word where the vocabulary
 has it and two where not. An apostrophe goes with the part that the vocabulary has it with: "don't" is do + n't, "owl's" is
-owl + 's, "l'amour" is l' + amour in GloVe. An item without white space is first looked up as a whole, whatever is in it:
+owl + 's, "l'amour" is l' + amour in GloVe. An item without white space is first looked up as a whole, with anything in it:
 "New_York", "...", "c++". In a text, too, what stands between white space is first looked up as a whole where it has signs that
 neither end sentences nor join words, then a word with the signs around it: "c++", "#1", "(c++),". Entries of several words,
 written with spaces or with _, are found before their words. Emoji are words of their own. Other punctuation between words is
@@ -262,7 +262,7 @@ _PLAIN = _patterns(r"[^\W_]+")
 
 @cache
 def _with_marks() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """`re` knows no category of marks, and without them Hindi falls to pieces."""
+    """Return the patterns of words with marks: `re` knows no category of marks, and without them Hindi falls to pieces."""
     marks = "".join(chr(code) for code in range(0x300, 0x20000) if unicodedata.category(chr(code)).startswith("M"))
     return _patterns(rf"(?:[^\W_]|[{marks}])+")
 
