@@ -94,7 +94,7 @@ def _status(headers: bytes) -> int:
 
 
 async def connect(address: str, method: str) -> Connection:
-    """`address` is HOST:PORT."""
+    """Connect to `address`, HOST:PORT."""
     host, _, port = address.rpartition(":")
     loop = asyncio.get_running_loop()
     _, connection = await loop.create_connection(lambda: Connection(address, method), host.strip("[]"), int(port))

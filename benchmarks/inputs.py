@@ -44,7 +44,7 @@ def sentences(count: int = 2000) -> list[str]:
 
 
 def labeled_sentences(count: int = 500) -> list[tuple[str, str]]:
-    """(text, package): first paragraphs of docstrings, as evenly of the packages as they have them."""
+    """Collect (text, package): first paragraphs of docstrings, as evenly of the packages as they have them."""
     pairs = []
     for package in CLASSES:
         texts = list(dict.fromkeys(docstrings(package, owner=package)))[: count // 5]

@@ -50,7 +50,7 @@ def measured(folders: Sequence[Path], tap: str, count: int, seconds: float, roun
 
 
 def repeated(path: Path, count: int) -> dict[str, Array]:
-    """The first input that the export kept, `count` times."""
+    """Return the first input that the export kept, `count` times."""
     with np.load(path) as kept:
         return {key.removeprefix("0/"): np.repeat(kept[key], count, axis=0) for key in kept if key.startswith("0/")}
 

@@ -93,7 +93,7 @@ class Caller:
         await asyncio.gather(*(loop() for _ in range(callers)))
 
     async def opened(self, rate: float, tally: Tally) -> None:
-        """`rate` requests a second, answered or not."""
+        """Send `rate` requests a second, answered or not."""
         chance, due = random.Random(0), time.perf_counter()
         while due < tally.ended:
             await asyncio.sleep(max(0.0, min(due, tally.ended) - time.perf_counter()))

@@ -91,7 +91,7 @@ def prepare(client: Client, data: Clustered, kind: str) -> dict[str, Any]:
 
 
 def positions(client: Client, queries: Any) -> Any:
-    """(n, K) positions of what the server finds."""
+    """Return (n, K) positions of what the server finds."""
     found = client.search(SET, vectors=queries, k=K, columns=())
     return np.array([[int(i.removeprefix("row-")) for i in hits.ids] for hits in found])
 

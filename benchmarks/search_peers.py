@@ -62,7 +62,7 @@ class Faiss:
             self._parameters = self._faiss.SearchParameters()
 
     def build(self, vectors: Array) -> None:
-        """It is built."""
+        """Build the index."""
 
     def search(self, queries: Array, effort: int) -> Array:
         found: Array = self._index.search(queries, K, params=self._parameters)[1]

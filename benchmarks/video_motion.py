@@ -41,7 +41,7 @@ def photograph(name: str) -> Image.Image:
 
 
 def clip(image: Image.Image, motion: str, rng: np.random.Generator) -> Array:
-    """(16, 224, 224, 3) uint8."""
+    """Return (16, 224, 224, 3) uint8."""
     speed = rng.uniform(2, 8) * rng.choice([-1, 1])
     side, angle = rng.uniform(180, 260), rng.uniform(-8, 8)
     x, y = image.width / 2 + rng.uniform(-30, 30), image.height / 2 + rng.uniform(-20, 20)
@@ -73,7 +73,7 @@ def rows(encoder: Encoder, session: Session, item: Item, taps: Sequence[str]) ->
 
 
 def accuracy(features: Array, labels: Array, groups: Array) -> float:
-    """Of ridge regression, on photographs that were not in its training set."""
+    """Return the accuracy of ridge regression, on photographs that were not in its training set."""
     right = dict.fromkeys((10, 100, 1000, 10000), 0)
     for fold in range(FOLDS):
         test = groups % FOLDS == fold

@@ -113,7 +113,7 @@ def peer(stored: Stored) -> list[Found]:
 
 
 def auto(stored: Stored) -> list[Found]:
-    """`--provider auto` beside our own fp32."""
+    """Compare `--provider auto` with our own fp32."""
     return [
         (f"{AUTO} ({stored['contenders'][AUTO]['device']}) times {PLAIN}: {way}", fast / plain, False)
         for way, rate in WAYS.items()

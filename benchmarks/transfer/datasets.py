@@ -157,7 +157,8 @@ def _words(text: str) -> list[str]:
 
 
 def tf_idf(documents: Sequence[Sequence[str]], most: int = TERMS) -> Array:
-    """(n, terms) float32: log(1 + tf) idf, rows of unit length, of the terms in most documents. Labels play no part in it."""
+    """Compute (n, terms) float32: log(1 + tf) idf, rows of unit length, of the terms in most documents. Labels play no part in
+    it."""
     found = Counter(term for document in documents for term in set(document))
     terms = {term: i for i, (term, _) in enumerate(sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))[:most])}
     rows = np.zeros((len(documents), len(terms)), np.float32)

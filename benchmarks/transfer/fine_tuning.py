@@ -89,7 +89,7 @@ def _run(way: str, seed: int, dataset: FineTuneDataset, tuned: FineTuneResult) -
 
 
 def runs(experiment: Experiment, catalog: Catalog, seeds: Sequence[int], say: Callable[[str], None]) -> Iterator[Run]:
-    """All experiments, seed by seed, so that a run that is stopped has whole rounds."""
+    """List all experiments, seed by seed, so that a run that is stopped has whole rounds."""
     ways: dict[str, tuple[Mapping[str, Any], str]] = {name: (options, ENCODER) for name, options in WAYS.items()}
     ways |= {f"{count} blocks frozen": ({"frozen_blocks": count}, ENCODER) for count in FROZEN}
     ways["from scratch"] = ({}, random_encoder(catalog, ENCODER))
@@ -100,7 +100,8 @@ def runs(experiment: Experiment, catalog: Catalog, seeds: Sequence[int], say: Ca
 
 
 def summary(found: Sequence[Run]) -> list[dict[str, Any]]:
-    """By way: mean and spread of the accuracy over the seeds, and the steps to within a point of the best pretrained run."""
+    """Summarize by way: mean and spread of the accuracy over the seeds, and the steps to within a point of the best pretrained
+    run."""
     out = []
     for way in dict.fromkeys(run.way for run in found):
         mine = [run for run in found if run.way == way]

@@ -19,7 +19,7 @@ SPLIT = "split = 'test'"
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table. `low` and `high`: the widest of the heads' own 95% intervals joined with the spread over seeds."""
+    """A line of the table. `low` and `high`: the widest of the heads' own 95% intervals joined with the spread over seeds."""
 
     data: str
     target: str
@@ -34,7 +34,7 @@ class Line:
 
 
 def lines(client: Client, catalog: Catalog, data: Dataset, seeds: Sequence[int], say: Callable[[str], None]) -> Iterator[Line]:
-    """Every way to read the data, for each target and size. Its sets are dropped in the end."""
+    """Measure every way to read the data, for each target and size. Its sets are dropped in the end."""
     ways = _write(client, catalog, data, say)
     try:
         for target in data.targets:
@@ -48,7 +48,7 @@ def lines(client: Client, catalog: Catalog, data: Dataset, seeds: Sequence[int],
 
 
 def _write(client: Client, catalog: Catalog, data: Dataset, say: Callable[[str], None]) -> dict[str, str]:
-    """By what is read, the set that holds it."""
+    """Write the sets; return by what is read the set that holds it."""
     ids = [f"{i:06d}" for i in range(len(data.items))]
     for left in client.sets():  # of a run that was ended
         if left.name.startswith(f"{PREFIX}-{data.name}-"):

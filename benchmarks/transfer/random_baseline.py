@@ -55,7 +55,7 @@ def randomize(module: Any, seed: int) -> None:
 
 
 def settle(trunk: Trunk, encoder: Encoder) -> None:
-    """Without statistics of its own inputs, a deep net of random weights gives zeros or infinities."""
+    """Settle a net's statistics: without those of its own inputs, a deep net of random weights gives zeros or infinities."""
     import torch
     from torch import nn
 

@@ -25,5 +25,5 @@ def unpack(body: bytes) -> Iterator[bytes]:
 
 
 def rows_of(body: bytes, count: int) -> Rows:
-    """(count, dim) of float32, little-endian, row by row."""
+    """Read (count, dim) of float32, little-endian, row by row."""
     return np.frombuffer(body, "<f4").reshape(count, -1)

@@ -152,7 +152,7 @@ class HttpPeer(Peer):
 
 
 def _post(address: str, request: Request) -> None:
-    """OSError where it is not answered yet; RuntimeError where it is refused for what it holds."""
+    """Send a request. OSError where it is not answered yet; RuntimeError where it is refused for what it holds."""
     asked = urllib.request.Request(address + request.path, request.body, dict(request.headers))
     try:
         with urllib.request.urlopen(asked, timeout=30) as answer:

@@ -133,7 +133,7 @@ class Pictures:
         return ((pixels * scale - mean) / std).transpose(2, 0, 1)
 
     def _size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(width, height) to resize to."""
+        """Return (width, height) to resize to."""
         rows, columns = self._recipe["resize"]
         if self._recipe["mode"] == "squash":
             return columns, rows
