@@ -50,7 +50,7 @@ OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE),
     # With it, a second server on the same port would start in silence and take half of the connections.
     ("grpc.so_reuseport", 0),
-    # A caller who vanished without a word is noticed, and the work for him is cancelled.
+    # A caller that vanished without a word is noticed, and its work is cancelled.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -77,7 +77,7 @@ class App:
     def __init__(
         self, catalog: Catalog, config: Config, engine: type[Engine] = Engine, plugins: PluginRegistry | None = None
     ) -> None:
-        """StartError where another server has the home."""
+        """Compose a server. StartError where another server has the home."""
         self._catalog = catalog
         self.config = config
         self.health = HealthService(SERVICES, self._serves, self._whole)
@@ -111,7 +111,7 @@ class App:
         return self.state.indexes.has_whole_definition(name) if kind == INDEX else not self.state.sets.damage(name)
 
     async def start(self) -> ReadyMessage:
-        """StartError where the address cannot be had."""
+        """Bind the address and serve. StartError where the address cannot be had."""
         address = bind(self._server, self.config.listen)
         await self._server.start()
         self.state.lock.listening(address)
@@ -218,7 +218,7 @@ def bind_failure(error: Exception) -> str:
 
 
 def parse_address(listen: str) -> tuple[str, int]:
-    """("::1", 50051) of "[::1]:50051"."""
+    """Parse an address: ("::1", 50051) of "[::1]:50051"."""
     host, _, port = listen.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
         raise StartError(f"{listen!r} is no address to listen on", remedy="write HOST:PORT, such as 127.0.0.1:50051")

@@ -1,4 +1,4 @@
-"""Long work: how it tells its progress, and what becomes of it when its caller leaves or the deadline passes.
+"""Long work: how it reports its progress, and what becomes of it when its caller leaves or the deadline passes.
 
 Blocking work asks between its parts whether it still has a caller, and ends where it has none; work that must not be left half
 done goes on.

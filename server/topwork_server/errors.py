@@ -66,8 +66,8 @@ _ERRNO_AT_AN_END = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 def exhausted(error: BaseException) -> Overloaded | None:
-    """Overloaded for an error that arose, or has a cause that arose, since the process has no memory, thread or file handle left;
-    None for all others."""
+    """Return Overloaded for an error that arose, or has a cause that arose, since the process has no memory, thread or file
+    handle left; None for all others."""
     cause: BaseException | None = error
     seen: set[int] = set()  # an error may be its own cause
     while cause is not None and id(cause) not in seen and not _is_exhaustion(cause):

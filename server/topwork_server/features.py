@@ -118,7 +118,7 @@ def aranges(starts: Array | int, counts: Array) -> Array:
 
 
 def rows_of(tap: Tap, output: Array, sample: Sample) -> Array:
-    """(rows, dim) of one sample from its part of the graph's output: (dim,), (tokens, dim) or (cells, dim)."""
+    """Return (rows, dim) of one sample from its part of the graph's output: (dim,), (tokens, dim) or (cells, dim)."""
     if tap.granularity is Granularity.TOKEN:
         assert sample.tokens is not None, "an encoder with TOKEN taps gives its samples TokenSpans"
         return np.asarray(output[sample.tokens.positions])
@@ -140,7 +140,7 @@ def spans_of(tap: Tap, samples: Sequence[Sample]) -> Spans | None:
 
 
 def cell_boxes(grid: tuple[int, int], box: tuple[float, float, float, float]) -> Array:
-    """(rows * columns, 4) float32 boxes x0, y0, x1, y1 that divide `box` evenly, row-major."""
+    """Return (rows * columns, 4) float32 boxes x0, y0, x1, y1 that divide `box` evenly, row-major."""
     rows, columns = grid
     x0, y0, x1, y1 = box
     xs, ys = np.linspace(x0, x1, columns + 1), np.linspace(y0, y1, rows + 1)

@@ -20,7 +20,7 @@ from topwork_server.errors import StartError
 NAME = "server.lock"
 #: The file always has this size, so that one write replaces all of it and no reader finds half of it.
 SIZE = 512
-#: Seconds that a server which is about to end, or about to say who it is, is given.
+#: Seconds that a server which is about to end, or about to write its pid and address, is given.
 PATIENCE = 1.0
 PAUSE = 0.02
 
@@ -40,7 +40,7 @@ class Holder:
 
 
 class HomeLock:
-    """`with HomeLock(home) as lock:` holds it; `lock.listening(address)` completes what others are told. Children do not
+    """`with HomeLock(home) as lock:` holds it; `lock.listening(address)` completes what others read in it. Children do not
     inherit it."""
 
     def __init__(self, home: Path, patience: float = PATIENCE) -> None:
@@ -49,7 +49,7 @@ class HomeLock:
         self._file = -1
 
     def acquire(self) -> None:
-        """StartError names the server that has the home."""
+        """Take the lock. StartError names the server that has the home."""
         self._file = _open(self._home)
         deadline = time.monotonic() + self._patience
         while not _locked(self._file):

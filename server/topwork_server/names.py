@@ -22,7 +22,7 @@ ALIKE, MOST = 55, 3
 
 
 def check_name(name: str, thing: str) -> None:
-    """InvalidInput where a name cannot be that of a thing such as "a head"."""
+    """Raise InvalidInput where a name cannot be that of a thing such as "a head"."""
     is_set = thing == "a feature set"
     if not (SET_NAME if is_set else NAME).fullmatch(name):
         raise InvalidInput(f"{name!r} cannot name {thing}", remedy=f"use {'lower-case ' if is_set else ''}{RULE}")

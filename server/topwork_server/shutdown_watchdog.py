@@ -33,7 +33,7 @@ class ShutdownWatchdog:
         with self._changed:
             while (left := self._due - time.monotonic()) > 0:
                 self._changed.wait(min(left, threading.TIMEOUT_MAX))
-        with suppress(BaseException):  # without memory no word can be said, and the process ends all the same
+        with suppress(BaseException):  # without memory nothing can be written, and the process ends all the same
             self._say()
         self._end(self._status)
 

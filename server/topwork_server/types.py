@@ -185,8 +185,8 @@ class FingerprintedTap:
 
 
 def check_modality(items: Sequence[Item], reads: Modality | None, whose: str, remedy: str) -> None:
-    """NotReady names the first item of another modality. Arrays are left to the encoder: they may be pictures, clips or plain
-    tensors."""
+    """Check the modality of items. NotReady names the first item of another modality. Arrays are left to the encoder: they may
+    be pictures, clips or plain tensors."""
     for position, item in enumerate(items):
         modality = modality_of(item)
         if reads and modality and modality is not reads:

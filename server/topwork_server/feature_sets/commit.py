@@ -126,7 +126,7 @@ class CommitWriter:
         change: Callable[[VersionView], Change] | None = None,
         touched: Container[int] | None = None,
     ) -> None:
-        """Make it the newest version, and tell of it; a version that changes no item is told as an empty change. `touched` as
+        """Make it the newest version, and notify the listeners; a version that changes no item is an empty change. `touched` as
         `LatestVersion.publish` takes it."""
         with self._listeners.lock:
             view = self._current.publish(dataset, id_map, touched)

@@ -1,6 +1,6 @@
 """Bounded pools of daemon threads: one for the commits of all sets, one that waits for the disk.
 
-A flush costs milliseconds of waiting whatever its size, and flushing several files in parallel costs little more than one.
+A flush costs milliseconds of waiting for any size, and flushing several files in parallel costs little more than one.
 """
 
 from __future__ import annotations

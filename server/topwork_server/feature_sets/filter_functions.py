@@ -212,7 +212,7 @@ _SQL_TYPES = {ValueType.INT: "BIGINT", ValueType.FLOAT: "DOUBLE", ValueType.STRI
 
 
 def cast(kind: str, value: FilterValue, type_name: str) -> FilterValue:
-    """`kind` is cast, or try_cast: NULL for what does not convert."""
+    """Convert a value. `kind` is cast, or try_cast: NULL for what does not convert."""
     type = _CASTS.get(re.sub(r"\W.*", "", type_name))
     if type is None:
         raise InvalidInput(

@@ -215,7 +215,7 @@ class _Parser:
         return self._column(text)
 
     def _typed_literal(self, word: str, text: str) -> FilterNode:
-        """`interval '7' day` has its unit behind the text."""
+        """Parse a literal with a type: `interval '7' day` has its unit behind the text."""
         if word == "interval" and self._tokens[self._at][0] == "word" and text.strip().lstrip("-").isdigit():
             text = f"{text} {self._next()[1]}"
         return FilterNode(word, value=text)
@@ -278,7 +278,7 @@ class _Parser:
         return tuple(found)
 
     def _infix(self, left: FilterNode, power: int) -> FilterNode:
-        """`left` with the operator that follows and what is behind it."""
+        """Parse `left` with the operator that follows and what is behind it."""
         word = self._next()[1].lower()
         if power in (AND, OR):
             return self._chain(left, word, power)

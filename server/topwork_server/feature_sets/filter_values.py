@@ -147,7 +147,7 @@ def _tree(operator: str, parts: list[str]) -> str:
 
 
 def compare(operator: str, left: FilterValue, right: FilterValue) -> FilterValue:
-    """`left` compared with `right`: a constant takes the type of the other side, and whole numbers compare with others
+    """Compare `left` with `right`: a constant takes the type of the other side, and whole numbers compare with others
     exactly. InvalidInput where the two types do not compare."""
     if ValueType.NULL in (left.type, right.type):
         return FilterValue("CAST(NULL AS BOOLEAN)", ValueType.BOOL)

@@ -107,7 +107,8 @@ _SHOWN = 60
 
 
 def constant_condition(tree: FilterNode) -> FilterNode | None:
-    """The first condition that names no column; None where all do. Constants that a column is compared with are no conditions."""
+    """Find the first condition that names no column; None where all do. Constants that a column is compared with are no
+    conditions."""
     return _search(tree, is_condition=True)[1]
 
 

@@ -24,7 +24,7 @@ _POWERS = np.multiply.accumulate(np.full(1 << 10, _MULTIPLIER, np.uint64))
 
 
 def hash_ids(ids: Any) -> Array:
-    """(n,) uint64 of an Arrow string array without nulls or empty strings: a polynomial over the bytes."""
+    """Hash to (n,) uint64 an Arrow string array without nulls or empty strings: a polynomial over the bytes."""
     parts = [_hash_chunk(ids.slice(start, _CHUNK)) for start in range(0, len(ids), _CHUNK)]
     return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
 

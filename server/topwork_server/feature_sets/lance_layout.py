@@ -131,7 +131,7 @@ def tag_version(path: Path, name: str) -> int:
 
 
 def fragments_of(addresses: Array) -> Array:
-    """(n,) uint64: the fragments of row addresses, which Lance gives as `_rowaddr`."""
+    """Return (n,) uint64: the fragments of row addresses, which Lance gives as `_rowaddr`."""
     return np.asarray(addresses, np.uint64) >> _FRAGMENT_BITS
 
 
@@ -143,7 +143,7 @@ def by_fragment(addresses: Array) -> Iterator[tuple[int, Array]]:
 
 
 def addresses_of(fragment: int, rows: int) -> Array:
-    """(rows,) uint64: the addresses of the first rows of a fragment, deleted ones included."""
+    """Return (rows,) uint64: the addresses of the first rows of a fragment, deleted ones included."""
     return (np.uint64(fragment) << _FRAGMENT_BITS) + np.arange(rows, dtype=np.uint64)
 
 

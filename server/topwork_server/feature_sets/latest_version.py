@@ -1,4 +1,4 @@
-"""The newest version of a set as readers hold it, access to older ones, and the listeners that are told of every change."""
+"""The newest version of a set as readers hold it, access to older ones, and the listeners that learn of every change."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class LatestVersion:
         return None
 
     def check(self) -> None:
-        """DataLoss where the newest version is lost, or one of its files is known to be damaged, until it is put back."""
+        """Raise DataLoss where the newest version is lost, or one of its files is known to be damaged, until it is put back."""
         if self.newest_damage is not None and self.checksums.damaged_files and time.monotonic() - self._last_retry > AGAIN:
             with self._loading:
                 self._last_retry = time.monotonic()

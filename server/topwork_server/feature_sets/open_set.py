@@ -38,7 +38,7 @@ class VersionView:
     files: Mapping[int, tuple[str, ...]] = field(default_factory=dict)  # data and deletion files, by fragment
 
     def check(self, addresses: Array | None = None) -> None:
-        """DataLoss where a file that is about to be read is damaged: all of them, or those that hold these rows."""
+        """Raise DataLoss where a file that is about to be read is damaged: all of them, or those that hold these rows."""
         if self.checksums is None:
             return None
         if addresses is None:

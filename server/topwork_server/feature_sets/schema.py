@@ -100,7 +100,7 @@ def _tap(record: Mapping[str, Any]) -> FingerprintedTap:
 
 
 def with_numerics(set_metadata: SetMetadata, numerics: tuple[Numerics, ...]) -> SetMetadata:
-    """Add every new pair of provider and precision; a known pair stays as it was first told."""
+    """Add every new pair of provider and precision; a known pair stays as it was first added."""
     known = {(n.provider, n.precision): n for n in set_metadata.numerics}
     for one in numerics:
         known.setdefault((one.provider, one.precision), one)

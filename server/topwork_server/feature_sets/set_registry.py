@@ -41,7 +41,8 @@ class FeatureSets:
         return sorted(name for name in found if SET_NAME.fullmatch(name))
 
     def get(self, name: str) -> FeatureSet:
-        """NotFound (with names near to it), or NotReady where its folder cannot be read: other sets are served all the same."""
+        """Open a set. NotFound (with names near to it), or NotReady where its folder cannot be read: other sets are served all
+        the same."""
         with self._set_lock(name):
             if name in self._open:
                 return self._open[name]

@@ -80,8 +80,8 @@ class Snapshot:
 
 
 def open_snapshot(path: Path, name: str, version: int, created: float = 0.0) -> Snapshot:
-    """NotFound where the set was dropped or the version is gone, NotReady where the folder is no readable set, DataLoss where it
-    is damaged. `created` tells the set from another one of that name."""
+    """Open a version of a set. NotFound where the set was dropped or the version is gone, NotReady where the folder is no
+    readable set, DataLoss where it is damaged. `created` tells the set from another one of that name."""
     presence = FolderPresence(path, name, created)
     try:
         view = _view(path, name, version)

@@ -89,7 +89,7 @@ def first_damage(checksums: Checksums) -> DataLoss | None:
 
 
 def check_pins(checksums: Checksums) -> None:
-    """DataLoss where a pin is damaged."""
+    """Raise DataLoss where a pin is damaged."""
     if error := first_damage(checksums):
         raise error
 

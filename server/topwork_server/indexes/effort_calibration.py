@@ -52,7 +52,7 @@ def nearest_positions(queries: Array, blocks: Iterable[Array], metric: Metric, k
 
 
 def similarities(queries: Array, rows: Array, metric: Metric) -> Array:
-    """Compare queries (q, dim) and, for each, rows (q, k, dim): (q, k) float64, larger is nearer, whatever the metric."""
+    """Compare queries (q, dim) and, for each, rows (q, k, dim): (q, k) float64, larger is nearer, for every metric."""
     near: Array = np.einsum("qd,qkd->qk", queries, rows, dtype=np.float64)
     return near - np.einsum("qkd,qkd->qk", rows, rows, dtype=np.float64) / 2 if metric is Metric.L2 else near
 

@@ -122,7 +122,7 @@ def join_queries(queries: Sequence[SearchQuery]) -> SearchQuery:
 
 
 def split_hits(hits: SearchHits, counts: Sequence[int]) -> list[SearchHits]:
-    """Split hits into those of each caller, who had so many queries."""
+    """Split hits into those of each caller, which had so many queries."""
     if len(counts) == 1:
         return [hits]
     before = [0, *np.cumsum(hits.counts).tolist()]

@@ -123,7 +123,7 @@ class Index:
             await asyncio.wait([self._building])
 
     async def describe(self) -> IndexDescription:
-        """Describe the index. It is never "building" when its job has ended, so that a caller who waited for the job sees the
+        """Describe the index. It is never "building" when its job has ended, so that a caller that waited for the job sees the
         result."""
         if self._building and not self._context.jobs.get(self._job).active:
             await self.wait_for_build()

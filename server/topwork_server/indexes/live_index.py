@@ -1,6 +1,6 @@
 """One index in memory, following its set: a build, the rows written since (searched exactly), and what died since (masked).
 
-A search reads one immutable `LiveState`, so it sees one version of the set whatever is committed or installed meanwhile. The
+A search reads one immutable `LiveState`, so it sees one version of the set, whichever is committed or installed meanwhile. The
 set's commit thread makes the next state before the writers are answered: what was acknowledged, the next search finds.
 """
 

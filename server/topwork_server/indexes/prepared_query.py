@@ -49,7 +49,7 @@ class PreparedQuery:
         return np.repeat(np.arange(len(self.starts)), np.diff(self.starts, append=len(self.vectors)))
 
     def select_vectors(self, vectors: Array) -> PreparedQuery:
-        """Make each of some vectors a query of its own, for rows whatever their items."""
+        """Make each of some vectors a query of its own, for rows of any items."""
         return PreparedQuery(self.vectors[vectors], self.metric, self.k, queries=len(vectors), every_row=True)
 
     def select_queries(self, queries: Array) -> PreparedQuery:

@@ -32,7 +32,7 @@ SMALL = 0.1
 TAKE, TAKE_FROM_LISTS, COMPARE = 0.7e-9, 2.5e-9, 0.035e-9
 #: What is certain may take so many times longer than what is likely.
 CERTAIN = 4
-#: Whatever the filter, this share of the work of looking into all lists remains.
+#: With any filter, this share of the work of looking into all lists remains.
 OVERHEAD = 0.02
 #: Queries a second at the effort of the build, where it is too small to have measured them.
 QPS = 5000.0

@@ -102,7 +102,7 @@ class ModelCache:
             loaded.last_used = time.monotonic()
 
     def status(self, name: str) -> tuple[str, str] | None:
-        """("loaded" | "exporting" | "ready" | "failed", detail), where this process knows more than the disk does."""
+        """Return ("loaded" | "exporting" | "ready" | "failed", detail), where this process knows more than the disk does."""
         if name in self._loaded:
             return "loaded", "" if self._loaded[name].batcher.serving else "its worker is being restarted"
         if name in self._exporting:

@@ -48,7 +48,7 @@ def format_rows(rows: Array, output: OutputFormat) -> EncodedRows:
 
 
 def truncate(rows: Array, dimensions: int) -> Array:
-    """The first so many columns. InvalidInput for more than there are, since the caller would read them wrongly."""
+    """Keep the first so many columns. InvalidInput for more than there are, since the caller would read them wrongly."""
     dim = rows.shape[1]
     if not 0 <= dimensions <= dim:
         raise InvalidInput(f"{dimensions} dimensions of a tap that has {dim}", remedy=f"ask for 1 to {dim}, or 0 for all")

@@ -59,7 +59,7 @@ class RequestPreprocessor:
     def __init__(
         self, encoder: Encoder, options: Any, threads: PreprocessPool, *, skip: bool, deadline: float | None = None
     ) -> None:
-        """`deadline` is in time.monotonic()."""
+        """Begin a request; `deadline` is in time.monotonic()."""
         self._encoder, self._options, self._threads, self._skip = encoder, options, threads, skip
         self._deadline = math.inf if deadline is None else deadline
         self.cancelled = False  # set when the caller has gone: nothing more is begun

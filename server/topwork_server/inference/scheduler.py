@@ -237,7 +237,8 @@ class FairBatchScheduler:
 
 
 def _nearest_of(first: Sequence[QueuedSample], budget: int) -> list[QueuedSample]:
-    """The first sample and those nearest to it in length (in the order given where equal), as long as the useful share grows."""
+    """Return the first sample and those nearest to it in length (in the order given where equal), as long as the useful share
+    grows."""
     head = first[0]
     batch, samples = _GrowingBatch(head, budget), [head]
     best, kept = batch.useful_share, 1

@@ -125,7 +125,7 @@ def split_results(features: EmbedResult) -> list[EncodeResult]:
 def deduplicate(
     items: Sequence[Item], batch: ItemBatch, definition: SetDefinition, stored: StoredItems | None, cache: FeatureCache
 ) -> DeduplicatedItems:
-    """`block` has the ids and metadata of the items."""
+    """Deduplicate items; `block` has their ids and metadata."""
     deduplicated = DeduplicatedItems([_digest(item, i) for i, item in enumerate(items)])
     if stored is not None:
         _reuse_stored(deduplicated, batch, definition, stored)

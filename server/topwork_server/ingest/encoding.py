@@ -106,7 +106,7 @@ class MessageEncoder:
             results = {i: future.result() for i, future in claim.futures.items()}
             encoded += sum(result is not None and result.error is None for result in results.values())
             for i, future in claim.others.items():
-                results[i] = await asyncio.shield(future)  # of several who wait; None where its encoder gave up
+                results[i] = await asyncio.shield(future)  # of several that wait; None where its encoder gave up
             failures |= deduplicated.add_results(results)
             if failures and not params.skip_bad_items:  # of another stream, which skips: it is bad in this one too
                 first = min(failures)
@@ -115,7 +115,7 @@ class MessageEncoder:
 
     async def _embed(self, claim: Claim, items: Sequence[Item], deduplicated: DeduplicatedItems, params: EncodeParams) -> None:
         """The items that were claimed, in one call; what comes of it is kept for other sets before it is written to this one, so
-        that who is interrupted between the two need not encode again."""
+        that a caller that is interrupted between the two need not encode again."""
         definition = params.definition
         with map_item_positions(claim.owned):
             features = await self._engine.embed(params.embed_params(), [items[i] for i in claim.owned])

@@ -80,7 +80,7 @@ def _shown(value: Any) -> str:
 
 
 def check_same_definition(mine: SetDefinition, found: SetDefinition) -> None:
-    """NotReady where another writer made the set meanwhile, and otherwise than this one would have."""
+    """Raise NotReady where another writer made the set meanwhile, and otherwise than this one would have."""
     for what in ("encoder", "options", "dtype", "keep_inputs"):
         given, is_ = getattr(mine, what), getattr(found, what)
         if given != is_:
@@ -137,7 +137,7 @@ def _check_features(features: TapRows, info: FingerprintedTap, definition: SetDe
 
 
 def check_fingerprint(found: str, info: FingerprintedTap, name: str) -> None:
-    """NotReady where features mean something else than the set's do."""
+    """Raise NotReady where features mean something else than the set's do."""
     if found != info.fingerprint:
         raise NotReady(
             f"features of fingerprint {found} do not belong into the tap {info.tap.name} of {name}, "

@@ -78,7 +78,7 @@ class JobProcess:
             await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
 
     async def _attend(self, process: Process) -> JobOutcome:
-        stopper = asyncio.create_task(self._stop_when_told(process))
+        stopper = asyncio.create_task(self._stop_when_asked(process))
         talks = [asyncio.create_task(talk(process)) for talk in (self._hand_over, self._listen, self._overhear)]
         await _gone(process)
         _signal_all(process, signal.SIGKILL)  # what it started and left behind
@@ -97,7 +97,7 @@ class JobProcess:
             return JobOutcome(self._answer["result"], stderr_tail=stderr_tail)
         return JobOutcome(None, self._answer.get("error") or _death(status, stderr_tail), stderr_tail)
 
-    async def _stop_when_told(self, process: Process) -> None:
+    async def _stop_when_asked(self, process: Process) -> None:
         await self._stopping.wait()
         _signal_all(process, signal.SIGTERM)
         await asyncio.sleep(GRACE)

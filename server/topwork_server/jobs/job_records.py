@@ -62,7 +62,7 @@ class JobRecords:
         self.damaged: dict[str, DataLoss] = {}
 
     def load(self) -> list[JobRecord]:
-        """Oldest first. What is no record is set aside, and named in `damaged`."""
+        """Load all records, oldest first. What is no record is set aside, and named in `damaged`."""
         atomic_store.sweep(self._folder)
         for leftover in self._folder.glob(f"*{SCRATCH}"):  # of jobs that were killed with their server
             shutil.rmtree(leftover, ignore_errors=True)
@@ -97,7 +97,7 @@ class JobRecords:
 
     def _set_aside(self, path: Path, error: Exception) -> None:
         aside, why = path.with_name(path.name + ASIDE), json_records.reason(error) if isinstance(error, DataLoss) else str(error)
-        with suppress(OSError):  # else it is left, and said again at the next start
+        with suppress(OSError):  # else it is left, and reported again at the next start
             atomic_store.delete(aside)
             path.rename(aside)
         log.warning("%s is no record of a job, and is set aside as %s: %s", path, aside.name, why)

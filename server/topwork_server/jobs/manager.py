@@ -35,7 +35,7 @@ class _Run:
     ) -> None:
         self.job, self.queue = job, queue
         self.changed = asyncio.Event()
-        self.stopped: tuple[JobState, str] | None = None  # how it ends, and why, where it was told to
+        self.stopped: tuple[JobState, str] | None = None  # how it ends, and why, where it was stopped
         self.work = JobProcess(call, arguments, threads, self._report, scratch)
         self.began = 0.0
         self._done_at = 0.0
@@ -90,7 +90,7 @@ class JobManager:
         self._prune()
 
     def start(self, kind: str, subject: str, call: str, arguments: Mapping[str, Any], *, small: bool = False) -> JobRecord:
-        """`call` is "module:function". Returns at once. Unavailable after `close`."""
+        """Start a job and return at once; `call` is "module:function". Unavailable after `close`."""
         if self._closed:
             raise Unavailable("the server is stopping", remedy="try again in a moment, or at another address")
         queue = (kind, small)
@@ -105,7 +105,7 @@ class JobManager:
         return job
 
     def get(self, id: str) -> JobRecord:
-        """NotFound where there is no such job, or no more."""
+        """Return a job. NotFound where there is no such job, or no more."""
         run = self._runs.get(id)
         if run is not None:
             return run.now()
@@ -114,12 +114,12 @@ class JobManager:
         raise NotFound(f"there is no job {id!r}", remedy=f"list the jobs: the newest {KEPT} are kept")
 
     def check(self, id: str) -> None:
-        """DataLoss where the record of that job is damaged."""
+        """Raise DataLoss where the record of that job is damaged."""
         if error := self._records.damaged.get(id):
             raise DataLoss(error.message, remedy=error.remedy)
 
     def list(self, kind: str = "", subject: str = "") -> builtins.list[JobRecord]:
-        """Newest first."""
+        """List the jobs, newest first."""
         jobs = [*self._ended.values(), *(run.now() for run in self._runs.values())]
         wanted = [job for job in jobs if kind in ("", job.kind) and subject in ("", job.subject)]
         return sorted(wanted, key=lambda job: job.id, reverse=True)
@@ -141,7 +141,7 @@ class JobManager:
         return self.get(id) if run is None else run.job
 
     async def cancel(self, id: str) -> JobRecord:
-        """Ends its process; returns when that is gone. A job that has ended stays as it is."""
+        """End a job's process; return when that is gone. A job that has ended stays as it is."""
         job, run = self.get(id), self._runs.get(id)
         if run is None:
             return job
@@ -149,7 +149,7 @@ class JobManager:
         return await self.wait(id)
 
     async def close(self) -> None:
-        """Ends all processes; their jobs are FAILED, and say that the server stopped."""
+        """End all processes; their jobs are FAILED, and say that the server stopped."""
         self._closed = True
         for run in list(self._runs.values()):
             when = "while it ran" if run.began else "before its turn came"

@@ -20,7 +20,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(pipe: int) -> None:
-    """Blocks until the pipe ends, then ends this process and those of its group."""
+    """Block until the pipe ends, then end this process and those of its group."""
     while os.read(pipe, 1):
         pass
     if os.getpgrp() == os.getpid():

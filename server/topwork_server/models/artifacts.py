@@ -123,7 +123,7 @@ def graph_for(folder: Path, taps: Collection[str], default_tap: str) -> Path:
 
 
 def verify(folder: Path, manifest: Manifest) -> None:
-    """NotReady where a file of the artifact was changed or lost since the export."""
+    """Raise NotReady where a file of the artifact was changed or lost since the export."""
     for name, digest in manifest.files.items():
         path = folder / name
         if not atomic_store.is_unchanged(path, digest):

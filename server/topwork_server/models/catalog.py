@@ -69,7 +69,7 @@ class Catalog:
         return [*self._registered, *sorted(self._added_records())]
 
     def spec(self, name: str) -> EncoderSpec:
-        """NotFound names what is near."""
+        """Return an encoder's spec. NotFound names what is near."""
         return self._lookup(name).spec
 
     def source(self, name: str) -> SourceUri:
@@ -101,7 +101,7 @@ class Catalog:
         source_refusals.check_there(source)
         record = {"source": str(source), "family": family, "settings": dict(settings or {})}
         found = self._load_record(name, record)
-        record["family"] = found.plugin  # it is known again where the file that told it is gone
+        record["family"] = found.plugin  # it is known again where the file that it was read from is gone
         self._records.write(name, record)
         return found.spec
 

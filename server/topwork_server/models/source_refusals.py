@@ -20,7 +20,7 @@ MOST_NAMES = 1000
 
 
 def check_there(source: SourceUri) -> None:
-    """InvalidInput where a file: or onnx: source names nothing that this user can read."""
+    """Raise InvalidInput where a file: or onnx: source names nothing that this user can read."""
     if source.scheme not in ("file", "onnx"):
         return
     path = Path(source.location)
@@ -47,7 +47,7 @@ def unread(source: SourceUri, refusals: Sequence[tuple[str, Refusal]], families:
 
 
 def check_target(target: str) -> None:
-    """InvalidInput for a path or a name of the hub that was given without its scheme."""
+    """Raise InvalidInput for a path or a name of the hub that was given without its scheme."""
     looks_like_path = target.startswith((".", "~", os.sep)) or os.path.exists(os.path.expanduser(target))
     if ":" in target or not (looks_like_path or "/" in target):
         return
@@ -69,7 +69,7 @@ def _instead(path: Path) -> str:
 
 
 def _what(source: SourceUri) -> str:
-    """(a folder of config.json, vocab.txt), of a source on this machine."""
+    """Describe a source on this machine: (a folder of config.json, vocab.txt)."""
     if source.scheme not in ("file", "onnx"):
         return ""
     path = Path(source.location)

@@ -1,4 +1,4 @@
-"""Calls of a plugin's hooks, and checks of the specs that they give: what is wrong is told as the plugin's, by its name."""
+"""Calls of a plugin's hooks, and checks of the specs that they give: a fault is reported as the plugin's, by its name."""
 
 from __future__ import annotations
 

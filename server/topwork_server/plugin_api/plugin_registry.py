@@ -79,7 +79,7 @@ class PluginRegistry:
 
     @classmethod
     def load(cls) -> PluginRegistry:
-        """PluginError where a plugin cannot be imported, misspells a hook, or claims another's name."""
+        """Load the plugins. PluginError where a plugin cannot be imported, misspells a hook, or claims another's name."""
         manager = pluggy.PluginManager(hookspecs.PROJECT)
         manager.add_hookspecs(hookspecs)
         sources: dict[str, tuple[str, str]] = {}
@@ -100,7 +100,7 @@ class PluginRegistry:
         return dict(self._trainers)
 
     def trainer(self, kind: str) -> TrainerSpec:
-        """InvalidInput names the kinds that there are."""
+        """Return the trainer of a kind. InvalidInput names the kinds that there are."""
         if kind not in self._trainers:
             raise InvalidInput(f"there is no trainer {excerpt(kind)}", remedy=f"there are {', '.join(self._trainers)}")
         return self._trainers[kind].spec
@@ -109,7 +109,7 @@ class PluginRegistry:
         return [self._describe(name) for name in self._sources]
 
     def resolve_source(self, name: str, source: SourceUri) -> Registered | None:
-        """The first plugin that can read such a source, with its spec."""
+        """Return the first plugin that can read such a source, with its spec."""
         for impl in reversed(self._manager.hook.resolve_source.get_hookimpls()):
             if source.family and source.family != impl.plugin_name:
                 continue

@@ -1,6 +1,6 @@
 """Checks of what a plugin returns, at the place where it comes in.
 
-A fault is then told as the plugin's, with what was expected and what was found, and not as an error somewhere behind it.
+A fault is then reported as the plugin's, with what was expected and what was found, and not as an error somewhere behind it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from topwork_server.types import Array, Sample
 def search_index(
     index: VectorIndex, queries: Array, k: int, *, effort: int, threads: int, mask: Array | None = None
 ) -> tuple[Array, Array]:
-    """`index.search`, whose scores (q, k) float32 and positions (q, k) int64 below its count are checked. PluginFault."""
+    """Call `index.search`, whose scores (q, k) float32 and positions (q, k) int64 below its count are checked. PluginFault."""
     found = index.search(queries, k, effort=effort, threads=threads, mask=mask)
     if not isinstance(found, tuple) or len(found) != 2:
         raise _fault(index, "search returned", "a tuple of scores and positions", type(found).__name__)
@@ -39,7 +39,7 @@ def search_index(
 def fit_heads(
     trainer: type[Trainer], examples: Examples, subsets: Sequence[Array], options: Any, seed: int, threads: int, report: Report
 ) -> list[FittedHead]:
-    """`trainer.fit`, whose heads are checked: one for each subset, on a view that there is, with scores as the target has
+    """Call `trainer.fit`, whose heads are checked: one for each subset, on a view that there is, with scores as the target has
     them. PluginFault."""
     heads = trainer.fit(examples, subsets, options, seed, threads, report)
     if not isinstance(heads, Sequence) or len(heads) != len(subsets):

@@ -1,6 +1,6 @@
 """The class that a trainer plugin subclasses: it learns a head from rows, and knows nothing of sets, jobs, reports or servers.
 
-What labels mean, how items are split, how a head is judged, calibrated, exported and served is the server's (`heads/`).
+What labels mean, how items are split, how a head is evaluated, calibrated, exported and served is the server's (`heads/`).
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class FittedHead(ABC):
 
     @abstractmethod
     def scores(self, rows: Array) -> Array:
-        """(n, dim) float32 rows of its view to (n, outputs) float32, as Target has them. Never depends on its batch-mates."""
+        """Map (n, dim) float32 rows of its view to (n, outputs) float32, as Target has them. Never depends on its batch-mates."""
 
     @abstractmethod
     def graph(self) -> onnx.ModelProto:
@@ -133,7 +133,7 @@ class Trainer(ABC):
         A subset is (m,) int64 positions, ascending; the subsets of one call are the folds, the sizes of a learning curve, and
         all rows, so that what they share can be computed once. A class may be missing in a small subset: its score is then low,
         never NaN. All choices (regularization, view) are made within the subset (`splits.folds` helps), so
-        that rows outside of it judge honestly. The same arguments give the same heads.
+        that an evaluation on rows outside of it is honest. The same arguments give the same heads.
         Raise InvalidInput for what cannot be learned. Runs in a process of its own, with `threads` for BLAS and torch.
         """
 
@@ -191,9 +191,9 @@ class FineTuner(ABC):
         out: Path,
         report: Report,
     ) -> FineTuneResult:
-        """`trunk.module` is the network in torch, with pretrained weights; `encoder` prepares items as it does when it serves;
-        files go to the folder `out`. Raise InvalidInput for what cannot be learned. The same arguments give the same head (on one
-        kind of device)."""
+        """Train the trunk and a head. `trunk.module` is the network in torch, with pretrained weights; `encoder` prepares items
+        as it does when it serves; files go to the folder `out`. Raise InvalidInput for what cannot be learned. The same
+        arguments give the same head (on one kind of device)."""
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,10 @@ class VectorSource(Protocol):
     dim: int
 
     def batches(self) -> Iterator[Array]:
-        """(n, dim) float32, C-contiguous, all rows in order; never all in memory at once."""
+        """Yield (n, dim) float32, C-contiguous, all rows in order; never all in memory at once."""
 
     def sample(self, most: int) -> Array:
-        """(min(most, count), dim) float32: a random sample without replacement, the same each time."""
+        """Return (min(most, count), dim) float32: a random sample without replacement, the same each time."""
 
 
 class VectorIndex(ABC):
@@ -52,7 +52,7 @@ class VectorIndex(ABC):
 
     @classmethod  # noqa: B027
     def check(cls, dim: int, metric: Metric, options: Any, target_recall: float) -> None:
-        """InvalidInput where this can never be built of any rows of `dim` numbers: CreateIndex asks, before there
+        """Raise InvalidInput where this can never be built of any rows of `dim` numbers: CreateIndex asks, before there
         is a build that fails. Other reasons to fail are the build's to say."""
 
     @classmethod
@@ -64,7 +64,7 @@ class VectorIndex(ABC):
 
     @abstractmethod
     def add(self, rows: Array, threads: int) -> None:
-        """(n, dim) float32 at the next n positions."""
+        """Add (n, dim) float32 at the next n positions."""
 
     @abstractmethod
     def save(self, path: Path) -> None:
@@ -91,7 +91,7 @@ class VectorIndex(ABC):
 
     @abstractmethod
     def vectors(self, positions: Array) -> Array | None:
-        """(n, dim) float32, exactly the rows that were added; None where the index keeps only what resembles them."""
+        """Return (n, dim) float32, exactly the rows that were added; None where the index keeps only what resembles them."""
 
     @property
     @abstractmethod

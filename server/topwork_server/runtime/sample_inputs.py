@@ -116,7 +116,7 @@ def _text(packed: Array) -> str:
 
 
 def _difference(expected: Mapping[str, Array], found: Mapping[str, Array]) -> str:
-    """The first difference in words; empty where there is none."""
+    """Describe the first difference in words; empty where there is none."""
     if set(expected) != set(found):
         return f"it gives the inputs {', '.join(sorted(found)) or 'none'}, and gave {', '.join(sorted(expected))}"
     for name, before in expected.items():

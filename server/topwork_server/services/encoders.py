@@ -57,7 +57,7 @@ class EmbedSettings:
         return cls(params, item_messages.output_format(settings), settings.fingerprint)
 
     def check(self, features: EmbedResult) -> None:
-        """NotReady where the features have another fingerprint than the caller asked for."""
+        """Raise NotReady where the features have another fingerprint than the caller asked for."""
         found = features.taps[0].tap
         if self.fingerprint and self.fingerprint != found.fingerprint:
             raise NotReady(

@@ -96,7 +96,7 @@ class HealthService(aio.HealthServicer):  # type: ignore[misc]
 
     async def _forget(self, service: str) -> None:
         """Forget an encoder that is not there (any more): Check says NOT_FOUND, Watch SERVICE_UNKNOWN."""
-        await self.set(service, SERVICE_UNKNOWN)  # wakes who watches
+        await self.set(service, SERVICE_UNKNOWN)  # wakes the watchers
         self._server_status.pop(service, None)
 
 

@@ -206,7 +206,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 _refuse(context, Unavailable("the server stopped before the request was done", remedy="send it again"))
             elif _left(asyncio.current_task()):
                 raise
-            else:  # something that this request waited for was stopped: nobody else would answer the caller
+            else:  # something that this request waited for was stopped: nothing else would answer the caller
                 _refuse(context, Unavailable("what the request waited for was stopped", remedy="send it again"))
             release(error)
         except Exception as error:

@@ -18,7 +18,7 @@ from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.set_names import MOST_ID_BYTES
 
 KIB = 1 << 10
-#: Bytes of a name, of whatever: the longest that any check lets through (an id) has 512.
+#: Bytes of a name of any kind: the longest that any check lets through (an id) has 512.
 NAME = 1 * KIB
 #: Strings that are no names, by message and field: the most bytes of one, None where the message alone bounds it.
 TEXTS: Mapping[str, int | None] = {
@@ -27,7 +27,7 @@ TEXTS: Mapping[str, int | None] = {
     "topwork.v1.TextPair.pair": None,
     "topwork.v1.Column.strings": None,
     "topwork.v1.Strings.values": None,  # values of metadata; where they are ids, those are checked as ids
-    "topwork.v1.WriteRows.ids": None,  # a wrong one is told by its position
+    "topwork.v1.WriteRows.ids": None,  # a wrong one is named by its position
     "topwork.v1.ReadRequest.where": None,  # a filter's own bound is in sets/filters.py
     "topwork.v1.ReadRequest.ids": MOST_ID_BYTES,
     "topwork.v1.DeleteRowsRequest.where": None,
@@ -114,7 +114,8 @@ def _most_messages(inside: Descriptor) -> int:
 
 
 def check(data: bytes, descriptor: Descriptor) -> None:
-    """InvalidInput where the message of these bytes holds too much, names it; Undecodable where it is cut off or no message."""
+    """Check the message of these bytes. InvalidInput names what is too much; Undecodable where it is cut off or no
+    message."""
     if len(data) < SMALL:
         return
     try:

@@ -50,7 +50,7 @@ class MessageReceiver:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _count(self, method: str, why: str) -> None:
-        """The first is logged; of those that follow soon, how many they were."""
+        """Log the first refusal; of those that follow soon, how many they were."""
         self._unreadable += 1
         if time.monotonic() - self._logged >= PAUSE:
             log.warning("method=%s %s (%d such since the last line)", method, why, self._unreadable)
@@ -58,7 +58,7 @@ class MessageReceiver:
 
 
 class IncomingMessages(AsyncIterator[Any]):
-    """The messages of one stream. Each counts in the budget until `done` is told its size, or the stream is closed."""
+    """The messages of one stream. Each counts in the budget until `done` is called with its size, or the stream is closed."""
 
     def __init__(self, requests: AsyncIterator[bytes], receiver: MessageReceiver, kind: Any, method: str) -> None:
         self._requests, self._receiver, self._kind, self._method = requests, receiver, kind, method

@@ -35,7 +35,7 @@ def check_set_name(name: str) -> str:
 
 
 def check_item_count(items: Sequence[types_pb2.Item], most: int, stream: str) -> None:
-    """InvalidInput where a message has no items, or more than `most`; `stream` is the method that takes more."""
+    """Raise InvalidInput where a message has no items, or more than `most`; `stream` is the method that takes more."""
     if not items:
         raise InvalidInput("there are no items", remedy="send at least one")
     if len(items) > most:

@@ -139,7 +139,7 @@ def _item(message: types_pb2.Item, position: int) -> Item:
 
 
 def _query(rows: Array, counts: Array) -> SearchQuery:
-    """`without` is always there: it says how many queries there are, also where the last has no row."""
+    """Make a query. `without` is always there: it says how many queries there are, also where the last has no row."""
     return SearchQuery(rows, np.repeat(np.arange(len(counts)), counts), without=np.full(len(counts), -1))
 
 

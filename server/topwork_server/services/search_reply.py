@@ -33,7 +33,7 @@ def needs_fetch(request: Request, opened: OpenedIndex) -> bool:
 
 
 def make_reply(request: Request, hits: SearchHits, opened: OpenedIndex) -> SearchReply:
-    """Blocking, but for ids alone. A hit whose item was deleted or replaced meanwhile is left out."""
+    """Make the reply; this blocks, but for ids alone. A hit whose item was deleted or replaced meanwhile is left out."""
     if needs_fetch(request, opened):
         return _fetched(request, hits, opened)
     ids = opened.feature_set.ids_of(hits.keys)

@@ -32,8 +32,8 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 MESSAGES, ITEMS, BYTES, VIDEOS = 64, 2048, 64 << 20, 4
-#: Whatever is no text counts as so many: a picture takes a megabyte once it is decoded. Of texts a window holds enough to find
-#: for each one others of its length.
+#: An item that is no text counts as so many: a picture takes a megabyte once it is decoded. Of texts a window holds enough to
+#: find for each one others of its length.
 OTHER = 4
 WHOLE = 1 << 20
 
@@ -127,7 +127,7 @@ class RequestStream(Generic[Q, R]):
             self._fail(self._stopped())
 
     def _stopped(self) -> Unavailable:
-        """Comes behind the replies to all items that were taken."""
+        """Return the error that comes behind the replies to all items that were taken."""
         taken = f"{self._taken:,} items of the stream are done; " if self._taken else ""
         return Unavailable("the server is stopping", remedy=f"{taken}send what has no reply again, in a moment")
 
@@ -197,7 +197,7 @@ async def _cancel(work: set[asyncio.Future[Any]]) -> None:
 
 
 async def settings_of(requests: AsyncIterator[Q], what: str, stopping: asyncio.Event | None = None) -> Q:
-    """The first message, which holds the settings; `what` names those that follow it. Unavailable when `stopping` is set."""
+    """Read the first message, which holds the settings; `what` names those that follow it. Unavailable when `stopping` is set."""
     first = await _unless(stopping or asyncio.Event(), _first(requests))
     if first is None or first.WhichOneof("message") != "settings":
         raise InvalidInput("the stream begins without settings", remedy=f"send a message of settings first, then {what}")

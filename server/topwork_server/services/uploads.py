@@ -58,7 +58,7 @@ class Upload:
         self.size += len(chunk)
         self._writing = asyncio.ensure_future(asyncio.to_thread(_write_all, self._file, chunk))
         try:
-            # A caller who leaves must not close the file under the thread that writes to it.
+            # A caller that leaves must not close the file under the thread that writes to it.
             await asyncio.shield(self._writing)
         except OSError as error:
             raise Overloaded(f"the video could not be kept on the server's disk: {error.strerror}") from error

@@ -61,7 +61,7 @@ class EncoderBench:
         return list(islice(iter(self.encoder.preprocess(item, self.encoder.example_options)), MOST_SAMPLES))
 
     def prepared(self, *, reverse: bool = False) -> list[list[Sample]]:
-        """The first samples of all items, in the order of the items."""
+        """Return the first samples of all items, in the order of the items."""
         found = [self.prepare(item) for item in (reversed(self.items) if reverse else self.items)]
         return found[::-1] if reverse else found
 

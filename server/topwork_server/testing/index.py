@@ -286,7 +286,7 @@ class IndexContract:
 
 
 def _first(flags: Array) -> int:
-    """The first line with a flag that is set; 0 where none is."""
+    """Return the first line with a flag that is set; 0 where none is."""
     return int(np.argmax(flags.reshape(len(flags), -1).any(axis=1)))
 
 

@@ -296,5 +296,5 @@ def _check_json(name: str, value: Any) -> None:
 
 
 def _after(rows: Array, inside: int) -> Array:
-    """(n, 1) bool: whether a row stands after the first `inside`."""
+    """Return (n, 1) bool: whether a row stands after the first `inside`."""
     return (np.arange(len(rows)) >= inside)[:, None]

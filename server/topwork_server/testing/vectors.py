@@ -35,7 +35,7 @@ class ArrayVectors:
 
 
 def clustered(rows: int, dim: int, metric: Metric, seed: int = 0) -> Array:
-    """(rows, dim) float32 around 40 centers that every seed shares; unit vectors of COSINE."""
+    """Draw (rows, dim) float32 around 40 centers that every seed shares; unit vectors of COSINE."""
     centers = np.random.default_rng(99).standard_normal((40, dim))
     random = np.random.default_rng(seed)
     found = centers[random.integers(40, size=rows)] + 0.5 * random.standard_normal((rows, dim))
@@ -45,7 +45,7 @@ def clustered(rows: int, dim: int, metric: Metric, seed: int = 0) -> Array:
 
 
 def true_scores(queries: Array, rows: Array, metric: Metric) -> Array:
-    """(q, n) float64 scores as Metric has them."""
+    """Compute (q, n) float64 scores as Metric has them."""
     queries, rows = queries.astype(np.float64), rows.astype(np.float64)
     if metric is not Metric.L2:
         return np.asarray(queries @ rows.T)
@@ -53,7 +53,7 @@ def true_scores(queries: Array, rows: Array, metric: Metric) -> Array:
 
 
 def nearest(queries: Array, rows: Array, metric: Metric, allowed: Array | None = None) -> Array:
-    """(q, K) positions by comparing with every row, allowed ones only."""
+    """Find (q, K) positions by comparing with every row, allowed ones only."""
     scores = true_scores(queries, rows, metric) * (1 if metric is Metric.L2 else -1)
     if allowed is not None:
         scores[:, ~allowed] = np.inf

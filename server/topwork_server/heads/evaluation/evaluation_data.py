@@ -78,7 +78,7 @@ class EvaluationData:
 
     @cached_property
     def starts(self) -> Array:
-        """The first row of each item, and the end of the last, (items + 1,)."""
+        """Return the first row of each item, and the end of the last, (items + 1,)."""
         edges: Array = np.concatenate([[0], np.flatnonzero(np.diff(self.items)) + 1, [len(self.items)]])
         return edges
 

@@ -98,7 +98,7 @@ def _output(name: str, head: Head) -> str:
 
 
 def _preprocessing(head: Head, artifact: Path) -> dict[str, Any]:
-    """Collect what the encoder's export wrote, whatever its family: small JSON files are copied."""
+    """Collect what the encoder's export wrote, of any family: small JSON files are copied."""
     manifest = Manifest.read(artifact)
     ours = {MANIFEST, "model.onnx", "parity.npz", sample_inputs.FILE}
     files = {name: digest for name, digest in manifest.files.items() if name not in ours and not name.startswith(PREFIX)}

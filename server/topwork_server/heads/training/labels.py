@@ -22,7 +22,7 @@ from topwork_server.heads.training.label_formats import FORMATS, LabelFormat
 from topwork_server.names import instead
 from topwork_server.types import Array
 
-#: A column of whole numbers with more different ones than this is taken for regression where the task is not said.
+#: A column of whole numbers with more different ones than this is taken for regression where no task is given.
 MOST_INT_CLASSES = 20
 SHOWN = 5
 #: Letters of a class that a message repeats: one may be a whole picture.

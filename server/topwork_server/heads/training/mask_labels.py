@@ -133,7 +133,7 @@ def _decoded(png: bytes) -> Array:
             return np.asarray(image, np.uint8)
     except UnidentifiedImageError as error:
         raise InvalidInput("the mask cannot be read: it is no PNG", remedy=PNG_FORM) from error
-    except Exception as error:  # PIL's readers raise whatever the data makes them trip over, warnings of bombs among them
+    except Exception as error:  # PIL's readers raise errors of many classes on damaged data, warnings of bombs among them
         raise InvalidInput(f"the mask cannot be read: {' '.join(str(error).split())}", remedy=PNG_FORM) from error
     if image.mode not in ("L", "P", "1"):
         raise InvalidInput(f"the mask's pixels are {image.mode}, not one class each", remedy=PNG_FORM)

@@ -86,7 +86,8 @@ class TrainRequests:
             raise InvalidInput(f"a probe compares frozen features, and the kind {kind} {needs}", remedy="probe with linear")
 
     async def definition(self, request: TrainRequest, *, any_tap: bool = False) -> HeadDefinition:
-        """NotFound, InvalidInput (of settings and of labels), or NotReady where the set does not have what the kind needs.
+        """Complete the definition of a head. NotFound, InvalidInput (of settings and of labels), or NotReady where the set does
+        not have what the kind needs.
 
         `any_tap`: of the taps those that suit the task, rather than InvalidInput for one that does not."""
         spec = self._trainers.trainer(request.kind or DEFAULT_KIND)

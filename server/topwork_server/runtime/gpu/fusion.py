@@ -1,8 +1,8 @@
 """Fusion of a BERT's attention, bias and GELU into single nodes, by onnxruntime's own pattern matcher.
 
 It finds nothing in a graph as it is exported (transformers 5 writes the mask as a page of shape arithmetic, and its symbolic
-shape inference fails on that); after the basic pass, and told the heads, it finds all layers. Where there is no attention, or
-a pattern that is not known, the graph stays as it was.
+shape inference fails on that); after the basic pass, and given the number of heads, it finds all layers. Where there is no
+attention, or a pattern that is not known, the graph stays as it was.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _match_attention(model: Model, heads: int, hidden: int) -> Model:
 
 
 def attention_shape(model: Model) -> tuple[int, int]:
-    """(heads, hidden size) of the self-attention, read from the graph; (0, 0) where there is none.
+    """Return (heads, hidden size) of the self-attention, read from the graph; (0, 0) where there is none.
 
     The hidden size is that of most LayerNormalizations (ALBERT's first is narrower); the size of a head is what queries are
     reshaped to, last.

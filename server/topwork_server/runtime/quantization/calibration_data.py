@@ -55,9 +55,9 @@ def read_calibration_data(folder: Path, encoder: Encoder, most: int) -> Calibrat
             + (f"; refused were {_named(refused)}" if refused else ""),
             remedy=f"give a folder of {WORDS[modality]} such as the encoder will meet; 100 to 300 are good",
         )
-    judged = [batch for group in batches[HELD_OUT - 1 :: HELD_OUT] for batch in group]
+    held_out = [batch for group in batches[HELD_OUT - 1 :: HELD_OUT] for batch in group]
     learned = [batch for i, group in enumerate(batches) if i % HELD_OUT != HELD_OUT - 1 for batch in group]
-    return CalibrationData(learned, judged, refused)
+    return CalibrationData(learned, held_out, refused)
 
 
 def _paths(folder: Path, modality: Modality) -> list[Path]:

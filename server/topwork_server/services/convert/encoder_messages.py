@@ -23,8 +23,8 @@ from topwork_server.types import EncoderSpec, Tap
 def encoder(
     entry: CatalogEntry, live: tuple[str, str] | None, loaded: LoadedEncoder | None, chosen: PlanSet | None
 ) -> encoders_pb2.Encoder:
-    """`live` is the state, with a detail, where this process knows more than the disk does; `loaded` is what is in memory;
-    `chosen` is what computes it here, where that is known."""
+    """Convert an encoder. `live` is the state, with a detail, where this process knows more than the disk does; `loaded` is
+    what is in memory; `chosen` is what computes it here, where that is known."""
     spec, manifest = entry.spec, entry.manifest
     state, detail = live or (entry.state.value, entry.detail)
     if state == EncoderState.READY and not detail and chosen is None:

@@ -69,7 +69,8 @@ def search_for_queries(request: indexes_pb2.CreateIndexRequest) -> indexes_pb2.S
 
 
 def vectors(message: types_pb2.Tensor, dim: int) -> Array:
-    """(n, dim) float32. InvalidInput for another shape or dtype, and (of the vector's position) numbers that are not finite."""
+    """Read (n, dim) float32. InvalidInput for another shape or dtype, and (of the vector's position) numbers that are not
+    finite."""
     values = item_messages.float_rows(message, "query vectors")
     if values.ndim != 2 or values.shape[1] != dim:
         raise InvalidInput(

@@ -217,7 +217,7 @@ def notes(found: Mapping[int, Mapping[str, int]]) -> list[encoders_pb2.Note]:
 
 
 def timings(found: Timings, total: float) -> encoders_pb2.Timings:
-    """`total` is the request's time in seconds."""
+    """Convert the timings; `total` is the request's time in seconds."""
     return encoders_pb2.Timings(preprocess=found.preprocess, queue=found.queue, compute=found.compute, total=total)
 
 

@@ -66,7 +66,7 @@ def settings(message: sets_pb2.WriteSettings) -> WriteSettings:
 
 
 def columns(messages: Sequence[sets_pb2.Column], count: int) -> tuple[Column, ...]:
-    """InvalidInput where a column does not have `count` values of its type."""
+    """Convert the columns. InvalidInput where a column does not have `count` values of its type."""
     return tuple(_column(message, count) for message in messages)
 
 
