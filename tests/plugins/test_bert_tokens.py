@@ -215,7 +215,7 @@ def test_the_length_of_a_huge_text_is_estimated(tokenized: Prepared) -> None:
     assert made.notes["truncated_tokens"] == pytest.approx(exact - POSITIONS, rel=0.02)
 
 
-def test_a_text_beyond_any_bound_is_refused_whatever_it_is(bert: Prepared) -> None:
+def test_any_text_beyond_the_bound_is_refused(bert: Prepared) -> None:
     with pytest.raises(InvalidInput, match=f"no more than {MOST_CHARACTERS:,} characters"):
         sample(bert, "a" * HUGE)
 

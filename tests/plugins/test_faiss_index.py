@@ -51,7 +51,7 @@ def test_a_file_with_bytes_that_turned_is_not_loaded(tmp_path: Path) -> None:
     TestFlat.build(rows, Metric.COSINE).save(path)
     whole = path.read_bytes()
     path.write_bytes(whole[:500] + b"\x55\xaa" + whole[502:])
-    with pytest.raises(Exception):  # noqa: B017, PT011 - any will do: the server builds anew
+    with pytest.raises(Exception):  # noqa: B017, PT011 - any will do: the server builds again
         plugin.FlatIndex.load(path, Metric.COSINE)
 
 

@@ -1,4 +1,4 @@
-"""Any factory string of faiss is a kind: it keeps the contract of an index, whatever faiss leaves to its caller."""
+"""Any factory string of faiss is a kind: it keeps the contract of an index, also where faiss leaves something to its caller."""
 
 from __future__ import annotations
 

@@ -48,12 +48,12 @@ def test_one_example_a_class_will_do(trainer: type) -> None:
     firsts = np.sort([np.flatnonzero(examples.values == c)[0] for c in range(4)])
     head, scores = fit(trainer, examples, firsts)
     assert quality(examples, scores) > 0.85
-    assert list(head.trials) == []  # nobody could be left out
+    assert list(head.trials) == []  # no row could be left out
 
 
 @pytest.mark.parametrize("trainer", FEW)
 def test_rows_of_one_group_do_not_judge_each_other(trainer: type) -> None:
-    """Noise, each row three times: whoever let copies judge would be sure of itself."""
+    """Noise, each row three times: an evaluation on copies would be sure of itself."""
     random = np.random.default_rng(0)
     rows, values = (np.repeat(array, 3, axis=0) for array in (random.normal(size=(60, 8)), random.integers(2, size=60)))
     groups = np.repeat(np.arange(60), 3)

@@ -47,7 +47,7 @@ def refusal(call: Callable[[], object]) -> str:
 
 
 def check(world: World, dataset: FineTuneDataset, task: Task, tuned: FineTuneResult, floor: float) -> None:
-    """It learned, and what is served of it says what torch said."""
+    """It learned, and what is served of it predicts what torch predicted."""
     losses = [entry["loss"] for entry in tuned.history]
     assert losses[-1] < 0.9 * losses[0]
     assert max(entry["score"] for entry in tuned.history) >= floor
@@ -61,7 +61,7 @@ def check(world: World, dataset: FineTuneDataset, task: Task, tuned: FineTuneRes
     ("tap", "how"),
     [("pooled", "row"), ("tokens", "mean"), ("hidden.2", "max"), ("hidden.1", "mean+std"), ("tokens", "pair")],
 )
-def test_texts_are_told_apart_whatever_the_pooling(bert: World, tmp_path: Path, tap: str, how: str) -> None:
+def test_texts_are_told_apart_with_every_pooling(bert: World, tmp_path: Path, tap: str, how: str) -> None:
     dataset = fine_tuning_tasks.of_texts(bert, tap, how)
     check(bert, dataset, Task.CLASSIFICATION, bert.tune(dataset, tmp_path, epochs=15), 1.0)
 

@@ -234,7 +234,7 @@ def numbers(samples: Any) -> list[float]:
     return [float(sample.inputs["x"][0]) for sample in samples]
 
 
-def test_samples_are_kept_within_the_bound_and_else_made_anew(counted: Counted) -> None:
+def test_samples_are_kept_within_the_bound_and_else_made_again(counted: Counted) -> None:
     items: Any = [3, 2, 4]
     prepared = PreparedSamples(counted, items, NoOptions(), threads=2, cache=5 * 16)
     assert (prepared.counts.tolist(), prepared.costs.tolist(), Counted.asked) == ([3, 2, 4], [3, 2, 4], 3)

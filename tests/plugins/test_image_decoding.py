@@ -182,7 +182,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(side: int, strict:
 
 
 def test_pictures_wait_for_room_while_others_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All threads together decode so many pixels at a time; who waits for room ends where the caller leaves."""
+    """All threads together decode so many pixels at a time; a decode that waits for room ends where the caller leaves."""
     picture = ImageItem(encoded(photograph(), "PNG"))
     monkeypatch.setattr("topwork_plugins.images.decode.MOST_AT_ONCE", 96 * 64)
     for _ in range(2):  # the room is given back, after a refusal too

@@ -185,7 +185,7 @@ def test_rare_classes_count_as_much_when_balanced() -> None:
 
 
 def test_groups_are_kept_whole_while_choosing() -> None:
-    """Noise in pairs of equal rows: who splits the pairs would believe it, and choose a weak strength."""
+    """Noise in pairs of equal rows: a split of the pairs would believe it, and choose a weak strength."""
     random = np.random.default_rng(0)
     rows = np.repeat(random.standard_normal((60, 200)), 2, axis=0).astype(np.float32)
     values = np.repeat(random.standard_normal((60, 1)), 2, axis=0).astype(np.float32)

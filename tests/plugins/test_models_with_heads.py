@@ -1,4 +1,4 @@
-"""Models that bring a head: which weights are left out is told, and a cross-encoder is no trunk unless that is asked for."""
+"""Models that bring a head: which weights are left out is reported, and a cross-encoder is no trunk unless that is asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of indexes and jobs that are damaged: listed, refused with DATA_LOSS, kept, and repaired by dropping or making anew."""
+"""Records of indexes and jobs that are damaged: listed, refused with DATA_LOSS, kept, and repaired by a drop or a build."""
 
 from __future__ import annotations
 

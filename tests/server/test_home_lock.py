@@ -85,7 +85,7 @@ def test_a_file_of_nonsense_is_no_obstacle(tmp_path, content):
         assert str(os.getpid()) in refused(tmp_path).message
 
 
-def test_a_holder_that_could_not_say_who_it_is(tmp_path, monkeypatch, caplog):
+def test_a_holder_that_could_not_write_its_pid(tmp_path, monkeypatch, caplog):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 

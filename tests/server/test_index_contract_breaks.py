@@ -100,7 +100,7 @@ class ReadsTheMaskBackwards(Rows):
 
 
 class MasksWhatWasFound(Rows):
-    """As who filters after the search does: fewer are left than there are."""
+    """Filter after the search: fewer are left than there are."""
 
     def search(self, queries: Array, k: int, *, effort: int, threads: int, mask: Array | None = None) -> Found:
         scores, positions = super().search(queries, k, effort=effort, threads=threads)

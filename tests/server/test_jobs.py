@@ -58,7 +58,7 @@ async def holding(jobs: JobManager, name: str = "hold", **arguments: object) -> 
 
 
 def gone(pid: int) -> bool:
-    """A zombie that nobody has waited for yet is gone too."""
+    """A zombie that was not waited for yet is gone too."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] in "ZX"
     except FileNotFoundError:
@@ -128,7 +128,7 @@ def test_watchers_see_progress_and_the_end(jobs, run, tmp_path):
         assert seen[-1].result == {"heard": "hello"}
 
 
-def test_who_reports_too_much_is_heard_in_part_and_the_last_word_arrives(jobs, run, tmp_path):
+def test_of_too_many_reports_some_are_heard_and_the_last_arrives(jobs, run, tmp_path):
     os.mkfifo(tmp_path / "fifo")
 
     async def through() -> list[JobRecord]:

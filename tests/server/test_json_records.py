@@ -1,4 +1,4 @@
-"""Records that cannot be records are told as damaged, at once."""
+"""Records that cannot be records are reported as damaged, at once."""
 
 from __future__ import annotations
 

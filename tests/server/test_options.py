@@ -1,4 +1,4 @@
-"""Options are declared once, checked with their bounds, and told to clients of any language as JSON."""
+"""Options are declared once, checked with their bounds, and sent to clients of any language as JSON."""
 
 from __future__ import annotations
 

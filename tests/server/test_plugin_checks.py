@@ -1,4 +1,4 @@
-"""What a plugin returns against its contract is told as its fault, to that caller alone, and the server goes on."""
+"""What a plugin returns against its contract is reported as its fault, to that caller alone, and the server goes on."""
 
 from __future__ import annotations
 

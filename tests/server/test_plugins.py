@@ -197,7 +197,7 @@ def test_the_plugin_that_knows_a_kind_adopts_it(install: Install) -> None:
         loaded.index("Mine0")
 
 
-def test_a_kind_that_nobody_knows_is_told_what_there_is(install: Install) -> None:
+def test_an_unknown_kind_is_refused_with_those_there_are(install: Install) -> None:
     install(one=INDEXES.format(kind="first"), two=INDEXES.format(kind="second"))
     with pytest.raises(InvalidInput, match="'frist'") as caught:
         PluginRegistry.load().index("frist")
@@ -232,7 +232,7 @@ def test_a_clash_of_trainers_names_both_owners(install: Install) -> None:
         PluginRegistry.load()
 
 
-def test_a_trainer_that_nobody_knows_is_told_what_there_is(install: Install) -> None:
+def test_an_unknown_trainer_is_refused_with_those_there_are(install: Install) -> None:
     install(one=TRAINERS.format(kind="second"), two=TRAINERS.format(kind="first"))
     with pytest.raises(InvalidInput, match="'frist'") as caught:
         PluginRegistry.load().trainer("frist")
@@ -264,7 +264,7 @@ def test_a_trainers_hook_that_yields_something_else_is_named(install: Install) -
         ),
     ],
 )
-def test_whatever_a_plugin_does_at_the_start_is_told_as_its_own(install: Install, code: str, words: str) -> None:
+def test_any_fault_of_a_plugin_at_the_start_is_reported_as_its_own(install: Install, code: str, words: str) -> None:
     install(one=code)
     with pytest.raises(PluginError, match=words) as caught:
         PluginRegistry.load()

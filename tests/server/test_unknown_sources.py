@@ -1,4 +1,4 @@
-"""What `topwork pull` says of a source that nobody reads, is not there, or is misspelled."""
+"""What `topwork pull` says of a source that no plugin reads, is not there, or is misspelled."""
 
 from __future__ import annotations
 

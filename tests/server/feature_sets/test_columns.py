@@ -1,4 +1,4 @@
-"""Changes of columns that end halfway: what was there is there, and nobody sees what was prepared."""
+"""Changes of columns that end halfway: what was there is there, and what was prepared is not seen."""
 
 from __future__ import annotations
 

@@ -256,7 +256,7 @@ def test_refuses_other_fingerprints_and_poor_numerics(birds: FeatureSet) -> None
         birds.write(block(["a"]), Numerics("openvino", "bf16", float("nan"), 0.1))
 
 
-def test_rows_of_an_int8_graph_are_taken_whatever_their_parity(birds: FeatureSet) -> None:
+def test_rows_of_an_int8_graph_are_taken_of_any_parity(birds: FeatureSet) -> None:
     """Their fingerprint is the int8 graph's own."""
     birds.write(block(["a"]), Numerics("cpu", "int8", 0.993, 0.1)).result()
 

@@ -1,4 +1,4 @@
-"""Group commits: what waits together is one version, in order; failures stay with those who caused them; listeners hear all."""
+"""Group commits: what waits together is one version, in order; failures stay with their writes; listeners hear all."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_closing_finishes_what_waits_and_takes_no_more(birds: FeatureSet) -> Non
         birds.write(block(["late"]))
 
 
-def test_a_writer_who_left_is_not_written_for(birds: FeatureSet, together: Callable[[], None]) -> None:
+def test_a_writer_that_left_is_not_written_for(birds: FeatureSet, together: Callable[[], None]) -> None:
     left, stays = birds.write(block(["left"])), birds.write(block(["stays"]))
     assert left.cancel()
     together()

@@ -106,7 +106,7 @@ def test_a_version_that_is_read_is_not_pruned(birds: FeatureSet) -> None:
     assert [info.version for info in birds.versions()] == [birds.version]
 
 
-def test_a_reader_who_never_began_or_gave_up_holds_nothing(birds: FeatureSet) -> None:
+def test_a_reader_that_never_began_or_gave_up_holds_nothing(birds: FeatureSet) -> None:
     birds.write(block(["a"])).result()
     given_up = birds.read(Selection())
     birds.read(Selection())
@@ -149,7 +149,7 @@ def check_by_key(feature_set: FeatureSet, keys: np.ndarray) -> None:
         assert n == stored[id]["n"]
 
 
-def test_fragments_of_dead_rows_are_written_anew(birds: FeatureSet) -> None:
+def test_fragments_of_dead_rows_are_written_again(birds: FeatureSet) -> None:
     birds.write(block(names(0, 1000), n=list(range(1000)))).result()
     birds.delete(names(0, 600)).result()
     birds.write(block(names(600, 700), 1, n=[7] * 100)).result()

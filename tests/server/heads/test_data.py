@@ -1,4 +1,4 @@
-"""data.py: examples of a pinned version, whatever order and state the set is in; datasets of raw items."""
+"""Examples of a pinned version, in any order and state of the set; datasets of raw items."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ COPIES = {
 
 @pytest.mark.parametrize("how", COPIES)
 @pytest.mark.parametrize("dim", [8, 300])
-def test_copies_are_equal_whatever_their_bytes(how, dim):
+def test_copies_are_equal_with_other_bytes(how, dim):
     x = rows(60, dim)
     x[:, 0] = 0
     x[::2, 0] = 1

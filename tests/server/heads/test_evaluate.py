@@ -32,7 +32,7 @@ def ids(given: Examples) -> list[str]:
 
 
 def answered(given: Examples, scores: Array, folds: int = 5) -> HeldOutPredictions:
-    """As if a head a fold had said it."""
+    """Return predictions as of one head a fold."""
     held = plan_splits(given, folds, 0).test
     rows = np.concatenate(held)
     order = np.argsort(rows)

@@ -12,7 +12,7 @@ from topwork_server.heads.training.labels import LabelColumn
 IDS = tuple("abcdef")
 
 
-def test_who_evaluates_is_resampled_by_groups() -> None:
+def test_what_evaluates_is_resampled_by_groups() -> None:
     """Items d and f are of one group, which has been left out of training whole: they are not two opinions."""
     counts, groups = np.array([2, 1, 1, 2, 1, 3]), np.array([0, 0, 1, 2, 1, 2])
     items = np.repeat(np.arange(6), counts)

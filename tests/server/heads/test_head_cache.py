@@ -43,7 +43,7 @@ def expected(seed=0):
     return ROWS @ weight.T + bias
 
 
-def test_a_head_that_is_replaced_serves_at_once_and_who_held_the_old_one_keeps_it(store):
+def test_a_head_that_is_replaced_serves_at_once_and_a_holder_of_the_old_one_keeps_it(store):
     publish(store)
     live = HeadCache()
     old = live.open(finder(store))

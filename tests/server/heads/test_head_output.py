@@ -26,7 +26,7 @@ def head(task, granularity=Granularity.ITEM, pooling=Pooling.ROW, names=("a", "b
 
 
 def saying(probabilities):
-    """A graph that says so, whatever it reads."""
+    """Make a graph that gives these, with any input."""
 
     def run(rows):
         assert len(rows) == len(probabilities)

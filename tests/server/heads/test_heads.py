@@ -219,7 +219,7 @@ async def test_a_name_is_trained_once_at_a_time(home):
         assert len(w.jobs.started) == 2
 
 
-async def test_who_hears_that_a_training_has_ended_may_train_again_at_once(home, monkeypatch):
+async def test_after_a_training_has_ended_another_may_begin_at_once(home, monkeypatch):
     async with world(home) as w:
         await w.fill()
         settling, settle = threading.Event(), w.heads._release
@@ -265,7 +265,7 @@ async def test_a_training_that_fails_is_said_and_an_older_head_serves(home):
         with pytest.raises(NotReady, match=r"it was too much .train it again with replace, or drop it.$"):
             await w.heads.report("birds-label")
         w.jobs.fail = ""
-        done = await trained(w)  # a failed one is in nobody's way
+        done = await trained(w)  # a failed one is in no other's way
         assert (done.state, done.detail) == (HeadState.READY, "")
         w.jobs.fail = "out of memory"
         pins = w.pins()

@@ -1,4 +1,4 @@
-"""labels.py: what columns say, and what is said of bad ones."""
+"""Labels: what columns hold, and how bad ones are refused."""
 
 from __future__ import annotations
 

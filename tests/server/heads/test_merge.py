@@ -31,7 +31,7 @@ GRID = (2, 3)
 
 
 def trunk(folder: Path, opset: int = 20, inner: str = "hidden", inputs: str = "x", size: int = 4000) -> Path:
-    """x (batch, rows, DIM) or (batch, DIM) -> `tap` = relu(2 x + 1); beside it a branch with weights that nobody asks for."""
+    """x (batch, rows, DIM) or (batch, DIM) -> `tap` = relu(2 x + 1); beside it a branch with weights that are not asked for."""
     folder.mkdir(exist_ok=True)
     nodes = [
         helper.make_node("Mul", [inputs, "two"], [inner], name=inner),

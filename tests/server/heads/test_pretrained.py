@@ -20,7 +20,7 @@ from topwork_server.models.pretrained_heads import PretrainedHeadRecord
 
 
 class Catalog:
-    """`net` and `other` are ready; `absent` is not, whatever lies in its folder."""
+    """`net` and `other` are ready; `absent` is not, with anything in its folder."""
 
     def __init__(self, home: Path) -> None:
         self.entries = {}
@@ -70,7 +70,7 @@ def test_heads_of_ready_encoders_are_listed(catalog):
     assert graph == catalog.entries["net"].folder / "head-imagenet.onnx"
 
 
-def test_an_export_anew_is_seen(catalog):
+def test_another_export_is_seen(catalog):
     catalog.write("net", "imagenet")
     assert pretrained_head(catalog, "net/imagenet").head.created == 1700000000.0
     catalog.write("net", "imagenet", created=2.0)

@@ -1,4 +1,4 @@
-"""A training from end to end, in this process: what is read, learned, judged and published; and a probe of several sets."""
+"""A training from end to end, in this process: what is read, learned, evaluated and published; and a probe of several sets."""
 
 from __future__ import annotations
 

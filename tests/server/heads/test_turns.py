@@ -1,4 +1,4 @@
-"""Trainings and drops of one name begin one after another, whoever of their callers leaves."""
+"""Trainings and drops of one name begin one after another, whichever of their callers leaves."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ BIRDS = TrainRequest("birds", "label")
 
 
 @pytest.mark.parametrize("work", ["pin_training", "move_to_head"])
-async def test_a_caller_who_leaves_keeps_the_lock_until_their_work_is_done(home, monkeypatch, work):
-    """Whoever comes next must not begin in the middle of it, be it a training or a drop."""
+async def test_a_caller_that_leaves_keeps_the_lock_until_its_work_is_done(home, monkeypatch, work):
+    """The next must not begin in the middle of it, be it a training or a drop."""
     async with world(home) as w:
         await w.fill()
         if work == "move_to_head":

@@ -64,7 +64,7 @@ def holds(built, keys, rows):
 
 
 @pytest.mark.parametrize("metric", list(Metric))
-def test_all_rows_are_there_under_their_keys_whatever_their_order_on_disk(tmp_path, metric):
+def test_all_rows_are_there_under_their_keys_in_any_order_on_disk(tmp_path, metric):
     world, rows = World(tmp_path, metric), clustered(500)
     keys = np.random.default_rng(3).permutation(500) * 3
     world.write(keys[:300], rows[:300])
@@ -140,7 +140,7 @@ def test_what_was_written_since_is_added_and_what_died_does_not_count(tmp_path):
 
 
 @pytest.mark.parametrize(("dead", "added", "anew"), [(250, 100, False), (0, 3100, False), (0, 0, False), (0, 100, True)])
-def test_all_is_made_anew_where_much_died_or_much_came_or_it_was_asked(tmp_path, dead, added, anew):
+def test_all_is_built_again_where_much_died_or_much_came_or_it_was_asked(tmp_path, dead, added, anew):
     world, rows = World(tmp_path, Metric.L2), clustered(1000 + added)
     world.write(np.arange(1000), rows[:1000])
     world.build()

@@ -190,7 +190,7 @@ async def test_a_query_of_several_vectors_is_never_cut() -> None:
         assert len(sent) > 1
 
 
-async def test_a_caller_who_left_is_skipped() -> None:
+async def test_a_caller_that_left_is_skipped() -> None:
     async with bench() as b:
         first = await b.blocked()
         tasks = await b.waiting(numbered(1), numbered(2))
@@ -202,7 +202,7 @@ async def test_a_caller_who_left_is_skipped() -> None:
         assert b.executor.counters["left"] == 1
 
 
-async def test_a_caller_who_leaves_between_slices_is_not_served_on() -> None:
+async def test_a_caller_that_leaves_between_slices_is_not_served_on() -> None:
     async with bench() as b:
         b.held.gate.clear()
         task = asyncio.create_task(b.search(*range(500)))

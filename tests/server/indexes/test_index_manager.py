@@ -1,4 +1,4 @@
-"""An index follows its set, whatever happens to its builds and its files. Jobs run in this process, so that tests hold them."""
+"""An index follows its set through failures of its builds and its files. Jobs run in this process, so that tests hold them."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def test_after_a_restart_it_catches_up(tmp_path):
         first.write(block(names(290, 330), clustered(40, seed=5))).result()
     async with world(tmp_path) as w:
         feature_set = w.sets.get("birds")
-        feature_set.delete(names(0, 20)).result()  # nobody follows yet
+        feature_set.delete(names(0, 20)).result()  # no index follows yet
         [listed] = await w.indexes.list()
         assert (listed.state, listed.memory, listed.version) == (IndexState.READY, 0, listed.facts.version)
         await right(w, feature_set)
@@ -127,7 +127,7 @@ def _replace_text(path, old, new):
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-async def test_a_lost_or_corrupt_file_is_built_anew_and_searches_are_right_meanwhile(tmp_path, damage):
+async def test_a_lost_or_corrupt_file_is_built_again_and_searches_are_right_meanwhile(tmp_path, damage):
     async with world(tmp_path) as w:
         await indexed(w)
     DAMAGES[damage](tmp_path / "indexes" / "birds" / "pooled" / "builds" / "1")
@@ -219,7 +219,7 @@ async def test_a_cancelled_build(tmp_path):
         w.jobs.gate.clear()
         await w.indexes.create(CreateIndexParams("birds"))
         await w.jobs.cancel(w.jobs.list()[0].id)
-        described = await w.indexes.get("birds")  # who watched the job to its end sees what came of it
+        described = await w.indexes.get("birds")  # a caller that watched the job to its end sees the result
         assert described.state is IndexState.FAILED
         assert "cancelled" in described.detail
         await right(w, feature_set)
@@ -383,7 +383,7 @@ async def test_an_index_never_answers_for_another_set_of_that_name(tmp_path):
         assert (await w.indexes.wait_for_build("birds")).facts.rows == 10
 
 
-async def test_who_searches_nothing_takes_no_memory(tmp_path):
+async def test_a_server_without_searches_takes_no_memory(tmp_path):
     async with world(tmp_path, idle_seconds=0.04) as w:
         feature_set = await indexed(w)
         await right(w, feature_set)

@@ -1,4 +1,4 @@
-"""Live beside brute force: whatever was written, deleted and installed, a search finds what is there, and nothing else."""
+"""Live beside brute force: after any writes, deletions and installed builds, a search finds what is there, and nothing else."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ STEPS = int(os.environ.get("TOPWORK_STEPS", "40"))
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("granularity", [Granularity.ITEM, Granularity.WINDOW])
 @pytest.mark.parametrize("options", [{}, {"lossy": True}, {"flat": True}])
-def test_agrees_with_brute_force_whatever_happens(metric: Metric, granularity: Granularity, options: dict[str, Any]) -> None:
+def test_agrees_with_brute_force_through_any_changes(metric: Metric, granularity: Granularity, options: dict[str, Any]) -> None:
     rng = np.random.default_rng([*METRICS].index(metric) + 10 * (granularity is Granularity.ITEM) + len(str(options)))
     fake, most = FakeSet(tap_info(granularity)), 1 if granularity is Granularity.ITEM else 4
     live, built, beside = following(fake, metric), None, 0

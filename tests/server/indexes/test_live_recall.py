@@ -1,4 +1,4 @@
-"""Recall of live searches: sampled, repeated exactly when the server is idle, told by filter share, forgotten with the build."""
+"""Recall of live searches: sampled, repeated exactly when the server is idle, shown by filter share, forgotten with the build."""
 
 from __future__ import annotations
 

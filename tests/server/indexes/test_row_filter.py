@@ -53,7 +53,7 @@ def test_a_set_that_is_gone_takes_no_memory():
     assert not found._of
 
 
-def test_a_filter_that_asks_the_clock_is_asked_anew():
+def test_a_filter_that_asks_the_clock_is_asked_again():
     found, birds = FilterCache(), Counted()
     for _ in range(2):
         looked_up(found, birds, "t > NOW() - interval '1 day'")

@@ -38,7 +38,7 @@ class Guest:
 
 
 async def turns(count: int = 5) -> None:
-    """Let everybody run who can."""
+    """Let every request run that can."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -55,7 +55,7 @@ async def fill(
     raise AssertionError
 
 
-def test_who_finds_no_room_is_refused_at_once_and_told_how_many_wait(runner: asyncio.Runner) -> None:
+def test_a_request_without_room_is_refused_at_once_and_told_how_many_wait(runner: asyncio.Runner) -> None:
     async def go() -> None:
         admission = AdmissionController(2, "letters")
         first, second = Guest(admission, 1), Guest(admission, 1)
@@ -120,7 +120,7 @@ def test_each_priority_of_a_flow_has_a_share_of_its_own(runner: asyncio.Runner) 
     runner.run(go())
 
 
-def test_those_who_wait_come_in_by_turns(runner: asyncio.Runner) -> None:
+def test_requests_that_wait_come_in_by_turns(runner: asyncio.Runner) -> None:
     async def go() -> None:
         admission = AdmissionController(10, "letters")
         full = Guest(admission, 10, "full")
@@ -161,7 +161,7 @@ def test_a_large_message_of_a_stream_is_not_starved_by_single_items(runner: asyn
     runner.run(go())
 
 
-def test_who_waits_and_leaves_is_forgotten(runner: asyncio.Runner) -> None:
+def test_a_request_that_waits_and_leaves_is_forgotten(runner: asyncio.Runner) -> None:
     async def go() -> None:
         admission = AdmissionController(2, "letters")
         full = Guest(admission, 2, "full")
@@ -179,7 +179,7 @@ def test_who_waits_and_leaves_is_forgotten(runner: asyncio.Runner) -> None:
     runner.run(go())
 
 
-def test_who_is_admitted_and_cancelled_at_once_gives_its_places_back(runner: asyncio.Runner) -> None:
+def test_a_request_admitted_and_cancelled_at_once_gives_its_places_back(runner: asyncio.Runner) -> None:
     async def go() -> None:
         admission = AdmissionController(2, "letters")
         full = Guest(admission, 2, "full")

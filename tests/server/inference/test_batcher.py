@@ -107,7 +107,7 @@ def test_callers_get_their_own_rows(runner: asyncio.Runner, benches: list[Bench]
     runner.run(go())
 
 
-def test_those_who_wait_while_the_session_is_busy_ride_together(runner: asyncio.Runner, benches: list[Bench]) -> None:
+def test_samples_that_wait_while_the_session_is_busy_share_a_batch(runner: asyncio.Runner, benches: list[Bench]) -> None:
     async def go() -> None:
         gate = Gate()
         benches.append(bench := Bench(lambda size: gate.wait()))
@@ -218,7 +218,7 @@ def test_while_a_session_cannot_be_reopened_callers_are_refused_at_once(runner: 
     runner.run(go())
 
 
-def test_closing_tells_those_who_wait(runner: asyncio.Runner) -> None:
+def test_closing_tells_the_requests_that_wait(runner: asyncio.Runner) -> None:
     async def go() -> None:
         gate = Gate()
         bench = Bench(lambda size: gate.wait())
@@ -245,7 +245,7 @@ def test_nothing_to_do_is_done_at_once(runner: asyncio.Runner, benches: list[Ben
     runner.run(go())
 
 
-def test_a_batch_on_which_the_encoder_fails_does_not_end_the_worker_and_spares_those_who_rode_along(
+def test_a_batch_on_which_the_encoder_fails_does_not_end_the_worker_and_spares_its_other_samples(
     runner: asyncio.Runner, benches: list[Bench]
 ) -> None:
     class Brittle(Letters):
@@ -266,7 +266,7 @@ def test_a_batch_on_which_the_encoder_fails_does_not_end_the_worker_and_spares_t
     runner.run(go())
 
 
-def test_who_leaves_frees_his_samples_while_the_session_is_busy(runner: asyncio.Runner, benches: list[Bench]) -> None:
+def test_a_caller_that_leaves_frees_its_samples_while_the_session_is_busy(runner: asyncio.Runner, benches: list[Bench]) -> None:
     async def go() -> None:
         gate = Gate()
         benches.append(bench := Bench(lambda size: gate.wait()))
@@ -330,7 +330,7 @@ def test_what_was_computed_is_let_go_at_once(runner: asyncio.Runner, benches: li
 def test_each_lane_opens_when_it_is_needed_and_computes_its_own(runner: asyncio.Runner) -> None:
     fast, plain, opened = FakeSession(), FakeSession(), list[str]()
 
-    def lane(name: str, session: FakeSession) -> Backend:
+    def make_backend(name: str, session: FakeSession) -> Backend:
         def opening() -> list[FakeSession]:
             opened.append(name)
             return [session]
@@ -339,7 +339,7 @@ def test_each_lane_opens_when_it_is_needed_and_computes_its_own(runner: asyncio.
 
     async def go() -> None:
         encoder = Letters(letters_spec(), Path())
-        batcher = Batcher(encoder, [lane("fast", fast), lane("plain", plain)])
+        batcher = Batcher(encoder, [make_backend("fast", fast), make_backend("plain", plain)])
         samples = [sample for text in ("ab", "cd") for sample in encoder.preprocess(TextItem(text), LetterOptions())]
         await batcher.submit(samples, TAPS).done
         assert (opened, batcher.open_backends) == (["fast"], 1)
@@ -359,7 +359,7 @@ class Device(FakeSession):
     workers = 2
 
 
-def test_a_lane_that_cannot_be_opened_ends_nobody_else_and_is_tried_again(runner: asyncio.Runner) -> None:
+def test_a_session_that_cannot_be_opened_ends_no_other_and_is_tried_again(runner: asyncio.Runner) -> None:
     fast, plain, fails = FakeSession(), FakeSession(), [True]
 
     def opening() -> list[FakeSession]:
@@ -404,7 +404,7 @@ def test_all_sessions_of_a_lane_compute_at_once_as_often_as_they_can(runner: asy
     runner.run(go())
 
 
-def test_when_one_of_several_workers_dies_all_sessions_are_opened_anew_once(runner: asyncio.Runner) -> None:
+def test_when_one_of_several_workers_dies_all_sessions_are_opened_again_once(runner: asyncio.Runner) -> None:
     together, opened = threading.Barrier(2, timeout=30), list[Device]()
 
     def die(size: int) -> None:

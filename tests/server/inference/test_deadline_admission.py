@@ -230,7 +230,7 @@ def test_flows_without_deadlines_keep_their_turns() -> None:
     in_loop(test)
 
 
-def test_a_caller_who_asks_for_much_gives_way_to_one_who_asks_for_little() -> None:
+def test_a_caller_that_asks_for_much_gives_way_to_one_that_asks_for_little() -> None:
     def test() -> None:
         world = warm(World())
         greedy = [Asked("greedy", [200] * 8, within=10.0) for _ in range(60)]
@@ -254,7 +254,7 @@ def test_a_higher_priority_is_served_before_deadlines_of_a_lower() -> None:
     in_loop(test)
 
 
-def test_with_time_to_spare_flows_take_turns_whatever_their_deadlines_are() -> None:
+def test_with_time_to_spare_flows_take_turns_with_any_deadlines() -> None:
     def test() -> None:
         world = warm(World())
         large, small = Asked("large", [200] * 64, within=60.0), Asked("small", [200], at=0.1, within=120.0)

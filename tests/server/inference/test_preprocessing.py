@@ -150,5 +150,5 @@ def test_a_deadline_ends_the_work_on_an_item_though_bad_items_are_skipped() -> N
     asyncio.run(go())
 
 
-def test_outside_of_a_request_nobody_has_left() -> None:
+def test_outside_of_a_request_no_caller_has_left() -> None:
     check_caller()

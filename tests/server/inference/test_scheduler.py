@@ -86,7 +86,7 @@ def test_each_lane_has_its_own_budget() -> None:
     assert {len(scheduler.take_batch(never_expired).batch) for _ in range(4)} == {1, 10}
 
 
-def test_those_who_left_do_not_ride_and_take_no_place() -> None:
+def test_cancelled_samples_join_no_batch_and_take_no_place() -> None:
     scheduler, samples = queue_of(10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, budget=40)
     left = {samples[0], samples[2], samples[3]}
     taken = scheduler.take_batch(lambda one: one in left)
@@ -95,7 +95,7 @@ def test_those_who_left_do_not_ride_and_take_no_place() -> None:
     assert len(scheduler) == 5
 
 
-def test_who_is_taken_out_is_gone_at_once() -> None:
+def test_a_sample_that_is_taken_out_is_gone_at_once() -> None:
     scheduler, samples = queue_of(10, 10, 10)
     scheduler.remove([samples[1]])
     assert (len(scheduler), samples[1].dequeued) == (2, True)
@@ -143,7 +143,7 @@ def test_a_caller_with_one_sample_does_not_wait_for_a_streams_thousands() -> Non
     assert single in scheduler.take_batch(never_expired).batch + scheduler.take_batch(never_expired).batch
 
 
-def test_flows_share_by_cost_whatever_they_bring() -> None:
+def test_flows_share_by_cost_with_samples_of_any_size() -> None:
     scheduler, sent = FairBatchScheduler([64]), {"long": 0, "short": 0, "bulk": 0}
     costs_of = {"long": 64, "short": 4, "bulk": 16}
     for name, cost in costs_of.items():
@@ -194,7 +194,7 @@ def test_a_higher_priority_is_served_before_all_of_a_lower() -> None:
     assert [scheduler.take_batch(never_expired).batch[0] for _ in range(5)] == urgent
 
 
-def test_those_who_are_gone_are_not_kept() -> None:
+def test_clients_that_are_gone_are_not_kept() -> None:
     """Not in memory either: a picture's sample is 600 KB."""
     scheduler = FairBatchScheduler([10])
     for _ in range(300):

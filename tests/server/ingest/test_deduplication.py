@@ -66,5 +66,5 @@ def test_a_clip_is_the_same_as_bytes_and_as_a_file_of_many_pieces(tmp_path, monk
     ],
 )
 def test_digests_do_not_change_between_releases(item, first_digits):
-    """They are stored: another way to take them would encode every set anew."""
+    """They are stored: another way to take them would encode every set again."""
     assert content_hash(item).startswith(first_digits)

@@ -1,4 +1,4 @@
-"""cache.py: what was put is found, within its bound, whatever happens to the file."""
+"""The feature cache: what was put is found, within its bound, also after damage to the file."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_without_a_bound_there_is_no_file(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [b"no database at all" * 500, b""])
-def test_a_corrupt_file_starts_anew(tmp_path, caplog, damage):
+def test_a_corrupt_file_starts_again(tmp_path, caplog, damage):
     first = FeatureCache(tmp_path, MIB)
     first.put({key(1): entry()})
     first.close()

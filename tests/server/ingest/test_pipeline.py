@@ -129,7 +129,7 @@ async def test_streams_that_bring_the_same_at_once_encode_it_once(home):
 
 
 @pytest.mark.parametrize("end", ["cancelled", "failed"])
-async def test_who_waits_for_one_that_gives_up_encodes_it_himself(home, end):
+async def test_a_write_that_waits_for_one_that_gives_up_encodes_it_itself(home, end):
     async with composed(home, feature_cache=0) as world:
         words = ("wait", "owl") if end == "cancelled" else ("wait", "owl", "")  # an empty text is refused
         first = asyncio.create_task(write(world, texts(*words, ids=list("abc")[: len(words)])))

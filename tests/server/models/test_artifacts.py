@@ -201,7 +201,7 @@ def test_a_forced_export_replaces(tmp_path: Path) -> None:
     assert (folder / "model.onnx").read_text() == "graph"
 
 
-def test_changed_local_weights_are_exported_anew(tmp_path: Path) -> None:
+def test_changed_local_weights_are_exported_again(tmp_path: Path) -> None:
     weights = tmp_path / "my.letters"
     weights.write_text("one")
     spec = replace(letters_spec(), source=f"file:{weights}")

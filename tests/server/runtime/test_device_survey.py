@@ -109,7 +109,7 @@ def test_it_is_measured_once_and_a_device_that_is_not_here_is_on_record(
     assert DeviceSurvey(devices, 1, ChildProcesses()).plans_for(encoder, folder, manifest) == found
 
 
-def test_another_machine_measures_anew(
+def test_another_machine_measures_again(
     letters: tuple[Letters, Path, Manifest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     encoder, folder, manifest = letters

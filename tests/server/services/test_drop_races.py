@@ -140,7 +140,7 @@ def test_a_set_that_is_dropped(target):
     assert {name for name in callers.told if name.startswith("cycle drop")} == {"cycle drop OK"}
 
 
-def test_a_training_whose_set_was_dropped_and_made_anew_says_so(target):
+def test_a_training_whose_set_was_dropped_and_made_again_says_so(target):
     """Two of a kind: the second waits for the first, so that its set is dropped before it reads."""
     with topwork.Client(target, retry_for=0, timeout=SECONDS) as client:
         write(client)

@@ -291,7 +291,7 @@ async def test_large_replies_are_shaped_beside_the_loop_and_refused_past_the_lim
         assert "67108864" in message
 
 
-async def test_a_caller_who_leaves_ends_his_work(tmp_path):
+async def test_a_caller_that_leaves_ends_its_work(tmp_path):
     async with served(tmp_path) as world:
         call = world.encoders.Embed(ask("wait"))
         await world.engine.until(lambda e: e.running == 1)

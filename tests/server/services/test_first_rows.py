@@ -1,4 +1,4 @@
-"""A new set: nobody sees it before its first rows, and many may write the first rows at once."""
+"""A new set: it is not seen before its first rows, and many may write the first rows at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages that nobody would send, thousands, made from the descriptors of all methods: each is answered, none is our fault."""
+"""Thousands of messages that no client would send, made from the descriptors of all methods: each is answered without a fault."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ class Fuzzer:
         )
 
     def changed(self, message):
-        """The message with one field, of it or of a message within it, made anew."""
+        """The message with one field, of it or of a message within it, made again."""
         places = [(one, field) for one in within(message) for field in one.DESCRIPTOR.fields]
         one, field = self.random.choice(places)
         one.ClearField(field.name)
@@ -260,7 +260,7 @@ def address(tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
-def test_whatever_comes_is_answered_and_never_as_our_fault(address, method, caplog):
+def test_any_message_is_answered_and_never_as_our_fault(address, method, caplog):
     fuzzer = Fuzzer(f"{SEED} {method.full_name}")
     codes, wrong = Counter(), []
     with grpc.insecure_channel(address, [("grpc.enable_retries", 0)]) as channel:

@@ -400,7 +400,7 @@ async def test_a_probe_is_a_job(home):
         assert (code, message) == (Code.INVALID_ARGUMENT, "no set is named")
 
 
-async def test_a_caller_who_leaves_while_labels_are_read_trains_nothing(home):
+async def test_a_caller_that_leaves_while_labels_are_read_trains_nothing(home):
     async with served(home) as w:
         await w.parts.fill()
         descriptions = dict.fromkeys(heads_world.CLASSES, "wait")  # the engine holds what it is to embed

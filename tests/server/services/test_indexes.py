@@ -198,7 +198,7 @@ async def test_filters_columns_and_vectors(home):
         assert [column.name for column in every.metadata] == ["year"]
         none = await w.search(items=items("a bird"), where="year > 3000", all_columns=True, with_vectors=True)
         assert (list(none.counts), list(none.ids), list(none.metadata[0].ints)) == ([0], [], [])
-        await w.write("a bird", year=[1990])  # a filter is asked anew of every version
+        await w.write("a bird", year=[1990])  # a filter is asked again of every version
         found = await w.search(**asked)
         assert set(found.ids) == {*WORDS[4:]} - {"a bird"}
         assert rows.shape == (8, 8)

@@ -146,7 +146,7 @@ async def test_a_stream_that_outlasts_the_drain_is_cut():
 
 
 @pytest.mark.parametrize("timeout", [None, 0.3])
-async def test_a_caller_who_leaves_or_whose_time_is_over_ends_the_handler(timeout):
+async def test_a_caller_that_leaves_or_whose_time_is_over_ends_the_handler(timeout):
     async with serving() as (made, requests, _, many):
         call = many(b"a.b", timeout=timeout)
         await made.reached.wait()

@@ -75,7 +75,7 @@ async def test_a_job_is_cancelled_under_its_watchers(tmp_path):
         assert job.ended > job.created
 
 
-async def test_a_watcher_who_leaves_is_let_go(tmp_path):
+async def test_a_watcher_that_leaves_is_let_go(tmp_path):
     async with served(tmp_path) as world:
         id = world.start("hold")
         call = world.stub.WatchJob(pb.WatchJobRequest(id=id))

@@ -79,7 +79,7 @@ async def test_messages_come_in_by_turns_and_a_turn_ends():
     await fourth
 
 
-async def test_who_leaves_the_line_gives_its_place_to_the_next():
+async def test_a_request_that_leaves_the_line_gives_its_place_to_the_next():
     budget = MessageBudget(MAX_MESSAGE)
     await budget.take(MAX_MESSAGE)
     leaver = asyncio.create_task(budget.take(MAX_MESSAGE // 2, 100))

@@ -153,7 +153,7 @@ async def test_bad_items_may_be_skipped(home):
         assert await ids(world) == ["b"]
 
 
-async def test_a_caller_who_vanishes_ends_his_work_and_keeps_what_was_acknowledged(home):
+async def test_a_caller_that_vanishes_ends_its_work_and_keeps_what_was_acknowledged(home):
     async with served(home) as world:
         call = await opened(world, texts("owl"), texts("wait"), texts("kite"), encoder="letters")
         assert (await call.read()).watermark == 1
@@ -329,7 +329,7 @@ async def test_large_reads_come_in_messages_within_the_bounds(home, monkeypatch)
         assert "'0000'" in message
 
 
-async def test_a_reader_who_leaves_ends_the_scan(home, monkeypatch, caplog):
+async def test_a_reader_that_leaves_ends_the_scan(home, monkeypatch, caplog):
     async with served(home) as world:
         numbers = np.zeros((20_000, 64), np.float32)
         await write(world, vectors([str(i) for i in range(20_000)], numbers))

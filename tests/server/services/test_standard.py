@@ -89,7 +89,7 @@ async def test_a_watch_sees_a_worker_die_and_come_back(tmp_path):
         watch.cancel()
 
 
-async def test_a_watch_sees_what_nobody_told_it(tmp_path):
+async def test_a_watch_sees_a_change_without_a_message(tmp_path):
     async with served(tmp_path) as world:
         world.app.health.interval = 0.02
         watch = health_pb2_grpc.HealthStub(world.channel).Watch(health_pb2.HealthCheckRequest(service="encoder/absent"))

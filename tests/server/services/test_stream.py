@@ -182,7 +182,7 @@ async def test_bad_items_may_be_skipped(tmp_path):
         assert found == [([1], [1, 0, 1]), ([0], [0]), ([], [1])]
 
 
-async def test_a_caller_who_leaves_ends_all_his_work(tmp_path):
+async def test_a_caller_that_leaves_ends_all_its_work(tmp_path):
     async with served(tmp_path) as world:
         call = await opened(world, *[texts("wait")] * 5, part(b"half a video"))
         await world.engine.until(lambda e: e.running == 5)

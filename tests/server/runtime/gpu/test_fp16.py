@@ -137,7 +137,7 @@ def test_attention_of_the_packaged_text_encoder_is_fused(weights_home: Path) -> 
     assert "Attention" not in [one.op_type for one in optimize(folder / MODEL, Device("tensorrt")).graph.node]
 
 
-def test_the_file_for_a_device_is_made_once_and_anew_after_an_export(tmp_path: Path) -> None:
+def test_the_file_for_a_device_is_made_once_and_again_after_an_export(tmp_path: Path) -> None:
     import os
 
     import onnx

@@ -76,7 +76,7 @@ def batch(rows: int, tokens: int, seed: int = 0) -> dict[str, Array]:
     return {"ids": rng.integers(0, WORDS, (rows, tokens)) * mask, "mask": mask}
 
 
-def test_rows_are_those_of_the_plain_session_whatever_the_padding(model: Path, opened: Callable[..., GpuSession]) -> None:
+def test_rows_are_those_of_the_plain_session_with_any_padding(model: Path, opened: Callable[..., GpuSession]) -> None:
     plain, session = Session(model), opened()
     for rows, tokens in [(1, 1), (1, 7), (5, 8), (7, 33), (33, 21), (600, 3)]:
         feeds = batch(rows, tokens)
@@ -139,7 +139,7 @@ def test_the_next_batch_comes_in_while_one_is_computed(
 
 
 def test_a_shape_that_comes_again_is_captured_once(opened: Callable[..., GpuSession], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The CPU provider has no CUDA graphs and does not mind their number: what is tested is who gets which."""
+    """The CPU provider has no CUDA graphs and does not mind their number: what is tested is which gets which."""
     session, numbers = opened(), list[int]()
     session.captures = True
     options = gpu._run_options

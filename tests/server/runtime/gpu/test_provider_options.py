@@ -61,7 +61,7 @@ def test_onnxruntime_knows_these_options() -> None:
         assert [name for name in options if name.encode() not in text and name.encode()[:8] not in text] == []
 
 
-def test_who_captures_is_alone_and_who_waits_for_it_gets_in_afterwards() -> None:
+def test_a_capture_is_alone_and_what_waits_for_it_gets_in_afterwards() -> None:
     gate, order, inside = CaptureLock(), list[str](), threading.Event()
     leave = threading.Event()
 
@@ -87,12 +87,12 @@ def test_who_captures_is_alone_and_who_waits_for_it_gets_in_afterwards() -> None
     assert order == ["read", "capture", "read again"]
 
 
-def test_nobody_captures_while_a_session_is_being_opened() -> None:
+def test_no_capture_runs_while_a_session_is_being_opened() -> None:
     gate = CaptureLock()
     with gate.shared(lasting=True):
         with gate.exclusive() as alone:
             assert not alone
         with gate.shared():
-            pass  # nobody waits behind who gave up
+            pass  # nothing waits behind a wait that was given up
     with gate.exclusive() as alone:
         assert alone
