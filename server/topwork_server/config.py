@@ -14,7 +14,7 @@ GIB = 1 << 30
 
 
 def default_home() -> Path:
-    """$TOPWORK_HOME, or ~/.topwork: packages, artifacts, adopted encoders; later feature sets, indexes and heads."""
+    """$TOPWORK_HOME, or ~/.topwork: packages, artifacts, added encoders; later feature sets, indexes and heads."""
     return Path(os.environ.get("TOPWORK_HOME") or Path.home() / ".topwork").absolute()
 
 

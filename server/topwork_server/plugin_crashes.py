@@ -1,6 +1,6 @@
 """Plugin code that would end the process (`sys.exit` in a library, an interrupt, a panic of Rust) ends its own request instead.
 
-asyncio lets SystemExit and KeyboardInterrupt out of its loop, and with them everybody's requests.
+asyncio lets SystemExit and KeyboardInterrupt out of its loop, and with them the requests of all callers.
 """
 
 from __future__ import annotations

@@ -66,8 +66,8 @@ def _check(catalog: Catalog, base: EncoderSpec, name: str) -> None:
     if base.int8 is not None:
         raise InvalidInput(f"{base.name} is int8 already", remedy=f"quantize {base.int8.base} with another --name")
     if name in catalog.names():
-        adopted = name in catalog.added()
-        forget = f"run `topwork forget {name}` first, or " if adopted else ""
+        added = name in catalog.added()
+        forget = f"run `topwork forget {name}` first, or " if added else ""
         raise AlreadyExists(f"there is an encoder {name!r}", remedy=f"{forget}choose another name with --name")
 
 

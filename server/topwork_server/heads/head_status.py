@@ -105,9 +105,9 @@ class HeadStatus:
         for _, found in sorted(pretrained_heads(self._catalog).items()):
             yield _pretrained(*found)
 
-    def describe(self, found: HeadDescription) -> HeadDescription:
+    def describe(self, description: HeadDescription) -> HeadDescription:
         """Add the job of its training. It runs on the event loop, where jobs live."""
-        return replace(found, job=self._job(found.training))
+        return replace(description, job=self._job(description.training))
 
     def _stored(self, name: str, training: TrainingRecord | None) -> HeadDescription:
         try:

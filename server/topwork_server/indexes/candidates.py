@@ -82,16 +82,16 @@ def empty_top_k(shape: tuple[int, ...]) -> TopK:
     return TopK(np.full(shape, NO_MATCH, np.float32), np.full(shape, -1, np.int64), np.zeros(shape, np.int32))
 
 
-def to_search_hits(found: TopK, query: PreparedQuery, version: int, how: str) -> SearchHits:
+def to_search_hits(top: TopK, query: PreparedQuery, version: int, how: str) -> SearchHits:
     """Turn ordered candidates into the hits of a search."""
-    good = found.similarity > NO_MATCH
+    good = top.similarity > NO_MATCH
     if query.min_similarity > NO_MATCH:
-        good &= found.similarity >= query.min_similarity
+        good &= top.similarity >= query.min_similarity
     counts = good.sum(axis=1)
-    similarity = found.similarity[good]
+    similarity = top.similarity[good]
     if query.slots is not None:
         spread = np.zeros(query.queries, counts.dtype)
         spread[query.slots] = counts
         counts = spread
     scores = -similarity if query.metric is Metric.L2 else similarity
-    return SearchHits(counts, found.keys[good], found.numbers[good], scores + np.float32(0), version, how)
+    return SearchHits(counts, top.keys[good], top.numbers[good], scores + np.float32(0), version, how)

@@ -91,7 +91,7 @@ def _measure(
     return MeasuredEffort(effort, _recall(probe, found, gather, metric), len(probe.queries) / min(seconds))
 
 
-def _recall(probe: CalibrationQueries, found: Array, gather: Gather, metric: Metric) -> float:
-    rows = gather(np.maximum(found, 0).ravel()).reshape(*found.shape, -1)
-    right = (similarities(probe.queries, rows, metric) >= probe.bar[:, None]) & (found >= 0)
+def _recall(probe: CalibrationQueries, positions: Array, gather: Gather, metric: Metric) -> float:
+    rows = gather(np.maximum(positions, 0).ravel()).reshape(*positions.shape, -1)
+    right = (similarities(probe.queries, rows, metric) >= probe.bar[:, None]) & (positions >= 0)
     return float(right.mean())

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 FIRST, FEWEST, MOST = 64, 32, 1024
 #: What a slice should take, in seconds, and how much larger than the one before it may be.
 AIM, GROWTH = 0.035, 4
-#: Vectors that ride together; callers and vectors that may wait.
+#: Vectors that are searched together; callers and vectors that may wait.
 BATCH_VECTORS = 256
 MAX_REQUESTS, MAX_QUEUED_VECTORS = 4096, 131_072
 #: How much nicer than the server its searches are. The workers of OpenMP inherit it.

@@ -67,7 +67,7 @@ class LiveIndex:
         self._delta: DeltaSegment | None = None  # None while nothing is followed: no build is here, and none is being installed
         self._base: int | None = None  # all rows alive from this key on are fresh; None until the first build is installed
         self._deaths: list[tuple[int, Array]] = []
-        self._read = 0  # rows born up to this version came from the set itself
+        self._read = 0  # rows inserted up to this version came from the set itself
         self._version = 0  # of the last change or reading
 
     def apply(self, change: Change) -> None:

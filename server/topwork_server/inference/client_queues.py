@@ -100,11 +100,11 @@ class PriorityClass:
         self.now = 0.0
 
     def queue_of(self, client: Hashable, arrivals: int) -> ClientQueue:
-        found = self.queues.get(client)
-        if found is None:
+        queue = self.queues.get(client)
+        if queue is None:
             start = max(self.now, self._past_starts.pop(client, 0.0))
-            found = self.queues[client] = ClientQueue(client, self._priority, start, arrivals)
-        return found
+            queue = self.queues[client] = ClientQueue(client, self._priority, start, arrivals)
+        return queue
 
     @property
     def cost(self) -> int:

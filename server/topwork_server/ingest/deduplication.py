@@ -43,20 +43,20 @@ def _utf8(text: str) -> bytes:
 
 def _hash_parts(kind: str, *parts: bytes | memoryview) -> str:
     """Hash each part with its length, so that no two lists of parts give the same bytes."""
-    found = hashlib.sha256(kind.encode())
+    digest = hashlib.sha256(kind.encode())
     for part in parts:
-        found.update(b":%d:" % len(part))
-        found.update(part)
-    return found.hexdigest()
+        digest.update(b":%d:" % len(part))
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _hash_file(path: Path) -> str:
     """Hash a file as the bytes of a clip, a piece at a time."""
     with path.open("rb") as file:
-        found = hashlib.sha256(b"clip:%d:" % path.stat().st_size)
+        digest = hashlib.sha256(b"clip:%d:" % path.stat().st_size)
         while piece := file.read(CHUNK_BYTES):
-            found.update(piece)
-    return found.hexdigest()
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _hash_array(array: Array) -> str:

@@ -80,12 +80,14 @@ class IngestPipeline:
 class WriteSession:
     """A write stream. `next_slot` is called as a message comes, in order; `write` may then be awaited for many at a time."""
 
-    def __init__(self, ingest: IngestPipeline, settings: WriteSettings, deadline: float | None, found: FeatureSet | None) -> None:
+    def __init__(
+        self, ingest: IngestPipeline, settings: WriteSettings, deadline: float | None, feature_set: FeatureSet | None
+    ) -> None:
         self.settings = settings
         self._ingest = ingest
         self._deadline = deadline
-        self._set = found
-        self._definition = found.definition if found else None
+        self._set = feature_set
+        self._definition = feature_set.definition if feature_set else None
         self._sequencer = Sequencer()
         self._definition_lock = asyncio.Lock()
         self.next_slot = self._sequencer.next_slot

@@ -146,7 +146,7 @@ class Catalog:
             self.delete(name)
 
     def delete(self, name: str) -> None:
-        """Delete an adopted encoder: its name, its artifact, and the file that was made for it here. Downloads stay."""
+        """Delete an added encoder: its name, its artifact, and the file that was made for it here. Downloads stay."""
         try:
             artifacts.remove(self.home, self.spec(name))
         except DataLoss:  # what it was made from is not known any more: by its name
@@ -181,7 +181,7 @@ class Catalog:
         return [path for path in artifacts.folders(self.home) if path.name not in in_use and not artifacts.is_of(path, unknown)]
 
     def remove(self, name: str) -> None:
-        """Take an adopted name back; its files stay."""
+        """Take an added name back; its files stay."""
         self._records.remove(name)
 
     def pull(self, name: str, progress: Progress = quiet) -> Path:

@@ -101,7 +101,7 @@ class Encoder(ABC):
 
     def preprocess_many(self, items: Sequence[Item], options: Any) -> Iterable[Iterable[Sample] | Exception]:
         """Return what `preprocess` gives for each item, in order; in the place of a bad item its error. For an encoder to which
-        several items at once come cheaper than one after another; rows must not depend on which door was taken."""
+        several items at once come cheaper than one after another; rows must not depend on which of the two was called."""
         for item in items:
             yield _preprocessed(self, item, options)
 

@@ -168,10 +168,10 @@ def _names(settings: Settings) -> list[str]:
     return list(settings.heads)
 
 
-async def _reply(found: PredictionResult, settings: Settings, started: float) -> Reply:
+async def _reply(result: PredictionResult, settings: Settings, started: float) -> Reply:
     total = time.monotonic() - started
-    if head_messages.prediction_size(found) > LARGE:
-        reply = await asyncio.to_thread(head_messages.predict_response, found, settings.top, total)
+    if head_messages.prediction_size(result) > LARGE:
+        reply = await asyncio.to_thread(head_messages.predict_response, result, settings.top, total)
     else:
-        reply = head_messages.predict_response(found, settings.top, total)
+        reply = head_messages.predict_response(result, settings.top, total)
     return check_reply_size(reply, "send fewer items at a time, ask for the top few classes, or for no features")

@@ -54,13 +54,13 @@ class QueryResolver:
         if kind != "items" and request.encoder:
             await self._check_encoder(request.encoder, opened)
         if kind == "items":
-            found = await self._of_items(request, opened, deadline, client)
+            resolved = await self._of_items(request, opened, deadline, client)
         elif kind == "vectors":
             rows = index_messages.vectors(request.vectors, tap.tap.dim)
-            found = ResolvedQuery(_query(rows, np.ones(len(rows), np.int64)), Timings())
+            resolved = ResolvedQuery(_query(rows, np.ones(len(rows), np.int64)), Timings())
         else:
-            found = ResolvedQuery(await asyncio.to_thread(_of_stored, list(request.stored.values), opened), Timings())
-        return replace(found, query=_with_settings(found.query, request, k))
+            resolved = ResolvedQuery(await asyncio.to_thread(_of_stored, list(request.stored.values), opened), Timings())
+        return replace(resolved, query=_with_settings(resolved.query, request, k))
 
     async def _of_items(self, request: Request, opened: OpenedIndex, deadline: float | None, client: Hashable) -> ResolvedQuery:
         tap, wanted = opened.definition.tap, opened.feature_set.definition

@@ -100,67 +100,67 @@ def unit_sums(data: EvaluationData, whole: bool = True) -> UnitSums:
     return found
 
 
-def _add_classes(data: EvaluationData, found: UnitSums) -> None:
+def _add_classes(data: EvaluationData, sums: UnitSums) -> None:
     many, right = len(data.names), data.y_pred == data.y_true
-    found.add("rows", 1, data.unit)
-    found.add("truth", many, data.unit, data.y_true)
-    found.add("predicted", many, data.unit, data.y_pred)
-    found.add("hit", many, data.unit[right], data.y_true[right])
+    sums.add("rows", 1, data.unit)
+    sums.add("truth", many, data.unit, data.y_true)
+    sums.add("predicted", many, data.unit, data.y_pred)
+    sums.add("hit", many, data.unit[right], data.y_true[right])
 
 
-def _add_labels(data: EvaluationData, found: UnitSums) -> None:
-    found.add("rows", 1, data.unit)
+def _add_labels(data: EvaluationData, sums: UnitSums) -> None:
+    sums.add("rows", 1, data.unit)
     for name, cells in (("truth", data.y_true), ("predicted", data.y_pred), ("hit", data.y_true & data.y_pred)):
         row, label = np.nonzero(cells)
-        found.add(name, len(data.names), data.unit[row], label)
-    found.add("exact", 1, data.unit[(data.y_true == data.y_pred).all(axis=1)])
+        sums.add(name, len(data.names), data.unit[row], label)
+    sums.add("exact", 1, data.unit[(data.y_true == data.y_pred).all(axis=1)])
 
 
-def _add_numbers(data: EvaluationData, found: UnitSums) -> None:
+def _add_numbers(data: EvaluationData, sums: UnitSums) -> None:
     """Add moments of centered numbers of unit spread: plain sums of squares would lose their digits."""
     middle, spread = data.y_true.mean(), stable_deviation(data.y_true) or 1.0
     truth, predicted = (data.y_true - middle) / spread, (data.y_pred - middle) / spread
-    found.add("rows", 1, data.unit)
+    sums.add("rows", 1, data.unit)
     moments = {"y": truth, "yy": truth**2, "absolute": np.abs(predicted - truth), "squared": (predicted - truth) ** 2}
     for name, amount in moments.items():
-        found.add(name, 1, data.unit, 0, amount)
+        sums.add(name, 1, data.unit, 0, amount)
 
 
-def _add_ranks(data: EvaluationData, found: UnitSums) -> None:
+def _add_ranks(data: EvaluationData, sums: UnitSums) -> None:
     a, b = _ranks(data.y_true), _ranks(data.y_pred)
     for name, amount in {"a": a, "b": b, "aa": a**2, "bb": b**2, "ab": a * b}.items():
-        found.add(name, 1, data.unit, 0, amount)
+        sums.add(name, 1, data.unit, 0, amount)
 
 
-def _add_entities(data: EvaluationData, found: UnitSums) -> None:
+def _add_entities(data: EvaluationData, sums: UnitSums) -> None:
     truth, predicted = (span_metrics.entity_spans(data, classes) for classes in (data.y_true, data.y_pred))
     right = np.isin(truth.key(len(data.y_true)), predicted.key(len(data.y_true)))
     many = max(1, len(entity_labels(data.names)))
-    found.add("rows", 1, data.unit)
-    found.add("right", 1, data.unit[data.y_true == data.y_pred])
-    found.add("truth", many, data.unit[truth.start], truth.label)
-    found.add("predicted", many, data.unit[predicted.start], predicted.label)
-    found.add("hit", many, data.unit[truth.start[right]], truth.label[right])
+    sums.add("rows", 1, data.unit)
+    sums.add("right", 1, data.unit[data.y_true == data.y_pred])
+    sums.add("truth", many, data.unit[truth.start], truth.label)
+    sums.add("predicted", many, data.unit[predicted.start], predicted.label)
+    sums.add("hit", many, data.unit[truth.start[right]], truth.label[right])
 
 
-def _add_answers(data: EvaluationData, found: UnitSums) -> None:
+def _add_answers(data: EvaluationData, sums: UnitSums) -> None:
     answered, unit = span_metrics.answer_spans(data), data.unit[data.starts[:-1]]
-    found.add("items", 1, unit)
-    found.add("f1", 1, unit, 0, np.array([answer.f1 for answer in answered]))
-    found.add("exact", 1, unit, 0, np.array([float(answer.exact) for answer in answered]))
+    sums.add("items", 1, unit)
+    sums.add("f1", 1, unit, 0, np.array([answer.f1 for answer in answered]))
+    sums.add("exact", 1, unit, 0, np.array([float(answer.exact) for answer in answered]))
 
 
-def _add_calibration(data: EvaluationData, found: UnitSums) -> None:
+def _add_calibration(data: EvaluationData, sums: UnitSums) -> None:
     """Add the log loss, and for each bin by how much confidence exceeds accuracy."""
     losses = calibration.log_losses(data.scores, data.values, data.target, data.temperature)
-    found.add("loss", 1, data.unit, 0, losses)
+    sums.add("loss", 1, data.unit, 0, losses)
     for name, probable in (
         ("gap before", calibration.probabilities(data.scores, data.target)),
         ("gap", data.probabilities),
     ):
         sure, so = calibration.confidences(probable, data.values, data.target)
         unit = np.repeat(data.unit, len(sure) // len(data.unit))
-        found.add(name, calibration.BINS, unit, calibration.bin_of(sure), sure - so)
+        sums.add(name, calibration.BINS, unit, calibration.bin_of(sure), sure - so)
 
 
 def _ranks(numbers: Array) -> Array:

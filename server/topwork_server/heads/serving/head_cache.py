@@ -66,13 +66,13 @@ class HeadCache:
         now = self._clock()
         with self._lock:
             self._open = {name: one for name, one in self._open.items() if now - one.used < self._idle}
-            found = self._open.get(stored.head.name)
-        if found is None or found.stored.stamp != stored.stamp:
-            found = OpenedHead(stored, self._session(stored))
-        found.used = now
+            opened = self._open.get(stored.head.name)
+        if opened is None or opened.stored.stamp != stored.stamp:
+            opened = OpenedHead(stored, self._session(stored))
+        opened.used = now
         with self._lock:
-            self._open[stored.head.name] = found
-        return found
+            self._open[stored.head.name] = opened
+        return opened
 
     def _session(self, stored: StoredHead) -> Session:
         stored.check_graph()

@@ -184,7 +184,7 @@ def concat_outputs(parts: Sequence[HeadOutput]) -> HeadOutput:
     return HeadOutput(parts[0].head, **arrays, spans=spans)
 
 
-def spread_output(found: HeadOutput, good: Array, items: int) -> HeadOutput:
+def spread_output(output: HeadOutput, good: Array, items: int) -> HeadOutput:
     """Expand the output for the items at positions `good` to all items; the others failed."""
 
     def wide(array: Array | None) -> Array | None:
@@ -194,8 +194,8 @@ def spread_output(found: HeadOutput, good: Array, items: int) -> HeadOutput:
         all_items[good] = array
         return all_items
 
-    arrays: dict[str, Any] = {name: wide(getattr(found, name)) for name in ARRAYS}
-    if found.spans is None:
-        return HeadOutput(found.head, **arrays)
-    spans = dict(zip(good.tolist(), found.spans, strict=True))
-    return HeadOutput(found.head, **arrays, spans=tuple(spans.get(item, ()) for item in range(items)))
+    arrays: dict[str, Any] = {name: wide(getattr(output, name)) for name in ARRAYS}
+    if output.spans is None:
+        return HeadOutput(output.head, **arrays)
+    spans = dict(zip(good.tolist(), output.spans, strict=True))
+    return HeadOutput(output.head, **arrays, spans=tuple(spans.get(item, ()) for item in range(items)))

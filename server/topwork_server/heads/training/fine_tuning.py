@@ -56,15 +56,15 @@ def fine_tune(
     if not issubclass(spec.trainer, FineTuner):
         raise InvalidInput(f"{spec.kind} trains heads on frozen features")
     catalog = Catalog(plugins, home)
-    found = dataset.load_dataset(definition, spec.min_per_class, part(report, 0.0, 0.02))
+    data = dataset.load_dataset(definition, spec.min_per_class, part(report, 0.0, 0.02))
     with tempfile.TemporaryDirectory(prefix="topwork-tune-") as scratch:
         base = catalog.spec(definition.encoder)
         assets = sources.fetch(catalog.source(base.name), home, base.sha256)
         trunk = export.open_trunk(base, assets, Path(scratch))
         encoder = base.encoder(base, Path(scratch))
-        warnings = list(found.warnings)
+        warnings = list(data.warnings)
         asked = parse(base.encoder.options, definition.encoder_options)
-        tuning, ids = fine_tune_dataset(definition, found, asked, definition.seed, warnings.append)
+        tuning, ids = fine_tune_dataset(definition, data, asked, definition.seed, warnings.append)
         options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
         target = TargetScale.of(tuning.values) if tuning.target is Target.NUMBERS else None
         tuned = spec.trainer.tune(
@@ -72,8 +72,8 @@ def fine_tune(
         )
         name = f"{definition.name}-{secrets.token_hex(4)}"  # never that of an encoder which serves
         report(0.85, "exporting the trunk")
-        found = replace(found, warnings=tuple(warnings))
-        return _published(definition, found, tuning, ids, _in_numbers(tuned, target), name, catalog, target)
+        data = replace(data, warnings=tuple(warnings))
+        return _published(definition, data, tuning, ids, _in_numbers(tuned, target), name, catalog, target)
 
 
 def _scaled(tuning: FineTuneDataset, target: TargetScale | None) -> FineTuneDataset:
@@ -90,7 +90,7 @@ def _in_numbers(tuned: FineTuneResult, target: TargetScale | None) -> FineTuneRe
 
 def _published(
     definition: HeadDefinition,
-    found: TrainingDataset,
+    data: TrainingDataset,
     tuning: FineTuneDataset,
     ids: Sequence[str],
     tuned: FineTuneResult,
@@ -103,7 +103,7 @@ def _published(
     catalog.add_fine_tuned(name, definition.encoder, tuned.weights, tuning.tap.name, trained_on)
     try:
         catalog.export(name)
-        return _result(definition, found, tuning, ids, tuned, catalog.entry(name), target)
+        return _result(definition, data, tuning, ids, tuned, catalog.entry(name), target)
     except BaseException:
         catalog.delete_fine_tuned(name)
         raise
@@ -111,7 +111,7 @@ def _published(
 
 def _result(
     definition: HeadDefinition,
-    found: TrainingDataset,
+    data: TrainingDataset,
     tuning: FineTuneDataset,
     ids: Sequence[str],
     tuned: FineTuneResult,
@@ -121,12 +121,12 @@ def _result(
     assert entry.manifest is not None, "it was exported"
     tap = entry.manifest.tap(tuning.tap.name)
     assert tap is not None, "its taps are those of its base"
-    groups = _groups(found, ids)
+    groups = _groups(data, ids)
     test, training = (_examples(tuning, positions, groups) for positions in (tuning.test, tuning.train))
     test_ids = [ids[position] for position in tuning.test]
     predictions = HeldOutPredictions(np.arange(test.count), tuned.test_scores, np.zeros(test.count, np.int64))
     evaluation = evaluate.evaluate_predictions(
-        test, definition.task, predictions, test_ids, training, definition.seed, SpanPreviews(found)
+        test, definition.task, predictions, test_ids, training, definition.seed, SpanPreviews(data)
     )
     served = served_graph(tuned.head.graph(), tuning.target, evaluation.temperature)
     inputs = dict(zip(ids, tuning.items, strict=True))
@@ -141,13 +141,13 @@ def _result(
         estimate=_estimate(definition, tuning),
         items=len(tuning.test),
         labeled=len(tuning.train) + len(tuning.validation),
-        unlabeled=found.unlabeled,
+        unlabeled=data.unlabeled,
         max_abs_error=_agreement(definition, tuning, tuned, served, entry, tap, target or TargetScale()),
         target=target,
         evaluation=evaluation,
         previews={wrong.id: preview(inputs[wrong.id]) for wrong in evaluation.misclassified},
         history=tuned.history,
-        warnings=found.warnings,
+        warnings=data.warnings,
         tuned_encoder=entry.spec.name,
     )
 
@@ -158,10 +158,10 @@ def _estimate(definition: HeadDefinition, tuning: FineTuneDataset) -> str:
     return f"{test} items {which}; {train} trained it and {validation} told when to stop"
 
 
-def _groups(found: TrainingDataset, ids: Sequence[str]) -> Array:
+def _groups(data: TrainingDataset, ids: Sequence[str]) -> Array:
     """Find the group of each item, (items,) int64; the items of a test set have groups of their own."""
     of: dict[str, int] = {}
-    for examples, names in ((found.examples, found.ids), (found.test, found.test_ids)):
+    for examples, names in ((data.examples, data.ids), (data.test, data.test_ids)):
         if examples is not None:
             of |= {names[item]: group for item, group in zip(examples.items.tolist(), examples.groups.tolist(), strict=True)}
     return np.array([of[id] for id in ids], np.int64)
@@ -193,13 +193,13 @@ def _agreement(
     rows = np.concatenate([pooling.pool_rows(definition.task, definition.views[0][1], one)[0] for one in features])
     wanted = tuned.test_scores[: len(rows)]
     apart = float(np.abs((tuned.head.scores(rows) - wanted) / target.unit).max())
-    found = max(max_score_difference(tuned.head, served, rows, target.unit), apart)
-    if not found <= 10 * MOST_DISAGREEMENT * max(1.0, float(np.abs((wanted - target.center) / target.unit).max())):
+    difference = max(max_score_difference(tuned.head, served, rows, target.unit), apart)
+    if not difference <= 10 * MOST_DISAGREEMENT * max(1.0, float(np.abs((wanted - target.center) / target.unit).max())):
         raise TopworkError(
-            f"the exported trunk and head are not what was trained: their scores differ by {found:.2g}",
+            f"the exported trunk and head are not what was trained: their scores differ by {difference:.2g}",
             remedy="report it to the trainer's author",
         )
-    return found
+    return difference
 
 
 def _features(encoder: Encoder, session: Session, tap: FingerprintedTap, item: Item, options: Any) -> TapRows:

@@ -48,9 +48,9 @@ def train_on_frozen_features(
     definition: HeadDefinition, spec: TrainerSpec, threads: int, report: Progress, encode: Encode | None = None
 ) -> TrainingResult:
     """Train and evaluate a head. InvalidInput for what cannot be trained; TopworkError where the graph is not the head."""
-    found = dataset.load_dataset(definition, spec.min_per_class, part(report, 0.0, 0.15), spec.reads_directions, encode)
-    threads = threads_for(found.examples, threads)
-    return _Frozen(definition, spec, found, threads, part(report, 0.15, 0.85)).train(part(report, 0.85, 0.95))
+    data = dataset.load_dataset(definition, spec.min_per_class, part(report, 0.0, 0.15), spec.reads_directions, encode)
+    threads = threads_for(data.examples, threads)
+    return _Frozen(definition, spec, data, threads, part(report, 0.15, 0.85)).train(part(report, 0.85, 0.95))
 
 
 def threads_for(examples: Examples, threads: int) -> int:
@@ -63,12 +63,12 @@ def threads_for(examples: Examples, threads: int) -> int:
 
 class _Frozen:
     def __init__(
-        self, definition: HeadDefinition, spec: TrainerSpec, found: TrainingDataset, threads: int, report: Progress
+        self, definition: HeadDefinition, spec: TrainerSpec, data: TrainingDataset, threads: int, report: Progress
     ) -> None:
         if not issubclass(spec.trainer, Trainer):
             raise InvalidInput(f"{spec.kind} trains the trunk, too: it reads raw inputs, not features")
-        self.definition, self.data, self.examples = definition, found, found.examples
-        self._scaling = Scaling.of(found.examples)
+        self.definition, self.data, self.examples = definition, data, data.examples
+        self._scaling = Scaling.of(data.examples)
         self._trainer, self._threads, self._report = spec.trainer, threads, report
         self._options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
 
@@ -188,13 +188,14 @@ def check_served_graph(fitted: FittedHead, served: bytes, rows: Array, target: T
     if not len(rows):
         return 0.0
     chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), AGREED_ON)).astype(np.int64)]
-    found = max_score_difference(fitted, served, chosen, target.unit if target else 1.0)
+    difference = max_score_difference(fitted, served, chosen, target.unit if target else 1.0)
     scores = fitted.scores(chosen)
-    if not found <= MOST_DISAGREEMENT * max(1.0, float(np.abs(target.to_scores(scores) if target else scores).max())):
+    if not difference <= MOST_DISAGREEMENT * max(1.0, float(np.abs(target.to_scores(scores) if target else scores).max())):
         raise TopworkError(
-            f"the head's graph is not the head: their scores differ by {found:.2g}", remedy="report it to the trainer's author"
+            f"the head's graph is not the head: their scores differ by {difference:.2g}",
+            remedy="report it to the trainer's author",
         )
-    return found
+    return difference
 
 
 def max_score_difference(fitted: FittedHead, graph: bytes, rows: Array, unit: float = 1.0) -> float:

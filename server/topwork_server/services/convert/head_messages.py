@@ -184,22 +184,22 @@ def predict_params(settings: heads_pb2.PredictSettings, deadline: float | None, 
     )
 
 
-def prediction_size(found: PredictionResult) -> int:
+def prediction_size(result: PredictionResult) -> int:
     """About how many bytes its message takes."""
-    arrays = [array for out in found.outputs for array in (out.probabilities, out.masks, out.confidences) if array is not None]
-    arrays += [tap.rows for features in found.features for tap in features.taps]
-    spans = sum(len(one) for out in found.outputs for one in out.spans or ())
+    arrays = [array for out in result.outputs for array in (out.probabilities, out.masks, out.confidences) if array is not None]
+    arrays += [tap.rows for features in result.features for tap in features.taps]
+    spans = sum(len(one) for out in result.outputs for one in out.spans or ())
     return sum(array.nbytes for array in arrays) + 64 * spans
 
 
-def predict_response(found: PredictionResult, top: int, total: float) -> heads_pb2.PredictResponse:
+def predict_response(result: PredictionResult, top: int, total: float) -> heads_pb2.PredictResponse:
     """The whole reply; `total` is the request's time in seconds."""
     return heads_pb2.PredictResponse(
-        predictions=[predictions(output, top) for output in found.outputs],
-        features=[item_messages.tap_features(tap, OutputFormat()) for features in found.features for tap in features.taps],
-        notes=item_messages.notes(found.notes),
-        failures=[item_messages.failure(i, error) for i, error in sorted(found.failures.items())],
-        timings=item_messages.timings(found.timings, total),
+        predictions=[predictions(output, top) for output in result.outputs],
+        features=[item_messages.tap_features(tap, OutputFormat()) for features in result.features for tap in features.taps],
+        notes=item_messages.notes(result.notes),
+        failures=[item_messages.failure(i, error) for i, error in sorted(result.failures.items())],
+        timings=item_messages.timings(result.timings, total),
     )
 
 

@@ -128,14 +128,14 @@ def damaged(index: DamagedIndex) -> indexes_pb2.Index:
     return indexes_pb2.Index(set=index.set, name=index.name, state=STATES[IndexState.FAILED], detail=detail, damage=index.damage)
 
 
-def response(found: SearchReply, definition: IndexDefinition, *, with_vectors: bool) -> indexes_pb2.SearchResponse:
-    hits, rows = found.hits, found.rows
+def response(reply: SearchReply, definition: IndexDefinition, *, with_vectors: bool) -> indexes_pb2.SearchResponse:
+    hits, rows = reply.hits, reply.rows
     message = indexes_pb2.SearchResponse(
         counts=hits.counts.tolist(),
-        ids=found.ids,
+        ids=reply.ids,
         scores=item_messages.tensor(hits.scores),
         rows=item_messages.tensor(hits.rows) if definition.tap.tap.granularity is not Granularity.ITEM else None,
-        metadata=[set_messages.column_message(column) for column in found.metadata],
+        metadata=[set_messages.column_message(column) for column in reply.metadata],
         metric=f"METRIC_{definition.metric.name}",
         version=hits.version,
         strategy=hits.how,

@@ -216,9 +216,9 @@ def notes(found: Mapping[int, Mapping[str, int]]) -> list[encoders_pb2.Note]:
     return [encoders_pb2.Note(item=i, counts=dict(counts)) for i, counts in sorted(found.items()) if counts]
 
 
-def timings(found: Timings, total: float) -> encoders_pb2.Timings:
+def timings(measured: Timings, total: float) -> encoders_pb2.Timings:
     """Convert the timings; `total` is the request's time in seconds."""
-    return encoders_pb2.Timings(preprocess=found.preprocess, queue=found.queue, compute=found.compute, total=total)
+    return encoders_pb2.Timings(preprocess=measured.preprocess, queue=measured.queue, compute=measured.compute, total=total)
 
 
 def tap_features(tap: TapRows, format: OutputFormat) -> types_pb2.TapFeatures:

@@ -205,8 +205,8 @@ def write_response(outcome: IngestOutcome, watermark: int) -> sets_pb2.WriteResp
     )
 
 
-def feature_set(found: SetDescription, indexes: Sequence[str]) -> sets_pb2.FeatureSet:
-    wanted = found.definition
+def feature_set(description: SetDescription, indexes: Sequence[str]) -> sets_pb2.FeatureSet:
+    wanted = description.definition
     options = Struct()
     options.update(dict(wanted.options))
     return sets_pb2.FeatureSet(
@@ -215,20 +215,20 @@ def feature_set(found: SetDescription, indexes: Sequence[str]) -> sets_pb2.Featu
         options=options,
         modality=f"MODALITY_{wanted.modality.name}" if wanted.modality else None,
         taps=[
-            sets_pb2.SetTap(tap=encoder_messages.tap(info.tap, info.fingerprint), column=found.tap_columns[info.tap.name])
+            sets_pb2.SetTap(tap=encoder_messages.tap(info.tap, info.fingerprint), column=description.tap_columns[info.tap.name])
             for info in wanted.taps
         ],
         dtype=f"DTYPE_{wanted.dtype.upper()}",
         keeps_inputs=wanted.keep_inputs,
-        columns=[sets_pb2.ColumnInfo(name=name, type=f"COLUMN_TYPE_{type.name}") for name, type in found.columns.items()],
-        items=found.items,
-        version=found.version,
-        bytes=found.bytes,
-        created=found.created,
-        numerics=[item_messages.numerics(record) for record in found.numerics],
-        path=found.path,
+        columns=[sets_pb2.ColumnInfo(name=name, type=f"COLUMN_TYPE_{type.name}") for name, type in description.columns.items()],
+        items=description.items,
+        version=description.version,
+        bytes=description.bytes,
+        created=description.created,
+        numerics=[item_messages.numerics(record) for record in description.numerics],
+        path=description.path,
         indexes=indexes,
-        damage=found.damage,
+        damage=description.damage,
     )
 
 
