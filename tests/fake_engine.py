@@ -239,7 +239,7 @@ class FakeEngine:
 
 
 @dataclass
-class World:
+class ServedApp:
     """One served fake."""
 
     app: App
@@ -255,7 +255,7 @@ LARGE_MESSAGES = [("grpc.max_receive_message_length", -1), ("grpc.max_send_messa
 
 
 @asynccontextmanager
-async def served(home: Path, address: str = "127.0.0.1:0", **settings: Any) -> AsyncIterator[World]:
+async def served(home: Path, address: str = "127.0.0.1:0", **settings: Any) -> AsyncIterator[ServedApp]:
     """The real app on a free port, with a fake engine; at the end it is cut off, so that no test waits for a drain."""
     config = Config(home=home, listen=address, **settings)
     catalog = FakeCatalog()
@@ -264,7 +264,7 @@ async def served(home: Path, address: str = "127.0.0.1:0", **settings: Any) -> A
     try:
         async with grpc.aio.insecure_channel(ready.address, LARGE_MESSAGES) as channel:
             stub = encoders_pb2_grpc.EncodersStub(channel)  # type: ignore[no-untyped-call]
-            yield World(app, app.engine, catalog, config, ready, channel, stub)  # type: ignore[arg-type]
+            yield ServedApp(app, app.engine, catalog, config, ready, channel, stub)  # type: ignore[arg-type]
     finally:
         await app.requests.cut()
         await app.stop()

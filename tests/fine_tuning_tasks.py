@@ -40,7 +40,7 @@ COUNT = 36
 
 
 @dataclass
-class World:
+class TunableEncoder:
     """An encoder in a folder; each `trunk()` is a fresh one with the same weights."""
 
     spec: EncoderSpec
@@ -84,21 +84,21 @@ class World:
         return np.concatenate(scores)
 
 
-def bert(folder: Path, **changes: Any) -> World:
+def bert(folder: Path, **changes: Any) -> TunableEncoder:
     source = tiny_berts.write(folder / "model", **changes)
-    return World(EncoderSpec("tiny", BertEncoder, f"file:{source}", Modality.TEXT), source, folder / "out")
+    return TunableEncoder(EncoderSpec("tiny", BertEncoder, f"file:{source}", Modality.TEXT), source, folder / "out")
 
 
-def pictures(folder: Path) -> World:
+def pictures(folder: Path) -> TunableEncoder:
     source = as_on_the_hub(random_net("test_resnet"), folder / "net", size=32)
-    return World(spec_of(source), source, folder / "out")
+    return TunableEncoder(spec_of(source), source, folder / "out")
 
 
-def videos(folder: Path) -> World:
+def videos(folder: Path) -> TunableEncoder:
     source = as_on_the_hub(random_net("test_resnet"), folder / "net", size=32)
     spec = i3d.resolve_source("inflated", SourceUri.parse(f"file:{source}", "i3d"))
     assert spec is not None
-    return World(spec, source, folder / "out")
+    return TunableEncoder(spec, source, folder / "out")
 
 
 def texts(*, pairs: bool = False) -> tuple[list[Any], Array]:
@@ -112,14 +112,14 @@ def texts(*, pairs: bool = False) -> tuple[list[Any], Array]:
 
 
 def dataset(
-    world: World, items: Sequence[Any], values: Array, tap: str, how: str, target: Target, **changes: Any
+    tunable: TunableEncoder, items: Sequence[Any], values: Array, tap: str, how: str, target: Target, **changes: Any
 ) -> FineTuneDataset:
     """One value an item, unless `counts` is among the changes. Two thirds train; the rest validates and tests."""
     count = len(items)
     made = FineTuneDataset(
         items=items,
-        options=world.spec.encoder.options(),
-        tap=world.taps[tap],
+        options=tunable.spec.encoder.options(),
+        tap=tunable.taps[tap],
         pooling=how,
         target=target,
         names=("a", "b"),
@@ -132,27 +132,27 @@ def dataset(
     return replace(made, **changes)
 
 
-def of_texts(world: World, tap: str = "pooled", how: str = "row", **changes: Any) -> FineTuneDataset:
+def of_texts(tunable: TunableEncoder, tap: str = "pooled", how: str = "row", **changes: Any) -> FineTuneDataset:
     items, classes = texts(pairs=how == "pair")
-    return dataset(world, items, classes, tap, how, Target.CLASSES, **changes)
+    return dataset(tunable, items, classes, tap, how, Target.CLASSES, **changes)
 
 
-def of_many_labels(world: World) -> FineTuneDataset:
+def of_many_labels(tunable: TunableEncoder) -> FineTuneDataset:
     items, classes = texts()
     second = np.arange(COUNT) // 2 % 2 == 0
     items = [TextItem(f"{item.text} conversations") if more else item for item, more in zip(items, second, strict=True)]
-    return dataset(world, items, np.stack([classes, second], 1).astype(np.float32), "mean", "row", Target.LABELS)
+    return dataset(tunable, items, np.stack([classes, second], 1).astype(np.float32), "mean", "row", Target.LABELS)
 
 
-def of_numbers(world: World) -> FineTuneDataset:
+def of_numbers(tunable: TunableEncoder) -> FineTuneDataset:
     items, classes = texts()
     values = (1000 + 50 * classes + np.arange(COUNT) % 3).astype(np.float32)[:, None]
-    return dataset(world, items, values, "tokens", "mean", Target.NUMBERS, names=())
+    return dataset(tunable, items, values, "tokens", "mean", Target.NUMBERS, names=())
 
 
-def of_tokens(world: World) -> FineTuneDataset:
+def of_tokens(tunable: TunableEncoder) -> FineTuneDataset:
     """Each token has the class of its word: texts mix both."""
-    random, encoder = np.random.default_rng(0), world.encoder()
+    random, encoder = np.random.default_rng(0), tunable.encoder()
     items, values, counts = [], [], []
     for _ in range(COUNT):
         words = [WORDS[c][random.integers(4)] for c in random.integers(0, 2, 5)]
@@ -164,12 +164,12 @@ def of_tokens(world: World) -> FineTuneDataset:
         items.append(item)
         values += [int(word in WORDS[1]) for word in own]
         counts.append(len(own))
-    return dataset(world, items, np.array(values), "hidden.1", "rows", Target.CLASSES, counts=np.array(counts))
+    return dataset(tunable, items, np.array(values), "hidden.1", "rows", Target.CLASSES, counts=np.array(counts))
 
 
-def of_answers(world: World) -> FineTuneDataset:
+def of_answers(tunable: TunableEncoder) -> FineTuneDataset:
     """The answer to any question is the word "season" of the context."""
-    random, encoder = np.random.default_rng(0), world.encoder()
+    random, encoder = np.random.default_rng(0), tunable.encoder()
     items, values, counts = [], [], []
     for _ in range(COUNT):
         words = [str(word) for word in random.choice(WORDS[0], 6)]
@@ -186,7 +186,7 @@ def of_answers(world: World) -> FineTuneDataset:
         items.append(item)
         values.append(own)
         counts.append(len(own))
-    return dataset(world, items, np.concatenate(values), "tokens", "rows", Target.SPAN, counts=np.array(counts), names=())
+    return dataset(tunable, items, np.concatenate(values), "tokens", "rows", Target.SPAN, counts=np.array(counts), names=())
 
 
 def squares(count: int = COUNT) -> tuple[list[Array], Array]:
@@ -197,23 +197,23 @@ def squares(count: int = COUNT) -> tuple[list[Array], Array]:
     return list(found), classes
 
 
-def of_pictures(world: World, tap: str = "pooled", how: str = "row") -> FineTuneDataset:
+def of_pictures(tunable: TunableEncoder, tap: str = "pooled", how: str = "row") -> FineTuneDataset:
     items, classes = squares()
-    return dataset(world, items, classes, tap, how, Target.CLASSES, options=NoOptions())
+    return dataset(tunable, items, classes, tap, how, Target.CLASSES, options=NoOptions())
 
 
-def of_cells(world: World) -> FineTuneDataset:
+def of_cells(tunable: TunableEncoder) -> FineTuneDataset:
     """Each cell of a grid of 4 x 4 is bright or not; a row of cells is not to be learned."""
     items, classes = squares()
     grid = np.zeros((COUNT, 4, 4), np.int64)
     grid[classes == 1, :2, :2] = 1
     grid[:, 3] = -1
     counts = np.full(COUNT, 16)
-    return dataset(world, items, grid.reshape(-1), "layer2", "rows", Target.CLASSES, counts=counts, options=NoOptions())
+    return dataset(tunable, items, grid.reshape(-1), "layer2", "rows", Target.CLASSES, counts=counts, options=NoOptions())
 
 
-def of_videos(world: World, how: str = "mean") -> FineTuneDataset:
+def of_videos(tunable: TunableEncoder, how: str = "mean") -> FineTuneDataset:
     """Clips of one to three windows."""
     stills, classes = squares(12)
     items = [np.repeat(still[None], 4 + 4 * (i % 3), axis=0) for i, still in enumerate(stills)]
-    return dataset(world, items, classes, "pooled", how, Target.CLASSES, options=WindowOptions(frames=4))
+    return dataset(tunable, items, classes, "pooled", how, Target.CLASSES, options=WindowOptions(frames=4))

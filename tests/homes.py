@@ -12,10 +12,10 @@ import grpc
 import numpy as np
 import pytest
 import real_server
-import sets_world
+import sets_harness
 import topwork
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from heads_world import words
+from heads_harness import words
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry, Registered, RegisteredIndex, RegisteredTrainer
 from topwork_server.plugin_api.sources import SourceUri
@@ -47,12 +47,12 @@ class HomePlugins(FakePlugins):
 
 
 def plugins() -> HomePlugins:
-    return HomePlugins(sets_world.SPECS)
+    return HomePlugins(sets_harness.SPECS)
 
 
 def fill(home: Path) -> None:
     """Encoders `letters`, `second` and `pulled`; sets `birds` (with a pin, a deletion, an index and a head) and `fish`."""
-    sets_world.export(home)
+    sets_harness.export(home)
     weights = home.parent / "weights.bin"
     weights.write_bytes(b"weights")
     Catalog(plugins(), home).add(f"file:{weights}", "pulled")  # type: ignore[arg-type]

@@ -20,9 +20,9 @@ def texts(*words, ids=None, **columns):
     return IncomingItems(ids or words, [TextItem(word) for word in words], range(len(words)), metadata=metadata)
 
 
-async def write(world, *messages, settings=LETTERS):
+async def write(harness, *messages, settings=LETTERS):
     """Messages of one stream, all under way at once; their outcomes."""
-    writing = await world.ingest.open(settings)
+    writing = await harness.ingest.open(settings)
     places = [writing.next_slot(message.ids) for message in messages]
     tasks = [asyncio.ensure_future(writing.write(*one)) for one in zip(places, messages, strict=True)]
     try:
@@ -32,23 +32,23 @@ async def write(world, *messages, settings=LETTERS):
             task.cancel()
 
 
-async def stored(world, name="birds"):
+async def stored(harness, name="birds"):
     """id -> the numbers of its first tap."""
-    feature_set = await asyncio.to_thread(world.sets.get, name)
+    feature_set = await asyncio.to_thread(harness.sets.get, name)
     _, keys = feature_set.keys()
     block = feature_set.fetch(keys, taps=[feature_set.definition.taps[0].tap.name])
     return dict(zip(block.ids, block.taps[0].rows.tolist(), strict=True))
 
 
-async def years(world, name="birds"):
-    feature_set = await asyncio.to_thread(world.sets.get, name)
+async def years(harness, name="birds"):
+    feature_set = await asyncio.to_thread(harness.sets.get, name)
     block = feature_set.fetch(feature_set.keys()[1], columns=["year"])
     return dict(zip(block.ids, block.metadata[0].values, strict=True))
 
 
-async def rows(world, *words, encoder="letters", **options):
-    features = await world.engine.embed(EmbedParams(encoder, options=options), [TextItem(word) for word in words])
-    del world.engine.asked[-1]
+async def rows(harness, *words, encoder="letters", **options):
+    features = await harness.engine.embed(EmbedParams(encoder, options=options), [TextItem(word) for word in words])
+    del harness.engine.asked[-1]
     return dict(zip(words, features.taps[0].rows.tolist(), strict=True))
 
 

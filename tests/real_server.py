@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sets_world
+import sets_harness
 from topwork_server.app import App
 from topwork_server.config import Config
 from topwork_server.models.catalog import Catalog
@@ -24,7 +24,7 @@ class ToyEncoders(FakePlugins):
 
     def __init__(self) -> None:
         self._packaged = PluginRegistry.load()
-        super().__init__(sets_world.SPECS, [found.spec for found in self._packaged.indexes().values()])
+        super().__init__(sets_harness.SPECS, [found.spec for found in self._packaged.indexes().values()])
 
     def trainers(self) -> dict[str, RegisteredTrainer]:
         return self._packaged.trainers()
@@ -36,7 +36,7 @@ class ToyEncoders(FakePlugins):
 @contextmanager
 def with_toys(folders: pytest.TempPathFactory) -> Iterator[str]:
     """Yield the address of a server with `ToyEncoders`."""
-    home = sets_world.lent(folders.mktemp("home") / "home", sets_world.export(folders.mktemp("exported")))
+    home = sets_harness.lent(folders.mktemp("home") / "home", sets_harness.export(folders.mktemp("exported")))
     with served(home, ToyEncoders()) as address:
         yield address
 

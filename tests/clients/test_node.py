@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import real_server
-import sets_world
+import sets_harness
 import topwork
 from toys import FakePlugins
 
@@ -19,8 +19,8 @@ NODE = Path(__file__).parents[2] / "clients" / "node"
 @pytest.mark.skipif(not shutil.which("node") or not shutil.which("npm"), reason="Node is not here")
 def test_the_example_in_node_embeds_and_reads_the_details_of_an_error(tmp_path):
     assert (NODE / "node_modules").exists(), "run `make node`"
-    home = sets_world.lent(tmp_path / "home", sets_world.export(tmp_path / "exported"))
-    with real_server.served(home, FakePlugins(sets_world.SPECS)) as address, topwork.Client(address) as client:
+    home = sets_harness.lent(tmp_path / "home", sets_harness.export(tmp_path / "exported"))
+    with real_server.served(home, FakePlugins(sets_harness.SPECS)) as address, topwork.Client(address) as client:
         command = ["node", str(NODE / "embed.mjs"), address, "letters"]
         ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
         embedded, refused = (json.loads(line) for line in ended.stdout.splitlines())

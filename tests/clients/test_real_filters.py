@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-import sets_world
+import sets_harness
 import topwork
 from topwork.v1 import sets_pb2 as pb
 from topwork_server import blocking_calls
@@ -117,9 +117,9 @@ async def _deadlines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             left.set() if self._gone.wait(20) else None
             super().check()
 
-    async with sets_world.served(tmp_path, []) as served:
+    async with sets_harness.served(tmp_path, []) as served:
         features = await asyncio.to_thread(_ready_rows)
-        async for _ in served.stub.Write(iter([sets_world.settings("pets"), features])):
+        async for _ in served.stub.Write(iter([sets_harness.settings("pets"), features])):
             pass
         monkeypatch.setattr("topwork_server.services.feature_sets.BlockingCaller", Slow)
         for call in (

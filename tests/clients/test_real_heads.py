@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import heads_world
+import heads_harness
 import numpy as np
 import onnx
 import pytest
 import topwork
 from both_clients import EitherClient
 
-TEXTS, LABELS = heads_world.words(60)
+TEXTS, LABELS = heads_harness.words(60)
 
 
 @pytest.fixture

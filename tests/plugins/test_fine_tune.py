@@ -11,7 +11,7 @@ import fine_tuning_tasks
 import numpy as np
 import pytest
 import torch
-from fine_tuning_tasks import World
+from fine_tuning_tasks import TunableEncoder
 from safetensors.torch import load_file
 from topwork_plugins.bert.plugin import BertEncoder, register_encoders
 from topwork_plugins.fine_tune.loop import TrainingLoop
@@ -23,19 +23,19 @@ from topwork_server.types import Array
 
 
 @pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> World:
-    world = fine_tuning_tasks.bert(tmp_path_factory.mktemp("bert"))
-    world.trunk()
-    return world
+def bert(tmp_path_factory: pytest.TempPathFactory) -> TunableEncoder:
+    tunable = fine_tuning_tasks.bert(tmp_path_factory.mktemp("bert"))
+    tunable.trunk()
+    return tunable
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> World:
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> TunableEncoder:
     return fine_tuning_tasks.pictures(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> World:
+def videos(tmp_path_factory: pytest.TempPathFactory) -> TunableEncoder:
     return fine_tuning_tasks.videos(tmp_path_factory.mktemp("videos"))
 
 
@@ -46,14 +46,14 @@ def refusal(call: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-def check(world: World, dataset: FineTuneDataset, task: Task, tuned: FineTuneResult, floor: float) -> None:
+def check(tunable: TunableEncoder, dataset: FineTuneDataset, task: Task, tuned: FineTuneResult, floor: float) -> None:
     """It learned, and what is served of it predicts what torch predicted."""
     losses = [entry["loss"] for entry in tuned.history]
     assert losses[-1] < 0.9 * losses[0]
     assert max(entry["score"] for entry in tuned.history) >= floor
     for positions, scores in ((dataset.validation, tuned.validation_scores), (dataset.test, tuned.test_scores)):
         assert scores.dtype == np.float32
-        served = world.served(tuned, dataset, task, positions.tolist())
+        served = tunable.served(tuned, dataset, task, positions.tolist())
         np.testing.assert_allclose(scores, served, rtol=1e-3, atol=1e-3 * float(np.abs(served).max()))
 
 
@@ -61,7 +61,7 @@ def check(world: World, dataset: FineTuneDataset, task: Task, tuned: FineTuneRes
     ("tap", "how"),
     [("pooled", "row"), ("tokens", "mean"), ("hidden.2", "max"), ("hidden.1", "mean+std"), ("tokens", "pair")],
 )
-def test_texts_are_told_apart_with_every_pooling(bert: World, tmp_path: Path, tap: str, how: str) -> None:
+def test_texts_are_told_apart_with_every_pooling(bert: TunableEncoder, tmp_path: Path, tap: str, how: str) -> None:
     dataset = fine_tuning_tasks.of_texts(bert, tap, how)
     check(bert, dataset, Task.CLASSIFICATION, bert.tune(dataset, tmp_path, epochs=15), 1.0)
 
@@ -76,25 +76,25 @@ def test_texts_are_told_apart_with_every_pooling(bert: World, tmp_path: Path, ta
     ],
 )
 def test_every_target_is_learned(
-    bert: World, tmp_path: Path, make: Callable[[World], FineTuneDataset], task: Task, floor: float
+    bert: TunableEncoder, tmp_path: Path, make: Callable[[TunableEncoder], FineTuneDataset], task: Task, floor: float
 ) -> None:
     dataset = make(bert)
     check(bert, dataset, task, bert.tune(dataset, tmp_path, epochs=20, patience=0), floor)
 
 
 @pytest.mark.parametrize(("tap", "how"), [("pooled", "row"), ("layer3", "mean"), ("layer2", "max")])
-def test_pictures_are_told_apart(pictures: World, tmp_path: Path, tap: str, how: str) -> None:
+def test_pictures_are_told_apart(pictures: TunableEncoder, tmp_path: Path, tap: str, how: str) -> None:
     dataset = fine_tuning_tasks.of_pictures(pictures, tap, how)
     check(pictures, dataset, Task.CLASSIFICATION, pictures.tune(dataset, tmp_path, epochs=8), 1.0)
 
 
-def test_cells_are_told_apart(pictures: World, tmp_path: Path) -> None:
+def test_cells_are_told_apart(pictures: TunableEncoder, tmp_path: Path) -> None:
     dataset = fine_tuning_tasks.of_cells(pictures)
     check(pictures, dataset, Task.SEGMENTATION, pictures.tune(dataset, tmp_path), 0.95)
 
 
 @pytest.mark.parametrize("how", ["mean", "max", "mean+std"])
-def test_videos_of_several_windows_are_told_apart(videos: World, tmp_path: Path, how: str) -> None:
+def test_videos_of_several_windows_are_told_apart(videos: TunableEncoder, tmp_path: Path, how: str) -> None:
     dataset = fine_tuning_tasks.of_videos(videos, how)
     check(videos, dataset, Task.CLASSIFICATION, videos.tune(dataset, tmp_path, batch=2), 1.0)
 
@@ -104,13 +104,13 @@ def state(trunk: Trunk) -> dict[str, torch.Tensor]:
     return trunk.module.state_dict()
 
 
-def changed(world: World, tuned: FineTuneResult) -> set[str]:
-    before, after = state(world.trunk()), load_file(tuned.weights)
+def changed(tunable: TunableEncoder, tuned: FineTuneResult) -> set[str]:
+    before, after = state(tunable.trunk()), load_file(tuned.weights)
     assert before.keys() == after.keys()
     return {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
 
 
-def test_frozen_blocks_stay_bit_by_bit_and_the_others_learn(bert: World, tmp_path: Path) -> None:
+def test_frozen_blocks_stay_bit_by_bit_and_the_others_learn(bert: TunableEncoder, tmp_path: Path) -> None:
     blocks = bert.trunk().blocks
     dataset = fine_tuning_tasks.of_texts(bert)
     for frozen in (0, 2, 3):
@@ -121,19 +121,19 @@ def test_frozen_blocks_stay_bit_by_bit_and_the_others_learn(bert: World, tmp_pat
     assert "has 4 blocks" in refusal(lambda: bert.tune(dataset, tmp_path, frozen_blocks=5))
 
 
-def test_blocks_above_the_tap_stay_as_they_are(bert: World, tmp_path: Path) -> None:
+def test_blocks_above_the_tap_stay_as_they_are(bert: TunableEncoder, tmp_path: Path) -> None:
     tuned = bert.tune(fine_tuning_tasks.of_texts(bert, "hidden.1", "mean"), tmp_path, epochs=1)
     assert all(".layer.1." not in name and ".layer.2." not in name for name in changed(bert, tuned))
     assert tuned.head.chosen["trained_blocks"] == 2
 
 
-def test_batch_norms_keep_their_statistics(pictures: World, tmp_path: Path) -> None:
+def test_batch_norms_keep_their_statistics(pictures: TunableEncoder, tmp_path: Path) -> None:
     found = changed(pictures, pictures.tune(fine_tuning_tasks.of_pictures(pictures), tmp_path, epochs=1))
     assert "net.bn1.weight" in found
     assert not [name for name in found if "running" in name or "tracked" in name]
 
 
-def test_restarted_blocks_differ_from_the_first_step_on(bert: World, tmp_path: Path) -> None:
+def test_restarted_blocks_differ_from_the_first_step_on(bert: TunableEncoder, tmp_path: Path) -> None:
     """With a rate of 0 nothing else can have changed."""
     still = {"learning_rate": 0.0, "epochs": 1, "weight_decay": 0.0}
     found = changed(bert, bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path, reinitialize=1, **still))
@@ -145,11 +145,11 @@ def test_restarted_blocks_differ_from_the_first_step_on(bert: World, tmp_path: P
     assert "4 blocks learn" in refusal(lambda: bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path, reinitialize=5))
 
 
-def test_nets_with_batch_norms_are_not_restarted(pictures: World, tmp_path: Path) -> None:
+def test_nets_with_batch_norms_are_not_restarted(pictures: TunableEncoder, tmp_path: Path) -> None:
     assert "batch norms" in refusal(lambda: pictures.tune(fine_tuning_tasks.of_pictures(pictures), tmp_path, reinitialize=1))
 
 
-def test_the_same_seed_gives_the_same_head_and_trunk(bert: World, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_head_and_trunk(bert: TunableEncoder, tmp_path: Path) -> None:
     dataset = fine_tuning_tasks.of_texts(bert)
     torch.manual_seed(5)
     before, threads = torch.get_rng_state(), torch.get_num_threads()
@@ -174,7 +174,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[float]], None]:
 
 
 def test_it_stops_when_it_gets_no_better_and_keeps_the_best(
-    bert: World, tmp_path: Path, scripted: Callable[[list[float]], None], monkeypatch: pytest.MonkeyPatch
+    bert: TunableEncoder, tmp_path: Path, scripted: Callable[[list[float]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = fine_tuning_tasks.of_texts(bert)
     scripted([0.1, 0.9, 0.2, 0.3, 0.95])
@@ -191,19 +191,19 @@ def test_it_stops_when_it_gets_no_better_and_keeps_the_best(
     assert bert.tune(dataset, tmp_path / "on", epochs=9).weights.read_bytes() != cut.weights.read_bytes()
 
 
-def test_without_validation_items_the_last_epoch_counts(bert: World, tmp_path: Path) -> None:
+def test_without_validation_items_the_last_epoch_counts(bert: TunableEncoder, tmp_path: Path) -> None:
     tuned = bert.tune(fine_tuning_tasks.of_texts(bert, validation=np.zeros(0, np.int64)), tmp_path, epochs=3, patience=1)
     assert tuned.head.chosen["epoch"] == 3
     assert [entry["score"] for entry in tuned.history] == [None] * 3
     assert tuned.validation_scores.shape == (0, 2)
 
 
-def test_it_stops_when_its_time_is_over(bert: World, tmp_path: Path) -> None:
+def test_it_stops_when_its_time_is_over(bert: TunableEncoder, tmp_path: Path) -> None:
     tuned = bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path, epochs=1000, patience=0, max_seconds=1e-6)
     assert [entry["step"] for entry in tuned.history] == [1]
 
 
-def test_it_says_how_far_it_is(bert: World, tmp_path: Path) -> None:
+def test_it_says_how_far_it_is(bert: TunableEncoder, tmp_path: Path) -> None:
     reports: list[tuple[float, str]] = []
     bert.tune(
         fine_tuning_tasks.of_texts(bert), tmp_path, epochs=2, report=lambda fraction, message: reports.append((fraction, message))
@@ -217,7 +217,7 @@ def test_it_says_how_far_it_is(bert: World, tmp_path: Path) -> None:
     assert "validation accuracy" in steps[-1]
 
 
-def test_parts_of_a_batch_add_up_to_it(bert: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_a_batch_add_up_to_it(bert: TunableEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not fit into memory at once is learned from in parts, to the same end but for rounding."""
     dataset = fine_tuning_tasks.of_texts(bert, "tokens", "mean")
     options = {"dropout": False, "epochs": 2, "learning_rate": 1e-4}
@@ -227,7 +227,7 @@ def test_parts_of_a_batch_add_up_to_it(bert: World, tmp_path: Path, monkeypatch:
     np.testing.assert_allclose(parts.test_scores, whole.test_scores, rtol=1e-2, atol=1e-3)
 
 
-def test_a_linear_head_first_starts_lower(bert: World, tmp_path: Path) -> None:
+def test_a_linear_head_first_starts_lower(bert: TunableEncoder, tmp_path: Path) -> None:
     dataset, still = (
         fine_tuning_tasks.of_texts(bert),
         {"learning_rate": 0.0, "head_learning_rate": 0.0, "epochs": 1, "dropout": False},
@@ -242,28 +242,28 @@ def test_a_linear_head_first_starts_lower(bert: World, tmp_path: Path) -> None:
         assert bert.tune(dataset, tmp_path, head_start="probe", **still).history[0]["loss"] < begun
 
 
-def test_mirrored_pictures(pictures: World, videos: World, bert: World, tmp_path: Path) -> None:
+def test_mirrored_pictures(pictures: TunableEncoder, videos: TunableEncoder, bert: TunableEncoder, tmp_path: Path) -> None:
     """The quarter that tells the classes is left in training, and may be on the right in the test."""
     dataset = fine_tuning_tasks.of_pictures(pictures)
     turned = [item[:, ::-1].copy() if i in dataset.test else item for i, item in enumerate(dataset.items)]
     tuned = pictures.tune(replace(dataset, items=turned), tmp_path, flip=True, epochs=10)
     assert (tuned.test_scores.argmax(1) == dataset.values[dataset.test]).all()
-    for world, other in (
+    for tunable, other in (
         (bert, fine_tuning_tasks.of_texts(bert)),
         (videos, fine_tuning_tasks.of_videos(videos)),
         (pictures, fine_tuning_tasks.of_cells(pictures)),
     ):
-        assert "mirrors whole pictures" in refusal(lambda world=world, other=other: world.tune(other, tmp_path, flip=True))  # type: ignore[misc]
+        assert "mirrors whole pictures" in refusal(lambda tunable=tunable, other=other: tunable.tune(other, tmp_path, flip=True))  # type: ignore[misc]
 
 
-def test_half_precision_on_a_cpu_learns_too(bert: World, tmp_path: Path) -> None:
+def test_half_precision_on_a_cpu_learns_too(bert: TunableEncoder, tmp_path: Path) -> None:
     dataset = fine_tuning_tasks.of_texts(bert)
     check(bert, dataset, Task.CLASSIFICATION, bert.tune(dataset, tmp_path, precision="bf16", epochs=15), 1.0)
     assert "needs CUDA" in refusal(lambda: bert.tune(dataset, tmp_path, precision="fp16", device="cpu"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_device_that_is_not_there_is_refused(bert: World, tmp_path: Path) -> None:
+def test_a_device_that_is_not_there_is_refused(bert: TunableEncoder, tmp_path: Path) -> None:
     assert "torch sees no CUDA device" in refusal(lambda: bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path, device="cuda"))
 
 
@@ -273,7 +273,7 @@ def with_values(dataset: FineTuneDataset, change: Callable[[Array], Any]) -> Fin
     return replace(dataset, values=values)
 
 
-def test_what_cannot_be_learned_is_refused(bert: World, tmp_path: Path) -> None:
+def test_what_cannot_be_learned_is_refused(bert: TunableEncoder, tmp_path: Path) -> None:
     classes, numbers, labels = (
         fine_tuning_tasks.of_texts(bert),
         fine_tuning_tasks.of_numbers(bert),
@@ -301,13 +301,13 @@ def test_what_cannot_be_learned_is_refused(bert: World, tmp_path: Path) -> None:
     assert "item 7" in refused(replace(fine_tuning_tasks.of_texts(bert, "tokens", "pair"), items=plain))
 
 
-def test_a_training_that_explodes_says_so(bert: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_explodes_says_so(bert: TunableEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Objective, "loss", lambda _, raw, positions: raw.sum() * float("inf"))
     message = refusal(lambda: bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path))
     assert "the loss of step 1 is not finite (give a smaller learning_rate)" in message
 
 
-def test_a_ready_graph_is_refused(bert: World, tmp_path: Path) -> None:
+def test_a_ready_graph_is_refused(bert: TunableEncoder, tmp_path: Path) -> None:
     trunk, encoder, dataset = bert.trunk(), bert.encoder(), fine_tuning_tasks.of_texts(bert)
     graph = replace(trunk, module=None, graph=tmp_path / "model.onnx")
     call: Any = (graph, encoder, dataset, FineTuneOptions(), 0, 1, tmp_path, lambda *_: None)
@@ -328,7 +328,7 @@ TOPICS = (
 @pytest.mark.weights
 def test_minilm_learns_two_topics(assets: Callable[[EncoderSpec], Path], tmp_path: Path) -> None:
     [spec] = [spec for spec in register_encoders() if spec.name == "all-minilm-l6-v2"]
-    world = World(spec, assets(spec), tmp_path / "out")
+    tunable = TunableEncoder(spec, assets(spec), tmp_path / "out")
     places = ("", "Yesterday: ", "Note: ", "As always, ", "Then: ")
     pairs = [
         (TextItem(place + text), topic) for place in places for n in range(4) for topic in (0, 1) for text in [TOPICS[topic][n]]
@@ -337,7 +337,7 @@ def test_minilm_learns_two_topics(assets: Callable[[EncoderSpec], Path], tmp_pat
     validation = [i for i in range(40) if i % 8 in (4, 5)]
     train = [i for i in range(40) if i % 8 < 4]
     dataset = fine_tuning_tasks.dataset(
-        world,
+        tunable,
         [item for item, _ in pairs],
         np.array([topic for _, topic in pairs]),
         "pooled",
@@ -347,6 +347,6 @@ def test_minilm_learns_two_topics(assets: Callable[[EncoderSpec], Path], tmp_pat
         validation=np.array(validation),
         test=np.array(test),
     )
-    tuned = world.tune(dataset, tmp_path / "tuned", epochs=3, learning_rate=2e-5, head_learning_rate=1e-2)
+    tuned = tunable.tune(dataset, tmp_path / "tuned", epochs=3, learning_rate=2e-5, head_learning_rate=1e-2)
     assert (tuned.test_scores.argmax(1) == dataset.values[test]).mean() >= 0.9
-    check(world, dataset, Task.CLASSIFICATION, tuned, 0.9)
+    check(tunable, dataset, Task.CLASSIFICATION, tuned, 0.9)

@@ -14,7 +14,7 @@ from typing import Any
 import homes
 import numpy as np
 import pytest
-import sets_world
+import sets_harness
 import topwork
 from homes import TEXTS, lost, serving
 from topwork import cli
@@ -156,7 +156,7 @@ def test_an_encoder_whose_record_is_damaged_can_be_forgotten(
 
 def test_a_damaged_cache_gives_no_other_features(exported: Path, tmp_path: Path) -> None:
     """Rows under each other's keys, then single bits everywhere: each is a miss, and what is written is right."""
-    home = sets_world.lent(tmp_path / "home", exported)
+    home = sets_harness.lent(tmp_path / "home", exported)
     texts = [f"text {'abcdefgh'[i]}" for i in range(8)]
     with homes.served(home) as client:
         client.write("first", texts, texts, encoder="letters")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import toys_trainers
-from heads_world import words, world
+from heads_harness import open_heads, words
 from topwork_server import Target, TextItem, blocking_calls
 from topwork_server.errors import AlreadyExists, InvalidInput, NotFound, NotReady, Unavailable
 from topwork_server.feature_sets.set_types import SetDefinition
@@ -54,7 +54,7 @@ async def test_looking_for_labels_ends_when_the_caller_leaves(home, monkeypatch)
             left.set() if self._gone.wait(20) else None
             super().check()
 
-    async with world(home) as w:
+    async with open_heads(home) as w:
         await w.fill()
         monkeypatch.setattr(blocking_calls, "BlockingCaller", Slow)
         training = asyncio.create_task(w.heads.train(replace(BIRDS, where="label IS NOT NULL")))
@@ -67,7 +67,7 @@ async def test_looking_for_labels_ends_when_the_caller_leaves(home, monkeypatch)
 
 
 async def test_a_wish_becomes_a_job_then_a_head(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         feature_set = await w.fill()
         w.jobs.gate.clear()
         begun = await w.heads.train(BIRDS)
@@ -100,7 +100,7 @@ async def test_a_wish_becomes_a_job_then_a_head(home):
 
 
 async def test_what_was_wished_stands_in_the_definition(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         feature_set = await w.fill(taps=("mean", "letters"))
         await w.write(feature_set, ["nobody"], ("mean", "letters"), label=[None], number=[20], group=["u"])
         first = feature_set.version
@@ -180,7 +180,7 @@ REFUSED = {
 
 
 async def test_what_cannot_be_trained_is_said_at_once_and_leaves_nothing(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         feature_set = await w.fill(taps=("mean", "letters"))
         tags = [["0:1:A"]] * 2
         await w.write(feature_set, ["ab", "cd"], ("mean", "letters"), tags=tags, score=[0.5, 1.5], label=["vowels", "others"])
@@ -195,7 +195,7 @@ async def test_what_cannot_be_trained_is_said_at_once_and_leaves_nothing(home):
 
 
 async def test_every_pinned_name_can_be_a_head(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         await w.fill()
         for name in ("a", "A-1_b.c", "x" * 80):
             assert (await trained(w, name=name)).state is HeadState.READY
@@ -203,7 +203,7 @@ async def test_every_pinned_name_can_be_a_head(home):
 
 
 async def test_a_name_is_trained_once_at_a_time(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         await w.fill()
         w.jobs.gate.clear()
         outcomes = await asyncio.gather(w.heads.train(BIRDS), w.heads.train(BIRDS), return_exceptions=True)
@@ -220,7 +220,7 @@ async def test_a_name_is_trained_once_at_a_time(home):
 
 
 async def test_after_a_training_has_ended_another_may_begin_at_once(home, monkeypatch):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         await w.fill()
         settling, settle = threading.Event(), w.heads._release
         monkeypatch.setattr(w.heads, "_release", lambda name: (settling.wait(10), settle(name)))
@@ -233,7 +233,7 @@ async def test_after_a_training_has_ended_another_may_begin_at_once(home, monkey
 
 
 async def test_a_head_that_is_replaced_serves_until_the_new_one_is_ready(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         feature_set = await w.fill()
         old = await trained(w)
         first = feature_set.version
@@ -255,7 +255,7 @@ async def test_a_head_that_is_replaced_serves_until_the_new_one_is_ready(home):
 
 
 async def test_a_training_that_fails_is_said_and_an_older_head_serves(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         await w.fill()
         w.jobs.fail = "it was too much"
         failed = await trained(w)
@@ -276,7 +276,7 @@ async def test_a_training_that_fails_is_said_and_an_older_head_serves(home):
 
 
 async def test_a_training_that_is_cancelled(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         await w.fill()
         w.jobs.gate.clear()
         begun = await w.heads.train(BIRDS)
@@ -287,13 +287,13 @@ async def test_a_training_that_is_cancelled(home):
 
 
 async def test_after_a_restart_records_tell_the_truth(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         await w.fill()
         await trained(w)
         await trained(w, name="second")
         w.jobs.gate.clear()
         await w.heads.train(replace(BIRDS, name="late"))
-    async with world(home) as w:
+    async with open_heads(home) as w:
         [first, late, second] = await w.heads.list()
         assert (first.name, first.state, first.job, first.head.labeled) == ("birds-label", HeadState.READY, None, 30)
         assert (late.name, late.state, late.definition.set) == ("late", HeadState.FAILED, "birds")
@@ -303,12 +303,12 @@ async def test_after_a_restart_records_tell_the_truth(home):
         await w.heads.drop("late")
         with pytest.raises(NotFound, match=r"'late'.*birds-label"):
             await w.heads.get("late")
-    async with world(home) as w:
+    async with open_heads(home) as w:
         assert [one.name for one in await w.heads.list()] == ["birds-label", "second"]
 
 
 async def test_pins_that_a_killed_server_left_are_put_right(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         feature_set = await w.fill()
         done = await trained(w)
         version = feature_set.version
@@ -320,21 +320,21 @@ async def test_pins_that_a_killed_server_left_are_put_right(home):
         feature_set.pin("head-birds-label")
         feature_set.pin("training-birds-label", version)
         assert done.definition.version == version
-    async with world(home) as w:
+    async with open_heads(home) as w:
         assert w.pins() == {"head-birds-label": version, "mine": feature_set.version}
 
 
 async def test_a_start_opens_no_set_where_all_pins_are_right(home, monkeypatch):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         await w.fill()
         await trained(w)
     monkeypatch.setattr("topwork_server.feature_sets.set_registry.FeatureSet", None)
-    async with world(home):
+    async with open_heads(home):
         pass
 
 
 async def test_a_dropped_head_is_gone_with_its_training(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         await w.fill()
         await trained(w)
         w.jobs.gate.clear()
@@ -347,12 +347,12 @@ async def test_a_dropped_head_is_gone_with_its_training(home):
             await w.heads.drop("birds-label")
         with pytest.raises(NotFound):
             await w.heads.report("birds-label")
-    async with world(home) as w:
+    async with open_heads(home) as w:
         assert await w.heads.list() == []
 
 
 async def test_a_head_outlives_its_set(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         await w.fill()
         await trained(w)
         w.sets.drop("birds")
@@ -362,7 +362,7 @@ async def test_a_head_outlives_its_set(home):
 
 
 async def test_a_damaged_head_is_said_and_can_be_dropped_or_trained_again(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         await w.fill()
         for name in ("one", "two"):
             await trained(w, name=name)
@@ -385,7 +385,7 @@ def tuned(w, home, name, base="letters"):
 
 
 async def test_a_tuned_encoder_goes_with_its_head_unless_something_stands_on_it(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         w.trainers.specs[0] = replace(w.trainers.specs[0], trainer=Tunable)
         encoder = tuned(w, home, "birds-label-0123abcd")
         await w.fill()
@@ -410,19 +410,19 @@ async def test_a_tuned_encoder_goes_with_its_head_unless_something_stands_on_it(
 
 
 async def test_a_damaged_head_keeps_its_encoder(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         w.trainers.specs[0] = replace(w.trainers.specs[0], trainer=Tunable)
         encoder = tuned(w, home, "birds-label-0123abcd")
         await w.fill()
         await trained(w, options={"tuned": encoder})
         [record] = (home / "heads" / "birds-label").glob("*/head.json")
         record.write_text("{")
-    async with world(home) as w:
+    async with open_heads(home) as w:
         assert w.catalog.fine_tuned() == [encoder]
 
 
 async def test_a_tuned_encoder_goes_when_its_head_is_replaced_or_was_never_ready(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         w.trainers.specs[0] = replace(w.trainers.specs[0], trainer=Tunable)
         await w.fill()
         old, new, other = (tuned(w, home, name) for name in ("birds-label-00000000", "birds-label-11111111", "another-00000000"))
@@ -437,12 +437,12 @@ async def test_a_tuned_encoder_goes_when_its_head_is_replaced_or_was_never_ready
         await trained(w, options={"tuned": new}, replace=True)
         assert w.catalog.fine_tuned() == [other, old, new]
         w.sets.drop("kept")
-    async with world(home) as w:
+    async with open_heads(home) as w:
         assert w.catalog.fine_tuned() == [new]
 
 
 async def test_inputs_and_descriptions_reach_kinds_that_need_them(home, monkeypatch):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         feature_set = w.make("texts", ("mean", "letters"), keep_inputs=True)
         texts, classes = words(30)
         await w.write(feature_set, texts, ("mean", "letters"), label=classes)
@@ -484,7 +484,7 @@ async def test_inputs_and_descriptions_reach_kinds_that_need_them(home, monkeypa
 
 
 async def test_descriptions_of_another_trunk_are_refused(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         [tap] = w.taps("mean")
         w.sets.create(SetDefinition("old", (FingerprintedTap(tap.tap, "0" * 64),), "letters"))
         await w.write_vectors("old", 6, label=["a", "b"] * 3)
@@ -494,7 +494,7 @@ async def test_descriptions_of_another_trunk_are_refused(home):
 
 
 async def test_a_probe_learns_from_several_sets(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         await w.fill(taps=("mean", "letters"))
         other = await w.fill("more", taps=("mean",))
         w.jobs.gate.clear()
@@ -517,7 +517,7 @@ async def test_a_probe_learns_from_several_sets(home):
 
 
 async def test_a_probe_takes_the_taps_that_are_named_or_suit(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         await w.fill(taps=("mean", "letters"))
         await w.fill("more", taps=("mean",))
         tagged = w.make("tagged", ("mean", "letters"))
@@ -534,7 +534,7 @@ async def test_a_probe_takes_the_taps_that_are_named_or_suit(home):
 
 
 async def test_bad_probes_are_refused_and_pin_nothing(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         await w.fill(taps=("mean", "letters"))
         feature_set = w.make("more")
         await w.write(feature_set, [f"{'abc' * i}" for i in range(1, 31)], label=[i / 2 for i in range(30)])
@@ -560,7 +560,7 @@ async def test_bad_probes_are_refused_and_pin_nothing(home):
 
 
 async def test_a_server_that_stops_begins_nothing_and_holds_nothing(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         feature_set = await w.fill()
         w.jobs.gate.clear()
         await w.heads.train(BIRDS)

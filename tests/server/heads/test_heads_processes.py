@@ -6,7 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
-from heads_world import words, world
+from heads_harness import open_heads, words
 from topwork_server import TextItem
 from topwork_server.heads.head_status import HeadState
 from topwork_server.heads.head_types import TrainRequest
@@ -20,7 +20,7 @@ KINDS = PluginRegistry.load()
 
 @asynccontextmanager
 async def real(home):
-    async with world(home, JobManager(home / "jobs", 1), KINDS) as w:
+    async with open_heads(home, JobManager(home / "jobs", 1), KINDS) as w:
         yield w
 
 

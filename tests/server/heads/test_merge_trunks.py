@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import sample_heads
-import sets_world
+import sets_harness
 from topwork_server import TextItem
 from topwork_server.config import Config
 from topwork_server.errors import InvalidInput
@@ -98,7 +98,7 @@ TOYS = [("mean", Pooling.ROW), ("letters", Pooling.MEAN), ("letters", Pooling.MA
 
 @pytest.mark.parametrize(("tap", "how"), TOYS)
 async def test_toys(tmp_path, home, tap, how):
-    catalog = Catalog(FakePlugins(sets_world.SPECS), home)
+    catalog = Catalog(FakePlugins(sets_harness.SPECS), home)
     output, found, _ = await both(tmp_path, catalog, home, head(catalog, "letters", tap, how), TEXTS)
     np.testing.assert_allclose(found, output.probabilities, atol=1e-5)
 
@@ -108,13 +108,13 @@ TOWERS = [("mean", Pooling.TWO_TOWER), ("mean", Pooling.COSINE), ("letters", Poo
 
 @pytest.mark.parametrize(("tap", "how"), TOWERS)
 async def test_both_texts_of_a_pair_are_read_each_by_itself(tmp_path, home, tap, how):
-    catalog = Catalog(FakePlugins(sets_world.SPECS), home)
+    catalog = Catalog(FakePlugins(sets_harness.SPECS), home)
     output, found, _ = await both(tmp_path, catalog, home, head(catalog, "letters", tap, how), PAIRS)
     np.testing.assert_allclose(found, output.probabilities, atol=1e-5)
 
 
 async def test_what_is_no_pair_is_named_or_skipped(tmp_path, home):
-    catalog = Catalog(FakePlugins(sets_world.SPECS), home)
+    catalog = Catalog(FakePlugins(sets_harness.SPECS), home)
     made = head(catalog, "letters", "mean", Pooling.TWO_TOWER)
     store = HeadStore(tmp_path / "heads")
     store.publish(made, sample_heads.graph(made), None)

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import sets_world
-from heads_world import words, world
+import sets_harness
+from heads_harness import open_heads, words
 from topwork_plugins.linear.plugin import LinearTrainer
 from topwork_server import TextItem, TrainerSpec
 from topwork_server.errors import InvalidInput, NotReady
@@ -67,12 +67,12 @@ def poolings(definition):
 
 
 async def test_validation_chooses_how_pairs_are_read_and_what_serves_reads_them_so(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         feature_set, items = await write(w, pairs()), pairs()
         definition = await begun(w)
         assert poolings(definition) == [Pooling.ROW, Pooling.TWO_TOWER, Pooling.COSINE]
         head = await asyncio.to_thread(
-            run_training, TrainingJob(home, definition, 1), Plugins(sets_world.SPECS), lambda fraction, message: None
+            run_training, TrainingJob(home, definition, 1), Plugins(sets_harness.SPECS), lambda fraction, message: None
         )
         assert head.pooling in pooling.TOWERS
         assert head.metrics[0].low > 0.6
@@ -84,20 +84,20 @@ async def test_validation_chooses_how_pairs_are_read_and_what_serves_reads_them_
 
 
 async def test_poolings_that_are_named_are_all_that_is_tried(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         await write(w, pairs())
         assert poolings(await begun(w, poolings=("row",))) == [Pooling.ROW]
         assert poolings(await begun(w, name="b", poolings=("cosine", "two-tower"))) == [Pooling.COSINE, Pooling.TWO_TOWER]
 
 
 async def test_rows_of_tokens_can_be_compared_too(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         await write(w, pairs(), taps=("letters",))
         assert poolings(await begun(w)) == [Pooling.MEAN, Pooling.TWO_TOWER, Pooling.COSINE]
 
 
 async def test_two_towers_are_not_for_texts_alone_nor_for_sets_without_inputs(home):
-    async with world(home) as w:
+    async with open_heads(home) as w:
         await write(w, [TextItem(item.text) for item in pairs()])
         with pytest.raises(InvalidInput, match="no pairs of texts"):
             await w.heads.train(TrainRequest("pairs", "label", poolings=("two-tower",)))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sample_heads
-import sets_world
+import sets_harness
 from topwork_server import TextItem
 from topwork_server.errors import InvalidInput, NotFound, NotReady
 from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition
@@ -24,7 +24,7 @@ TEXTS = [TextItem("a red bird"), TextItem("Blue"), TextItem("whale")]
 
 
 @dataclass
-class World:
+class PredictorHarness:
     sets: Any
     store: HeadStore
     predictor: Predictor
@@ -49,15 +49,15 @@ class World:
 
 
 @pytest.fixture
-def world(home):
-    """composed() as a context of the test: `async with world() as w`."""
+def open_predictor(home):
+    """composed() as a context of the test: `async with open_predictor() as w`."""
     from contextlib import asynccontextmanager
 
     @asynccontextmanager
     async def made():
-        async with sets_world.composed(home) as sets:
+        async with sets_harness.composed(home) as sets:
             store = HeadStore(home / "heads")
-            yield World(sets, store, Predictor(sets.engine, sets.catalog, store))
+            yield PredictorHarness(sets, store, Predictor(sets.engine, sets.catalog, store))
 
     return made
 
@@ -72,8 +72,8 @@ def scores(head, rows, seed=0):
     return rows @ weight.T + bias
 
 
-async def test_probabilities_of_items(world):
-    async with world() as w:
+async def test_probabilities_of_items(open_predictor):
+    async with open_predictor() as w:
         head = w.publish("birds", temperature=2.0)
         found = await w.predictor.predict(["birds"], PredictParams(), TEXTS)
         expected = softmax(scores(head, (await w.rows()).rows) / 2)
@@ -84,8 +84,8 @@ async def test_probabilities_of_items(world):
         assert found.timings.compute > 0
 
 
-async def test_several_heads_take_one_pass_of_each_trunk(world):
-    async with world() as w:
+async def test_several_heads_take_one_pass_of_each_trunk(open_predictor):
+    async with open_predictor() as w:
         w.publish("birds")
         w.publish("size", task=Task.REGRESSION, names=("size",))
         w.publish("tags", tap="letters", pooling=Pooling.ROWS, task=Task.TAGGING, names=bio_names(("X",)))
@@ -104,8 +104,8 @@ async def test_several_heads_take_one_pass_of_each_trunk(world):
             assert one.spans is None or [[s.start for s in i] for i in one.spans] == [[s.start for s in i] for i in alone.spans]
 
 
-async def test_options_are_those_of_the_training_unless_asked(world):
-    async with world() as w:
+async def test_options_are_those_of_the_training_unless_asked(open_predictor):
+    async with open_predictor() as w:
         w.publish("upper")
         w.publish("lower", encoder_options={"case": "lower"})
         both = await w.predictor.predict(["upper", "lower"], PredictParams(), TEXTS)
@@ -119,8 +119,8 @@ async def test_options_are_those_of_the_training_unless_asked(world):
             await w.predictor.predict(["upper"], PredictParams(options={"casing": 1}), TEXTS)
 
 
-async def test_a_head_on_another_fingerprint_is_refused(world):
-    async with world() as w:
+async def test_a_head_on_another_fingerprint_is_refused(open_predictor):
+    async with open_predictor() as w:
         tap = w.tap("letters", "mean")
         w.publish("old", tap="mean")
         stale = sample_heads.head("stale", tap=replace(tap, fingerprint="f" * 64), dim=tap.tap.dim)
@@ -132,8 +132,8 @@ async def test_a_head_on_another_fingerprint_is_refused(world):
         assert "train it again" in caught.value.remedy
 
 
-async def test_a_head_of_no_encoder_reads_no_items(world):
-    async with world() as w:
+async def test_a_head_of_no_encoder_reads_no_items(open_predictor):
+    async with open_predictor() as w:
         w.publish("vectors", encoder="letters")
         head = replace(w.store.get("vectors"), encoder="")
         w.store.publish(head, sample_heads.graph(head), None)
@@ -142,8 +142,8 @@ async def test_a_head_of_no_encoder_reads_no_items(world):
         assert (await w.predictor.predict_vectors(["vectors"], np.ones((2, 8)))).outputs[0].probabilities.shape == (2, 2)
 
 
-async def test_vectors(world):
-    async with world() as w:
+async def test_vectors(open_predictor):
+    async with open_predictor() as w:
         head = w.publish("birds")
         rows = (await w.rows()).rows
         expected = (await w.predictor.predict(["birds"], PredictParams(), TEXTS)).outputs[0]
@@ -160,8 +160,8 @@ async def test_vectors(world):
         assert caught.value.item == 1
 
 
-async def test_vectors_tell_nothing_to_a_tagger(world):
-    async with world() as w:
+async def test_vectors_tell_nothing_to_a_tagger(open_predictor):
+    async with open_predictor() as w:
         w.publish("tags", tap="letters", pooling=Pooling.ROWS, task=Task.TAGGING, names=bio_names(("X",)))
         with pytest.raises(InvalidInput, match="bare vectors"):
             await w.predictor.predict_vectors(["tags"], np.ones((2, 8)))
@@ -175,8 +175,8 @@ async def stored(w, taps=("mean", "letters")):
     return feature_set
 
 
-async def test_stored_items(world):
-    async with world() as w:
+async def test_stored_items(open_predictor):
+    async with open_predictor() as w:
         w.publish("birds")
         w.publish("tags", tap="letters", pooling=Pooling.ROWS, task=Task.TAGGING, names=bio_names(("X",)))
         feature_set = await stored(w)
@@ -190,8 +190,8 @@ async def test_stored_items(world):
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
-async def test_stored_items_are_read_a_few_at_a_time(world, monkeypatch, at_once):
-    async with world() as w:
+async def test_stored_items_are_read_a_few_at_a_time(open_predictor, monkeypatch, at_once):
+    async with open_predictor() as w:
         w.publish("birds")
         w.publish("tags", tap="letters", pooling=Pooling.ROWS, task=Task.TAGGING, names=bio_names(("X",)))
         feature_set = await stored(w)
@@ -205,8 +205,8 @@ async def test_stored_items_are_read_a_few_at_a_time(world, monkeypatch, at_once
         assert caught.value.item == 3
 
 
-async def test_sets_of_other_features_are_refused(world):
-    async with world() as w:
+async def test_sets_of_other_features_are_refused(open_predictor):
+    async with open_predictor() as w:
         w.publish("other", encoder="second")
         w.publish("tags", tap="letters", pooling=Pooling.ROWS, task=Task.TAGGING, names=bio_names(("X",)))
         feature_set = await stored(w, ("mean",))

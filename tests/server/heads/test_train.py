@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from heads_world import Trainers
+from heads_harness import Trainers
 from sample_batches import DIM, POOLED, names
 from topwork.heads import MetricValue
 from topwork_plugins.few_shot.plugin import ZeroShotTrainer

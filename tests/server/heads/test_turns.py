@@ -6,7 +6,7 @@ import asyncio
 import threading
 
 import pytest
-from heads_world import world
+from heads_harness import open_heads
 from topwork_server.errors import AlreadyExists
 from topwork_server.heads.head_status import HeadState
 from topwork_server.heads.head_types import TrainRequest
@@ -17,7 +17,7 @@ BIRDS = TrainRequest("birds", "label")
 @pytest.mark.parametrize("work", ["pin_training", "move_to_head"])
 async def test_a_caller_that_leaves_keeps_the_lock_until_its_work_is_done(home, monkeypatch, work):
     """The next must not begin in the middle of it, be it a training or a drop."""
-    async with world(home) as w:
+    async with open_heads(home) as w:
         await w.fill()
         if work == "move_to_head":
             await w.heads.wait_until_trained((await w.heads.train(BIRDS)).name)

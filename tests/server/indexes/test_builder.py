@@ -9,7 +9,7 @@ import lance_rows
 import numpy as np
 import pytest
 import toys_index
-from indexes_world import Half, Kinds
+from indexes_harness import Half, Kinds
 from lance_rows import clustered
 from topwork_server import IndexSpec, InvalidInput, Metric
 from topwork_server.errors import DiskFull, TopworkError
@@ -26,7 +26,7 @@ def quiet(fraction, message):
     assert 0 <= fraction <= 1
 
 
-class World:
+class BuildHarness:
     """A dataset and an index of it."""
 
     def __init__(self, folder, metric=Metric.COSINE, kind="rows", granularity=Granularity.ITEM):
@@ -65,24 +65,24 @@ def holds(built, keys, rows):
 
 @pytest.mark.parametrize("metric", list(Metric))
 def test_all_rows_are_there_under_their_keys_in_any_order_on_disk(tmp_path, metric):
-    world, rows = World(tmp_path, metric), clustered(500)
+    harness, rows = BuildHarness(tmp_path, metric), clustered(500)
     keys = np.random.default_rng(3).permutation(500) * 3
-    world.write(keys[:300], rows[:300])
-    world.write(keys[300:], rows[300:])
-    facts, built = world.build()
+    harness.write(keys[:300], rows[:300])
+    harness.write(keys[300:], rows[300:])
+    facts, built = harness.build()
     order = np.argsort(keys)
     holds(built, keys[order], normalize(rows[order]) if metric is Metric.COSINE else rows[order])
-    assert (facts.rows, facts.scratch_rows, facts.version) == (500, 500, world.dataset.version)
+    assert (facts.rows, facts.scratch_rows, facts.version) == (500, 500, harness.dataset.version)
     assert (facts.held_out, facts.recall) == (100, 1.0)
     assert facts.kind == "rows"
     assert built.facts.operating[0].qps > 0
 
 
 def test_items_with_many_rows_are_held_out_whole(tmp_path):
-    world, rows = World(tmp_path, granularity=Granularity.TOKEN), clustered(900)
+    harness, rows = BuildHarness(tmp_path, granularity=Granularity.TOKEN), clustered(900)
     counts = np.tile([1, 0, 5], 150)
     keys = np.random.default_rng(3).permutation(450)
-    world.write(keys, rows, counts)
+    harness.write(keys, rows, counts)
     seen = []
 
     class Watched(toys_index.Rows):
@@ -91,7 +91,7 @@ def test_items_with_many_rows_are_held_out_whole(tmp_path):
             seen.append(np.concatenate(list(vectors.batches())))
             return super().build(vectors, *arguments)
 
-    facts, built = world.build(kinds=Kinds([IndexSpec("rows", Watched)]))
+    facts, built = harness.build(kinds=Kinds([IndexSpec("rows", Watched)]))
     lines = np.split(rows, np.cumsum(counts)[:-1])
     order = np.argsort(keys)
     expected = normalize(np.concatenate([lines[i] for i in order]))
@@ -105,17 +105,17 @@ def test_items_with_many_rows_are_held_out_whole(tmp_path):
 
 @pytest.mark.parametrize("count", [0, 1, 2, 4, 9])
 def test_a_set_with_few_rows_builds(tmp_path, count):
-    world = World(tmp_path, kind="auto")
-    world.write(np.arange(count), clustered(count))
-    facts, built = world.build()
+    harness = BuildHarness(tmp_path, kind="auto")
+    harness.write(np.arange(count), clustered(count))
+    facts, built = harness.build()
     assert (facts.rows, len(built.keys), facts.kind) == (count, count, "rows")
     assert facts.recall == 1.0  # the index is exact, held-out rows or none
 
 
 def test_a_target_that_is_not_reached_is_said_with_the_largest_effort(tmp_path):
-    world = World(tmp_path, kind="half")
-    world.write(np.arange(3000), clustered(3000))
-    facts, built = world.build()
+    harness = BuildHarness(tmp_path, kind="half")
+    harness.write(np.arange(3000), clustered(3000))
+    facts, built = harness.build()
     assert facts.held_out == HELD_OUT
     assert [one.effort for one in facts.operating] == [1, 2]
     assert facts.effort == 2
@@ -128,38 +128,38 @@ def test_a_target_that_is_not_reached_is_said_with_the_largest_effort(tmp_path):
 
 
 def test_what_was_written_since_is_added_and_what_died_does_not_count(tmp_path):
-    world, rows = World(tmp_path, Metric.L2), clustered(1600)
-    world.write(np.arange(1000), rows[:1000])
-    world.build()
-    keys = np.arange(600) + (world.dataset.version << KEY_BITS)
-    world.write(keys[::-1], rows[1000:][::-1])
-    world.delete("key < 100")
-    facts, built = world.build()
+    harness, rows = BuildHarness(tmp_path, Metric.L2), clustered(1600)
+    harness.write(np.arange(1000), rows[:1000])
+    harness.build()
+    keys = np.arange(600) + (harness.dataset.version << KEY_BITS)
+    harness.write(keys[::-1], rows[1000:][::-1])
+    harness.delete("key < 100")
+    facts, built = harness.build()
     assert (facts.rows, facts.scratch_rows, facts.recall, facts.held_out) == (1600, 1000, 1.0, 120)
     holds(built, np.concatenate([np.arange(1000), keys]), rows)
 
 
 @pytest.mark.parametrize(("dead", "added", "anew"), [(250, 100, False), (0, 3100, False), (0, 0, False), (0, 100, True)])
 def test_all_is_built_again_where_much_died_or_much_came_or_it_was_asked(tmp_path, dead, added, anew):
-    world, rows = World(tmp_path, Metric.L2), clustered(1000 + added)
-    world.write(np.arange(1000), rows[:1000])
-    world.build()
+    harness, rows = BuildHarness(tmp_path, Metric.L2), clustered(1000 + added)
+    harness.write(np.arange(1000), rows[:1000])
+    harness.build()
     if added:
-        world.write(np.arange(added) + (world.dataset.version << KEY_BITS), rows[1000:])
+        harness.write(np.arange(added) + (harness.dataset.version << KEY_BITS), rows[1000:])
     if dead:
-        world.delete(f"key < {dead}")
-    facts, _ = world.build(anew)
+        harness.delete(f"key < {dead}")
+    facts, _ = harness.build(anew)
     assert facts.rows == facts.scratch_rows == 1000 + added - dead
 
 
 def test_behind_a_damaged_build_stands_the_one_before(tmp_path):
-    world = World(tmp_path, Metric.L2)
+    harness = BuildHarness(tmp_path, Metric.L2)
     for first in (0, 300):
-        world.write(np.arange(first, first + 300), clustered(300))
-        world.build(anew=True)
-    (world.slot.builds / "2" / "index.bin").write_bytes(b"")
+        harness.write(np.arange(first, first + 300), clustered(300))
+        harness.build(anew=True)
+    (harness.slot.builds / "2" / "index.bin").write_bytes(b"")
     load = lambda facts: lambda path: toys_index.Rows.load(path, Metric.L2)  # noqa: E731
-    assert world.slot.load(load).facts.rows == 300
+    assert harness.slot.load(load).facts.rows == 300
 
 
 def test_a_publication_that_fails_leaves_nothing(tmp_path, monkeypatch):
@@ -168,61 +168,61 @@ def test_a_publication_that_fails_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(toys_index.Rows, "save", full)
-    world = World(tmp_path, Metric.L2)
-    world.write(np.arange(50), clustered(50))
+    harness = BuildHarness(tmp_path, Metric.L2)
+    harness.write(np.arange(50), clustered(50))
     with pytest.raises(DiskFull):
-        world.build()
-    assert list(world.slot.builds.iterdir()) == []
+        harness.build()
+    assert list(harness.slot.builds.iterdir()) == []
 
 
 def test_the_job_of_a_dropped_index_does_not_bring_it_back(tmp_path):
-    world = World(tmp_path, Metric.L2)
-    world.write(np.arange(50), clustered(50))
+    harness = BuildHarness(tmp_path, Metric.L2)
+    harness.write(np.arange(50), clustered(50))
 
     def drop(fraction, message):
         if message == "writing the index":
             IndexStore(tmp_path / "indexes").remove("birds", "pooled")
 
     with pytest.raises(TopworkError):
-        world.build(report=drop)
-    assert not world.slot.folder.exists()
+        harness.build(report=drop)
+    assert not harness.slot.folder.exists()
 
 
 def test_an_older_build_that_is_damaged_is_not_added_to(tmp_path):
-    world = World(tmp_path, Metric.L2)
-    world.write(np.arange(500), clustered(500))
-    world.build()
-    (world.slot.builds / "1" / "index.bin").write_bytes(b"garbage")
-    world.write(np.arange(100) + (world.dataset.version << KEY_BITS), clustered(100))
-    assert world.build()[0].scratch_rows == 600
+    harness = BuildHarness(tmp_path, Metric.L2)
+    harness.write(np.arange(500), clustered(500))
+    harness.build()
+    (harness.slot.builds / "1" / "index.bin").write_bytes(b"garbage")
+    harness.write(np.arange(100) + (harness.dataset.version << KEY_BITS), clustered(100))
+    assert harness.build()[0].scratch_rows == 600
 
 
 def test_auto_changes_its_kind_as_the_set_grows(tmp_path):
-    world = World(tmp_path, kind="auto")
-    world.write(np.arange(900), clustered(900))
-    assert world.build()[0].kind == "rows"
-    world.write(np.arange(400) + (world.dataset.version << KEY_BITS), clustered(400))
-    facts, _ = world.build()
+    harness = BuildHarness(tmp_path, kind="auto")
+    harness.write(np.arange(900), clustered(900))
+    assert harness.build()[0].kind == "rows"
+    harness.write(np.arange(400) + (harness.dataset.version << KEY_BITS), clustered(400))
+    facts, _ = harness.build()
     assert (facts.kind, facts.scratch_rows) == ("more", 1300)
 
 
 def test_no_kind_for_so_many_rows_is_said(tmp_path):
-    definition = World(tmp_path, kind="auto").definition
+    definition = BuildHarness(tmp_path, kind="auto").definition
     with pytest.raises(InvalidInput, match="no kind of index suits 5 rows"):
         resolve_kind(definition, 5, Kinds([IndexSpec("half", Half)]))
 
 
 def test_a_failed_build_leaves_the_one_before(tmp_path):
-    world = World(tmp_path)
-    world.write(np.arange(50), clustered(50))
-    world.build()
+    harness = BuildHarness(tmp_path)
+    harness.write(np.arange(50), clustered(50))
+    harness.build()
 
     def fail(fraction, message):
         raise RuntimeError(message)
 
     with pytest.raises(TopworkError, match="read 50 of 50"):
-        world.build(report=fail)
-    assert [path.name for path in world.slot.builds.iterdir()] == ["1"]
+        harness.build(report=fail)
+    assert [path.name for path in harness.slot.builds.iterdir()] == ["1"]
 
 
 def test_rows_are_read_in_bounded_batches_and_samples_repeat(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from indexes_world import POOLED, Kinds, birds, block, builds, found_ids, nearest_ids, world
+from indexes_harness import POOLED, Kinds, birds, block, builds, found_ids, nearest_ids, open_indexes
 from lance_rows import clustered
 from topwork_server.errors import NotFound
 from topwork_server.indexes import build_schedule, index
@@ -46,7 +46,7 @@ async def right(w, feature_set, metric=Metric.COSINE, name=""):
 
 @pytest.mark.parametrize("metric", list(Metric))
 async def test_searches_are_right_before_while_and_after_it_is_built(tmp_path, metric):
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         feature_set = filled(w.sets)
         w.jobs.gate.clear()
         begun = await w.indexes.create(CreateIndexParams("birds", metric=metric))
@@ -65,7 +65,7 @@ async def test_searches_are_right_before_while_and_after_it_is_built(tmp_path, m
 
 
 async def test_what_is_acknowledged_is_found_at_once(tmp_path):
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         feature_set = await indexed(w)
         feature_set.write(block(names(250, 350), clustered(100, seed=5))).result()
         await right(w, feature_set)
@@ -78,7 +78,7 @@ async def test_what_is_acknowledged_is_found_at_once(tmp_path):
 
 
 async def test_writes_while_it_is_built_are_not_lost(tmp_path):
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         feature_set = filled(w.sets)
         w.jobs.gate.clear()
         await w.indexes.create(CreateIndexParams("birds"))
@@ -91,11 +91,11 @@ async def test_writes_while_it_is_built_are_not_lost(tmp_path):
 
 
 async def test_after_a_restart_it_catches_up(tmp_path):
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         await indexed(w)
         first = w.sets.get("birds")
         first.write(block(names(290, 330), clustered(40, seed=5))).result()
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         feature_set = w.sets.get("birds")
         feature_set.delete(names(0, 20)).result()  # no index follows yet
         [listed] = await w.indexes.list()
@@ -128,10 +128,10 @@ def _replace_text(path, old, new):
 
 @pytest.mark.parametrize("damage", DAMAGES)
 async def test_a_lost_or_corrupt_file_is_built_again_and_searches_are_right_meanwhile(tmp_path, damage):
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         await indexed(w)
     DAMAGES[damage](tmp_path / "indexes" / "birds" / "pooled" / "builds" / "1")
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         w.jobs.gate.clear()
         await right(w, w.sets.get("birds"))
         assert (await w.indexes.get("birds")).state is IndexState.BUILDING
@@ -142,17 +142,17 @@ async def test_a_lost_or_corrupt_file_is_built_again_and_searches_are_right_mean
 
 
 async def test_a_first_build_that_the_end_of_the_server_cut_off_begins_again(tmp_path):
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         filled(w.sets)
         w.jobs.gate.clear()
         await w.indexes.create(CreateIndexParams("birds"))
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         await right(w, w.sets.get("birds"))
         assert (await w.indexes.wait_for_build("birds")).state is IndexState.READY
 
 
 async def test_builds_of_few_numbers_stand_in_a_line_of_their_own(tmp_path, monkeypatch):
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds", "one"))
         monkeypatch.setattr(index, "SMALL", 300 * 8 - 1)
@@ -162,7 +162,7 @@ async def test_builds_of_few_numbers_stand_in_a_line_of_their_own(tmp_path, monk
 
 async def test_a_failed_build_does_not_begin_again_until_it_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(build_schedule, "PATIENCE", 0.0)
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         filled(w.sets)
         w.jobs.fail = "it was too much"
         await w.indexes.create(CreateIndexParams("birds"))
@@ -170,14 +170,14 @@ async def test_a_failed_build_does_not_begin_again_until_it_is_asked_for(tmp_pat
         w.sets.get("birds").write(block(["new"], clustered(1, seed=5))).result()
         await right(w, w.sets.get("birds"))
         assert len(w.jobs.started) == 1
-    async with world(tmp_path) as w:  # nor when the server is started again
+    async with open_indexes(tmp_path) as w:  # nor when the server is started again
         await right(w, w.sets.get("birds"))
         failed = await w.indexes.wait_for_build("birds")
         assert (failed.state, "it was too much" in failed.detail) == (IndexState.FAILED, True)
         assert w.jobs.started == []
         await w.indexes.rebuild("birds")
         assert (await w.indexes.wait_for_build("birds")).state is IndexState.READY
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         assert (await w.indexes.get("birds")).detail == ""
 
 
@@ -185,7 +185,7 @@ async def test_a_failed_rebuild_is_tried_again_after_a_while(tmp_path, monkeypat
     monkeypatch.setattr(build_schedule, "PATIENCE", 0.01)
     monkeypatch.setattr(build_schedule, "DEAD", 1)
     monkeypatch.setattr(build_schedule, "DEAD_SHARE", 0.0)
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         feature_set = filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds"))
         built = await w.indexes.wait_for_build("birds")
@@ -200,7 +200,7 @@ async def test_a_failed_rebuild_is_tried_again_after_a_while(tmp_path, monkeypat
 
 
 async def test_a_failed_rebuild_leaves_the_one_before(tmp_path):
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         feature_set = await indexed(w)
         w.jobs.fail = "it was too much"
         w.jobs.gate.clear()
@@ -214,7 +214,7 @@ async def test_a_failed_rebuild_leaves_the_one_before(tmp_path):
 
 
 async def test_a_cancelled_build(tmp_path):
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         feature_set = filled(w.sets)
         w.jobs.gate.clear()
         await w.indexes.create(CreateIndexParams("birds"))
@@ -234,7 +234,7 @@ async def test_a_cancelled_build(tmp_path):
 
 
 async def test_a_rebuild_swaps_while_searches_run(tmp_path):
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         feature_set = await indexed(w)
         feature_set.delete(names(0, 50)).result()
         expected, searches, stop = nearest_ids(feature_set, QUERIES), 0, asyncio.Event()
@@ -261,7 +261,7 @@ async def test_a_rebuild_swaps_while_searches_run(tmp_path):
 
 async def test_many_fresh_rows_are_absorbed_by_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(build_schedule, "FRESH", 100)
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         feature_set = await indexed(w)
         feature_set.write(block(names(300, 400), clustered(100, seed=5))).result()
         await right(w, feature_set)
@@ -277,7 +277,7 @@ async def test_many_fresh_rows_are_absorbed_by_itself(tmp_path, monkeypatch):
 
 async def test_many_dead_rows_are_left_out_by_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(build_schedule, "DEAD", 10)
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         feature_set = await indexed(w)
         feature_set.delete(names(0, 100)).result()
         while len(w.jobs.started) < 2:
@@ -288,7 +288,7 @@ async def test_many_dead_rows_are_left_out_by_itself(tmp_path, monkeypatch):
 
 
 async def test_an_index_of_an_empty_set(tmp_path):
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         feature_set = birds(w.sets)
         await w.indexes.create(CreateIndexParams("birds"))
         described = await w.indexes.wait_for_build("birds")
@@ -299,7 +299,7 @@ async def test_an_index_of_an_empty_set(tmp_path):
 
 
 async def test_a_target_that_is_not_reached_is_said(tmp_path):
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         filled(w.sets, 1200)
         await w.indexes.create(CreateIndexParams("birds", kind="half"))
         described = await w.indexes.wait_for_build("birds")
@@ -310,7 +310,7 @@ async def test_a_target_that_is_not_reached_is_said(tmp_path):
 
 async def test_which_index_is_meant(tmp_path):
     other = FingerprintedTap(Tap("hidden.6", 8, Granularity.ITEM), "c" * 64)
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         birds(w.sets, POOLED, other)
         with pytest.raises(NotFound, match="has no index") as caught:
             await w.indexes.get("birds")
@@ -331,7 +331,7 @@ async def test_which_index_is_meant(tmp_path):
 
 
 async def test_a_dropped_index_is_gone_and_its_job_with_it(tmp_path):
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         feature_set = await indexed(w)
         live = await w.indexes.live("birds")
         w.jobs.gate.clear()
@@ -351,7 +351,7 @@ async def test_a_dropped_index_is_gone_and_its_job_with_it(tmp_path):
 
 
 async def test_the_indexes_of_a_dropped_set_go_with_it(tmp_path):
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds", "one"))
         await w.indexes.create(CreateIndexParams("birds", "two"))
@@ -366,14 +366,14 @@ async def test_the_indexes_of_a_dropped_set_go_with_it(tmp_path):
 
 
 async def test_an_index_never_answers_for_another_set_of_that_name(tmp_path):
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         await indexed(w)
         w.sets.drop("birds")  # and the server ended before its indexes went
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         assert await w.indexes.list() == []
         assert not (tmp_path / "indexes" / "birds").exists()
         await indexed(w)
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         w.sets.drop("birds")
         filled(w.sets, 10)
         with pytest.raises(NotFound, match="another set of that name"):
@@ -384,7 +384,7 @@ async def test_an_index_never_answers_for_another_set_of_that_name(tmp_path):
 
 
 async def test_a_server_without_searches_takes_no_memory(tmp_path):
-    async with world(tmp_path, idle_seconds=0.04) as w:
+    async with open_indexes(tmp_path, idle_seconds=0.04) as w:
         feature_set = await indexed(w)
         await right(w, feature_set)
         while (await w.indexes.list())[0].memory:
@@ -394,7 +394,7 @@ async def test_a_server_without_searches_takes_no_memory(tmp_path):
 
 
 async def test_leftovers_of_killed_jobs_are_swept(tmp_path):
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         await indexed(w)
         builds = tmp_path / "indexes" / "birds" / "pooled" / "builds"
         (builds / ".dead.part").mkdir()
@@ -402,12 +402,12 @@ async def test_leftovers_of_killed_jobs_are_swept(tmp_path):
         await w.indexes.wait_for_build("birds")
         assert [path.name for path in builds.iterdir()] == ["2"]
         (builds / ".dead.part").mkdir()
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         assert [path.name for path in builds.iterdir()] == ["2"]
 
 
 async def test_one_build_at_a_time(tmp_path):
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         filled(w.sets)
         w.jobs.gate.clear()
         first = await w.indexes.create(CreateIndexParams("birds"))
@@ -419,12 +419,12 @@ async def test_one_build_at_a_time(tmp_path):
 
 
 async def test_a_definition_whose_kind_is_gone_is_served_all_the_same(tmp_path):
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds", kind="rows"))
         await w.indexes.wait_for_build("birds")
     fewer = Kinds([replace(Kinds().specs[1])])
-    async with world(tmp_path, fewer, builds(fewer)) as w:
+    async with open_indexes(tmp_path, fewer, builds(fewer)) as w:
         await right(w, w.sets.get("birds"))
         described = await w.indexes.wait_for_build("birds")
         assert described.state is IndexState.FAILED

@@ -9,7 +9,7 @@ import signal
 import numpy as np
 import psutil
 import pytest
-from indexes_world import birds, block, found_ids, nearest_ids, world
+from indexes_harness import birds, block, found_ids, nearest_ids, open_indexes
 from lance_rows import clustered
 from topwork_server.indexes.index_types import CreateIndexParams, IndexState
 from topwork_server.jobs.job_records import JobState
@@ -24,7 +24,7 @@ def names(start, stop):
 
 
 def served(home):
-    return world(home, PluginRegistry.load(), JobManager(home / "jobs", threads=1))
+    return open_indexes(home, PluginRegistry.load(), JobManager(home / "jobs", threads=1))
 
 
 def filled(sets):

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 import numpy as np
-from indexes_world import DIM, Half, Kinds, birds, block, world
+from indexes_harness import DIM, Half, Kinds, birds, block, open_indexes
 from topwork_server.indexes.executor import SearchExecutor
 from topwork_server.indexes.index_types import CreateIndexParams, SearchQuery
 from topwork_server.indexes.live_recall import LiveRecallSampler
@@ -35,7 +35,7 @@ async def searched(live, recall, executor, asked):
 async def test_live_recall_is_that_of_the_searches(tmp_path):
     """The kind "half" never finds a row at an even position."""
     kinds = Kinds([IndexSpec("half", Blind)])
-    async with world(tmp_path, kinds) as w:
+    async with open_indexes(tmp_path, kinds) as w:
         there = birds(w.sets)
         there.write(block([f"b{i}" for i in range(400)], ROWS)).result()
         await w.indexes.create(CreateIndexParams("birds", kind="half"))
@@ -83,7 +83,7 @@ class Watched(SearchExecutor):
 
 async def test_samples_wait_until_the_server_is_idle_and_are_repeated_then(tmp_path, monkeypatch):
     monkeypatch.setattr("topwork_server.indexes.live_recall.PAUSE", 0.01)
-    async with world(tmp_path) as w:
+    async with open_indexes(tmp_path) as w:
         birds(w.sets).write(block([f"b{i}" for i in range(400)], ROWS)).result()
         await w.indexes.create(CreateIndexParams("birds", kind="half"))
         facts = (await w.indexes.wait_for_build("birds")).facts

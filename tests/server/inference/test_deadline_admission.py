@@ -43,7 +43,7 @@ class Asked:
 
 
 @dataclass
-class World:
+class Simulation:
     """A line, the deadlines in it, and a session that takes its time."""
 
     rate: float = RATE
@@ -119,10 +119,10 @@ class World:
 ROWS: tuple[Array, ...] = ()
 
 
-def warm(world: World) -> World:
+def warm(simulation: Simulation) -> Simulation:
     """The pace is known."""
-    world.run([Asked("before", [200] * 20)])
-    return world
+    simulation.run([Asked("before", [200] * 20)])
+    return simulation
 
 
 def in_loop(test: object) -> None:
@@ -136,19 +136,19 @@ def in_loop(test: object) -> None:
 
 def what_fits(costs: Sequence[int], seconds: float) -> int:
     """How many requests of such samples the session gets done, in full batches, one after another."""
-    world = World()
+    simulation = Simulation()
     asked = [Asked(i, costs) for i in range(100)]
-    world.run(asked)
-    return int(seconds * len(asked) / (world.now - 100))
+    simulation.run(asked)
+    return int(seconds * len(asked) / (simulation.now - 100))
 
 
 @pytest.mark.parametrize(("callers", "within"), [(50, 15.0), (200, 30.0), (50, 5.0)])
 @pytest.mark.parametrize("known", [True, False], ids=["pace known", "pace not known"])
 def test_of_too_many_requests_at_once_as_many_are_done_in_time_as_fit(callers: int, within: float, known: bool) -> None:
     def test() -> None:
-        world = warm(World()) if known else World()
+        simulation = warm(Simulation()) if known else Simulation()
         asked = [Asked(i, [200] * 8, within=within) for i in range(callers)]
-        world.run(asked)
+        simulation.run(asked)
         fits = min(callers, what_fits([200] * 8, within))
         assert fits < callers
         assert sum(one.done for one in asked) >= 0.9 * fits
@@ -164,10 +164,10 @@ def test_what_was_kept_free_for_one_rush_is_not_for_the_next() -> None:
     """Rushes of twice what fits, with pauses in which nothing waits."""
 
     def test() -> None:
-        world = warm(World())
+        simulation = warm(Simulation())
         fits = what_fits([200] * 8, 5.0)
         asked = [Asked(i, [200] * 8, at=10.0 * rush, within=5.0) for rush in range(6) for i in range(2 * fits)]
-        world.run(asked)
+        simulation.run(asked)
         for rush in range(6):
             assert sum(one.done for one in asked if one.at == 10.0 * rush) >= 0.85 * fits
 
@@ -186,14 +186,14 @@ def test_deadlines_sizes_and_arrivals_of_all_sorts(seed: int) -> None:
             costs = [min(256, int(dice.lognormvariate(4, 0.7)) + 1) for _ in range(dice.choice([1, 2, 8, 30]))]
             asked.append(Asked(dice.randrange(40), costs, at, dice.choice([2.0, 5.0, 15.0])))
             at += sum(costs) / RATE / 2
-        world = warm(World())
-        before = sum(world.served.values())
-        started = world.now
-        world.run(asked)
-        took, served = world.now - started, sum(world.served.values()) - before
+        simulation = warm(Simulation())
+        before = sum(simulation.served.values())
+        started = simulation.now
+        simulation.run(asked)
+        took, served = simulation.now - started, sum(simulation.served.values()) - before
         done = sum(sum(one.costs) for one in asked if one.done)
         assert done >= 0.9 * served
-        without = World()
+        without = Simulation()
         without.run([Asked(one.flow, one.costs) for one in asked])
         fits = sum(without.served.values()) / (without.now - 100)
         assert done / took >= 0.86 * fits
@@ -203,11 +203,11 @@ def test_deadlines_sizes_and_arrivals_of_all_sorts(seed: int) -> None:
 
 def test_a_session_that_slows_down_answers_fewer_but_still_answers() -> None:
     def test() -> None:
-        world = warm(World())
-        world.rate = RATE / 2
+        simulation = warm(Simulation())
+        simulation.rate = RATE / 2
         asked = [Asked(i, [200] * 8, at=i * 0.2, within=10.0) for i in range(200)]
-        world.run(asked)
-        assert sum(one.done for one in asked) * 1600 / (world.now - 100) >= 0.8 * RATE / 2
+        simulation.run(asked)
+        assert sum(one.done for one in asked) * 1600 / (simulation.now - 100) >= 0.8 * RATE / 2
 
     in_loop(test)
 
@@ -216,26 +216,26 @@ def test_flows_without_deadlines_keep_their_turns() -> None:
     """Five streams beside 20 callers whose deadlines are always urgent."""
 
     def test() -> None:
-        world = warm(World())
+        simulation = warm(Simulation())
         streams = [Asked(f"stream {i}", [200] * 400) for i in range(5)]
         callers = [Asked(i, [200] * 8, at=turn * 1.0, within=6.0) for turn in range(30) for i in range(20)]
-        world.run([*streams, *callers], until=25)
-        shares = {flow: cost / sum(world.served.values()) for flow, cost in world.served.items() if flow != "before"}
+        simulation.run([*streams, *callers], until=25)
+        shares = {flow: cost / sum(simulation.served.values()) for flow, cost in simulation.served.items() if flow != "before"}
         for one in streams:
             assert shares[one.flow] == pytest.approx(shares["stream 0"], rel=0.2)
             assert shares[one.flow] > 0.8 / 25
-        of_callers = sum(world.served[i] for i in range(20))
-        assert sum(one.done for one in callers) * 1600 >= 0.8 * of_callers > 0.25 * sum(world.served.values())
+        of_callers = sum(simulation.served[i] for i in range(20))
+        assert sum(one.done for one in callers) * 1600 >= 0.8 * of_callers > 0.25 * sum(simulation.served.values())
 
     in_loop(test)
 
 
 def test_a_caller_that_asks_for_much_gives_way_to_one_that_asks_for_little() -> None:
     def test() -> None:
-        world = warm(World())
+        simulation = warm(Simulation())
         greedy = [Asked("greedy", [200] * 8, within=10.0) for _ in range(60)]
         modest = [Asked(i, [200] * 2, at=0.5, within=10.0) for i in range(5)]
-        world.run([*greedy, *modest])
+        simulation.run([*greedy, *modest])
         assert all(one.done for one in modest)
         assert sum(one.done for one in greedy) >= 0.8 * what_fits([200] * 8, 10.0) - 2
 
@@ -244,10 +244,10 @@ def test_a_caller_that_asks_for_much_gives_way_to_one_that_asks_for_little() -> 
 
 def test_a_higher_priority_is_served_before_deadlines_of_a_lower() -> None:
     def test() -> None:
-        world = warm(World())
+        simulation = warm(Simulation())
         low = [Asked(i, [200] * 8, within=10.0, priority=Priority.LOW) for i in range(40)]
         high = [Asked("high", [200] * 8, at=i * 1.0, within=2.0, priority=Priority.HIGH) for i in range(10)]
-        world.run([*low, *high])
+        simulation.run([*low, *high])
         assert all(one.done for one in high)
         assert sum(one.done for one in low) >= 0.8 * (what_fits([200] * 8, 10.0) - len(high))
 
@@ -256,9 +256,9 @@ def test_a_higher_priority_is_served_before_deadlines_of_a_lower() -> None:
 
 def test_with_time_to_spare_flows_take_turns_with_any_deadlines() -> None:
     def test() -> None:
-        world = warm(World())
+        simulation = warm(Simulation())
         large, small = Asked("large", [200] * 64, within=60.0), Asked("small", [200], at=0.1, within=120.0)
-        world.run([large, small])
+        simulation.run([large, small])
         assert small.ended < 1
         assert large.done
 
@@ -267,11 +267,11 @@ def test_with_time_to_spare_flows_take_turns_with_any_deadlines() -> None:
 
 def test_what_takes_longer_by_itself_than_it_may_is_refused_at_once() -> None:
     def test() -> None:
-        world = warm(World())
+        simulation = warm(Simulation())
         asked = Asked("a", [200] * 100, within=1.0)
-        world.run([asked])
+        simulation.run([asked])
         assert isinstance(asked.error, DeadlineExceeded)
         assert "by itself" in asked.error.message
-        assert not world.served["a"]
+        assert not simulation.served["a"]
 
     in_loop(test)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from ingest_writes import LETTERS, counts, stored, texts, write, years
-from sets_world import composed, export
+from sets_harness import composed, export
 from topwork_server import TextItem
 from topwork_server.errors import DiskFull, InvalidInput, NotFound, NotReady
 from topwork_server.feature_sets import lance_io
@@ -28,12 +28,12 @@ from toys import letters_spec
     ],
 )
 async def test_settings_that_disagree_with_the_set_are_refused(home, settings, complaint):
-    async with composed(home) as world:
-        await write(world, texts("owl"))
+    async with composed(home) as harness:
+        await write(harness, texts("owl"))
         with pytest.raises(NotReady, match="birds") as caught:
-            await write(world, texts("wren"), settings=settings)
+            await write(harness, texts("wren"), settings=settings)
         assert complaint in caught.value.message
-        assert set(await stored(world)) == {"owl"}
+        assert set(await stored(harness)) == {"owl"}
 
 
 @pytest.mark.parametrize(
@@ -45,9 +45,9 @@ async def test_settings_that_disagree_with_the_set_are_refused(home, settings, c
     ],
 )
 async def test_settings_that_agree_are_taken(home, settings):
-    async with composed(home) as world:
-        await write(world, texts("owl"))
-        (outcome,) = await write(world, texts("wren"), settings=settings)
+    async with composed(home) as harness:
+        await write(harness, texts("owl"))
+        (outcome,) = await write(harness, texts("wren"), settings=settings)
         assert outcome.written.inserted == 1
 
 
@@ -63,65 +63,65 @@ async def test_settings_that_agree_are_taken(home, settings):
     ],
 )
 async def test_what_no_set_can_be_made_with_is_refused(home, settings, error, complaint):
-    async with composed(home) as world:
+    async with composed(home) as harness:
         with pytest.raises(error) as caught:
-            await write(world, texts("owl"), settings=settings)
+            await write(harness, texts("owl"), settings=settings)
         assert complaint in str(caught.value)
-        assert world.sets.names() == []
+        assert harness.sets.names() == []
 
 
 async def test_an_encoder_that_changed_is_refused_with_both_fingerprints(home):
-    async with composed(home) as world:
-        await write(world, texts("owl"))
-        mine = world.sets.get("birds").definition.taps[0].fingerprint
+    async with composed(home) as harness:
+        await write(harness, texts("owl"))
+        mine = harness.sets.get("birds").definition.taps[0].fingerprint
     changed = letters_spec(seed=7)
     (home / "artifacts").unlink()
     export(home, [changed])
-    async with composed(home, [changed]) as world:
+    async with composed(home, [changed]) as harness:
         with pytest.raises(NotReady) as caught:
-            await write(world, texts("wren"))
-        theirs = (await world.engine.embed(EmbedParams("letters"), [TextItem("a")])).taps[0].tap.fingerprint
+            await write(harness, texts("wren"))
+        theirs = (await harness.engine.embed(EmbedParams("letters"), [TextItem("a")])).taps[0].tap.fingerprint
         assert mine != theirs
         assert mine in caught.value.message
         assert theirs in caught.value.message
-        assert set(await stored(world)) == {"owl"}
-        await write(world, texts("owl"))  # what is stored needs no encoder
+        assert set(await stored(harness)) == {"owl"}
+        await write(harness, texts("owl"))  # what is stored needs no encoder
 
 
 async def test_another_writer_made_the_set_otherwise(home):
-    async with composed(home) as world:
-        mine = await world.ingest.open(LETTERS)
-        theirs = await world.ingest.open(replace(LETTERS, dtype="float16"))
+    async with composed(home) as harness:
+        mine = await harness.ingest.open(LETTERS)
+        theirs = await harness.ingest.open(replace(LETTERS, dtype="float16"))
         await theirs.write(theirs.next_slot(["owl"]), texts("owl"))
         with pytest.raises(NotReady, match="has dtype float16, not float32"):
             await mine.write(mine.next_slot(["wren"]), texts("wren"))
-        assert set(await stored(world)) == {"owl"}
+        assert set(await stored(harness)) == {"owl"}
 
 
 async def test_wrong_metadata_is_refused_and_leaves_no_empty_set(home):
-    async with composed(home) as world:
+    async with composed(home) as harness:
         with pytest.raises(InvalidInput, match="key"):
-            await write(world, texts("owl", key=[1]))
-        assert world.sets.names() == []
-        await write(world, texts("owl", year=[1]))
+            await write(harness, texts("owl", key=[1]))
+        assert harness.sets.names() == []
+        await write(harness, texts("owl", year=[1]))
         wrong = replace(texts("wren", "kite"), metadata=(Column("year", ColumnType.STRING, ["x", "y"]),))
         with pytest.raises(InvalidInput, match="'year' holds int"):
-            await write(world, wrong)
-        assert await years(world) == {"owl": 1}
+            await write(harness, wrong)
+        assert await years(harness) == {"owl": 1}
 
 
 async def test_a_full_disk_is_said_and_the_next_write_goes_on(home, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    async with composed(home) as world:
-        await write(world, texts("owl"))
+    async with composed(home) as harness:
+        await write(harness, texts("owl"))
         with monkeypatch.context() as patch:
             patch.setattr(lance_io, "write_rows", full)
             with pytest.raises(DiskFull, match="no space left"):
-                await write(world, texts("wren"))
-        assert set(await stored(world)) == {"owl"}
-        (outcome,) = await write(world, texts("wren"))
+                await write(harness, texts("wren"))
+        assert set(await stored(harness)) == {"owl"}
+        (outcome,) = await write(harness, texts("wren"))
         assert counts(outcome) == (1, 0, 0, 0)  # it was in the cache
 
 

@@ -37,24 +37,24 @@ def ask(*words):
 
 
 async def test_a_free_port_is_said_and_answers(tmp_path):
-    async with served(tmp_path) as world:
-        host, port = parse_address(world.ready.address)
+    async with served(tmp_path) as server:
+        host, port = parse_address(server.ready.address)
         assert host == "127.0.0.1"
         assert port > 0
-        assert world.ready.provider == "cpu"
-        assert world.ready.encoders == {EncoderState.READY: 2, EncoderState.ABSENT: 1}
-        await world.encoders.Embed(ask("a"))
+        assert server.ready.provider == "cpu"
+        assert server.ready.encoders == {EncoderState.READY: 2, EncoderState.ABSENT: 1}
+        await server.encoders.Embed(ask("a"))
 
 
 async def test_a_port_in_use_is_refused_with_its_name(tmp_path):
-    async with served(tmp_path) as world:
-        second = App(FakeCatalog(), Config(home=tmp_path / "second", listen=world.ready.address), FakeEngine)
-        with pytest.raises(StartError, match=world.ready.address) as caught:
+    async with served(tmp_path) as server:
+        second = App(FakeCatalog(), Config(home=tmp_path / "second", listen=server.ready.address), FakeEngine)
+        with pytest.raises(StartError, match=server.ready.address) as caught:
             await second.start()
         assert "in use" in caught.value.message
         assert "--listen" in caught.value.remedy
         await second.close()
-        await world.encoders.Embed(ask("a"))  # the first goes on
+        await server.encoders.Embed(ask("a"))  # the first goes on
 
 
 @pytest.mark.parametrize("listen", ["50051", ":50051", "localhost", "localhost:http", "127.0.0.1:70000", "256.0.0.1:50051"])
@@ -88,101 +88,101 @@ async def test_an_unknown_provider_stops_the_start(tmp_path):
 
 
 async def test_messages_of_64_mib_pass_and_larger_ones_are_refused(tmp_path):
-    async with served(tmp_path) as world:
+    async with served(tmp_path) as server:
         request = ask("a")
         request.items.add(image=bytes(MAX_MESSAGE - request.ByteSize() - 16))
         assert MAX_MESSAGE - 16 < request.ByteSize() <= MAX_MESSAGE
-        await world.encoders.Embed(request)
+        await server.encoders.Embed(request)
         request.items.add(image=b"x" * 64)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await world.encoders.Embed(request)
+            await server.encoders.Embed(request)
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "larger than max" in caught.value.details()
 
 
 async def test_gzip_is_understood_and_does_not_smuggle_more_in(tmp_path):
-    async with served(tmp_path) as world:
-        stub = world.encoders
+    async with served(tmp_path) as server:
+        stub = server.encoders
         await stub.Embed(ask("a" * 100_000), compression=grpc.Compression.Gzip)
         bomb = ask("a")
         bomb.items.add(image=bytes(MAX_MESSAGE))  # and some bytes about it: more than the limit
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Embed(bomb, compression=grpc.Compression.Gzip)
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert len(world.engine.asked) == 1
+        assert len(server.engine.asked) == 1
 
 
 async def test_a_message_that_finds_no_memory_to_be_decoded_is_for_later(tmp_path, monkeypatch):
     def full(data, kind):
         raise MemoryError
 
-    async with served(tmp_path) as world:
+    async with served(tmp_path) as server:
         monkeypatch.setattr("topwork_server.services.message_receiver.decode", full)
-        stream = world.encoders.EmbedStream()
+        stream = server.encoders.EmbedStream()
         await stream.write(pb.EmbedStreamRequest(settings=pb.EmbedSettings(encoder="ready")))
-        for call in (world.encoders.Embed(ask("a")), stream.read()):
+        for call in (server.encoders.Embed(ask("a")), stream.read()):
             code, message, info = await refusal(call)
             assert (code, info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "Overloaded")
             assert "no room left" in message
 
 
 async def test_draining_finishes_what_was_accepted_and_refuses_what_comes(tmp_path):
-    async with served(tmp_path) as world:
-        health = health_pb2_grpc.HealthStub(world.channel)
+    async with served(tmp_path) as server:
+        health = health_pb2_grpc.HealthStub(server.channel)
         watch = health.Watch(health_pb2.HealthCheckRequest(service="topwork.v1.Encoders"))
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-        call = world.encoders.Embed(ask("wait"))
-        stream = world.encoders.EmbedStream()
+        call = server.encoders.Embed(ask("wait"))
+        stream = server.encoders.EmbedStream()
         await stream.write(pb.EmbedStreamRequest(settings=pb.EmbedSettings(encoder="ready")))
         await stream.write(pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text="wait")])))
-        await world.engine.until(lambda e: e.running == 2)
+        await server.engine.until(lambda e: e.running == 2)
 
-        stopping = asyncio.create_task(world.app.stop())
+        stopping = asyncio.create_task(server.app.stop())
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
         for service in ("", "encoder/ready"):
             reply = await health.Check(health_pb2.HealthCheckRequest(service=service))
             assert reply.status == health_pb2.HealthCheckResponse.NOT_SERVING
-        code, message, info = await refusal(world.encoders.Embed(ask("late")))
+        code, message, info = await refusal(server.encoders.Embed(ask("late")))
         assert (code, message, info.reason) == (grpc.StatusCode.UNAVAILABLE, "the server is stopping", "Unavailable")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await world.encoders.Embed(ask("late"))
+            await server.encoders.Embed(ask("late"))
         error = _status.translate(caught.value, "", None)
         assert (error.retry_after, error.untouched) == (1.0, True)  # so a client may send again what must not be done twice
         assert not stopping.done()
 
-        world.engine.gate.set()
+        server.engine.gate.set()
         assert len((await call).features) == 1
         assert len((await stream.read()).features) == 1
         code, message, info = await refusal(stream.read())  # it is accepted, and takes no more messages
         assert (code, message, info.reason) == (grpc.StatusCode.UNAVAILABLE, "the server is stopping", "Unavailable")
         await stopping
-        assert world.app.requests.counts == {("Embed", "OK"): 1, ("Embed", "UNAVAILABLE"): 2, ("EmbedStream", "UNAVAILABLE"): 1}
-        assert world.engine.closed
+        assert server.app.requests.counts == {("Embed", "OK"): 1, ("Embed", "UNAVAILABLE"): 2, ("EmbedStream", "UNAVAILABLE"): 1}
+        assert server.engine.closed
 
 
 async def test_a_stream_that_waits_for_its_caller_does_not_keep_the_server(tmp_path):
-    async with served(tmp_path, drain_seconds=600) as world:
-        stream = world.encoders.EmbedStream()
+    async with served(tmp_path, drain_seconds=600) as server:
+        stream = server.encoders.EmbedStream()
         await stream.write(pb.EmbedStreamRequest(settings=pb.EmbedSettings(encoder="ready")))
         await stream.write(pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text="a")])))
         assert len((await stream.read()).features) == 1
-        await world.app.stop()
+        await server.app.stop()
         assert (await refusal(stream.read()))[0] is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_after_the_signal_nothing_more_is_taken_and_what_was_is_answered(tmp_path):
     """Messages that lie ready, and those that wait for room in the window, are not taken either."""
-    async with served(tmp_path, drain_seconds=600) as world:
-        stream = world.encoders.EmbedStream()
+    async with served(tmp_path, drain_seconds=600) as server:
+        stream = server.encoders.EmbedStream()
         await stream.write(pb.EmbedStreamRequest(settings=pb.EmbedSettings(encoder="ready")))
         for _ in range(MESSAGES):  # as many as the window holds
             await stream.write(pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text="wait")])))
-        await world.engine.until(lambda e: e.running == MESSAGES)
+        await server.engine.until(lambda e: e.running == MESSAGES)
         await stream.write(pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text="late")])))
-        await world.encoders.Embed(ask("a"))  # so that the server has seen the late one
-        stopping = asyncio.create_task(world.app.stop())
-        await world.app.requests.stopping.wait()
-        world.engine.gate.set()
+        await server.encoders.Embed(ask("a"))  # so that the server has seen the late one
+        stopping = asyncio.create_task(server.app.stop())
+        await server.app.requests.stopping.wait()
+        server.engine.gate.set()
         with suppress(asyncio.InvalidStateError):  # the stream may have ended
             await stream.write(pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text="later")])))
         for _ in range(MESSAGES):
@@ -191,15 +191,15 @@ async def test_after_the_signal_nothing_more_is_taken_and_what_was_is_answered(t
         assert (code, message) == (grpc.StatusCode.UNAVAILABLE, "the server is stopping")
         assert f"{MESSAGES} items of the stream are done" in info.metadata["remedy"]
         await asyncio.wait_for(stopping, 60)
-        assert [item.text for _, items in world.engine.asked for item in items] == ["wait"] * MESSAGES + ["a"]
+        assert [item.text for _, items in server.engine.asked for item in items] == ["wait"] * MESSAGES + ["a"]
 
 
 async def test_a_stream_that_has_not_said_what_it_wants_does_not_keep_the_server(tmp_path):
-    async with served(tmp_path, drain_seconds=600) as world:
-        stream = world.encoders.EmbedStream()
+    async with served(tmp_path, drain_seconds=600) as server:
+        stream = server.encoders.EmbedStream()
         await stream.wait_for_connection()
-        await world.encoders.Embed(ask("a"))
-        await asyncio.wait_for(world.app.stop(), 60)
+        await server.encoders.Embed(ask("a"))
+        await asyncio.wait_for(server.app.stop(), 60)
         assert (await refusal(stream.read()))[0] is grpc.StatusCode.UNAVAILABLE
 
 
@@ -231,16 +231,16 @@ async def test_a_client_goes_on_at_the_next_server_where_the_last_one_stopped(tm
 
 
 async def test_what_is_not_done_when_the_drain_ends_is_cut_off_and_may_be_sent_again(tmp_path):
-    async with served(tmp_path, drain_seconds=0.1) as world:
-        call = world.encoders.Embed(ask("wait"))
-        await world.engine.until(lambda e: e.running == 1)
-        stopping = asyncio.create_task(world.app.stop())
+    async with served(tmp_path, drain_seconds=0.1) as server:
+        call = server.encoders.Embed(ask("wait"))
+        await server.engine.until(lambda e: e.running == 1)
+        stopping = asyncio.create_task(server.app.stop())
         code, message, info = await refusal(call)
         assert code is grpc.StatusCode.UNAVAILABLE
         assert message == "the server stopped before the request was done"
         assert info.metadata["remedy"] == "send it again"
         await stopping
-        assert world.engine.cancelled == 1
+        assert server.engine.cancelled == 1
 
 
 class Process:
@@ -319,13 +319,13 @@ def test_what_hangs_at_the_end_does_not_keep_the_process_nor_the_home(tmp_path, 
 async def test_an_idle_caller_may_keep_his_connection_alive(tmp_path, monkeypatch):
     quick = [(key, 10 if "ping_interval" in key else value) for key, value in app.OPTIONS]
     monkeypatch.setattr(app, "OPTIONS", quick)  # pings may come every 10 ms instead of every 10 s
-    async with served(tmp_path) as world:
+    async with served(tmp_path) as server:
         options = [
             ("grpc.keepalive_time_ms", 50),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_pings_without_data", 0),
         ]
-        async with grpc.aio.insecure_channel(world.ready.address, options) as channel:
+        async with grpc.aio.insecure_channel(server.ready.address, options) as channel:
             await channel.channel_ready()
             with pytest.raises(TimeoutError):  # a server that minds ends it at the third second
                 await asyncio.wait_for(channel.wait_for_state_change(grpc.ChannelConnectivity.READY), 4.5)

@@ -34,8 +34,8 @@ def as_array(tensor, dtype=np.float32):
 
 
 async def test_the_list_says_what_is_served_and_what_would_fetch_the_rest(tmp_path):
-    async with served(tmp_path) as world:
-        listed = {e.name: e for e in (await world.encoders.ListEncoders(pb.ListEncodersRequest())).encoders}
+    async with served(tmp_path) as server:
+        listed = {e.name: e for e in (await server.encoders.ListEncoders(pb.ListEncodersRequest())).encoders}
         ready, absent = listed["ready"], listed["absent"]
         assert (ready.state, absent.state) == (pb.ENCODER_STATE_READY, pb.ENCODER_STATE_ABSENT)
         assert absent.detail == "run `topwork pull absent`"
@@ -55,38 +55,38 @@ async def test_the_list_says_what_is_served_and_what_would_fetch_the_rest(tmp_pa
 
 
 async def test_an_encoder_in_memory_is_loaded(tmp_path):
-    async with served(tmp_path) as world:
+    async with served(tmp_path) as server:
         cuda = replace(NUMERICS, provider="cuda", precision="fp16")
         worker = SimpleNamespace(serving=True, counters={"batches": 3, "samples": 7})
-        world.engine.loaded["ready"] = SimpleNamespace(numerics=cuda, batcher=worker)
-        world.engine.chosen = PlanSet((ExecutionPlan(Device("cuda", "fp16"), "model.onnx", tuple(TAPS), cuda),))
-        found = await world.encoders.GetEncoder(pb.GetEncoderRequest(name="ready"))
+        server.engine.loaded["ready"] = SimpleNamespace(numerics=cuda, batcher=worker)
+        server.engine.chosen = PlanSet((ExecutionPlan(Device("cuda", "fp16"), "model.onnx", tuple(TAPS), cuda),))
+        found = await server.encoders.GetEncoder(pb.GetEncoderRequest(name="ready"))
         assert found.state == pb.ENCODER_STATE_LOADED
         assert (found.numerics.provider, found.numerics.precision) == ("cuda", "fp16")
         assert dict(found.counters) == {"batches": 3, "samples": 7}
 
 
 async def test_a_broken_entry_does_not_hide_the_others(tmp_path, caplog):
-    async with served(tmp_path) as world:
-        world.catalog.broken.append("orphan")
-        listed = await world.encoders.ListEncoders(pb.ListEncodersRequest())
+    async with served(tmp_path) as server:
+        server.catalog.broken.append("orphan")
+        listed = await server.encoders.ListEncoders(pb.ListEncodersRequest())
         assert [e.name for e in listed.encoders] == ["ready", "words", "absent"]
     assert "orphan" in caplog.text
 
 
 async def test_an_unknown_encoder_is_not_found_with_a_near_name(tmp_path):
-    async with served(tmp_path) as world:
-        code, message, info = await refusal(world.encoders.GetEncoder(pb.GetEncoderRequest(name="reddy")))
+    async with served(tmp_path) as server:
+        code, message, info = await refusal(server.encoders.GetEncoder(pb.GetEncoderRequest(name="reddy")))
         assert code is grpc.StatusCode.NOT_FOUND
         assert "reddy" in message
         assert (info.reason, info.metadata["remedy"]) == ("NotFound", "did you mean ready?")
-        code, message, _ = await refusal(world.encoders.GetEncoder(pb.GetEncoderRequest()))
+        code, message, _ = await refusal(server.encoders.GetEncoder(pb.GetEncoderRequest()))
         assert (code, message) == (grpc.StatusCode.INVALID_ARGUMENT, "no encoder is named")
 
 
 async def test_embed_gives_rows_of_each_tap_in_the_order_asked(tmp_path):
-    async with served(tmp_path) as world:
-        reply = await world.encoders.Embed(ask("a", "bcd", "note", taps=["tokens", "pooled", "cells"]))
+    async with served(tmp_path) as server:
+        reply = await server.encoders.Embed(ask("a", "bcd", "note", taps=["tokens", "pooled", "cells"]))
         tokens, pooled, cells = reply.features
         assert (tokens.tap, pooled.tap, cells.tap) == ("tokens", "pooled", "cells")
         assert list(tokens.counts) == [1, 3, 4]
@@ -116,10 +116,10 @@ async def test_every_kind_of_item_reaches_the_engine(tmp_path):
     ]
     options = Struct()
     options.update({"scale": 3, "share": 0.5, "unknown": "zero", "deep": {"list": [1, True, None]}})
-    async with served(tmp_path) as world:
+    async with served(tmp_path) as server:
         settings = pb.EmbedSettings(encoder="ready", taps=["pooled"], options=options)
-        await world.encoders.Embed(pb.EmbedRequest(settings=settings, items=items), timeout=50)
-        (asked, seen), wanted = world.engine.asked[0], [TextItem("a"), TextItem("b", "c"), ImageItem(b"jpeg"), VideoItem(b"mp4")]
+        await server.encoders.Embed(pb.EmbedRequest(settings=settings, items=items), timeout=50)
+        (asked, seen), wanted = server.engine.asked[0], [TextItem("a"), TextItem("b", "c"), ImageItem(b"jpeg"), VideoItem(b"mp4")]
         assert list(seen[:4]) == wanted
         assert np.array_equal(seen[4], frame)
         assert asked.encoder == "ready"
@@ -131,26 +131,26 @@ async def test_every_kind_of_item_reaches_the_engine(tmp_path):
 
 
 async def test_no_deadline_is_no_deadline(tmp_path):
-    async with served(tmp_path) as world:
-        await world.encoders.Embed(ask("a"))
-        assert replace(world.engine.asked[0][0], client=None) == EmbedParams("ready")
+    async with served(tmp_path) as server:
+        await server.encoders.Embed(ask("a"))
+        assert replace(server.engine.asked[0][0], client=None) == EmbedParams("ready")
 
 
 async def test_a_connection_is_one_flow_a_stream_is_one_of_its_own_and_priority_is_passed_on(tmp_path):
-    async with served(tmp_path) as world:
+    async with served(tmp_path) as server:
         for priority in (pb.PRIORITY_UNSPECIFIED, pb.PRIORITY_HIGH):
             settings = pb.EmbedSettings(encoder="ready", priority=priority)
-            await world.encoders.Embed(pb.EmbedRequest(settings=settings, items=[t.Item(text="a")]))
+            await server.encoders.Embed(pb.EmbedRequest(settings=settings, items=[t.Item(text="a")]))
         for _ in range(2):
             opening = pb.EmbedStreamRequest(settings=pb.EmbedSettings(encoder="ready", priority=pb.PRIORITY_LOW))
             messages = [opening, pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text="b")]))]
-            assert len([reply async for reply in world.encoders.EmbedStream(iter(messages))]) == 1
-        asks = [asked for asked, _ in world.engine.asked]
+            assert len([reply async for reply in server.encoders.EmbedStream(iter(messages))]) == 1
+        asks = [asked for asked, _ in server.engine.asked]
         assert [asked.priority for asked in asks] == [Priority.NORMAL, Priority.HIGH, Priority.LOW, Priority.LOW]
         assert asks[0].client == asks[1].client
         assert len({asked.client for asked in asks}) == 3
         settings = pb.EmbedSettings(encoder="ready", priority=9)  # type: ignore[arg-type]
-        code, message, _ = await refusal(world.encoders.Embed(pb.EmbedRequest(settings=settings, items=[t.Item(text="a")])))
+        code, message, _ = await refusal(server.encoders.Embed(pb.EmbedRequest(settings=settings, items=[t.Item(text="a")])))
         assert (code, message) == (grpc.StatusCode.INVALID_ARGUMENT, "there is no priority 9")
 
 
@@ -163,8 +163,8 @@ async def test_a_connection_is_one_flow_a_stream_is_one_of_its_own_and_priority_
     ],
 )
 async def test_wrong_settings_are_refused(tmp_path, settings, message):
-    async with served(tmp_path) as world:
-        code, found, _ = await refusal(world.encoders.Embed(ask("a", **settings)))
+    async with served(tmp_path) as server:
+        code, found, _ = await refusal(server.encoders.Embed(ask("a", **settings)))
         assert (code, found) == (grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
@@ -184,21 +184,21 @@ async def test_wrong_settings_are_refused(tmp_path, settings, message):
     ],
 )
 async def test_what_is_no_item_is_named_by_its_position(tmp_path, item, message):
-    async with served(tmp_path) as world:
+    async with served(tmp_path) as server:
         request = pb.EmbedRequest(settings=pb.EmbedSettings(encoder="ready"), items=[*texts("a", "b"), item])
-        code, found, info = await refusal(world.encoders.Embed(request))
+        code, found, info = await refusal(server.encoders.Embed(request))
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert message in found
         assert info.metadata["item"] == "2"
         assert info.metadata["remedy"]
-        assert not world.engine.asked
+        assert not server.engine.asked
 
 
 async def test_skipped_items_have_no_rows_and_a_failure(tmp_path):
     items = [t.Item(), *texts("note", "bad"), t.Item(tensor=t.Tensor(shape=[3])), *texts("abc")]
-    async with served(tmp_path) as world:
+    async with served(tmp_path) as server:
         settings = pb.EmbedSettings(encoder="ready", taps=["tokens"], skip_bad_items=True)
-        reply = await world.encoders.Embed(pb.EmbedRequest(settings=settings, items=items))
+        reply = await server.encoders.Embed(pb.EmbedRequest(settings=settings, items=items))
         assert list(reply.features[0].counts) == [0, 4, 0, 0, 3]
         assert [(f.item, f.code) for f in reply.failures] == [(0, 3), (2, 3), (3, 3)]
         assert (reply.failures[1].message, reply.failures[1].remedy) == ("the text is bad", "send a good one")
@@ -206,52 +206,52 @@ async def test_skipped_items_have_no_rows_and_a_failure(tmp_path):
 
 
 async def test_only_bad_items_give_failures_and_no_rows(tmp_path):
-    async with served(tmp_path) as world:
+    async with served(tmp_path) as server:
         settings = pb.EmbedSettings(encoder="ready", skip_bad_items=True)
-        reply = await world.encoders.Embed(pb.EmbedRequest(settings=settings, items=[t.Item(), t.Item()]))
+        reply = await server.encoders.Embed(pb.EmbedRequest(settings=settings, items=[t.Item(), t.Item()]))
         assert list(reply.features[0].counts) == [0, 0]
         assert list(reply.features[0].rows.shape) == [0, DIM]
         assert [f.item for f in reply.failures] == [0, 1]
 
 
 async def test_an_engine_error_carries_its_item_and_remedy(tmp_path):
-    async with served(tmp_path) as world:
-        code, message, info = await refusal(world.encoders.Embed(ask("a", "bad")))
+    async with served(tmp_path) as server:
+        code, message, info = await refusal(server.encoders.Embed(ask("a", "bad")))
         assert (code, message) == (grpc.StatusCode.INVALID_ARGUMENT, "the text is bad")
         assert (info.reason, info.metadata["item"], info.metadata["remedy"]) == ("InvalidInput", "1", "send a good one")
 
 
 async def test_a_bug_is_internal_with_an_id_that_the_log_has(tmp_path, caplog):
-    async with served(tmp_path) as world:
-        code, message, _ = await refusal(world.encoders.Embed(ask("crash")))
+    async with served(tmp_path) as server:
+        code, message, _ = await refusal(server.encoders.Embed(ask("crash")))
         assert code is grpc.StatusCode.INTERNAL
         assert "secret" not in message
         mark = message.removeprefix("internal error ")
         assert len(mark) == 8
         assert mark in caplog.text
         assert "a secret of the implementation" in caplog.text
-        assert world.app.requests.counts["Embed", "INTERNAL"] == 1
+        assert server.app.requests.counts["Embed", "INTERNAL"] == 1
 
 
 async def test_too_many_items_and_none(tmp_path):
-    async with served(tmp_path, max_items=3) as world:
-        code, message, info = await refusal(world.encoders.Embed(ask(*"abcd")))
+    async with served(tmp_path, max_items=3) as server:
+        code, message, info = await refusal(server.encoders.Embed(ask(*"abcd")))
         assert (code, message) == (grpc.StatusCode.INVALID_ARGUMENT, "4 items in one message, which may have 3")
         assert "EmbedStream" in info.metadata["remedy"]
         assert "SDK" in info.metadata["remedy"]
-        code, message, _ = await refusal(world.encoders.Embed(ask()))
+        code, message, _ = await refusal(server.encoders.Embed(ask()))
         assert (code, message) == (grpc.StatusCode.INVALID_ARGUMENT, "there are no items")
-        await world.encoders.Embed(ask(*"abc"))
+        await server.encoders.Embed(ask(*"abc"))
 
 
 async def test_a_wrong_fingerprint_is_refused_with_both_named(tmp_path):
-    async with served(tmp_path) as world:
-        code, message, info = await refusal(world.encoders.Embed(ask("a", fingerprint="f" * 64)))
+    async with served(tmp_path) as server:
+        code, message, info = await refusal(server.encoders.Embed(ask("a", fingerprint="f" * 64)))
         assert code is grpc.StatusCode.FAILED_PRECONDITION
         assert "a" * 64 in message
         assert "f" * 64 in message
         assert info.reason == "NotReady"
-        await world.encoders.Embed(ask("a", fingerprint="a" * 64))
+        await server.encoders.Embed(ask("a", fingerprint="a" * 64))
 
 
 @pytest.mark.parametrize(
@@ -259,8 +259,8 @@ async def test_a_wrong_fingerprint_is_refused_with_both_named(tmp_path):
     [(t.DTYPE_FLOAT16, np.float16, DIM), (t.DTYPE_INT8, np.int8, DIM), (t.DTYPE_BINARY, np.uint8, 1)],
 )
 async def test_rows_come_in_the_dtype_that_was_asked_for(tmp_path, dtype, numpy_dtype, width):
-    async with served(tmp_path) as world:
-        reply = await world.encoders.Embed(ask("abc", "de", dtype=dtype))
+    async with served(tmp_path) as server:
+        reply = await server.encoders.Embed(ask("abc", "de", dtype=dtype))
         rows = reply.features[0].rows
         assert rows.dtype == dtype
         assert list(rows.shape) == [2, DIM]
@@ -275,49 +275,49 @@ async def test_rows_come_in_the_dtype_that_was_asked_for(tmp_path, dtype, numpy_
 
 
 async def test_unit_rows_of_fewer_dimensions(tmp_path):
-    async with served(tmp_path) as world:
-        reply = await world.encoders.Embed(ask("abc", normalize=True, dimensions=1))
+    async with served(tmp_path) as server:
+        reply = await server.encoders.Embed(ask("abc", normalize=True, dimensions=1))
         assert as_array(reply.features[0].rows).tolist() == [[1.0]]
 
 
 async def test_large_replies_are_shaped_beside_the_loop_and_refused_past_the_limit(tmp_path):
     long = "x" * 100_000
-    async with served(tmp_path) as world:
-        reply = await world.encoders.Embed(ask(long, taps=["tokens"]))
+    async with served(tmp_path) as server:
+        reply = await server.encoders.Embed(ask(long, taps=["tokens"]))
         assert list(reply.features[0].rows.shape) == [100_000, DIM]
-        code, message, info = await refusal(world.encoders.Embed(ask(*[long] * 20, taps=["tokens"])))
+        code, message, info = await refusal(server.encoders.Embed(ask(*[long] * 20, taps=["tokens"])))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert info.reason == "TooLarge"
         assert "67108864" in message
 
 
 async def test_a_caller_that_leaves_ends_its_work(tmp_path):
-    async with served(tmp_path) as world:
-        call = world.encoders.Embed(ask("wait"))
-        await world.engine.until(lambda e: e.running == 1)
+    async with served(tmp_path) as server:
+        call = server.encoders.Embed(ask("wait"))
+        await server.engine.until(lambda e: e.running == 1)
         call.cancel()
-        await world.engine.until(lambda e: e.cancelled == 1)
+        await server.engine.until(lambda e: e.cancelled == 1)
         with pytest.raises(asyncio.CancelledError):
             await call
 
 
 async def test_a_deadline_that_passes_ends_the_work(tmp_path):
-    async with served(tmp_path) as world:
+    async with served(tmp_path) as server:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await world.encoders.Embed(ask("wait"), timeout=0.2)
+            await server.encoders.Embed(ask("wait"), timeout=0.2)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        await world.engine.until(lambda e: e.cancelled == 1)
+        await server.engine.until(lambda e: e.cancelled == 1)
 
 
 async def test_nearest_words(tmp_path):
-    async with served(tmp_path) as world:
+    async with served(tmp_path) as server:
         request = pb.NearestWordsRequest(encoder="words", items=texts("king", "owl"), k=2)
-        reply = await world.encoders.NearestWords(request)
+        reply = await server.encoders.NearestWords(request)
         assert [[w.word for w in words.words] for words in reply.results] == [["king0", "king1"], ["owl0", "owl1"]]
         assert reply.results[0].words[1].score == pytest.approx(0.99)
         request.k = 0
-        reply = await world.encoders.NearestWords(request)
+        reply = await server.encoders.NearestWords(request)
         assert len(reply.results[0].words) == 10
         request.k = 1001
-        code, message, _ = await refusal(world.encoders.NearestWords(request))
+        code, message, _ = await refusal(server.encoders.NearestWords(request))
         assert (code, message) == (grpc.StatusCode.INVALID_ARGUMENT, "k is 1001")

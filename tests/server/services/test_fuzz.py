@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 import real_server
-import sets_world
+import sets_harness
 import topwork
 from google.protobuf import message_factory
 from google.protobuf.descriptor import FieldDescriptor as F
@@ -247,9 +247,9 @@ def outcome(channel, method, sent):
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    exported = sets_world.export(tmp_path_factory.mktemp("exported"))
-    home = sets_world.lent(tmp_path_factory.mktemp("home") / "home", exported)
-    with real_server.served(home, ToysAndRealKinds(sets_world.SPECS)) as address:
+    exported = sets_harness.export(tmp_path_factory.mktemp("exported"))
+    home = sets_harness.lent(tmp_path_factory.mktemp("home") / "home", exported)
+    with real_server.served(home, ToysAndRealKinds(sets_harness.SPECS)) as address:
         with topwork.Client(address) as client:
             rows = [{"label": "ab"[i % 2], "n": i} for i in range(10)]
             ids = [str(i) for i in range(10)]

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import heads_world
+import heads_harness
 import numpy as np
 import onnxruntime
 import pytest
 from fake_engine import refusal
 from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode as Code
-from heads_world import words
+from heads_harness import words
 from topwork.v1 import heads_pb2 as pb
 from topwork.v1 import heads_pb2_grpc, types_pb2
 from topwork.v1.encoders_pb2 import Items
@@ -37,8 +37,8 @@ NAMES = ["others", "plosives", "vowels"]
 
 
 @dataclass
-class World:
-    parts: heads_world.World
+class ServedHeads:
+    parts: heads_harness.HeadsHarness
     stub: Any
     spool: UploadStore
 
@@ -54,8 +54,8 @@ class World:
 
 
 @asynccontextmanager
-async def served(home: Path, **settings: Any) -> AsyncIterator[World]:
-    async with heads_world.world(home, **settings) as parts:
+async def served(home: Path, **settings: Any) -> AsyncIterator[ServedHeads]:
+    async with heads_harness.open_heads(home, **settings) as parts:
         requests = RequestInterceptor()
         server = grpc.aio.server(interceptors=[requests], options=OPTIONS)
         spool = UploadStore(home / "spool", parts.config.max_video_bytes)
@@ -73,7 +73,7 @@ async def served(home: Path, **settings: Any) -> AsyncIterator[World]:
         await server.start()
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", [("grpc.max_receive_message_length", -1)]) as channel:
-                yield World(parts, heads_pb2_grpc.HeadsStub(channel), spool)  # type: ignore[no-untyped-call]
+                yield ServedHeads(parts, heads_pb2_grpc.HeadsStub(channel), spool)  # type: ignore[no-untyped-call]
         finally:
             await requests.cut()
             await server.stop(None)
@@ -380,7 +380,7 @@ async def test_a_head_of_vectors_or_of_another_trunk_cannot_leave(home):
     async with served(home) as w:
         [tap] = w.parts.taps("mean")
         for name, info, encoder in [("vectors", tap, ""), ("old", FingerprintedTap(tap.tap, "0" * 64), "letters")]:
-            w.parts.sets.create(heads_world.SetDefinition(name, (info,), encoder))
+            w.parts.sets.create(heads_harness.SetDefinition(name, (info,), encoder))
             await w.parts.write_vectors(name, 6, label=["a", "b"] * 3)
             await w.train(set=name)
         for name, words in [("vectors-label", "ready vectors of no encoder"), ("old-label", "0" * 64)]:
@@ -403,7 +403,7 @@ async def test_a_probe_is_a_job(home):
 async def test_a_caller_that_leaves_while_labels_are_read_trains_nothing(home):
     async with served(home) as w:
         await w.parts.fill()
-        descriptions = dict.fromkeys(heads_world.CLASSES, "wait")  # the engine holds what it is to embed
+        descriptions = dict.fromkeys(heads_harness.CLASSES, "wait")  # the engine holds what it is to embed
         call = w.stub.Train(pb.TrainRequest(set="birds", target="label", kind="describes", descriptions=descriptions))
         await w.parts.engine.until_asked(2)
         call.cancel()

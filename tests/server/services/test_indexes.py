@@ -11,11 +11,11 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-import sets_world
+import sets_harness
 from fake_engine import refusal
 from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode as Code
-from indexes_world import Kinds, builds
+from indexes_harness import Kinds, builds
 from local_jobs import LocalJobs
 from topwork.v1 import indexes_pb2 as pb
 from topwork.v1 import indexes_pb2_grpc, types_pb2
@@ -38,7 +38,7 @@ WORDS = ["a red bird", "a blue whale", "two birds", "the sea", "whales and birds
 
 
 @dataclass
-class World:
+class ServedIndexes:
     sets: Any
     engine: Any
     indexes: IndexManager
@@ -67,8 +67,8 @@ class World:
 
 
 @asynccontextmanager
-async def served(home: Path, **settings: Any) -> AsyncIterator[World]:
-    async with sets_world.composed(home, **settings) as parts:
+async def served(home: Path, **settings: Any) -> AsyncIterator[ServedIndexes]:
+    async with sets_harness.composed(home, **settings) as parts:
         kinds = Kinds()
         jobs, requests = builds(kinds), RequestInterceptor()
         indexes = IndexManager(home / "indexes", parts.sets, jobs, kinds, 1, lambda: False)  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ async def served(home: Path, **settings: Any) -> AsyncIterator[World]:
                 stub = indexes_pb2_grpc.IndexesStub(channel)  # type: ignore[no-untyped-call]
                 manifest = parts.catalog.entry("letters").manifest
                 taps = {info.tap.name: info for info in manifest.taps}
-                yield World(parts.sets, parts.engine, indexes, jobs, stub, taps, requests)
+                yield ServedIndexes(parts.sets, parts.engine, indexes, jobs, stub, taps, requests)
         finally:
             await requests.cut()
             await server.stop(None)
@@ -100,13 +100,13 @@ def tensor(rows: Any, dtype: int = types_pb2.DTYPE_FLOAT32) -> types_pb2.Tensor:
     return types_pb2.Tensor(dtype=dtype, shape=rows.shape, data=rows.tobytes())
 
 
-async def birds(w: World, *taps: str, **more: Any) -> None:
+async def birds(w: ServedIndexes, *taps: str, **more: Any) -> None:
     w.sets.create(
         SetDefinition("birds", tuple(w.taps[tap] for tap in taps or ("mean",)), "letters", **{"modality": "text", **more})
     )
 
 
-async def filled(w: World) -> np.ndarray:
+async def filled(w: ServedIndexes) -> np.ndarray:
     """WORDS with a year each, under an index; their unit rows."""
     await birds(w)
     await w.write(*WORDS, year=list(range(2000, 2008)))

@@ -29,32 +29,32 @@ def ask(text, size=0):
 
 async def test_large_messages_beyond_the_budget_are_refused_and_small_ones_answered(tmp_path, small_messages, monkeypatch):
     monkeypatch.setattr(MessageBudget.take, "__defaults__", (0.0,))
-    async with served(tmp_path, message_budget=1) as world:
-        first = world.encoders.Embed(ask("wait", 640 * KIB))
-        await world.engine.until(lambda e: e.running == 1)
-        code, message, info = await refusal(world.encoders.Embed(ask("a", 480 * KIB)))
+    async with served(tmp_path, message_budget=1) as server:
+        first = server.encoders.Embed(ask("wait", 640 * KIB))
+        await server.engine.until(lambda e: e.running == 1)
+        code, message, info = await refusal(server.encoders.Embed(ask("a", 480 * KIB)))
         assert (code, info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "Overloaded")
         assert "MiB" in message
-        await world.encoders.Embed(ask("a"))
-        world.engine.gate.set()
+        await server.encoders.Embed(ask("a"))
+        server.engine.gate.set()
         await first
-        await world.encoders.Embed(ask("a", 960 * KIB))
+        await server.encoders.Embed(ask("a", 960 * KIB))
 
 
 async def test_a_large_message_waits_for_the_one_before(tmp_path, small_messages):
-    async with served(tmp_path, message_budget=1) as world:
-        calls = [world.encoders.Embed(ask("wait", 640 * KIB)) for _ in range(2)]
-        await world.engine.until(lambda e: e.running == 1)
-        world.engine.gate.set()
+    async with served(tmp_path, message_budget=1) as server:
+        calls = [server.encoders.Embed(ask("wait", 640 * KIB)) for _ in range(2)]
+        await server.engine.until(lambda e: e.running == 1)
+        server.engine.gate.set()
         await asyncio.gather(*calls)
-        assert world.engine.most_running == 1
+        assert server.engine.most_running == 1
 
 
 async def test_streams_share_the_budget_and_wait(tmp_path, small_messages):
-    async with served(tmp_path, message_budget=1) as world:
+    async with served(tmp_path, message_budget=1) as server:
 
         async def stream(count):
-            call = world.encoders.EmbedStream()
+            call = server.encoders.EmbedStream()
             await call.write(encoders_pb2.EmbedStreamRequest(settings=encoders_pb2.EmbedSettings(encoder="ready")))
             for _ in range(count):
                 await call.write(encoders_pb2.EmbedStreamRequest(items=encoders_pb2.Items(items=ask("a", 320 * KIB).items)))
@@ -62,8 +62,8 @@ async def test_streams_share_the_budget_and_wait(tmp_path, small_messages):
             return len([reply async for reply in call])
 
         assert await asyncio.gather(*(stream(3) for _ in range(4))) == [3] * 4
-        await world.app.requests.idle()
-        assert world.app.requests.budget.used == world.app.requests.budget.waiting == 0
+        await server.app.requests.idle()
+        assert server.app.requests.budget.used == server.app.requests.budget.waiting == 0
 
 
 async def test_messages_come_in_by_turns_and_a_turn_ends():

@@ -268,11 +268,11 @@ FULL = {
 async def test_a_message_of_too_many_is_refused_with_what_there_are_too_many_of(tmp_path, case):
     name, data, word = FULL[case]
     method = next(method for method in METHODS if method.name == name)
-    async with served(tmp_path) as world:
-        code, message, _ = await answered(world.channel, method, data)
+    async with served(tmp_path) as server:
+        code, message, _ = await answered(server.channel, method, data)
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert word in message
-        assert not world.engine.asked
+        assert not server.engine.asked
 
 
 UNDECODABLE = {
@@ -289,9 +289,9 @@ UNDECODABLE = {
 @pytest.mark.parametrize("data", UNDECODABLE.values(), ids=UNDECODABLE)
 async def test_bytes_that_are_no_message_are_an_invalid_argument_and_a_line_of_the_log(tmp_path, caplog, data):
     method = next(method for method in METHODS if method.name == "Embed")
-    async with served(tmp_path) as world:
+    async with served(tmp_path) as server:
         for _ in range(30):
-            code, message, info = await answered(world.channel, method, data)
+            code, message, info = await answered(server.channel, method, data)
             assert (code, info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "InvalidInput")
             assert "EmbedRequest" in message
     lines = [record for record in caplog.records if "EmbedRequest" in record.getMessage()]
@@ -300,8 +300,8 @@ async def test_bytes_that_are_no_message_are_an_invalid_argument_and_a_line_of_t
 
 
 async def test_a_stream_of_bytes_that_are_no_message_ends_after_the_replies_before_it(tmp_path):
-    async with served(tmp_path) as world:
-        call = world.channel.stream_stream("/topwork.v1.Encoders/EmbedStream")()
+    async with served(tmp_path) as server:
+        call = server.channel.stream_stream("/topwork.v1.Encoders/EmbedStream")()
         await call.write(encoders_pb2.EmbedStreamRequest(settings=SETTINGS(encoder="ready")).SerializeToString())
         items = encoders_pb2.Items(items=[types_pb2.Item(text="a")])
         await call.write(encoders_pb2.EmbedStreamRequest(items=items).SerializeToString())
@@ -312,8 +312,8 @@ async def test_a_stream_of_bytes_that_are_no_message_ends_after_the_replies_befo
 
 
 async def test_health_refuses_a_name_that_is_too_long(tmp_path):
-    async with served(tmp_path) as world:
-        health = health_pb2_grpc.HealthStub(world.channel)
+    async with served(tmp_path) as server:
+        health = health_pb2_grpc.HealthStub(server.channel)
         code, _, _ = await refusal(health.Check(health_pb2.HealthCheckRequest(service="encoder/" + LONG)))
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING

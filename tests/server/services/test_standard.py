@@ -18,32 +18,32 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
-async def check(world, service):
-    reply = await health_pb2_grpc.HealthStub(world.channel).Check(health_pb2.HealthCheckRequest(service=service))
+async def check(server, service):
+    reply = await health_pb2_grpc.HealthStub(server.channel).Check(health_pb2.HealthCheckRequest(service=service))
     return reply.status
 
 
 async def test_where_no_memory_is_left_nothing_serves(tmp_path, monkeypatch):
-    async with served(tmp_path) as world:
-        world.app.health.interval = 0.02
-        watch = health_pb2_grpc.HealthStub(world.channel).Watch(health_pb2.HealthCheckRequest(service=""))
+    async with served(tmp_path) as server:
+        server.app.health.interval = 0.02
+        watch = health_pb2_grpc.HealthStub(server.channel).Watch(health_pb2.HealthCheckRequest(service=""))
         assert (await watch.read()).status == SERVING
         monkeypatch.setattr(health, "LEAST", 1 << 62)
         assert (await watch.read()).status == NOT_SERVING
         for service in ("", "topwork.v1.Encoders", "encoder/ready"):
-            assert await check(world, service) == NOT_SERVING
+            assert await check(server, service) == NOT_SERVING
         monkeypatch.undo()
         assert (await watch.read()).status == SERVING
-        assert await check(world, "encoder/ready") == SERVING
+        assert await check(server, "encoder/ready") == SERVING
 
 
 async def test_a_look_at_the_headroom_takes_none(tmp_path):
     """Memory that is filled with zeros holds the interpreter, and everybody waits."""
-    async with served(tmp_path) as world:
-        await check(world, "")
+    async with served(tmp_path) as server:
+        await check(server, "")
         tracemalloc.start()
         try:
-            assert await check(world, "") == SERVING
+            assert await check(server, "") == SERVING
             assert tracemalloc.get_traced_memory()[1] < health.LEAST // 4
         finally:
             tracemalloc.stop()
@@ -51,59 +51,59 @@ async def test_a_look_at_the_headroom_takes_none(tmp_path):
 
 @pytest.mark.parametrize("service", ["", "topwork.v1.Encoders", "grpc.health.v1.Health", "encoder/ready"])
 async def test_what_serves_says_so(tmp_path, service):
-    async with served(tmp_path) as world:
-        assert await check(world, service) == SERVING
+    async with served(tmp_path) as server:
+        assert await check(server, service) == SERVING
 
 
 @pytest.mark.parametrize("service", ["encoder/nobody", "nobody"])
 async def test_the_unknown_is_not_found(tmp_path, service):
-    async with served(tmp_path) as world:
+    async with served(tmp_path) as server:
         with pytest.raises(aio.AioRpcError) as caught:
-            await check(world, service)
+            await check(server, service)
         assert caught.value.code() is StatusCode.NOT_FOUND
 
 
 async def test_an_encoder_without_weights_does_not_serve_until_they_are_there(tmp_path):
-    async with served(tmp_path) as world:
-        assert await check(world, "encoder/absent") == NOT_SERVING
-        world.catalog.entries["absent"] = world.catalog.entries["ready"]
-        assert await check(world, "encoder/absent") == SERVING
-        del world.catalog.entries["absent"]
+    async with served(tmp_path) as server:
+        assert await check(server, "encoder/absent") == NOT_SERVING
+        server.catalog.entries["absent"] = server.catalog.entries["ready"]
+        assert await check(server, "encoder/absent") == SERVING
+        del server.catalog.entries["absent"]
         with pytest.raises(aio.AioRpcError) as caught:
-            await check(world, "encoder/absent")
+            await check(server, "encoder/absent")
         assert caught.value.code() is StatusCode.NOT_FOUND
 
 
 async def test_a_watch_sees_a_worker_die_and_come_back(tmp_path):
-    async with served(tmp_path) as world:
-        watch = health_pb2_grpc.HealthStub(world.channel).Watch(health_pb2.HealthCheckRequest(service="encoder/ready"))
+    async with served(tmp_path) as server:
+        watch = health_pb2_grpc.HealthStub(server.channel).Watch(health_pb2.HealthCheckRequest(service="encoder/ready"))
         assert (await watch.read()).status == SERVING
         worker = SimpleNamespace(serving=False)
-        world.engine.loaded["ready"] = SimpleNamespace(batcher=worker)
-        world.engine.on_health("ready", False)
+        server.engine.loaded["ready"] = SimpleNamespace(batcher=worker)
+        server.engine.on_health("ready", False)
         assert (await watch.read()).status == NOT_SERVING
-        assert await check(world, "encoder/ready") == NOT_SERVING
+        assert await check(server, "encoder/ready") == NOT_SERVING
         worker.serving = True
-        world.engine.on_health("ready", True)
+        server.engine.on_health("ready", True)
         assert (await watch.read()).status == SERVING
         watch.cancel()
 
 
 async def test_a_watch_sees_a_change_without_a_message(tmp_path):
-    async with served(tmp_path) as world:
-        world.app.health.interval = 0.02
-        watch = health_pb2_grpc.HealthStub(world.channel).Watch(health_pb2.HealthCheckRequest(service="encoder/absent"))
+    async with served(tmp_path) as server:
+        server.app.health.interval = 0.02
+        watch = health_pb2_grpc.HealthStub(server.channel).Watch(health_pb2.HealthCheckRequest(service="encoder/absent"))
         assert (await watch.read()).status == NOT_SERVING
-        world.catalog.entries["absent"] = world.catalog.entries["ready"]
+        server.catalog.entries["absent"] = server.catalog.entries["ready"]
         assert (await watch.read()).status == SERVING
-        del world.catalog.entries["absent"]
+        del server.catalog.entries["absent"]
         assert (await watch.read()).status == SERVICE_UNKNOWN
         watch.cancel()
 
 
-async def reflect(world, version, **question):
+async def reflect(server, version, **question):
     """By a hand-made stub, as a tool that knows only the version's name would call it."""
-    call = world.channel.stream_stream(
+    call = server.channel.stream_stream(
         f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
         reflection_pb2.ServerReflectionRequest.SerializeToString,
         reflection_pb2.ServerReflectionResponse.FromString,
@@ -115,8 +115,8 @@ async def reflect(world, version, **question):
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
 async def test_reflection_lists_all_services_and_describes_each(tmp_path, version):
-    async with served(tmp_path) as world:
-        listed = await reflect(world, version, list_services="")
+    async with served(tmp_path) as server:
+        listed = await reflect(server, version, list_services="")
         names = [service.name for service in listed.list_services_response.service]
         assert names == [
             "grpc.health.v1.Health",
@@ -129,7 +129,7 @@ async def test_reflection_lists_all_services_and_describes_each(tmp_path, versio
             "topwork.v1.Jobs",
         ]
         for name in names:
-            reply = await reflect(world, version, file_containing_symbol=name)
+            reply = await reflect(server, version, file_containing_symbol=name)
             files = [
                 descriptor_pb2.FileDescriptorProto.FromString(data)
                 for data in reply.file_descriptor_response.file_descriptor_proto
@@ -141,12 +141,12 @@ async def test_reflection_lists_all_services_and_describes_each(tmp_path, versio
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
 async def test_reflection_gives_the_files_that_the_service_needs(tmp_path, version):
-    async with served(tmp_path) as world:
-        reply = await reflect(world, version, file_by_filename="topwork/v1/encoders.proto")
+    async with served(tmp_path) as server:
+        reply = await reflect(server, version, file_by_filename="topwork/v1/encoders.proto")
         names = {
             descriptor_pb2.FileDescriptorProto.FromString(data).name
             for data in reply.file_descriptor_response.file_descriptor_proto
         }
         assert names == {"topwork/v1/encoders.proto", "topwork/v1/types.proto", "google/protobuf/struct.proto"}
-        missing = await reflect(world, version, file_containing_symbol="nobody.v1.Nothing")
+        missing = await reflect(server, version, file_containing_symbol="nobody.v1.Nothing")
         assert missing.error_response.error_code == StatusCode.NOT_FOUND.value[0]

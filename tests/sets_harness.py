@@ -76,8 +76,8 @@ class Watched(Engine):
 
 
 @dataclass
-class SetsWorld:
-    """What a test looks at."""
+class SetsHarness:
+    """The parts of a server that keep feature sets, without the wire."""
 
     config: Config
     catalog: Catalog
@@ -89,8 +89,8 @@ class SetsWorld:
 
 
 @asynccontextmanager
-async def composed(home: Path, specs: Sequence[EncoderSpec] = SPECS, **settings: Any) -> AsyncIterator[SetsWorld]:
-    """Everything but the wire."""
+async def composed(home: Path, specs: Sequence[EncoderSpec] = SPECS, **settings: Any) -> AsyncIterator[SetsHarness]:
+    """Compose the parts, without the wire."""
     config = Config(home=home, provider="cpu", **settings)
     catalog = Catalog(FakePlugins(list(specs)), home)  # type: ignore[arg-type]
     engine = Watched(catalog, config)
@@ -98,7 +98,7 @@ async def composed(home: Path, specs: Sequence[EncoderSpec] = SPECS, **settings:
     ingest = IngestPipeline(sets, engine, catalog, FeatureCache(home / "cache", config.feature_cache))
     spool = UploadStore(home / "spool", config.max_video_bytes)
     try:
-        yield SetsWorld(config, catalog, engine, sets, ingest, spool)
+        yield SetsHarness(config, catalog, engine, sets, ingest, spool)
     finally:
         await engine.close()
         await ingest.close()
@@ -107,7 +107,7 @@ async def composed(home: Path, specs: Sequence[EncoderSpec] = SPECS, **settings:
 
 @dataclass
 class Served:
-    world: SetsWorld
+    harness: SetsHarness
     requests: RequestInterceptor
     stub: Any
     port: int
@@ -116,17 +116,17 @@ class Served:
 @asynccontextmanager
 async def served(home: Path, specs: Sequence[EncoderSpec] = SPECS, **settings: Any) -> AsyncIterator[Served]:
     """With a server on a free port; at the end it is cut off, so that no test waits for a drain."""
-    async with composed(home, specs, **settings) as world:
+    async with composed(home, specs, **settings) as harness:
         requests = RequestInterceptor()
         server = grpc.aio.server(interceptors=[requests], options=OPTIONS)
 
         async def drop_set(name: str, drop: Callable[[str], None]) -> None:
-            if name in world.sets.names():
-                world.dropped.append(name)
+            if name in harness.sets.names():
+                harness.dropped.append(name)
             await asyncio.to_thread(drop, name)
 
         servicer = FeatureSetsService(
-            world.ingest, world.spool, world.config.max_items, lambda name: [f"index-of-{name}"], drop_set
+            harness.ingest, harness.spool, harness.config.max_items, lambda name: [f"index-of-{name}"], drop_set
         )
         sets_pb2_grpc.add_FeatureSetsServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
         port = server.add_insecure_port("127.0.0.1:0")
@@ -134,7 +134,7 @@ async def served(home: Path, specs: Sequence[EncoderSpec] = SPECS, **settings: A
         limits = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", limits) as channel:
-                yield Served(world, requests, sets_pb2_grpc.FeatureSetsStub(channel), port)  # type: ignore[no-untyped-call]
+                yield Served(harness, requests, sets_pb2_grpc.FeatureSetsStub(channel), port)  # type: ignore[no-untyped-call]
         finally:
             await requests.cut()
             await server.stop(None)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sets_world
+import sets_harness
 import toys_trainers
 from local_jobs import LocalJobs
 from topwork.heads import MetricValue
@@ -153,8 +153,8 @@ def trainings() -> LocalJobs:
 
 
 @dataclass
-class World(sets_world.SetsWorld):
-    """What a test looks at."""
+class HeadsHarness(sets_harness.SetsHarness):
+    """The parts of a server that train and keep heads, without the wire."""
 
     jobs: Any = None
     heads: Any = None
@@ -176,7 +176,7 @@ class World(sets_world.SetsWorld):
         return feature_set
 
     async def write(self, feature_set: FeatureSet, texts: Sequence[str], taps: Sequence[str] = ("mean",), **columns: Any) -> None:
-        features = await self.engine.embed(sets_world.EmbedParams("letters", tuple(taps)), [TextItem(text) for text in texts])
+        features = await self.engine.embed(sets_harness.EmbedParams("letters", tuple(taps)), [TextItem(text) for text in texts])
         metadata = tuple(Column(name, _type(values), values) for name, values in columns.items())
         inputs: list[Item | None] = [TextItem(text) for text in texts] if feature_set.definition.keep_inputs else []
         block = ItemBatch([f"i{text}" for text in texts], features.taps, metadata, inputs=inputs)
@@ -204,10 +204,10 @@ def _type(values: Sequence[Any]) -> ColumnType:
 
 
 @asynccontextmanager
-async def world(home: Path, jobs: Any = None, trainers: Any = None, **settings: Any) -> AsyncIterator[World]:
-    async with sets_world.composed(home, **settings) as parts:
+async def open_heads(home: Path, jobs: Any = None, trainers: Any = None, **settings: Any) -> AsyncIterator[HeadsHarness]:
+    async with sets_harness.composed(home, **settings) as parts:
         jobs = jobs or trainings()
-        made = World(**vars(parts), jobs=jobs, trainers=trainers or Trainers())
+        made = HeadsHarness(**vars(parts), jobs=jobs, trainers=trainers or Trainers())
         made.heads = HeadManager(home, parts.sets, jobs, made.trainers, parts.engine, parts.catalog, 1)  # type: ignore[arg-type]
         try:
             yield made

@@ -87,7 +87,7 @@ def builds(kinds: Kinds) -> LocalJobs:
 
 
 @dataclass
-class World:
+class IndexesHarness:
     sets: FeatureSets
     jobs: Any
     indexes: IndexManager
@@ -100,13 +100,13 @@ class World:
 
 
 @asynccontextmanager
-async def world(home: Path, kinds: Kinds | None = None, jobs: Any = None, **more: Any) -> AsyncIterator[World]:
+async def open_indexes(home: Path, kinds: Kinds | None = None, jobs: Any = None, **more: Any) -> AsyncIterator[IndexesHarness]:
     kinds = kinds or Kinds()
     sets = FeatureSets(home / "sets")
     jobs = jobs or builds(kinds)
     indexes = IndexManager(home / "indexes", sets, jobs, kinds, 1, lambda: False, **more)
     try:
-        yield World(sets, jobs, indexes, kinds)
+        yield IndexesHarness(sets, jobs, indexes, kinds)
     finally:
         await indexes.close()
         await asyncio.to_thread(sets.close)
