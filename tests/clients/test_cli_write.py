@@ -85,7 +85,7 @@ def test_lines_of_stdin(topwork: StubCommand, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_words_that_begin_with_a_dash_are_items_where_no_flag_is_like_them(topwork: StubCommand) -> None:
-    texts = ["-5 stars, awful", "-5", "- buy milk", "--", "--json", "-x"]
+    texts = ["-5 stars, awful", "-5", "-x=1 and y=2", "- buy milk", "--", "--json", "-x"]
     assert topwork("write", "birds", "--keep-inputs", "--option=note=-a b", "--encoder", "letters", *texts) == 0
     assert list(topwork.client.written) == [text for text in texts if text != "--"]
     assert topwork.asked("write_stream")["options"] == {"note": "-a b"}

@@ -31,7 +31,7 @@ class ItemCommand(click.Command):
             if word == "--":
                 items += words
                 break
-            if _is_flag(word):
+            if self._is_flag(word):
                 options += self._flag(ctx, word, words)
             else:
                 items.append(word)
@@ -48,11 +48,17 @@ class ItemCommand(click.Command):
         if option is None:
             yield re.sub(r"^(-\w)=", r"\1", flag)  # -k=5 is -k5
             return
-        if not words or _is_flag(words[0]):
+        if not words or self._is_flag(words[0]):
             raise click.BadOptionUsage(flag, f"Option {flag!r} requires an argument.", ctx)
         yield from (flag, words.popleft())
-        while isinstance(option, Several) and words and not _is_flag(words[0]):
+        while isinstance(option, Several) and words and not self._is_flag(words[0]):
             yield from (flag, words.popleft())
+
+    def _is_flag(self, word: str) -> bool:
+        """Tell flags from items. A word with a space is a flag where one that there is comes before its `=`."""
+        if not word.startswith("-") or word == "-" or _NUMBER.fullmatch(word):
+            return False
+        return " " not in word or any(word.partition("=")[0] in param.opts for param in self.params)
 
 
 class Several(click.Option):
@@ -113,8 +119,3 @@ def names(text: str) -> list[str]:
     if not found:
         raise click.BadParameter("name at least one")
     return found
-
-
-def _is_flag(word: str) -> bool:
-    name = word.partition("=")[0]
-    return word.startswith("-") and word != "-" and " " not in name and not _NUMBER.fullmatch(word)
