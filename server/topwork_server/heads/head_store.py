@@ -197,11 +197,14 @@ def damaged_head(name: str, folder: Path, how: str, remedy: str = RETRAIN) -> No
 def _load_head(name: str, folder: Path, stamp: tuple[Any, ...]) -> StoredHead:
     """Read head.json. FileNotFoundError where the folder is gone."""
     try:
-        record = json_records.read(folder / HEAD, HeadPointer)
+        plain = json_records.read(folder / HEAD, dict[str, Any])
+        if plain.get("format", FORMAT) != FORMAT:  # its fields may have other names
+            raise damaged_head(name, folder, f"{HEAD}: format {plain['format']}, and this server reads {FORMAT}")
+        record = json_records.convert(plain, HeadPointer)
     except DataLoss as error:
         raise damaged_head(name, folder, f"{HEAD}: {json_records.reason(error)}") from error
-    if record.format != FORMAT:
-        raise damaged_head(name, folder, f"{HEAD}: format {record.format}, and this server reads {FORMAT}")
+    except ValueError as error:
+        raise damaged_head(name, folder, f"{HEAD}: {error}") from error
     if GRAPH not in record.files:
         raise damaged_head(name, folder, f"{HEAD} names no {GRAPH}")
     return StoredHead(record.head, folder / GRAPH, stamp, record.files[GRAPH], record.files.get(REPORT, ""))

@@ -133,6 +133,17 @@ def test_a_damaged_head_is_named_and_hides_no_other(store, damage):
     assert store.get("birds").created == 7.0
 
 
+def test_a_head_of_an_older_format_is_told_from_a_damaged_one(store):
+    publish(store)
+    path = newest(store) / "head.json"
+    record = json.loads(path.read_text())
+    del record["checksum"], record["head"]["server_version"]
+    path.write_text(json.dumps({**record, "format": 1}))
+    with pytest.raises(NotReady, match="format 1") as caught:
+        store.get("birds")
+    assert "train it again" in caught.value.remedy
+
+
 def test_a_changed_graph_is_found(store):
     publish(store)
     store.graph("birds").write_bytes(GRAPH[:-1] + b"x")
