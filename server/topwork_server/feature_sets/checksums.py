@@ -125,6 +125,15 @@ class Checksums:
         signature, recorded = self._signature_of(name), self.entries.get(name)
         if recorded is None:
             return self.record([name])
+        return self._compare(name, signature, recorded)
+
+    def check_recorded(self, name: str, recorded: FileChecksum) -> None:
+        """Raise DataLoss where a file is not the one on record. It is given no sum where that is retracted meanwhile."""
+        signature = self._signature_of(name)
+        if self._checked.get(name) != signature:
+            self._compare(name, signature, recorded)
+
+    def _compare(self, name: str, signature: FileSignature, recorded: FileChecksum) -> None:
         if signature.size != recorded.size:
             raise self._mark_damaged(name, signature, f"it has {signature.size} bytes, and {recorded.size} were written")
         if (bad := self._damaged.get(name)) and bad[0] == signature:
@@ -137,7 +146,6 @@ class Checksums:
             raise self._mark_damaged(name, signature, "it is not the file that was written (its checksum is another)")
         self._damaged.pop(name, None)
         self._checked[name] = signature
-        return None
 
     def retract(self, name: str) -> None:
         """Retract the sum of a file that is about to be deleted."""

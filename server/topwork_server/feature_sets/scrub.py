@@ -57,9 +57,9 @@ class ChecksumScrub:
 
     def _check_file(self, checksums: Checksums, name: str) -> None:
         path = checksums.path / name
+        self._wait_while_busy()
         if not path.exists():
             return  # pruned; what a version needs is looked for when it is opened
-        self._wait_while_busy()
         began = time.monotonic()
         try:
             checksums.verify(name)

@@ -153,18 +153,18 @@ def delete_path(path: Path) -> None:
 def _read(checksums: Checksums, name: str) -> Pin | None:
     """Read a pin; None where it was removed meanwhile."""
     file = tag_file(name)
-    recorded = checksums.entries.get(file)
+    recorded, missing = checksums.entries.get(file), False
     try:
         if recorded is not None:
-            checksums.check([file])
+            checksums.check_recorded(file, recorded)
         return Pin(name, tag_version(checksums.path, name))
     except (FileNotFoundError, NotADirectoryError) as error:
-        how = error.strerror or "it is gone"
+        how, missing = error.strerror or "it is gone", True
     except DataLoss as error:
         how = checksums.damaged_files.get(file) or json_records.reason(error)
-    if recorded is not None and file not in checksums.entries:
+    if checksums.entries.get(file) is not recorded or (missing and os.path.exists(checksums.path / file)):  # changed meanwhile
         checksums.discard_state(file)
-        return None
+        return _read(checksums, name)
     if recorded is None and not os.path.lexists(checksums.path / file):
         return None
     return _damaged(checksums, name, int(recorded.time) if recorded else 0, how)

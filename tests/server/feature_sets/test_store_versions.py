@@ -93,6 +93,29 @@ def test_pins_change_while_others_read(sets: FeatureSets, birds: FeatureSet) -> 
     assert sets.pins() == {"birds": []}
 
 
+def test_a_pin_that_is_moved_while_others_read_is_never_damaged(birds: FeatureSet) -> None:
+    version = birds.write(block(["a"])).result().version
+    birds.pin("release", version)
+    ended = threading.Event()
+
+    def read() -> list[tuple[str, ...]]:
+        damaged = []
+        while not ended.is_set():
+            damaged += [found.damaged_pins for found in birds.versions() if found.damaged_pins]
+        return damaged
+
+    with ThreadPoolExecutor(3) as pool:
+        readers = [pool.submit(read) for _ in range(3)]
+        try:
+            for _ in range(40):
+                birds.unpin("release")
+                birds.pin("release", version)
+        finally:
+            ended.set()
+        assert [reader.result() for reader in readers] == [[], [], []]
+    assert birds.prune(0)[0] == 1
+
+
 def test_a_version_that_is_read_is_not_pruned(birds: FeatureSet) -> None:
     birds.write(block(names(0, 3000))).result()
     reading = birds.read(Selection(batch_bytes=1000))
