@@ -1,4 +1,4 @@
-"""Heads that nobody trained: linear ones with given numbers, for tests of what keeps and serves heads."""
+"""Heads without a training: linear ones with given numbers, for tests of what keeps and serves heads."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class Gate:
 
     def wait(self) -> None:
         self.reached.set()
-        assert self.open.wait(30), "nobody opened the gate"
+        assert self.open.wait(30), "the gate was not opened"
 
 
 def letters_spec(name: str = "letters", encoder: type[Encoder] = Letters, seed: int = 0) -> EncoderSpec:

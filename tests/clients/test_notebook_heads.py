@@ -1,4 +1,4 @@
-"""How heads, reports and predictions look in a notebook: short, and whatever a user wrote is text."""
+"""How heads, reports and predictions look in a notebook: short, and all that a user wrote is text."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_parts_of_a_set_of_any_size(both: EitherClient, server: FakeServer) -> N
 @pytest.mark.parametrize("refusal", [unavailable, overloaded])
 @pytest.mark.parametrize("answer", [0, 1, 3, -1])
 def test_a_broken_read_goes_on_where_it_was(both: EitherClient, server: FakeServer, refusal: Any, answer: int) -> None:
-    """At the version of the first reply, whatever is written meanwhile; -1 breaks after the last one."""
+    """A read goes on at the version of the first reply; -1 breaks after the last one."""
     ids = fill(both)
 
     def plan(method: str, attempt: int, answers: int) -> Any:

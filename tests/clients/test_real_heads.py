@@ -1,4 +1,4 @@
-"""Both clients against the real server with a toy encoder: what they train, judge, predict and compare, as the fake says."""
+"""Both clients against the real server with a toy encoder: what they train, evaluate, predict and compare, as the fake says."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_a_server_that_was_never_reached_is_soon_given_up() -> None:
     clock = Clock()
     pauses(RetryPolicy(None, clock=clock, reached=lambda: False), clock, away)
     assert clock.now == pytest.approx(CONNECT_FOR)
-    for named, reached in [(None, True), (60.0, True), (60.0, False)]:  # who names a time waits that long for a server to start
+    for named, reached in [(None, True), (60.0, True), (60.0, False)]:  # a named time is how long it waits for a server to start
         clock = Clock()
         pauses(RetryPolicy(named, clock=clock, reached=lambda reached=reached: reached), clock, away)
         assert clock.now == pytest.approx(60.0)

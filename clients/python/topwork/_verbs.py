@@ -92,7 +92,7 @@ class StreamVerb(AnyVerb, Generic[P, T]):
 
 
 class OverloadedVerb(AnyVerb, Generic[B, A]):
-    """A verb whose result goes by how it is called: a B of `Client`, an A of `AsyncClient`."""
+    """A verb whose result depends on how it is called: a B of `Client`, an A of `AsyncClient`."""
 
     if TYPE_CHECKING:
 

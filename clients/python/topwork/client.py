@@ -123,7 +123,7 @@ class Client(ClientBase):
             time.sleep(pause)
 
     def _replies(self, stream: StreamCall[T]) -> Generator[T, None, None]:
-        """Each reply's value; a break is met by another try."""
+        """Yield each reply's value; a break leads to another try."""
         stream.tries.method, stream.tries.activity = stream.method.name, self._activity
         try:
             while True:

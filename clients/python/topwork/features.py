@@ -195,5 +195,5 @@ def _joined(arrays: Sequence[Array | None]) -> Array | None:
 
 
 def _weakest(records: Sequence[Numerics | None]) -> Numerics | None:
-    """A server that was restarted may have another provider; the record that promises least holds for all rows."""
+    """Choose the record that promises least, which holds for all rows: a restarted server may have another provider."""
     return min((record for record in records if record), key=lambda record: record.parity, default=None)

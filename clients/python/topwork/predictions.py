@@ -197,7 +197,7 @@ class Predictions:
 
 
 def joined(pieces: Sequence[Predictions]) -> Predictions:
-    """Those of chunks that follow each other. NotReady where the head was exchanged between them."""
+    """Join predictions of chunks that follow each other. NotReady where the head was exchanged between them."""
     first = pieces[0]
     if len(pieces) == 1:
         return first

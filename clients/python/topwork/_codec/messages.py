@@ -220,7 +220,7 @@ def encoder(message: encoders_pb2.Encoder) -> EncoderInfo:
 
 
 def options_info(messages: Iterable[encoders_pb2.Option]) -> tuple[OptionInfo, ...]:
-    """A server of before there were schemas sends none."""
+    """Decode the options of an encoder; a server older than schemas sends none."""
     return tuple(of_message(OptionInfo, option, schema=json.loads(option.schema or "{}")) for option in messages)
 
 

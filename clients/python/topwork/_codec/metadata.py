@@ -51,7 +51,7 @@ class ColumnTypes:
             self._type(name, values)
 
     def pack(self, columns: Mapping[str, Sequence[Any]], start: int) -> list[sets_pb2.Column]:
-        """Columns without any value are left out. Raises InvalidInput; `start` is the position of the first item."""
+        """Encode columns; those without any value are left out. Raises InvalidInput; `start` is the first item's position."""
         found = [(name, self._type(name, values), values) for name, values in columns.items()]
         return [_packed(name, kind, values, start) for name, kind, values in found if kind]
 
@@ -192,7 +192,7 @@ def _real(value: Any) -> float:
 
 
 def _micros(value: Any) -> int:
-    """A time without a zone, and a date, are taken as UTC. Nothing is cut off."""
+    """Convert a time to microseconds; one without a zone, and a date, are UTC. Nothing is cut off."""
     if isinstance(value, np.datetime64):
         micros = value.astype("datetime64[us]")
         if micros.astype(value.dtype) != value:

@@ -80,7 +80,7 @@ def _cell(value: Any) -> str:
 
 
 def _picture(value: Any) -> tuple[str, bytes] | None:
-    """Its kind and its bytes, small enough; None for what is no picture."""
+    """Find a picture's kind and its bytes, small enough; None for what is no picture."""
     if isinstance(value, np.ndarray):
         return _of_array(value)
     kind = next((kind for magic, kind in MAGIC.items() if value.startswith(magic)), None)

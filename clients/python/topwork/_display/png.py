@@ -9,7 +9,7 @@ import numpy as np
 
 
 def png(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
-    """(height, width) as a PNG of 8-bit gray, (height, width, 3) as one of colors (ISO/IEC 15948, sections 5 and 11.2)."""
+    """Encode (height, width) as a PNG of 8-bit gray, (height, width, 3) as one of colors (ISO/IEC 15948, sections 5 and 11.2)."""
     height, width = pixels.shape[:2]
     flat = pixels.reshape(height, -1)
     lines = np.zeros((height, flat.shape[1] + 1), np.uint8)  # before each line its filter: 0, none

@@ -23,7 +23,7 @@ Cell = str | float | list[str] | None
 
 
 def save(found: Found, names: Sequence[str], path: Path, *, all_classes: bool, kept: Kept) -> None:
-    """`names` are those of the items; with `all_classes` tables hold the probabilities of more than the best class."""
+    """Write predictions to a file; `names` are the items'. With `all_classes` tables hold the probabilities of all classes."""
     write = save_features.chosen(WRITERS, path)
     with save_features.whole(path) as file:
         write(found, names, file, all_classes, kept)

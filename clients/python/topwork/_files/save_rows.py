@@ -189,7 +189,7 @@ class NpyWriter:
 
 
 class ParquetWriter:
-    """`Rows.to_arrow`; what made the features in the schema."""
+    """A writer of `Rows.to_arrow`, which puts what made the features into the schema."""
 
     def __init__(self, file: IO[bytes], path: Path, stack: ExitStack) -> None:
         self._file, self._stack = file, stack

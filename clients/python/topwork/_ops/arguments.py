@@ -137,7 +137,7 @@ def text(name: str, value: Any) -> Any:
 
 
 def _texts(name: str, value: Any) -> Any:
-    """A lone name is a list of one, not its letters."""
+    """Convert names to a list; a lone name is a list of one, not its letters."""
     if isinstance(value, str):
         return [text(name, value)]
     if isinstance(value, bytes | bytearray | memoryview | Mapping) or not isinstance(value, Iterable):

@@ -142,7 +142,7 @@ def report(session: ClientState, name: str, *, timeout: float | None = None) -> 
 
 
 def report_page(session: ClientState, name: str, *, timeout: float | None = None) -> Steps[str]:
-    """The same as a page with plots, in HTML, all in one file."""
+    """The report as a page with plots, in HTML, all in one file."""
     return (yield from unary(GET_REPORT, heads_pb2.GetReportRequest(name=name, page=True), timeout)).page
 
 
@@ -228,13 +228,13 @@ def _done(session: ClientState, job: Job, label: str, progress: JobProgress, tim
 
 
 def several(names: str | Sequence[str]) -> list[str]:
-    """A lone name is one, not its letters."""
+    """Convert names to a list; a lone name is one, not its letters."""
     return [names] if isinstance(names, str) else list(names)
 
 
 @dataclass
 class HeadDownload:
-    """`total` is None before the first part."""
+    """The state of a download. `total` is None before the first part."""
 
     request: heads_pb2.ExportHeadRequest
     file: IO[bytes]

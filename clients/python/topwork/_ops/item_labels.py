@@ -74,7 +74,7 @@ def ids_of(ids: Any) -> IdSource:
 
 
 def text_of(id: Any, position: int) -> str:
-    """A str as it is, a whole number in decimal."""
+    """Convert an id to text: a str as it is, a whole number in decimal."""
     if isinstance(id, str):
         return encodable(id, position)
     if isinstance(id, int | np.integer) and not isinstance(id, bool):
@@ -143,7 +143,7 @@ MetadataSource: TypeAlias = KnownMetadata | StreamedMetadata
 
 
 def metadata_of(metadata: Any) -> MetadataSource:
-    """Rows (dicts), columns (a dict, a data frame, an Arrow table), or nothing."""
+    """Read metadata from rows (dicts), columns (a dict, a data frame, an Arrow table), or nothing."""
     if metadata is None:
         return KnownMetadata({}, None)
     if hasattr(metadata, "to_pydict"):

@@ -124,7 +124,7 @@ def chunks(
 
 
 def _packed(items: Iterable[object], modality: str) -> Iterator[tuple[int, Packed, TopworkError | None]]:
-    """An item that cannot be read stands as one without content, which the server counts and answers with no rows."""
+    """Pack items. One that cannot be read stands as one without content, which the server counts and answers with no rows."""
     for position, value in enumerate(items):
         try:
             yield position, _items.pack(value, modality, position), None

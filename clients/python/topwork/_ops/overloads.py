@@ -1,4 +1,4 @@
-"""The types of verbs whose result goes by how they are called, for editors and type checkers; both clients share them."""
+"""The types of verbs whose result depends on how they are called, for editors and type checkers; both clients share them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SearchSettings(TypedDict, total=False):
 
 
 class Search(Protocol[One, Many]):
-    """`search`: `One` for a lone query, `Many` for several."""
+    """The type of `search`: `One` for a lone query, `Many` for several."""
 
     @overload
     def __call__(self, set: str, query: LoneItem, **settings: Unpack[SearchSettings]) -> One: ...
@@ -81,7 +81,7 @@ class PredictSettings(TypedDict, total=False):
 
 
 class Predict(Protocol[One, Many]):
-    """`predict`: `One` for a head, `Many` for a list of heads."""
+    """The type of `predict`: `One` for a head, `Many` for a list of heads."""
 
     @overload
     def __call__(self, heads: str, items: Items | None = None, **settings: Unpack[PredictSettings]) -> One: ...
@@ -106,7 +106,7 @@ class ProbeSettings(TypedDict, total=False):
 
 
 class Probe(Protocol[One, Many]):
-    """`probe`: `One` where it waits for the end, `Many` where it does not."""
+    """The type of `probe`: `One` where it waits for the end, `Many` where it does not."""
 
     @overload
     def __call__(

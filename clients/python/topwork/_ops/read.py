@@ -107,7 +107,7 @@ def export_set(
 
 @dataclass
 class ReadState:
-    """`request` asks for what has not come yet; `wanted` is how many items come in all, None before the first reply."""
+    """A read: `request` asks for what has not come; `wanted` is how many items come in all, None before the first reply."""
 
     request: sets_pb2.ReadRequest
     info: SetInfo
@@ -121,7 +121,7 @@ class ReadState:
         return None if self.came == self.wanted else self.request
 
     def receive(self, reply: sets_pb2.ReadResponse) -> Rows:
-        """The next request is for the same version, from behind these items on."""
+        """Make the next request for the same version, from behind these items on."""
         request, count = self.request, len(reply.ids)
         if self.wanted is None:
             left = max(0, reply.total - request.offset)
@@ -134,7 +134,7 @@ class ReadState:
 
     @property
     def numerics(self) -> Numerics | None:
-        """The record that promises least holds for all rows."""
+        """Choose the record that promises least: it holds for all rows."""
         return min(self.info.numerics, key=lambda record: record.parity, default=None)
 
 

@@ -154,7 +154,7 @@ def update(
 
 
 def add_column(session: ClientState, set: str, column: str, type: str, *, timeout: float | None = None) -> Steps[SetInfo]:
-    """A metadata column without values: "bool", "int", "float", "string", "time" or "strings". Raises AlreadyExists."""
+    """Add a metadata column without values: "bool", "int", "float", "string", "time" or "strings". Raises AlreadyExists."""
     return (yield from _changed(session, sets_pb2.ChangeColumnRequest(set=set, column=column, add=type_number(type)), timeout))
 
 
@@ -220,7 +220,7 @@ def _is_column(value: Any) -> bool:
 
 
 def _alike(rows: Sequence[Any]) -> Sequence[Any]:
-    """A column that is left out stays as it is, so it must be left out of all."""
+    """Check that all rows set the same columns: one that is left out stays as it is."""
     for position, row in enumerate(rows):
         if isinstance(row, Mapping) and isinstance(rows[0], Mapping) and row.keys() != rows[0].keys():
             wrong = ", ".join(sorted(map(str, row.keys() ^ rows[0].keys())))

@@ -159,7 +159,7 @@ class WriteArguments:
 
 
 def _written(session: ClientState, asked: WriteArguments, progress: Progress, timeout: float | None) -> Steps[WriteReport]:
-    """The whole write."""
+    """Run the whole write."""
     feed, total = yield from _planned(session, asked, timeout)
     done: list[Acknowledged] = []
     with reporting(progress, total, asked.set) as advance:

@@ -89,7 +89,7 @@ class ItemLabels:
             self.types.survey(self.metadata.columns)
 
     def check(self, items: int | None) -> None:
-        """Before anything is sent."""
+        """Check that ids and metadata are as many as the items, before anything is sent."""
         found = {"items": items, "ids": self.ids.total, "rows of metadata": self.metadata.total}
         known = {name: count for name, count in found.items() if count is not None}
         if len(set(known.values())) > 1:

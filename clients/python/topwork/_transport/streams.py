@@ -52,11 +52,11 @@ class StreamRetries(ABC, Generic[A]):
 
     @abstractmethod
     def answered(self) -> A:
-        """A reply has come: what it answers. The clock stands until `reading`."""
+        """Note a reply and what it answers. The clock stands until `reading`."""
 
     @abstractmethod
     def finish(self) -> None:
-        """The server has ended the stream well. Raises where it should not have."""
+        """Note that the server ended the stream without an error. Raises where it should not have."""
 
     def _awaits(self) -> bool:
         """Tell whether a reply is due."""
@@ -67,10 +67,10 @@ class StreamRetries(ABC, Generic[A]):
         return 0
 
     def _over(self) -> None:
-        """The try under way has ended."""
+        """Note the end of the current try."""
 
     def opened(self, abort: Callable[[], object]) -> None:
-        """The try's call exists; `abort` ends it from any thread."""
+        """Note the call of the current try; `abort` ends it from any thread."""
         with self._changed:
             self._abort = abort
             self._reading = True

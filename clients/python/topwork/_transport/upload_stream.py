@@ -20,7 +20,8 @@ FEWEST, FIRST = 4, 4
 
 
 class SendWindow:
-    """`items` are those of the largest chunk. On the thread that reads answers, but for `limit` and `window`."""
+    """A window over unanswered chunks; `items` are those of the largest. The thread that reads answers uses it, but for
+    `limit` and `window`."""
 
     def __init__(self, items: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._items, self._clock = items, clock
@@ -28,12 +29,12 @@ class SendWindow:
         self._since: float | None = None
 
     def sent(self) -> None:
-        """A chunk goes out. Time in which none is on its way is not the server's."""
+        """Note a chunk that goes out. Time in which none is on its way is not the server's."""
         if self._since is None:
             self._since = self._clock()
 
     def answered(self, items: int, *, idle: bool) -> None:
-        """A chunk of so many items was answered; `idle`: no other is on its way."""
+        """Note that a chunk of so many items was answered; `idle`: no other is on its way."""
         now = self._clock()
         if self._since is not None and items:
             each = (now - self._since) / items

@@ -15,7 +15,7 @@ from topwork.cli.verb import Number, flags
 from topwork.client import Client
 from topwork.errors import TopworkError
 
-#: Seconds, less than a program takes: a person who forgot to start the server should not wait.
+#: Seconds, less than a program takes: without a running server, a user should not wait long.
 QUICK_RETRY = 1.0
 #: Seconds without an answer, after which the server is asked what it does, and asked again.
 SOON = 2.0

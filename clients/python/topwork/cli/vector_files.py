@@ -15,7 +15,7 @@ from topwork.features import Array, Features, Numerics
 
 class VectorFile(NamedTuple):
     """Vectors of a file: one item a row of `rows` (n, dim); or `features`, which a .npz of `topwork embed -o` holds: they know
-    their fingerprint and which rows are whose. `names` are what the items were, where the file says so."""
+    their fingerprint and which item each row is of. `names` are what the items were, where the file says so."""
 
     rows: Array
     features: Features | None = None
