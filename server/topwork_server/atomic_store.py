@@ -48,7 +48,7 @@ def make_folder(folder: Path) -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of `path` once it is complete and on disk. A failure leaves what was there."""
-    part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PART}")  # of this writer alone: threads may write one file
     try:
         with part.open("wb") as file:
             yield file
@@ -88,7 +88,7 @@ def publish(scratch: Path, place: Path) -> None:
         place.rename(old)
     scratch.rename(place)
     sync(place.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    delete_if_possible(old)
 
 
 def build_once(folder: Path, is_ready: Callable[[], bool], build: Callable[[Path], object]) -> None:
@@ -122,7 +122,7 @@ def remove(folder: Path) -> None:
     doomed = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}{PART}")  # a rename needs no room on a full disk
     folder.rename(doomed)
     sync(folder.parent)
-    shutil.rmtree(doomed, ignore_errors=True)
+    delete_if_possible(doomed)
 
 
 def sweep(folder: Path, prefix: str = ".") -> None:
@@ -130,12 +130,22 @@ def sweep(folder: Path, prefix: str = ".") -> None:
     for name in regular_files.names_in(folder):
         if name.startswith(prefix) and name.endswith(PART):
             log.info("removing what is left of %s", folder / name)
-            _delete_if_possible(folder / name)
+            delete_if_possible(folder / name)
 
 
 def delete(path: Path) -> None:
     """Delete a file, a link, or a folder that stands in the place of one; nothing where nothing is there."""
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+
+def delete_if_possible(path: Path) -> None:
+    """Delete what has a name, be it a pipe, which `shutil.rmtree` would wait for; what cannot be deleted is logged and left."""
+    try:
+        delete(path)
+    except FileNotFoundError:  # another deletes it
+        pass
+    except OSError as error:
+        log.warning("%s could not be deleted whole: %s", path, error.strerror)
 
 
 def file_sha256(path: Path) -> str:
@@ -187,7 +197,10 @@ def use_temporary_folder(home: Path) -> None:
     The caller holds the home's lock: what lies there is of a server that was killed.
     """
     folder = home / TEMPORARY
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.is_dir():
+        shutil.rmtree(folder, ignore_errors=True)  # not by a link, which leads to another disk
+    else:
+        delete_if_possible(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
 
@@ -204,10 +217,3 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
         os.environ.pop("TMPDIR")
         if variable is not None:
             os.environ["TMPDIR"] = variable
-
-
-def _delete_if_possible(path: Path) -> None:
-    try:
-        delete(path)
-    except OSError as error:
-        log.warning("%s could not be deleted whole: %s", path, error.strerror)

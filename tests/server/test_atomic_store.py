@@ -81,6 +81,29 @@ def test_a_write_that_fails_leaves_the_file_that_was_there(tmp_path: Path) -> No
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"record.json": "old"}
 
 
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    with atomic_store.replacing(tmp_path / "record.json") as file:
+        file.write(b"later")
+        atomic_store.write(tmp_path / "record.json", "sooner")
+        assert (tmp_path / "record.json").read_text() == "sooner"
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"record.json": "later"}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("in_the_way", [Path.touch, os.mkfifo, lambda path: path.symlink_to("/dev/null/no")])
+def test_a_pipe_or_a_file_in_the_place_of_a_folder_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_the_way: Callable[[Path], object]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", os.environ.get("TMPDIR", "/tmp"))
+    in_the_way(tmp_path / atomic_store.TEMPORARY)
+    atomic_store.use_temporary_folder(tmp_path)
+    assert (tmp_path / atomic_store.TEMPORARY).is_dir()
+    in_the_way(tmp_path / "place")
+    atomic_store.remove(tmp_path / "place")
+    assert [path.name for path in tmp_path.iterdir()] == [atomic_store.TEMPORARY]
+
+
 def test_a_folder_takes_the_place_of_an_older_one_and_goes_in_one_step(tmp_path: Path) -> None:
     for content in ("old", "new"):
         with atomic_store.scratch_folder(tmp_path) as scratch:

@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -242,7 +241,7 @@ def _next_version(place: Path) -> str:
 def _prune(place: Path) -> None:
     """Delete all versions but the newest. Their readers retry."""
     for version in _versions(place)[:-1]:
-        shutil.rmtree(place / version, ignore_errors=True)
+        atomic_store.delete_if_possible(place / version)
 
 
 def _versions(place: Path) -> list[str]:

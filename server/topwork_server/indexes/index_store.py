@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -144,7 +143,7 @@ class BuildFolder:
         stored = [folder for folder, found, _ in self._complete() if found == facts][:1]
         for folder in self._numbered():
             if folder not in stored:
-                shutil.rmtree(folder, ignore_errors=True)
+                atomic_store.delete_if_possible(folder)
 
     def sweep(self) -> None:
         """Delete what killed jobs left. No job may be running."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -65,7 +64,7 @@ class JobRecords:
         """Load all records, oldest first. What is no record is set aside, and named in `damaged`."""
         atomic_store.sweep(self._folder)
         for leftover in self._folder.glob(f"*{SCRATCH}"):  # of jobs that were killed with their server
-            shutil.rmtree(leftover, ignore_errors=True)
+            atomic_store.delete_if_possible(leftover)
         found = [self._read(path) for path in sorted(self._folder.glob("*.json"))]
         return [job for job in found if job is not None]
 

@@ -66,4 +66,4 @@ def delete_unfinished(folder: Path, encoders: EncoderNames) -> None:
         name = left.name.removeprefix(MAKING)
         log.info("encoder=%s was not finished: it is deleted", name)
         encoders.delete(name)
-        shutil.rmtree(left, ignore_errors=True)
+        atomic_store.delete_if_possible(left)
