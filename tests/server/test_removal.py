@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from topwork import cli
+from topwork_server import atomic_store
 from topwork_server.home_lock import HomeLock
 from topwork_server.models import artifacts
 from topwork_server.models.catalog import Catalog
@@ -47,6 +48,24 @@ def test_prune_deletes_what_no_encoder_refers_to(home: Path, capsys: pytest.Capt
     assert topwork(capsys, "prune", "--home", home)[1] == answer | {"deleted": True}
     assert left(home) == {"mine", "glove-6b-50d"}
     assert topwork(capsys, "prune", "--home", home)[1] == {"artifacts": {}, "bytes": 0, "deleted": True}
+
+
+@pytest.mark.parametrize("folder", ["artifacts/mine", "packages/glove-1.0"])
+def test_prune_deletes_what_a_killed_export_or_download_left_and_nothing_of_a_living_one(
+    home: Path, capsys: pytest.CaptureFixture[str], folder: str
+) -> None:
+    place = home / folder
+    place.mkdir(parents=True)
+    left_over = place.with_name(f".{place.name}.abc.part")
+    left_over.mkdir()
+    with atomic_store.folder_lock(place):
+        topwork(capsys, "prune", "--home", home)
+        assert left_over.is_dir()
+    lock = place.with_name(f".{place.name}.lock")
+    lock.touch()
+    topwork(capsys, "prune", "--home", home)
+    assert not left_over.exists()
+    assert not lock.exists()
 
 
 def test_artifacts_of_an_encoder_that_cannot_be_told_stay(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

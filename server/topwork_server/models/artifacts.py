@@ -166,10 +166,8 @@ def discard(folder: Path) -> None:
 
 
 def sweep(home: Path) -> None:
-    """Delete what killed exports left, and locks without a holder and an artifact."""
-    for path in (home / "artifacts").glob(".*.lock"):
-        if (path.parent / path.name[1:].removesuffix(".lock")).exists():
-            continue
+    """Delete what killed exports and downloads left, and locks without a holder."""
+    for path in (*(home / "artifacts").glob(".*.lock"), *(home / "packages").glob(".*.lock")):
         with atomic_store.lock(path, wait=False) as held:
             if held:
                 atomic_store.sweep(path.parent, path.name.removesuffix("lock"))
