@@ -114,6 +114,13 @@ def test_a_file_that_cannot_be_written_is_refused_first(topwork: StubCommand, tm
     assert topwork.client.calls == []
 
 
+def test_a_folder_in_the_place_of_the_output_is_named(topwork: StubCommand, tmp_path: Path) -> None:
+    (tmp_path / "out.csv").mkdir()
+    assert topwork("predict", "kinds", "a", "-o", tmp_path / "out.csv") == 1
+    assert str(tmp_path / "out.csv") in topwork.stderr
+    assert ".part" not in topwork.stderr
+
+
 def test_items_from_files(topwork: StubCommand, tmp_path: Path) -> None:
     (tmp_path / "q.csv").write_text("body,n\nred,1\nblue,2\n")
     assert topwork("predict", "kinds", "--from", tmp_path / "q.csv", "--column", "body") == 0

@@ -91,7 +91,7 @@ def _complain(error: TopworkError, as_json: bool) -> None:
 def _unwritten(error: OSError) -> TopworkError:
     from topwork.errors import InvalidInput
 
-    what = error.filename or "the output"
+    what = error.filename2 or error.filename or "the output"  # of a rename the place, and not the part
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     remedy = "free space, or write to another place" if full else "check the path, and who may use it"
     return InvalidInput(f"{what}: {error.strerror or error}", remedy=remedy)
