@@ -127,7 +127,7 @@ def test_a_byte_order_mark_a_tab_and_a_semicolon(write: Writes, tmp_path: Path) 
         ("a.csv", 'text,n\na,1\nb,"open\n', [], "a.csv line 3: unexpected end of data"),
         ("a.csv", "text,n,n\n", [], "two columns 'n'"),
         ("a.csv", "text,n\n", [], "holds no items"),
-        ("a.csv", "", ["--column", "text"], "no column 'text' (--column is one of none)"),
+        ("a.csv", "", ["--column", "text"], "has no columns"),
         ("a.csv", "body,n\na,1\n", [], "no column 'text' (--column is one of body, n)"),
         ("a.csv", b"text,n\n\xff,1\n", [], "is not UTF-8: invalid start byte at b'\\xff,1"),
         (

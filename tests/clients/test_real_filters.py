@@ -35,7 +35,7 @@ def test_double_quotes_name_columns_wherever_a_filter_goes(pets: topwork.Client)
             lambda where: pets.search("pets", vectors=np.ones(5, np.float32), where=where),
         ):
             with pytest.raises(
-                topwork.InvalidInput, match=r"a column '(lable|cat)', which the set has not .use id, label, n, seen"
+                topwork.InvalidInput, match=r"a column '(lable|cat)', which the set does not have .use id, label, n, seen"
             ):
                 ask(where)
     assert pets.delete("pets", where="\"label\" != 'cat' AND seen < '2024-01-05'") == 2

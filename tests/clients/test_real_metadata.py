@@ -147,7 +147,7 @@ def test_columns_are_added_renamed_and_dropped(pets: EitherClient) -> None:
     assert pets.read("pets", where="week = 5").ids == ["b"]
     assert list(pets.rename_column("pets", "Week", "week").columns) == ["n", "label", "week"]
     assert list(pets.drop_column("pets", "label").columns) == ["n", "week"]
-    with pytest.raises(topwork.InvalidInput, match="'label', which the set has not"):
+    with pytest.raises(topwork.InvalidInput, match="'label', which the set does not have"):
         pets.read("pets", where="label = 'cat'")
     pets.write("pets", vectors=np.ones((1, 4), np.float32), ids=["e"], metadata=[{"label": 5, "week": 6}])
     assert (column(pets, "label"), column(pets, "week")) == ([None, None, None, None, 5], [None, 5, None, None, 6])
@@ -208,7 +208,7 @@ def test_the_command_line_counts_changes_and_updates(
     assert "n float" in command_output(capsys, real_target, "drop-column", "label")
     assert "column 'label'" in command_output(capsys, real_target, "drop-column", "label")
     assert "one of the three" in command_output(capsys, real_target, "update", "a", "--where", "n = 1", "--set", "n=1")
-    assert "n is float, and 'x' is none" in command_output(capsys, real_target, "update", "a", "--set", "n=x")
+    assert "n is float, and 'x' is not" in command_output(capsys, real_target, "update", "a", "--set", "n=x")
 
 
 CASTS = {

@@ -114,7 +114,7 @@ def test_what_is_refused_before_anything_is_sent(both: EitherClient, server: Fak
     refused("do not keep 'int8'", ["1"], ["a"], encoder="letters", dtype="int8")
     refused("columns of different lengths", ["1", "2"], ["a", "b"], {"x": [1, 2], "y": [1]}, encoder="letters")
     refused("names no column", ["1"], ["a"], [{3: 1}], encoder="letters")
-    refused("item 1: metadata is a int", ["1", "2"], ["a", "b"], [{}, 3], encoder="letters")
+    refused("item 1: metadata is an int", ["1", "2"], ["a", "b"], [{}, 3], encoder="letters")
     assert server.tries["Write"] == 0
 
 

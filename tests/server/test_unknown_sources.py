@@ -75,10 +75,10 @@ def test_a_path_that_is_not_there_is_said_with_what_is_near(capsys: pytest.Captu
     folder("my-bert")
     for uri in ("file:my-brt", "file:./my-brt", "file:~/my-brt", f"file://{os.getcwd()}/my-brt", "onnx:my-brt"):
         message, remedy = refused(capsys, uri)
-        assert f"{os.getcwd()}/my-brt: there is no such file or folder" in message, uri
+        assert f"{os.getcwd()}/my-brt cannot be read: No such file or directory" in message, uri
         assert "my-bert" in remedy
     message, remedy = refused(capsys, "file:no/such/folder", "--family", "bert")
-    assert "no such file" in message
+    assert "No such file" in message
     assert "no is not in it" in remedy
 
 

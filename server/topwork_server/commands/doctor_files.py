@@ -25,7 +25,8 @@ def files(home: Path) -> Finding:
     shown = [*lost, *(f"{one} (it is made again)" for one in again), *aside]
     left = f"; and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
     remedy = (
-        "put those files back from a copy; or `topwork forget` such encoders, `topwork drop-head` and `topwork drop` the rest"
+        "put those files back from a copy, or delete what they belong to: `topwork forget ENCODER`, `topwork heads drop HEAD`, "
+        "`topwork drop SET`"
     )
     return Finding(Grade.FAIL if lost else Grade.WARN, "; ".join(shown[:SHOWN]) + left, remedy if lost else "")
 

@@ -239,7 +239,7 @@ class FilterCompiler:
         if is_reserved(name):
             raise InvalidInput(f"the column {name!r} is not for filters", remedy=f"use {self._names()}")
         raise InvalidInput(
-            f"the filter names a column {name[:100]!r}, which the set has not",
+            f"the filter names a column {name[:100]!r}, which the set does not have",
             remedy=f"use {self._names()}; texts stand in '...'",
         )
 

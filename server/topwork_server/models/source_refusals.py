@@ -28,7 +28,7 @@ def check_there(source: SourceUri) -> None:
         path.stat()
     except (OSError, ValueError) as error:  # ValueError: a null byte
         reason = getattr(error, "strerror", None) or error
-        raise InvalidInput(f"{source}: there is no such file or folder: {reason}", remedy=_instead(path)) from None
+        raise InvalidInput(f"{source} cannot be read: {reason}", remedy=_instead(path)) from None
     if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
         raise InvalidInput(f"{source} cannot be read by this user: Permission denied", remedy="change its permissions")
 

@@ -50,9 +50,7 @@ class PlanSet:
     records: tuple[DeviceRecord, ...] = ()
 
     def __str__(self) -> str:
-        return ", else ".join(
-            f"{way.device} ({len(way.taps)} taps)" if i else str(way.device) for i, way in enumerate(self.plans)
-        )
+        return ", ".join(f"{len(way.taps)} taps on {way.device}" if i else str(way.device) for i, way in enumerate(self.plans))
 
     def plan_index_for(self, taps: Sequence[str]) -> int:
         """Position of the first plan that has all these taps. NotReady where none has."""

@@ -48,7 +48,7 @@ class QueryResolver:
         k = request.k or USUAL_K
         if k + request.offset > MOST_HITS:
             behind = f" behind {request.offset} others" if request.offset else ""
-            raise InvalidInput(f"k = {k}{behind}", remedy=f"ask for at most {MOST_HITS} hits, those that are left out among them")
+            raise InvalidInput(f"k = {k}{behind}", remedy=f"ask for at most {MOST_HITS} hits, offset included")
         k += request.offset
         _check_count(request, k, self._most_items)
         if kind != "items" and request.encoder:

@@ -211,6 +211,6 @@ def test_times_lists_and_functions(animals: FeatureSet, where: str) -> None:
 )
 def test_an_unknown_column_is_named_with_those_that_there_are(animals: FeatureSet, where: str) -> None:
     with pytest.raises(
-        InvalidInput, match=r"a column '(lable|cat|dog|x)', which the set has not .use f, flag, g, id, label, m, n, t, tags"
+        InvalidInput, match=r"a column '(lable|cat|dog|x)', which the set does not have .use f, flag, g, id, label, m, n, t, tags"
     ):
         animals.keys(where)

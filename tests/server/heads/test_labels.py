@@ -148,11 +148,13 @@ def test_a_class_of_too_few_is_named_with_its_count_and_what_to_do():
         "choose a kind of training that needs fewer, or leave them out: --where \"label NOT IN ('c', 'it''s')\")"
     )
     with pytest.raises(InvalidInput, match=r"label more items of it, .* or leave it out: --where \"label <> 'c'\""):
+        read(T.STRING, ["a", "a", "b", "b", "c"])
+    with pytest.raises(InvalidInput, match=r"\(label more items of it, or choose a kind of training that needs fewer\)"):
         read(T.STRING, ["a", "a", "c"])
     with pytest.raises(InvalidInput, match="label <> 7"):
-        read(T.INT, [7, 8, 8])
+        read(T.INT, [7, 8, 8, 9, 9])
     with pytest.raises(InvalidInput, match=r"NOT array_has\(label, 'it''s'\)"):
-        read(T.STRINGS, [["it's"], []])
+        read(T.STRINGS, [["it's"], ["b"], ["b"], []])
     with pytest.raises(InvalidInput, match=r"the class 'LOC' has 1 example, and 2 are needed .*take it out of the labels"):
         read(T.STRINGS, [["0:1:PER"], ["0:1:PER"], ["0:1:LOC", "3:4:LOC"]], Task.TAGGING)
     with pytest.raises(InvalidInput, match="the class 'b' has 3 examples, and 4 are needed"):
@@ -176,7 +178,7 @@ def test_more_classes_than_a_mask_can_tell_are_refused():
 
 def test_a_message_stays_short_however_many_classes_and_however_long():
     with pytest.raises(InvalidInput, match=r"c1 .1., .* and 24 more .*or take them out of the labels") as caught:
-        read(T.STRING, [f"c{i}" for i in range(30)])
+        read(T.STRING, [f"c{i}" for i in range(30)] + ["a", "a", "b", "b"])
     assert "--where" not in str(caught.value)
     with pytest.raises(InvalidInput) as caught:
         read(T.STRING, ["x" * 5000, "y" * 5000], Task.CLASSIFICATION)

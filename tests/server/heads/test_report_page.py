@@ -94,7 +94,7 @@ def test_all_sections_are_there_and_every_tag_is_closed() -> None:
     assert not parser.open
     titles = re.findall(r"<h2>(.*?)</h2>", made)
     assert titles == [
-        "Figures",
+        "Metrics",
         "With more labels",
         "Is it as sure as it should be?",
         "Unlabeled items",

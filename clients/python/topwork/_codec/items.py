@@ -255,4 +255,5 @@ def describe(value: Any) -> str:
     if isinstance(value, str | os.PathLike):
         text = str(value)
         return repr(text if len(text) <= 60 else text[:57] + "...")
-    return "None" if value is None else f"a {type(value).__name__}"
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

@@ -26,7 +26,7 @@ NARROW = ("name", "reads", "default tap", "params", "state")
 
 
 @verb()
-@click.argument("name", required=False, metavar="NAME", help="show this one in full")
+@click.argument("name", required=False, metavar="[NAME]", help="show this one in full")
 @connection
 def encoders(arguments: SimpleNamespace) -> int:
     with connected(arguments) as client:

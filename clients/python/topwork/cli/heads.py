@@ -29,7 +29,7 @@ examples:
 
 
 @verb(EXAMPLES)
-@click.argument("items", nargs=-1, metavar="[export | drop] NAME")
+@click.argument("items", nargs=-1, metavar="[[export | drop] NAME]")
 @click.option("--encoder", default="", metavar="E", help="only those on this one")
 @click.option("-o", "--out", type=PATH, metavar="FILE", help="of export: the .onnx, trunk and head in one")
 @click.option("--yes", is_flag=True, help="of drop: do not ask")

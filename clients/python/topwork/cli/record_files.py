@@ -66,10 +66,10 @@ class RecordFile:
 
     def check(self, column: str, flag: str) -> None:
         """Refuse a column: raises InvalidInput where the file is known not to have that column."""
-        if self.columns == ():
-            raise InvalidInput(f"{self.path} has no columns", remedy=f"leave {flag} out")
+        if self.columns is not None and not any(self.columns):
+            raise InvalidInput(f"{self.path} has no columns", remedy=f"give a file with a line of names, or leave {flag} out")
         if self.columns is not None and column not in self.columns:
-            names = ", ".join(name for name in self.columns if name) or "none"
+            names = ", ".join(name for name in self.columns if name)
             raise InvalidInput(f"{self.path} has no column {column!r}", remedy=f"{flag} is one of {names}")
 
 
@@ -96,6 +96,9 @@ class JsonLinesFile(RecordFile):
     def _parsed(self, number: int, line: str) -> Record:
         try:
             record = json.loads(line)
+        except json.JSONDecodeError as error:
+            reason = f"{error.msg} at character {error.pos + 1}"
+            return Record(number, {}, InvalidInput(f"{self.path} line {number} is not JSON: {reason}"))
         except (ValueError, RecursionError) as error:
             return Record(number, {}, InvalidInput(f"{self.path} line {number} is not JSON: {error}"))
         if isinstance(record, dict | str):

@@ -264,7 +264,7 @@ def _values(pairs: list[tuple[str, str]], known: Mapping[str, str]) -> dict[str,
             found[name] = None if text == "" else convert("float" if kind == "int" and not _is_int(text) else kind, text)
         except ValueError:
             raise InvalidInput(
-                f"{name} is {kind}, and {text!r} is none", remedy="say another value, or cast the column"
+                f"the column {name} is {kind}, and {text!r} is not", remedy="say another value, or cast the column"
             ) from None
     return found
 

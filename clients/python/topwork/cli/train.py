@@ -62,7 +62,7 @@ task_flags = flags(
         cls=Several,
         multiple=True,
         metavar="T...",
-        help="of several, the best is chosen (default: the set's first; of probe: all)",
+        help="of several, the best is chosen (default of train: the set's first; of probe: all)",
     ),
     click.option(
         "--pooling",
@@ -77,7 +77,14 @@ task_flags = flags(
     click.option("--where", default="", metavar="SQL", help="only items of which this is true, over id and metadata"),
     click.option("--group", default="", metavar="COLUMN", help="items with the same value are never on both sides of a split"),
     click.option("--folds", type=int, default=0, metavar="N", help="default: 5, or one split where there are many items"),
-    click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="the same seed gives the same head"),
+    click.option(
+        "--seed",
+        type=int,
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="the same seed gives the same folds and the same result",
+    ),
 )
 
 

@@ -185,7 +185,7 @@ def _check_classes(
     spared = {mask_labels.BACKGROUND} if task is Task.SEGMENTATION else set()  # it is never labeled: it is what boxes leave
     few = [(count, name) for name, count in counts.items() if count < least and name not in spared]
     if few:
-        raise _too_few(target, task, sorted(few), least, type)
+        raise _too_few(target, task, sorted(few), least, type, others=len(counts) - len(few))
 
 
 def _check_numbers(target: str, numbers: Sequence[float]) -> None:
@@ -204,14 +204,17 @@ def _check_several(target: str, task: Task, counts: Counter[str], labeled: int) 
     raise InvalidInput(f"column {target!r}: {only}: there is nothing to tell apart", remedy="label items of another class too")
 
 
-def _too_few(target: str, task: Task, few: list[tuple[int, str]], least: int, type: ColumnType) -> InvalidInput:
+def _too_few(target: str, task: Task, few: list[tuple[int, str]], least: int, type: ColumnType, others: int) -> InvalidInput:
+    """Name the classes with too few examples; leaving them out is a remedy where enough `others` remain."""
     count, name = few[0]
-    others = f"; the same goes for {_listed([f'{_shorten(name)} ({count})' for count, name in few[1:]])}" if few[1:] else ""
-    more = f"label more items of {'it' if len(few) == 1 else 'them'}, choose a kind of training that needs fewer"
+    same = f"; the same goes for {_listed([f'{_shorten(name)} ({count})' for count, name in few[1:]])}" if few[1:] else ""
+    more = f"label more items of {'it' if len(few) == 1 else 'them'}"
+    fewer = "choose a kind of training that needs fewer"
+    without = _without(target, task, [name for _, name in few], type)
     return InvalidInput(
         f"column {target!r}: the class {_shorten(name)!r} has {count} example{'s' if count > 1 else ''}, and {least} are needed"
-        f"{others}",
-        remedy=f"{more}, or {_without(target, task, [name for _, name in few], type)}",
+        f"{same}",
+        remedy=f"{more}, {fewer}, or {without}" if others >= FORMATS[task].least_classes else f"{more}, or {fewer}",
     )
 
 

@@ -221,7 +221,7 @@ def _definition_of(
 def _check_settings(request: TrainRequest, spec: TrainerSpec) -> None:
     parse(spec.trainer.options, request.options, f"the kind {spec.kind}")
     if request.folds and not FEWEST_FOLDS <= request.folds <= MOST_FOLDS:
-        raise InvalidInput(f"{request.folds} folds", remedy=f"ask for {FEWEST_FOLDS} to {MOST_FOLDS}, or 0 to have them chosen")
+        raise InvalidInput(f"folds = {request.folds}", remedy=f"ask for {FEWEST_FOLDS} to {MOST_FOLDS}, or 0 to have them chosen")
     for name, text in request.descriptions.items():
         if not name or not text.strip() or len(text) > LONGEST_DESCRIPTION:
             raise InvalidInput(
