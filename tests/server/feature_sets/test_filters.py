@@ -61,9 +61,9 @@ def test_answers(birds: FeatureSet, where: str) -> None:
 
 
 WRONG = {
-    "lable = 'x'": "column 'lable', which the set has not (use Year, id, order, tags, when;",
-    "\"lable\" != 'x'": "column 'lable', which the set has not (use Year, id, order, tags, when;",
-    'id = "a"': "column 'a', which the set has not",
+    "lable = 'x'": "column 'lable', which the set does not have (use Year, id, order, tags, when;",
+    "\"lable\" != 'x'": "column 'lable', which the set does not have (use Year, id, order, tags, when;",
+    'id = "a"': "column 'a', which the set does not have",
     "a.b = 3": "not understood at '. b = 3'",
     "key > 3": "'key' is not for filters",
     "`Key` > 3": "'Key' is not for filters",

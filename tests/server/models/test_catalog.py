@@ -66,7 +66,7 @@ def test_weights_are_adopted_by_uri_and_remembered(catalog: Catalog, tmp_path: P
 
 
 def test_what_no_plugin_reads_is_refused(catalog: Catalog, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"file:/weights.other: there is no such file"):
+    with pytest.raises(InvalidInput, match=r"file:/weights.other cannot be read: No such file"):
         catalog.add("file:/weights.other")
     (tmp_path / "weights.letters").touch()
     with pytest.raises(InvalidInput, match="bert"):
