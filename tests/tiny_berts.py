@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +51,14 @@ def corpus() -> list[str]:
 
 @cache
 def word_pieces(special: tuple[str, ...] = _BRACKETS) -> dict[str, int]:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=list(special), show_progress=False)
-    tokenizer.train_from_iterator(corpus(), trainer)
-    return dict(tokenizer.get_vocab())
+    """Every character, alone and within a word, and the most frequent words: WordPieceTrainer breaks ties by chance, so that each
+    process would have another vocabulary."""
+    normalize, split = normalizers.BertNormalizer().normalize_str, pre_tokenizers.BertPreTokenizer().pre_tokenize_str
+    words = Counter(word for text in corpus() for word, _ in split(normalize(text)))
+    letters = sorted({letter for word in words for letter in word})
+    frequent = sorted(words, key=lambda word: (-words[word], word))
+    pieces = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters), *frequent])
+    return {piece: number for number, piece in enumerate(islice(pieces, 400))}
 
 
 @cache
@@ -74,7 +79,12 @@ def unigrams(special: tuple[str, ...]) -> list[tuple[str, float]]:
     unknown = next(token for token in special if token.lower() in ("<unk>", "[unk]"))
     trainer = trainers.UnigramTrainer(vocab_size=400, special_tokens=list(special), unk_token=unknown, show_progress=False)
     tokenizer.train_from_iterator(corpus(), trainer)
-    return [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
+    found = [piece for piece, _ in json.loads(tokenizer.to_str())["model"]["vocab"]][len(special) :]
+    text = "".join("\u2581" + line.replace(" ", "\u2581") for line in corpus())
+    scores = {
+        piece: math.log(max(text.count(piece), 1) / len(text)) for piece in found
+    }  # the trainer's own differ from run to run
+    return [*((token, 0.0) for token in special), *sorted(scores.items(), key=lambda entry: (-entry[1], entry[0]))]
 
 
 def tokenizer_of(model_type: str) -> Any:
