@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.struct_pb2 import Struct
+from topwork._codec.messages import options as options
 from topwork._display.excerpts import LONGEST_MESSAGE, LONGEST_REMEDY, cut_bytes
 from topwork.v1 import encoders_pb2, types_pb2
 
@@ -141,27 +142,6 @@ def item_message(value: Item | None) -> types_pb2.Item:
         case VideoItem(data):
             return types_pb2.Item(video=data.read_bytes() if isinstance(data, Path) else data)
     return types_pb2.Item(tensor=tensor(value))
-
-
-def options(struct: Struct) -> dict[str, Any]:
-    """Plain Python. A Struct knows only doubles: a whole number becomes an int."""
-    return {name: _plain(value) for name, value in struct.fields.items()}
-
-
-def _plain(value: Value) -> Any:
-    match value.WhichOneof("kind"):
-        case "number_value":
-            number = value.number_value
-            return int(number) if number.is_integer() else number
-        case "string_value":
-            return value.string_value
-        case "bool_value":
-            return value.bool_value
-        case "list_value":
-            return [_plain(entry) for entry in value.list_value.values]
-        case "struct_value":
-            return options(value.struct_value)
-    return None
 
 
 def struct(values: Mapping[str, Any]) -> Struct:
