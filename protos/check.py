@@ -44,12 +44,12 @@ class Reserved(NamedTuple):
     names: Sequence[str]
 
     def has(self, number: int, name: str) -> bool:
-        """Whether both are reserved, so that protoc gives them to no other."""
+        """Tell whether both are reserved, so that protoc gives them to no other."""
         return name in self.names and any(number in numbers for numbers in self.numbers)
 
 
 class Protocol(NamedTuple):
-    """What some protos define, and what each of their messages and enums reserves."""
+    """The definitions of some protos, and the names and numbers that each message and enum reserves."""
 
     lines: dict[str, dict[str, str]]
     reserved: dict[str, Reserved]
@@ -68,7 +68,7 @@ def compile_protos(folder: Path) -> list[FileDescriptorProto]:
 
 
 def protocol_of(protos: Iterable[FileDescriptorProto]) -> Protocol:
-    """What these files define."""
+    """Collect the definitions of these files."""
     protocol = Protocol({}, {})
     for file in protos:
         for message in file.message_type:
@@ -146,7 +146,7 @@ def _method_breaks(method: str, was: str, is_: str | None) -> Iterator[str]:
 
 
 def _number_breaks(name: str, number: str, was: str, found: Mapping[str, str]) -> Iterator[str]:
-    """Of a field or a value that is not reserved."""
+    """Describe the break of a field or a value that is not reserved."""
     part, is_ = f"{name}.{_name_in(was)}", found.get(number)
     moved = next((other for other, line in found.items() if _name_in(line) == _name_in(was)), None)
     if was.startswith(RESERVED):
@@ -165,7 +165,7 @@ def _name_in(line: str) -> str:
 
 
 def recorded(released: Lines, now: Protocol) -> dict[str, dict[str, str]]:
-    """What is released from now on: all that there is, and what was removed as reserved."""
+    """Return the release from now on: all that there is, and what was removed as reserved."""
     record = {title: dict(lines) for title, lines in now.lines.items()}
     for title, lines in released.items():
         for key, was in lines.items():

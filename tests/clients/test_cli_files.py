@@ -32,7 +32,7 @@ class Writes:
         self.topwork = topwork
 
     def __call__(self, *words: object, encoder: str = "letters") -> Stored:
-        """What is stored: item and metadata by id."""
+        """Write, and return the stored item and metadata by id."""
         self.topwork.client.written.clear()
         assert self.topwork("write", "s", *words, "--encoder", encoder) == 0, self.topwork.stderr
         return dict(self.topwork.client.written)
@@ -456,7 +456,7 @@ def made(**others: Any) -> Features:
 
 
 def vectors(write: Writes, path: Path) -> tuple[Any, list[str]]:
-    """What `topwork write --vectors` sends, and under which ids."""
+    """Return the vectors that `topwork write --vectors` sends, and their ids."""
     write.topwork.client.written.clear()
     assert write.topwork("write", "v", "--vectors", path) == 0, write.topwork.stderr
     return write.topwork.asked("write_stream")["vectors"], list(write.topwork.client.written)

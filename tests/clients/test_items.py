@@ -1,4 +1,4 @@
-"""What may be passed as an item, how it is sent, and the error for anything else."""
+"""Items that may be passed, how they are sent, and the error for anything else."""
 
 from __future__ import annotations
 

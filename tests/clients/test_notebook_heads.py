@@ -1,4 +1,4 @@
-"""How heads, reports and predictions look in a notebook: short, and all that a user wrote is text."""
+"""Heads, reports and predictions in a notebook: short, and all that a user wrote is text."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def pets(real_both: EitherClient) -> EitherClient:
 
 @pytest.fixture
 def single(real_client: topwork.Client) -> topwork.Client:
-    """For what the server alone does: the other client would show it again."""
+    """Fill a set over one client alone, to test the server: the other client would show the same."""
     return filled(real_client)
 
 

@@ -1,4 +1,4 @@
-"""How long a call is tried again, when, and what is never sent twice; and the error of a wait that ended in vain."""
+"""Retries: when and how long a call is tried again, and what is never sent twice; and the error of a wait that ended in vain."""
 
 from __future__ import annotations
 

@@ -218,7 +218,7 @@ def test_it_says_how_far_it_is(bert: TunableEncoder, tmp_path: Path) -> None:
 
 
 def test_parts_of_a_batch_add_up_to_it(bert: TunableEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What does not fit into memory at once is learned from in parts, to the same end but for rounding."""
+    """Training data that do not fit into memory are learned from in parts, to the same end but for rounding."""
     dataset = fine_tuning_tasks.of_texts(bert, "tokens", "mean")
     options = {"dropout": False, "epochs": 2, "learning_rate": 1e-4}
     whole = bert.tune(dataset, tmp_path / "whole", **options)

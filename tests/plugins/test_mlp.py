@@ -102,7 +102,7 @@ def test_the_loss_of_a_span_is_the_cross_entropy_over_the_rows_of_its_item() -> 
 
 @pytest.mark.parametrize("target", sorted(Target))
 def test_items_of_one_group_stop_it_early_where_there_are_no_others(target: Target) -> None:
-    """As in a fold of a set with two groups: validation rows are of the other."""
+    """A fold of a set with two groups has its validation rows in the other group."""
     given = problem(target)
     head, _ = fit(replace(given, groups=np.zeros_like(given.groups)), epochs=2)
     assert head.chosen["members"] == 5

@@ -1,4 +1,4 @@
-"""What is split comes together again, in any order."""
+"""Rows that are split come together again, in any order."""
 
 from __future__ import annotations
 

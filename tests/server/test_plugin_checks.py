@@ -1,4 +1,4 @@
-"""What a plugin returns against its contract is reported as its fault, to that caller alone, and the server goes on."""
+"""A value that a plugin returns against its contract is reported as its fault, to that caller alone, and the server goes on."""
 
 from __future__ import annotations
 

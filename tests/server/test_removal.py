@@ -1,4 +1,4 @@
-"""What is forgotten with a name, and which artifacts no encoder refers to."""
+"""Removal: the files that go with a name, and artifacts that no encoder refers to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """With the encoder `mine`, two artifacts of it (one of an older format), one of glove, and one of no encoder."""
+    """A home with the encoder `mine`, two artifacts of it (one of an older format), one of glove, and one of no encoder."""
     weights = tmp_path / "mine.txt"
     weights.write_text("owl 1 2\ncat 3 4\n")
     home = tmp_path / "home"

@@ -1,4 +1,4 @@
-"""What `topwork pull` says of a source that no plugin reads, is not there, or is misspelled."""
+"""Errors of `topwork pull` for a source that no plugin reads, is not there, or is misspelled."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What `lance_layout.py` knows of Lance beside what Lance promises. A failure here is a release of pylance that changed it: put
-that file right first. Everything else of the server names no file and no private call of Lance."""
+"""The private knowledge in `lance_layout.py` beside what Lance itself says. A failure here is a release of pylance that changed
+it: put that file right first. Everything else of the server names no file and no private call of Lance."""
 
 from __future__ import annotations
 

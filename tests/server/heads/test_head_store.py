@@ -1,4 +1,4 @@
-"""What is on the store of heads is whole or not there, whenever its writer is killed."""
+"""Heads in the store are whole or not there, whenever their writer is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the command line prints: tables, counts, sizes, times; and JSON for programs."""
+"""Output of the command line: tables, counts, sizes, times; and JSON for programs."""
 
 from __future__ import annotations
 

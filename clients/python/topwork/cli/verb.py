@@ -1,4 +1,4 @@
-"""What the commands of `topwork` have in common: how their words are read, and the types of flags that several share."""
+"""Parts that the commands of `topwork` share: the reading of their words, and types of flags."""
 
 from __future__ import annotations
 
