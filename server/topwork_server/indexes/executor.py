@@ -207,7 +207,6 @@ class SearchExecutor:
 
     def _start_worker(self) -> None:
         """Start one more worker. RuntimeError where no thread can be had, and none is there."""
-        limit_blas(1)
         worker = threading.Thread(target=self._worker_loop, name=f"search {len(self._workers)}", daemon=True)
         try:
             worker.start()
@@ -219,6 +218,7 @@ class SearchExecutor:
 
     def _worker_loop(self) -> None:
         _lower_priority()
+        limit_blas(1)  # 6 ms: here rather than on the event loop, which starts the workers
         while batch := self._next_batch():
             try:
                 outcomes = self._run_batch(batch)
