@@ -17,8 +17,8 @@ from topwork._codec.messages import ROW_DTYPES
 from topwork._files import save_features
 from topwork.cli import output
 from topwork.cli.connection import connected, connection, explained
-from topwork.cli.inputs import Inputs, gather, priority_flag, source_flags
-from topwork.cli.verb import PATH, key_value, verb
+from topwork.cli.inputs import Inputs, encoding_flags, gather, source_flags
+from topwork.cli.verb import PATH, verb
 from topwork.features import Features
 
 #: Columns of a terminal: for the name of an item, for what of it a row covers, for a number and what goes before and after them.
@@ -44,9 +44,7 @@ examples:
 @click.option("--dtype", type=click.Choice(list(ROW_DTYPES)), default="float32", show_default=True)
 @click.option("--normalize", is_flag=True, help="rows of unit length")
 @click.option("--dimensions", type=int, default=0, metavar="N", help="keep the first N")
-@click.option("--option", multiple=True, type=key_value, metavar="K=V", help="what the encoder declares")
-@click.option("--skip-bad-items", is_flag=True, help="report bad items and go on")
-@priority_flag
+@encoding_flags
 @click.option("-o", "--out", type=PATH, metavar="FILE", help=".npy, .npz or .parquet; one a tap")
 @connection
 def embed(arguments: SimpleNamespace) -> int:

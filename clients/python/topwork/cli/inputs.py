@@ -19,7 +19,7 @@ from topwork.cli import record_files
 from topwork.cli.output import NAMED, say_first
 from topwork.cli.record_files import LINE, RecordFile, text_of
 from topwork.cli.text_encoding import decoded, encoding_name
-from topwork.cli.verb import PATH, flags
+from topwork.cli.verb import PATH, flags, key_value
 from topwork.errors import InvalidInput, TopworkError
 
 #: Called with a path and why it is not taken.
@@ -51,12 +51,17 @@ source_flags = flags(
         "--encoding", type=encoding_name, metavar="E", help="of the file's letters: cp1252, latin-1, utf-16 ... (default: utf-8)"
     ),
 )
-priority_flag = click.option(
-    "--priority",
-    type=click.Choice(list(PRIORITIES)),
-    default="normal",
-    show_default=True,
-    help="which requests go first where many wait",
+#: How items are encoded: of `embed`, `write` and `predict`.
+encoding_flags = flags(
+    click.option("--option", multiple=True, type=key_value, metavar="K=V", help="what the encoder declares"),
+    click.option("--skip-bad-items", is_flag=True, help="report bad items and go on"),
+    click.option(
+        "--priority",
+        type=click.Choice(list(PRIORITIES)),
+        default="normal",
+        show_default=True,
+        help="which requests go first where many wait",
+    ),
 )
 
 

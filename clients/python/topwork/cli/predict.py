@@ -17,9 +17,9 @@ from topwork._files import save_features, save_predictions
 from topwork._files.save_predictions import Found, Kept
 from topwork.cli import output, record_files, vector_files
 from topwork.cli.connection import connected, connection
-from topwork.cli.inputs import gather, priority_flag, source_flags
+from topwork.cli.inputs import encoding_flags, gather, source_flags
 from topwork.cli.output import counted, cut
-from topwork.cli.verb import COUNT, PATH, key_value, names, verb
+from topwork.cli.verb import COUNT, PATH, names, verb
 from topwork.client import Client
 from topwork.errors import InvalidInput, TopworkError
 from topwork.predictions import Prediction, Predictions
@@ -47,9 +47,7 @@ examples:
 @click.option("--where", default="", metavar="SQL", help="of the set's items, those of which this is true")
 @click.option("--vector", type=PATH, metavar="FILE", help=".npy (n, dim), or .npz of `topwork embed -o`")
 @click.option("--top", type=COUNT, metavar="N", help="so many classes, best first (default: the best; JSON: all)")
-@click.option("--option", multiple=True, type=key_value, metavar="K=V", help="what the encoder declares")
-@click.option("--skip-bad-items", is_flag=True, help="report bad items and go on")
-@priority_flag
+@encoding_flags
 @click.option("-o", "--out", type=PATH, metavar="FILE", help=".csv, .jsonl or .parquet")
 @connection
 def predict(arguments: SimpleNamespace) -> int:

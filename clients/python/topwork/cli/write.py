@@ -17,9 +17,9 @@ import click
 from topwork.cli import INTERRUPTED, output, progress, vector_files, write_sources
 from topwork.cli.column_types import KINDS
 from topwork.cli.connection import connected, connection, explained, patient
-from topwork.cli.inputs import priority_flag, source_flags
+from topwork.cli.inputs import encoding_flags, source_flags
 from topwork.cli.output import counted, seconds
-from topwork.cli.verb import PATH, key_value, names, verb
+from topwork.cli.verb import PATH, names, verb
 from topwork.cli.write_sources import InputSelection, WriteItem, WriteSource
 from topwork.client import Client
 from topwork.errors import InvalidInput, NotFound, TopworkError
@@ -74,11 +74,9 @@ def _column_type(text: str) -> tuple[str, str]:
     help="bool, int, float, string, time or strings, where reading the file would find another",
 )
 @click.option("--tap", multiple=True, metavar="T", help="default: the encoder's own; may be repeated")
-@click.option("--option", multiple=True, type=key_value, metavar="K=V", help="what the encoder declares")
 @click.option("--dtype", type=click.Choice(("float32", "float16")), help="as stored (default: float32)")
 @click.option("--keep-inputs", is_flag=True, help="keep the texts, pictures or clips themselves, too")
-@click.option("--skip-bad-items", is_flag=True, help="report bad items and go on")
-@priority_flag
+@encoding_flags
 @click.option("--vectors", type=PATH, metavar="FILE", help="rows that are ready: .npy, or .npz of `topwork embed -o`")
 @click.option("--fingerprint", metavar="F", help="of the vectors: refused where the set's is another")
 @connection
