@@ -28,24 +28,31 @@ class Entry:
 
 def open_table(path: Path) -> tuple[int, Iterator[Entry], str]:
     """The dimension, the words with their rows, and what their places count (rows from 0)."""
-    array = _the_array(path)
+    array = array_of(path)
     vocabulary = vocabulary_of(array)
     if vocabulary is None:
         wanted = ", ".join(array.stem + suffix for suffix in VOCABULARIES)
         raise InvalidInput(f"{array.name} has no vocabulary beside it", remedy=f"put one word a line, or a parquet, at {wanted}")
-    try:
-        rows = np.load(array, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InvalidInput(f"{array.name} cannot be read as .npy: {error}", remedy=REMEDY) from error
-    if rows.ndim != 2 or rows.dtype.kind != "f" or not rows.size:
-        raise InvalidInput(f"{array.name} is {rows.dtype} {rows.shape}", remedy="give floats of shape (words, dim)")
+    rows = loaded(array)
     return rows.shape[1], _table(vocabulary, rows), "row"
 
 
-def _the_array(path: Path) -> Path:
+def loaded(file: Path) -> Array:
+    """Map a file of floats (words, dim). InvalidInput where it is none."""
+    try:
+        rows: Array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InvalidInput(f"{file.name} cannot be read as .npy: {error}", remedy=REMEDY) from error
+    if rows.ndim != 2 or rows.dtype.kind != "f" or not rows.size:
+        raise InvalidInput(f"{file.name} is {rows.dtype} {rows.shape}", remedy="give floats of shape (words, dim)")
+    return rows
+
+
+def array_of(path: Path) -> Path:
+    """The .npy of word vectors that a folder holds, beside which output vectors may stand; a file is itself."""
     if not path.is_dir():
         return path
-    found = sorted(path.glob("*.npy"))
+    found = sorted(file for file in path.glob("*.npy") if not file.stem.endswith(".output"))
     if len(found) != 1:
         raise InvalidInput(
             f"{path.name} holds {len(found)} .npy files, so it is not clear which are the vectors",
