@@ -202,6 +202,7 @@ class HeadStub:
         set: str = "",
         ids: Sequence[str] | None = None,
         top: int = 0,
+        coverage: float = 0.0,
         options: Mapping[str, Any] | None = None,
         skip_bad_items: bool = False,
         priority: str = "normal",

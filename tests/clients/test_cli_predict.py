@@ -46,6 +46,16 @@ def test_the_best_few(topwork: StubCommand) -> None:
     assert topwork.asked("predict")["top"] == 2
 
 
+def test_the_candidates_of_a_promise(topwork: StubCommand) -> None:
+    topwork.client.alter = lambda found: replace(found, candidates=[(0, 1), (1,)])
+    assert topwork("predict", "kinds", "a", "b", "--coverage", "0.9") == 0
+    assert topwork.asked("predict")["coverage"] == 0.9
+    first, second, _ = topwork.stdout.splitlines()[1:]
+    assert ("owl 0.750 or wren 0.250" in first, " or " in second) == (True, False)
+    assert topwork("predict", "kinds", "a", "--coverage", "0.9", "--json") == 0
+    assert records(topwork.stdout)[0]["candidates"] == ["owl", "wren"]
+
+
 def test_all_tasks_for_people(topwork: StubCommand) -> None:
     assert topwork("predict", "tags,size,words,cells", "a", "b") == 0
     titles, _, second, _ = topwork.stdout.splitlines()

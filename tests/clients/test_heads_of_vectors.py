@@ -95,3 +95,55 @@ def test_what_a_head_of_vectors_cannot_do_is_told_with_what_it_can(client: topwo
     head = client.train("few", target="y", kind="prototype", name="few-heads")
     with pytest.raises(topwork.InvalidInput, match="'few-heads' reads ready vectors"):
         client.predict(head.name, ["a text"])
+
+
+def clouds(count: int, seed: int) -> tuple[np.ndarray, list[str]]:
+    """Three clouds that overlap, and their names."""
+    random = np.random.default_rng(seed)
+    which = random.integers(0, 3, count)
+    return (1.5 * np.eye(3)[which] + random.normal(size=(count, 3))).astype(np.float32), [f"c{at}" for at in which]
+
+
+def test_candidates_hold_the_truth_as_often_as_promised(client: topwork.Client) -> None:
+    rows, labels = clouds(400, 0)
+    ids = [f"i{i}" for i in range(400)]
+    client.write("clouds", vectors=rows, ids=ids, metadata=[{"label": label, "both": ["x", label]} for label in labels])
+    head, both = (client.train("clouds", target=target, name=f"clouds-{target}", folds=3) for target in ("label", "both"))
+    measured = {metric.name: metric for metric in head.metrics}["coverage of 90% sets"]
+    assert measured.low < 0.9 < measured.high
+    fresh, truth = clouds(1000, 1)
+    for coverage in (0.8, 0.95):
+        found = client.predict(head.name, vectors=fresh, coverage=coverage)
+        assert coverage - 0.05 < np.mean([of in one.candidates for one, of in zip(found, truth, strict=True)]) < coverage + 0.05
+        assert all(one.candidates and one.candidates[0] == one.label for one in found)
+    found = client.predict(both.name, vectors=fresh, coverage=0.9)
+    assert np.mean([{"x", of} <= {*one.candidates} for one, of in zip(found, truth, strict=True)]) > 0.85
+    assert client.predict(head.name, vectors=fresh[:2])[0].candidates is None
+    stored = client.predict(head.name, set="clouds", ids=ids[:3], coverage=0.9)
+    assert [*stored[0].candidates] == [stored.names[at] for at in stored.candidates[0]]
+
+
+def test_a_band_is_as_wide_as_its_promise(client: topwork.Client) -> None:
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(600, 3)).astype(np.float32)
+    numbers = rows @ [1.0, 2.0, 3.0] + random.normal(size=600)
+    metadata = [{"y": float(number)} for number in numbers[:300]]
+    client.write("bands", vectors=rows[:300], ids=[f"i{i}" for i in range(300)], metadata=metadata)
+    head = client.train("bands", target="y", folds=3)
+    usual, half = (client.predict(head.name, vectors=rows[300:], **asked) for asked in ({}, {"coverage": 0.5}))
+    for found, coverage in ((usual, 0.9), (half, 0.5)):
+        covered = np.mean((found.low <= numbers[300:]) & (numbers[300:] <= found.high))
+        assert coverage - 0.08 < covered < coverage + 0.08
+    assert half.interval < 0.6 * usual.interval
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"), [({"coverage": 1.0}, "above 0 and below 1"), ({"coverage": 0.97}, "needs 33 held-out items.* has 12")]
+)
+def test_promises_that_no_head_can_keep_are_refused(client: topwork.Client, asked: dict[str, float], words: str) -> None:
+    rows = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
+    client.write("twelve", vectors=rows, ids=[str(i) for i in range(12)], metadata=[{"y": "ab"[i % 2]} for i in range(12)])
+    head = client.train("twelve", target="y", kind="prototype", replace=True)
+    with pytest.raises(topwork.InvalidInput, match=words) as caught:
+        client.predict(head.name, vectors=rows, **asked)
+    assert caught.value.remedy

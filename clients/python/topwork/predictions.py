@@ -41,7 +41,9 @@ class Prediction:
     label, probability  classification: the likeliest class. `probability` is calibrated
     probabilities       classification, multi-label: by name, largest first; of `top` names where that was asked for
     labels              multi-label: those with a probability of at least one half
-    value, low, high    regression: the number, and the band that held 90% of held-out items
+    candidates          classification: the classes that hold the true one with the promised `coverage`, likeliest first;
+                        multi-label: the labels that hold all true ones. None where no coverage was asked for
+    value, low, high    regression: the number, and the band that held 90% (or `coverage`) of held-out items
     spans               tagging, question answering: what was found, in the order of the text, or best first
     mask, confidences   segmentation: (rows, columns) uint8, which of the head's `names`, and float32, how probable
     box                 segmentation: x0, y0, x1, y1, the part of the picture that the mask covers, in pixels
@@ -52,6 +54,7 @@ class Prediction:
     probability: float | None = None
     probabilities: Mapping[str, float] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
+    candidates: tuple[str, ...] | None = None
     value: float | None = None
     low: float | None = None
     high: float | None = None
@@ -94,7 +97,8 @@ class Predictions:
     items          how many
     probabilities  (items, names) float32; (items, top), largest first, where `top` was asked for: `best` (items, top) int32 says
                    which names. NaN for an item in `failures`, as all numbers are
-    values         (items,) float64: regression. `low` and `high` are the band that held 90% of held-out items
+    values         (items,) float64: regression. `low` and `high` are the band that held 90% (or `coverage`) of held-out items
+    candidates     of each item the positions in `names` of those that hold the truth with the promised `coverage`
     spans          a tuple of FoundSpan an item: tagging, question answering
     masks          (items, rows, columns) uint8, `confidences` the same in float32, `boxes` (items, 4): segmentation
     fingerprint    of the features that the head reads; `version` says when it was trained
@@ -111,6 +115,7 @@ class Predictions:
     best: Array | None = None
     values: Array | None = None
     interval: float = 0.0
+    candidates: Sequence[tuple[int, ...]] | None = None
     spans: Sequence[tuple[FoundSpan, ...]] | None = None
     masks: Array | None = None
     confidences: Array | None = None
@@ -177,10 +182,12 @@ class Predictions:
         order = np.argsort(-probabilities, kind="stable")
         which = order if self.best is None else self.best[i][order]
         named = {self.names[name]: float(p) for name, p in zip(which.tolist(), probabilities[order], strict=True)}
+        held = None if self.candidates is None else tuple(self.names[name] for name in self.candidates[i])
         if self.task == "multi-label":
-            return Prediction(probabilities=named, labels=tuple(name for name, p in named.items() if p >= HALF))
+            labels = tuple(name for name, p in named.items() if p >= HALF)
+            return Prediction(probabilities=named, labels=labels, candidates=held)
         label = next(iter(named))
-        return Prediction(label, named[label], named)
+        return Prediction(label, named[label], named, candidates=held)
 
     def __repr__(self) -> str:
         failed = f", {len(self.failures)} failed" if self.failures else ""
@@ -212,6 +219,7 @@ def joined(pieces: Sequence[Predictions]) -> Predictions:
         names=first.names,
         items=starts[-1],
         interval=first.interval,
+        candidates=None if first.candidates is None else [held for piece in pieces for held in piece.candidates or ()],
         spans=None if first.spans is None else [spans for piece in pieces for spans in piece.spans or ()],
         fingerprint=first.fingerprint,
         version=first.version,

@@ -10,6 +10,7 @@ from typing import Any
 from topwork.heads import MetricValue
 
 from topwork_server import json_records
+from topwork_server.heads.conformal import HeldOutScores
 from topwork_server.plugin_api.trainer import Target
 from topwork_server.types import FingerprintedTap, Modality
 
@@ -149,6 +150,7 @@ class Head:
     chosen: Mapping[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
     interval: float = 0.0  # half the width of the band that held 90% of held-out items; REGRESSION
+    held_out: HeldOutScores | None = None  # for promises of coverage; None for other tasks, and in records of older servers
     metrics: tuple[MetricValue, ...] = ()
     baseline: tuple[MetricValue, ...] = ()
     estimate: str = ""

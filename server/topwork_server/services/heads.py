@@ -133,10 +133,10 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
                 return await self._of_items(names, params, request.items.items)
             case "vectors":
                 return await self._predictor.predict_vectors(
-                    names, item_messages.float_rows(request.vectors, "vectors"), request.fingerprint
+                    names, item_messages.float_rows(request.vectors, "vectors"), request.fingerprint, params.caution
                 )
             case "stored":
-                return await self._of_stored(names, request.stored)
+                return await self._of_stored(names, params, request.stored)
         raise InvalidInput("nothing to predict", remedy="send items, vectors, or ids of a set")
 
     async def _of_items(
@@ -155,11 +155,11 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
             timings=found.timings,
         )
 
-    async def _of_stored(self, names: Sequence[str], stored: heads_pb2.StoredItems) -> PredictionResult:
+    async def _of_stored(self, names: Sequence[str], params: PredictParams, stored: heads_pb2.StoredItems) -> PredictionResult:
         if not 1 <= len(stored.ids) <= MOST_STORED:
             raise InvalidInput(f"{len(stored.ids)} ids of stored items", remedy=f"send 1 to {MOST_STORED:,} at a time")
         feature_set = await asyncio.to_thread(self._sets.get, check_set_name(stored.set))
-        return await self._predictor.predict_stored(names, feature_set, list(stored.ids))
+        return await self._predictor.predict_stored(names, feature_set, list(stored.ids), params.caution)
 
 
 def _names(settings: Settings) -> list[str]:

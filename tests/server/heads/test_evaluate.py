@@ -136,7 +136,7 @@ def test_a_good_head() -> None:
     figures = {figure.name: figure for figure in found.metrics}
     assert list(figures) == [
         *("accuracy", "balanced accuracy", "macro F1", "AUROC", "average precision", "log loss"),
-        *(metrics.CALIBRATION_BEFORE, metrics.CALIBRATION),
+        *(metrics.CALIBRATION_BEFORE, metrics.CALIBRATION, metrics.COVERAGE, metrics.SIZE),
     ]
     assert figures["accuracy"].value == (scores.argmax(axis=1) == given.values).mean()
     assert all(figure.low <= figure.value <= figure.high for figure in found.metrics)

@@ -76,6 +76,7 @@ def predictions(
         items=len(items) or max([len(message.spans), *(len(array) for array in tensors.values())]),
         interval=message.interval,
         spans=[tuple(_spans(of.spans, item)) for of, item in _with_items(message.spans, items)] if message.spans else None,
+        candidates=[tuple(of.names) for of in message.candidates] if message.candidates else None,
         fingerprint=message.fingerprint,
         version=message.version,
         features=messages.tap_features(found[0], encoder, start, notes, failures, None, timings) if found else None,

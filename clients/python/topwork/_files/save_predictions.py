@@ -44,7 +44,7 @@ def record(found: Prediction) -> dict[str, Any]:
     if found.error:
         return {"error": str(found.error)}
     plain: dict[str, Any] = {}
-    for name in ("label", "probability", "labels", "probabilities", "value", "low", "high"):
+    for name in ("label", "probability", "labels", "candidates", "probabilities", "value", "low", "high"):
         value = getattr(found, name)
         plain |= {} if value is None or value == {} else {name: value}
     if found.spans is not None:

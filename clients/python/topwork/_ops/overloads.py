@@ -72,6 +72,7 @@ class PredictSettings(TypedDict, total=False):
     set: str
     ids: str | int | SeveralIds | None
     top: int
+    coverage: float
     features: bool
     options: Mapping[str, Any] | None
     skip_bad_items: bool

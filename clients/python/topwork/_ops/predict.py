@@ -37,6 +37,7 @@ def predict(
     set: str = "",
     ids: str | int | Iterable[str | int] | None = None,
     top: int = 0,
+    coverage: float = 0.0,
     features: bool = False,
     options: Mapping[str, Any] | None = None,
     skip_bad_items: bool = False,
@@ -51,6 +52,8 @@ def predict(
     fingerprint     of the vectors: NotReady where it is not the head's. Features bring theirs along
     set, ids        instead of items: those of a feature set, by their ids; nothing is encoded
     top             so many of the classes, most probable first; 0: all
+    coverage        the share of new items whose truth is promised to be among `candidates`, or between `low` and `high`: 0.9.
+                    0: no candidates, and the 90% band
     features        what the heads have read, too: `Predictions.features`
     options         of the encoder; None: those of the set that the head learned from
     skip_bad_items  a bad item stands in `failures`; without it the first one raises InvalidInput
@@ -67,6 +70,7 @@ def predict(
     settings = heads_pb2.PredictSettings(
         heads=several(heads),
         top=top,
+        coverage=coverage,
         features=features,
         options=messages.struct(options),
         skip_bad_items=skip_bad_items,

@@ -47,6 +47,9 @@ examples:
 @click.option("--where", default="", metavar="SQL", help="of the set's items, those of which this is true")
 @click.option("--vector", type=PATH, metavar="FILE", help=".npy (n, dim), or .npz of `topwork embed -o`")
 @click.option("--top", type=COUNT, metavar="N", help="so many classes, best first (default: the best; JSON: all)")
+@click.option(
+    "--coverage", type=float, default=0.0, metavar="P", help="the classes, or the band, that hold the truth so often (0.9)"
+)
 @encoding_flags
 @click.option("-o", "--out", type=PATH, metavar="FILE", help=".csv, .jsonl or .parquet")
 @connection
@@ -67,6 +70,7 @@ def predict(arguments: SimpleNamespace) -> int:
             arguments.heads,
             **query,
             top=arguments.top or 0,
+            coverage=arguments.coverage,
             options=dict(arguments.option) or None,
             skip_bad_items=arguments.skip_bad_items,
             priority=arguments.priority,
@@ -153,11 +157,20 @@ def _text(found: Predictions, i: int, top: int) -> str:
     prediction: Prediction = found[i]
     if prediction.error:
         return "skipped"
+    if prediction.candidates is not None:
+        return _candidates(prediction)
     if prediction.label is not None and top > 1:
         return ", ".join(f"{name} {p:.3f}" for name, p in prediction.probabilities.items())
     if prediction.mask is not None:
         return f"{'x'.join(map(str, prediction.mask.shape))}: {_shares(prediction.mask, found.names)}"
     return str(prediction)
+
+
+def _candidates(prediction: Prediction) -> str:
+    """Format as "owl 0.610 or wren 0.320"; of labels, which may all be true, as "owl 0.610, wren 0.320"."""
+    known = prediction.probabilities  # of `top` names alone where that was asked for
+    named = (f"{name} {known[name]:.3f}" if name in known else name for name in prediction.candidates or ())
+    return (" or " if prediction.label is not None else ", ").join(named) or "no label"
 
 
 def _shares(mask: Any, names: Sequence[str]) -> str:

@@ -261,20 +261,22 @@ class ProbeRequest(_message.Message):
     def __init__(self, sets: _Optional[_Iterable[str]] = ..., target: _Optional[str] = ..., taps: _Optional[_Iterable[str]] = ..., poolings: _Optional[_Iterable[str]] = ..., task: _Optional[_Union[Task, str]] = ..., kind: _Optional[str] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., where: _Optional[str] = ..., group: _Optional[str] = ..., folds: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class PredictSettings(_message.Message):
-    __slots__ = ("heads", "top", "features", "options", "skip_bad_items", "priority")
+    __slots__ = ("heads", "top", "features", "options", "skip_bad_items", "priority", "coverage")
     HEADS_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     SKIP_BAD_ITEMS_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE_FIELD_NUMBER: _ClassVar[int]
     heads: _containers.RepeatedScalarFieldContainer[str]
     top: int
     features: bool
     options: _struct_pb2.Struct
     skip_bad_items: bool
     priority: _encoders_pb2.Priority
-    def __init__(self, heads: _Optional[_Iterable[str]] = ..., top: _Optional[int] = ..., features: _Optional[bool] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., skip_bad_items: _Optional[bool] = ..., priority: _Optional[_Union[_encoders_pb2.Priority, str]] = ...) -> None: ...
+    coverage: float
+    def __init__(self, heads: _Optional[_Iterable[str]] = ..., top: _Optional[int] = ..., features: _Optional[bool] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., skip_bad_items: _Optional[bool] = ..., priority: _Optional[_Union[_encoders_pb2.Priority, str]] = ..., coverage: _Optional[float] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
     __slots__ = ("settings", "items", "vectors", "stored", "fingerprint")
@@ -329,7 +331,7 @@ class FoundSpans(_message.Message):
     def __init__(self, spans: _Optional[_Iterable[_Union[FoundSpan, _Mapping]]] = ...) -> None: ...
 
 class Predictions(_message.Message):
-    __slots__ = ("head", "task", "names", "probabilities", "best", "values", "interval", "spans", "masks", "confidences", "boxes", "fingerprint", "version")
+    __slots__ = ("head", "task", "names", "probabilities", "best", "values", "interval", "spans", "masks", "confidences", "boxes", "fingerprint", "version", "candidates")
     HEAD_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
@@ -343,6 +345,7 @@ class Predictions(_message.Message):
     BOXES_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     head: str
     task: Task
     names: _containers.RepeatedScalarFieldContainer[str]
@@ -356,7 +359,14 @@ class Predictions(_message.Message):
     boxes: _types_pb2.Tensor
     fingerprint: str
     version: str
-    def __init__(self, head: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., names: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., best: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., values: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., interval: _Optional[float] = ..., spans: _Optional[_Iterable[_Union[FoundSpans, _Mapping]]] = ..., masks: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., confidences: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., boxes: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., fingerprint: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+    candidates: _containers.RepeatedCompositeFieldContainer[Candidates]
+    def __init__(self, head: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., names: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., best: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., values: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., interval: _Optional[float] = ..., spans: _Optional[_Iterable[_Union[FoundSpans, _Mapping]]] = ..., masks: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., confidences: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., boxes: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., fingerprint: _Optional[str] = ..., version: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[Candidates, _Mapping]]] = ...) -> None: ...
+
+class Candidates(_message.Message):
+    __slots__ = ("names",)
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, names: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
     __slots__ = ("predictions", "features", "notes", "failures", "timings")

@@ -11,7 +11,9 @@ from topwork.heads import MetricValue
 from topwork.report import ClassMetrics, ConfusionMatrix, Misclassified, ReliabilityBin
 
 from topwork_server.errors import TopworkError
+from topwork_server.heads.conformal import USUAL_COVERAGE, HeldOutScores
 from topwork_server.heads.evaluation import calibration, report_tables, task_metrics
+from topwork_server.heads.evaluation.coverage import held_out_scores
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData, HeldOutPredictions, evaluation_data
 from topwork_server.heads.evaluation.report_tables import SpanText, misclassified, span_by_number
 from topwork_server.heads.evaluation.span_metrics import right_answers
@@ -19,8 +21,6 @@ from topwork_server.heads.head_types import Task
 from topwork_server.plugin_api import splits
 from topwork_server.plugin_api.trainer import Examples, Target
 from topwork_server.types import Array
-
-COVERED = 0.9  # of held-out items, by the band of a regression
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Evaluation:
     baseline: tuple[MetricValue, ...]
     temperature: float = 1.0
     interval: float = 0.0
+    held_out: HeldOutScores | None = None
     calibration_before: tuple[ReliabilityBin, ...] = ()
     calibration_after: tuple[ReliabilityBin, ...] = ()
     classes: tuple[ClassMetrics, ...] = ()
@@ -68,11 +69,13 @@ def evaluate_predictions(
     gain = task_metrics.metric_difference(raw, evaluation_data(examples, task, blind), seed)
     of_classes = report_tables.class_metrics(raw)
     before, after = _reliability(raw, scaled)
+    held_out = held_out_scores(scaled)
     return Evaluation(
         metrics=found,
         baseline=baseline_metrics,
         temperature=temperature,
-        interval=_interval(raw),
+        interval=_interval(held_out) if raw.target is Target.NUMBERS else 0.0,
+        held_out=held_out,
         calibration_before=before,
         calibration_after=after,
         classes=of_classes,
@@ -120,17 +123,11 @@ def _reliability(raw: EvaluationData, scaled: EvaluationData) -> tuple[tuple[Rel
     return before, after
 
 
-def _interval(raw: EvaluationData) -> float:
-    """Compute half the width of the band around a prediction that holds the true number of 90% of new items.
-
-    It is split-conformal: the absolute residual of rank ceil(0.9 (n + 1)) (Lei et al. 2018, algorithm 2); of fewer than 9 items
-    the largest.
-    """
-    if raw.target is not Target.NUMBERS:
-        return 0.0
-    residuals = np.sort(np.abs(raw.y_pred - raw.y_true))
-    rank = int(np.ceil(COVERED * (len(residuals) + 1)))
-    return float(residuals[min(rank, len(residuals)) - 1])
+def _interval(held_out: HeldOutScores | None) -> float:
+    """Compute half the width of the band around a prediction that holds the true number of 90% of new items; of fewer than 9
+    items it is the largest residual."""
+    assert held_out is not None, "numbers have residuals"
+    return min(held_out.quantile(USUAL_COVERAGE), held_out.scores[-1])
 
 
 def baseline(examples: Examples, predictions: HeldOutPredictions, training: Examples | None) -> HeldOutPredictions:

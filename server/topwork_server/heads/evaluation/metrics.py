@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from topwork_server.heads.evaluation import calibration, span_metrics
+from topwork_server.heads.evaluation.coverage import cross_coverage
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData
 from topwork_server.heads.head_types import Task
 from topwork_server.heads.span_decoding import entity_labels
@@ -32,6 +33,7 @@ MAIN_METRIC = {
     Task.SEGMENTATION: "mean IoU",
 }
 CALIBRATION_BEFORE, CALIBRATION = "calibration error before scaling", "calibration error"
+COVERAGE, BAND_COVERAGE, SIZE = "coverage of 90% sets", "coverage of the 90% band", "size of 90% sets"
 ENDLESS, SHARE = np.inf, (0.0, 1.0)
 BOUNDS = {
     "R2": (-ENDLESS, 1.0),
@@ -39,6 +41,7 @@ BOUNDS = {
     "RMSE": (0.0, ENDLESS),
     "Spearman correlation": (-1.0, 1.0),
     "log loss": (0.0, ENDLESS),
+    SIZE: (0.0, ENDLESS),
 }
 FEW_CLASSES = 25  # up to so many classes have their own IoU among the metrics
 NARROW = 64  # columns up to which sums are dense: a matrix product
@@ -97,6 +100,8 @@ def unit_sums(data: EvaluationData, whole: bool = True) -> UnitSums:
         _add_calibration(data, found)
     if whole and data.target is Target.NUMBERS:
         _add_ranks(data, found)
+    if whole:
+        _add_coverage(data, found)
     return found
 
 
@@ -163,6 +168,14 @@ def _add_calibration(data: EvaluationData, sums: UnitSums) -> None:
         sums.add(name, calibration.BINS, unit, calibration.bin_of(sure), sure - so)
 
 
+def _add_coverage(data: EvaluationData, sums: UnitSums) -> None:
+    """Add how often the truth is in the set or band that the other folds promise, and how many classes a set has."""
+    found = cross_coverage(data)
+    if found is not None:
+        sums.add("covered", 1, data.unit[found.covered])
+        sums.add("sizes", 1, data.unit, 0, found.sizes)
+
+
 def _ranks(numbers: Array) -> Array:
     """Rank numbers from -1 to 1; equal numbers get their mean rank."""
     _, place, count = np.unique(numbers, return_inverse=True, return_counts=True)
@@ -183,7 +196,7 @@ FILL: dict[Task, Callable[[EvaluationData, UnitSums], None]] = {
 def metric_values(data: EvaluationData, sums: Sums) -> Values:
     """Compute all metrics of the task, the main one first."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return {**OF_SUMS[data.task](data, sums), **_of_calibration(data, sums)}
+        return {**OF_SUMS[data.task](data, sums), **_of_calibration(data, sums), **_of_coverage(data, sums)}
 
 
 def f1(sums: Sums) -> Array:
@@ -271,6 +284,13 @@ def _of_calibration(data: EvaluationData, sums: Sums) -> Values:
     decisions = rows * (len(data.names) if data.target is Target.LABELS else 1)
     before, after = (np.abs(sums[name]).sum(axis=1) / decisions for name in ("gap before", "gap"))
     return {"log loss": sums["loss"][:, 0] / rows, CALIBRATION_BEFORE: before, CALIBRATION: after}
+
+
+def _of_coverage(data: EvaluationData, sums: Sums) -> Values:
+    if "covered" not in sums:
+        return {}
+    covered, size = (sums[name][:, 0] / sums["rows"][:, 0] for name in ("covered", "sizes"))
+    return {BAND_COVERAGE: covered} if data.target is Target.NUMBERS else {COVERAGE: covered, SIZE: size}
 
 
 def _micro(sums: Sums) -> Array:

@@ -15,6 +15,8 @@ from topwork_server.heads.head_types import Task
 from topwork_server.types import Array
 
 AUROC, PRECISION = "AUROC", "average precision"
+#: Metrics of probabilities, which stand behind those of correctness.
+LAST = ("log loss", metrics.COVERAGE, metrics.SIZE)
 #: Resamples of rankings where there are very many scores: enough for the spread, from which the normal distribution gives an
 #: interval.
 FEWEST_RANKINGS = 50
@@ -115,7 +117,7 @@ def _ranking_before_losses(
     found: dict[str, ConfidenceInterval], rankings: dict[str, ConfidenceInterval]
 ) -> dict[str, ConfidenceInterval]:
     """Order the metrics: those of correctness first, those of probabilities last."""
-    last = [name for name in found if name == "log loss" or name.startswith(metrics.CALIBRATION)]
+    last = [name for name in found if name in LAST or name.startswith(metrics.CALIBRATION)]
     return {name: of for name, of in found.items() if name not in last} | rankings | {name: found[name] for name in last}
 
 

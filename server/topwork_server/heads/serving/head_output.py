@@ -39,6 +39,8 @@ class PredictedSpan:
 
 #: Fields of HeadOutput that are arrays with one entry per item.
 ARRAYS = ("probabilities", "values", "masks", "confidences", "boxes")
+#: Fields of HeadOutput that are tuples with one entry per item.
+LISTS = ("spans", "candidates")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class HeadOutput:
     spans          one entry per item: tagging, question answering
     masks, confidences  (items, rows, columns) uint8 and float32: segmentation; the likeliest class, and its probability
     boxes          (items, 4) float32 x0, y0, x1, y1: the part of its picture, in pixels, that a mask covers
+    candidates     one entry per item: the classes or labels that hold the truth with the promised coverage, likeliest first
+    interval       half the width of the band that does; None: that of the head
     failures       by item: those that lack rows that the head reads
     """
 
@@ -60,6 +64,8 @@ class HeadOutput:
     masks: Array | None = None
     confidences: Array | None = None
     boxes: Array | None = None
+    candidates: tuple[tuple[int, ...], ...] | None = None
+    interval: float | None = None
     failures: Mapping[int, TopworkError] = field(default_factory=dict)
 
 
@@ -180,8 +186,11 @@ def concat_outputs(parts: Sequence[HeadOutput]) -> HeadOutput:
         name: None if getattr(parts[0], name) is None else np.concatenate([getattr(part, name) for part in parts])
         for name in ARRAYS
     }
-    spans = None if parts[0].spans is None else tuple(entry for part in parts for entry in part.spans or ())
-    return HeadOutput(parts[0].head, **arrays, spans=spans)
+    return HeadOutput(parts[0].head, **arrays, **{name: _joined([getattr(part, name) for part in parts]) for name in LISTS})
+
+
+def _joined(parts: Sequence[tuple[Any, ...] | None]) -> Any:
+    return None if parts[0] is None else tuple(entry for part in parts for entry in part or ())
 
 
 def spread_output(output: HeadOutput, good: Array, items: int) -> HeadOutput:
@@ -194,8 +203,12 @@ def spread_output(output: HeadOutput, good: Array, items: int) -> HeadOutput:
         all_items[good] = array
         return all_items
 
+    def wide_list(entries: tuple[Any, ...] | None) -> Any:
+        if entries is None:
+            return None
+        by_item = dict(zip(good.tolist(), entries, strict=True))
+        return tuple(by_item.get(item, ()) for item in range(items))
+
     arrays: dict[str, Any] = {name: wide(getattr(output, name)) for name in ARRAYS}
-    if output.spans is None:
-        return HeadOutput(output.head, **arrays)
-    spans = dict(zip(good.tolist(), output.spans, strict=True))
-    return HeadOutput(output.head, **arrays, spans=tuple(spans.get(item, ()) for item in range(items)))
+    lists = {name: wide_list(getattr(output, name)) for name in LISTS}
+    return HeadOutput(output.head, **arrays, **lists, interval=output.interval)

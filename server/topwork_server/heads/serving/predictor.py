@@ -19,6 +19,7 @@ from topwork_server.heads.head_types import Head
 from topwork_server.heads.pair_features import pair_sides, split_sides
 from topwork_server.heads.pooling import TOWERS
 from topwork_server.heads.pretrained import pretrained_head
+from topwork_server.heads.serving.caution import Caution
 from topwork_server.heads.serving.head_cache import HeadCache, OpenedHead
 from topwork_server.heads.serving.head_output import HeadOutput, concat_outputs, decode_output, output_of_pooled
 from topwork_server.inference.engine import EmbedParams, Engine
@@ -27,6 +28,7 @@ from topwork_server.types import Array, Item, Priority, Timings, check_modality
 
 #: Stored items whose rows are in memory at a time: a tap of cells has 90 KB per item.
 STORED = 1000
+NO_CAUTION = Caution()
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class PredictParams:
     wait: bool = False
     skip_bad_items: bool = False
     features: bool = False
+    caution: Caution = NO_CAUTION
     client: Hashable = None
     priority: Priority = Priority.NORMAL
 
@@ -69,7 +72,7 @@ class Predictor:
 
     async def predict(self, names: Sequence[str], ask: PredictParams, items: Sequence[Item]) -> PredictionResult:
         """Predict for items. NotReady where a trunk has changed since training; InvalidInput names a bad item."""
-        opened = await asyncio.to_thread(self._opened_for, names, items)
+        opened = await asyncio.to_thread(self._opened_for, names, items, ask.caution)
         found: dict[str, HeadOutput] = {}
         features: list[EmbedResult] = []
         for (encoder, _, towers), heads in _groups(opened, ask.options).items():
@@ -79,26 +82,29 @@ class Predictor:
             features.append(await (_embed_sides(self._engine, asked, items) if towers else self._engine.embed(asked, items)))
             found |= await asyncio.to_thread(_outputs_of, heads, features[-1].taps, ask.skip_bad_items)
         return PredictionResult(
-            outputs=tuple(found[name] for name in names),
+            outputs=tuple(ask.caution.applied(found[name]) for name in names),
             features=tuple(features) if ask.features else (),
             notes=_notes(features),
             failures=_failures(features, found.values()),
             timings=Timings.sum(one.timings for one in features),
         )
 
-    async def predict_vectors(self, names: Sequence[str], rows: Array, fingerprint: str = "") -> PredictionResult:
+    async def predict_vectors(
+        self, names: Sequence[str], rows: Array, fingerprint: str = "", caution: Caution = NO_CAUTION
+    ) -> PredictionResult:
         """Predict for pooled (n, dim) rows of the heads' tap; each row is an item."""
-        return await asyncio.to_thread(self._predict_vectors, names, np.asarray(rows), fingerprint)
+        return await asyncio.to_thread(self._predict_vectors, names, np.asarray(rows), fingerprint, caution)
 
-    async def predict_stored(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> PredictionResult:
+    async def predict_stored(
+        self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str], caution: Caution = NO_CAUTION
+    ) -> PredictionResult:
         """Predict for items of a set, which must have the heads' taps. NotFound names an unknown id."""
-        opened = await asyncio.to_thread(self._opened, names)
+        opened = await asyncio.to_thread(self._opened, names, caution)
         towers = [one.head.name for one in opened if one.head.pooling in TOWERS]
         others = [name for name in names if name not in towers]
         found = await asyncio.to_thread(self._predict_stored, others, feature_set, ids) if others else PredictionResult(())
-        if not towers:
-            return found
-        by_name = {one.head.name: one for one in (*found.outputs, *await self._predict_stored_pairs(towers, feature_set, ids))}
+        pairs = await self._predict_stored_pairs(towers, feature_set, ids) if towers else []
+        by_name = {one.head.name: caution.applied(one) for one in (*found.outputs, *pairs)}
         return PredictionResult(tuple(by_name[name] for name in names))
 
     async def _predict_stored_pairs(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> list[HeadOutput]:
@@ -116,16 +122,18 @@ class Predictor:
         """Find a trained head, or ENCODER/NAME."""
         return pretrained_head(self._catalog, name) if "/" in name else self._store.find(name)
 
-    def _opened(self, names: Sequence[str]) -> list[OpenedHead]:
+    def _opened(self, names: Sequence[str], caution: Caution = NO_CAUTION) -> list[OpenedHead]:
         if not names:
             raise InvalidInput("no head is named", remedy="name one or more")
         if len(set(names)) != len(names):
             raise InvalidInput("a head is named twice", remedy="name each head once")
-        return [self.cache.open(lambda name=name: self.find(name)) for name in names]  # type: ignore[misc]
+        opened = [self.cache.open(lambda name=name: self.find(name)) for name in names]  # type: ignore[misc]
+        caution.check([one.head for one in opened])
+        return opened
 
-    def _opened_for(self, names: Sequence[str], items: Sequence[Item]) -> list[OpenedHead]:
+    def _opened_for(self, names: Sequence[str], items: Sequence[Item], caution: Caution) -> list[OpenedHead]:
         """Open heads, and check as far as possible before computing that they read such items."""
-        opened = self._opened(names)
+        opened = self._opened(names, caution)
         for head in (one.head for one in opened):
             if not head.encoder:
                 raise NotReady(
@@ -137,14 +145,14 @@ class Predictor:
             check_modality(items, reads, whose, "send what its encoder reads")
         return opened
 
-    def _predict_vectors(self, names: Sequence[str], rows: Array, fingerprint: str) -> PredictionResult:
-        opened = self._opened(names)
+    def _predict_vectors(self, names: Sequence[str], rows: Array, fingerprint: str, caution: Caution) -> PredictionResult:
+        opened = self._opened(names, caution)
         for head in (one.head for one in opened):
             _check_vectors(head, rows, fingerprint)
         ready = np.ascontiguousarray(rows, np.float32)
         for item in np.flatnonzero(~np.isfinite(ready).all(axis=1))[:1]:
             raise InvalidInput("the vector has numbers that are not finite", remedy="send finite numbers", item=int(item))
-        return PredictionResult(tuple(output_of_pooled(one.head, ready, one.predict) for one in opened))
+        return PredictionResult(tuple(caution.applied(output_of_pooled(one.head, ready, one.predict)) for one in opened))
 
     def _predict_stored(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> PredictionResult:
         opened = self._opened(names)

@@ -89,6 +89,7 @@ def _head(definition: HeadDefinition, result: TrainingResult, seconds: float) ->
         head,
         temperature=evaluation.temperature,
         interval=evaluation.interval,
+        held_out=evaluation.held_out,
         metrics=evaluation.metrics,
         baseline=evaluation.baseline,
         warnings=(*head.warnings, *evaluation.warnings),

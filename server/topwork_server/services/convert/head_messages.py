@@ -20,6 +20,7 @@ from topwork_server.heads.head_types import (
     TrainRequest,
     UnlabeledUse,
 )
+from topwork_server.heads.serving.caution import Caution
 from topwork_server.heads.serving.head_output import HeadOutput, PredictedSpan
 from topwork_server.heads.serving.predictor import PredictionResult, PredictParams
 from topwork_server.heads.training.probe_request import ProbeRequest
@@ -179,9 +180,14 @@ def predict_params(settings: heads_pb2.PredictSettings, deadline: float | None, 
         wait=wait,
         skip_bad_items=settings.skip_bad_items,
         features=settings.features,
+        caution=caution(settings),
         client=client,
         priority=item_messages.priority(settings.priority),
     )
+
+
+def caution(settings: heads_pb2.PredictSettings) -> Caution:
+    return Caution(settings.coverage)
 
 
 def prediction_size(result: PredictionResult) -> int:
@@ -189,7 +195,8 @@ def prediction_size(result: PredictionResult) -> int:
     arrays = [array for out in result.outputs for array in (out.probabilities, out.masks, out.confidences) if array is not None]
     arrays += [tap.rows for features in result.features for tap in features.taps]
     spans = sum(len(one) for out in result.outputs for one in out.spans or ())
-    return sum(array.nbytes for array in arrays) + 64 * spans
+    candidates = sum(len(one) for out in result.outputs for one in out.candidates or ())
+    return sum(array.nbytes for array in arrays) + 64 * spans + 2 * candidates
 
 
 def predict_response(result: PredictionResult, top: int, total: float) -> heads_pb2.PredictResponse:
@@ -209,7 +216,7 @@ def predictions(output: HeadOutput, top: int) -> heads_pb2.Predictions:
         head=head.name,
         task=TASK_NUMBERS[head.task],
         names=head.names,
-        interval=head.interval,
+        interval=head.interval if output.interval is None else output.interval,
         fingerprint=head.tap.fingerprint,
         version=version(head),
     )
@@ -221,6 +228,7 @@ def predictions(output: HeadOutput, top: int) -> heads_pb2.Predictions:
             getattr(message, field).CopyFrom(item_messages.tensor(array))
     for spans in output.spans or ():
         message.spans.append(heads_pb2.FoundSpans(spans=map(_span, spans)))
+    message.candidates.extend(heads_pb2.Candidates(names=names) for names in output.candidates or ())
     return message
 
 
