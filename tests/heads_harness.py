@@ -28,7 +28,7 @@ from topwork_server.heads.pooling import dim_after
 from topwork_server.models.head_graph import served_graph
 from topwork_server.plugin_api.plugin_registry import RegisteredTrainer
 from topwork_server.plugin_api.trainer import FeatureView, FittedHead
-from topwork_server.types import FingerprintedTap, Item, TextItem
+from topwork_server.types import FingerprintedTap, Item, Modality, TextItem
 
 CLASSES = {"vowels": "aeiou", "plosives": "bdgkpt", "others": "fhjlmn"}
 
@@ -166,7 +166,7 @@ class HeadsHarness(sets_harness.SetsHarness):
         return tuple(info for name in names for info in manifest.taps if info.tap.name == name)
 
     def make(self, name: str = "birds", taps: Sequence[str] = ("mean",), **more: Any) -> FeatureSet:
-        return self.sets.create(SetDefinition(name, self.taps(*taps), "letters", modality="text", **more))  # type: ignore[arg-type]
+        return self.sets.create(SetDefinition(name, self.taps(*taps), "letters", modalities=(Modality.TEXT,), **more))  # type: ignore[arg-type]
 
     async def fill(self, name: str = "birds", count: int = 30, taps: Sequence[str] = ("mean",), **more: Any) -> FeatureSet:
         """A set of `words`, with their class as `label`, their number as `number` and a `group`."""

@@ -139,7 +139,7 @@ class App:
     def _serves(self, name: str) -> bool:
         loaded = self.engine.loaded_encoder(name)
         if loaded is not None:
-            return loaded.batcher.serving
+            return loaded.serving
         try:
             return self._catalog.entry(name).state is EncoderState.READY
         except DataLoss:

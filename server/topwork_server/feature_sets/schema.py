@@ -70,7 +70,8 @@ def to_json(set_metadata: SetMetadata) -> str:
         "name": definition.name,
         "encoder": definition.encoder,
         "options": dict(definition.options),
-        "modality": definition.modality,
+        "modality": next(iter(definition.modalities), None),
+        "modalities": list(definition.modalities),
     }
     stored = {"dtype": definition.dtype, "keep_inputs": definition.keep_inputs, "created": set_metadata.created}
     return json.dumps({"format": FORMAT, **plain, **stored, "taps": taps, "numerics": [asdict(n) for n in set_metadata.numerics]})
@@ -83,9 +84,9 @@ def from_schema(schema: Any, name: str) -> SetMetadata:
         if record["format"] != FORMAT:
             raise NotReady(f"it is of format {record['format']}, and this server reads {FORMAT}", remedy="update the server")
         taps = tuple(_tap(tap) for tap in record["taps"])
-        modality = Modality(record["modality"]) if record["modality"] else None
+        modalities = tuple(map(Modality, record.get("modalities", filter(None, [record["modality"]]))))
         definition = SetDefinition(
-            name, taps, record["encoder"], record["options"], modality, record["dtype"], record["keep_inputs"]
+            name, taps, record["encoder"], record["options"], modalities, record["dtype"], record["keep_inputs"]
         )
         numerics = tuple(Numerics(**one) for one in record["numerics"])
         return SetMetadata(definition, {tap["name"]: tap["column"] for tap in record["taps"]}, record["created"], numerics)

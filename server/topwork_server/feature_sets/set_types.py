@@ -40,13 +40,13 @@ class Column:
 @dataclass(frozen=True, slots=True)
 class SetDefinition:
     """The definition that a set is made with. `encoder` is empty for ready vectors of no encoder; `options` are the encoder's,
-    as JSON."""
+    as JSON; `modalities` are what the encoder reads."""
 
     name: str
     taps: tuple[FingerprintedTap, ...]
     encoder: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
-    modality: Modality | None = None
+    modalities: tuple[Modality, ...] = ()
     dtype: str = "float32"
     keep_inputs: bool = False
 

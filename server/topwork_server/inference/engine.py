@@ -15,9 +15,10 @@ from topwork._display.excerpts import excerpt, listed
 from topwork_server.config import Config
 from topwork_server.errors import DeadlineExceeded, InvalidInput, NotFound, Overloaded, TopworkError, Unavailable
 from topwork_server.features import EmbedResult, TapRows, spans_of
+from topwork_server.inference import tower_routing
 from topwork_server.inference.batcher import BatchRequest, Rows
 from topwork_server.inference.deadline_admission import TimedRequest
-from topwork_server.inference.model_cache import LoadedEncoder, ModelCache
+from topwork_server.inference.model_cache import LoadedEncoder, LoadedTower, ModelCache
 from topwork_server.inference.preprocessing import PreparedItem, PreprocessPool, RequestPreprocessor
 from topwork_server.models.catalog import Catalog, CatalogEntry
 from topwork_server.plugin_api import options as request_options
@@ -85,7 +86,8 @@ class Engine:
         return self._model_cache.get(name)
 
     def plans_of(self, entry: CatalogEntry) -> PlanSet | None:
-        """The devices that compute an encoder here; None where that is not measured yet, no plans where no device does it."""
+        """The devices that compute a tower of an encoder here; None where that is not measured yet, no plans where no device does
+        it."""
         return self._model_cache.plans_of(entry)
 
     def acquire(self, name: str) -> AbstractAsyncContextManager[LoadedEncoder]:
@@ -100,23 +102,33 @@ class Engine:
         """Rows of every item, in order. Raises TopworkError; its `item` is set where one item is to blame."""
         async with self._model_cache.acquire(params.encoder) as loaded:
             taps = choose_taps(loaded, params.taps)
-            chosen = request_options.parse(loaded.encoder.options, params.options)
-            async with loaded.admission.reserve(len(items), wait=params.wait, client=params.client, priority=params.priority):
-                preprocessor = RequestPreprocessor(
-                    loaded.encoder, chosen, self._threads, skip=params.skip_bad_items, deadline=params.deadline
-                )
-                return await _Request(loaded, taps, params, preprocessor).run(items)
+            request_options.parse(request_options.declared_by(loaded.spec), params.options)
+            if len(loaded.towers) == 1:
+                return await self._embed_in(loaded.towers[0], taps, params, items)
+            routed = tower_routing.route_items(loaded, taps, items, skip=params.skip_bad_items)
+            return await routed.embed(lambda tower, mine: self._embed_in(tower, taps, params, mine))
+
+    async def _embed_in(
+        self, tower: LoadedTower, taps: tuple[FingerprintedTap, ...], params: EmbedParams, items: Sequence[Item]
+    ) -> EmbedResult:
+        """Embed items in one tower, which reads all of them."""
+        chosen = request_options.parse_own(tower.encoder.options, params.options)
+        async with tower.admission.reserve(len(items), wait=params.wait, client=params.client, priority=params.priority):
+            preprocessor = RequestPreprocessor(
+                tower.encoder, chosen, self._threads, skip=params.skip_bad_items, deadline=params.deadline
+            )
+            return await _Request(tower, taps, params, preprocessor).run(items)
 
     async def nearest(self, params: EmbedParams, items: Sequence[Item], count: int) -> list[list[tuple[str, float]]]:
         """Find for each item the `count` nearest entries of the encoder's own vocabulary."""
         async with self._model_cache.acquire(params.encoder) as loaded:
-            encoder = loaded.encoder
+            tower, encoder = loaded.towers[0], loaded.towers[0].encoder
             if type(encoder).nearest is Encoder.nearest:
                 raise InvalidInput(f"{params.encoder} has no vocabulary", remedy="ask for an encoder of word vectors")
             rows = (await self.embed(params, items)).taps[0].rows
             search = RequestPreprocessor(encoder, None, self._threads, skip=False, deadline=params.deadline)
             try:
-                async with loaded.admission.reserve(len(rows), wait=params.wait, client=params.client, priority=params.priority):
+                async with tower.admission.reserve(len(rows), wait=params.wait, client=params.client, priority=params.priority):
                     return [await search.run_in_pool(encoder.nearest, row, count) for row in rows]
             finally:
                 search.cancelled = True
@@ -129,24 +141,24 @@ class Engine:
 
 def choose_taps(loaded: LoadedEncoder, names: Sequence[str]) -> tuple[FingerprintedTap, ...]:
     """The named taps, or the default one. NotFound lists those that there are."""
-    infos = {info.tap.name: info for info in loaded.manifest.taps}
+    infos = {info.tap.name: info for info in loaded.taps}
     for name in names:
         if name not in infos:
-            raise NotFound(f"{loaded.encoder.spec.name} has no tap {excerpt(name)}", remedy=f"its taps are {listed(infos, 50)}")
+            raise NotFound(f"{loaded.spec.name} has no tap {excerpt(name)}", remedy=f"its taps are {listed(infos, 50)}")
     if len(set(names)) != len(names):
         raise InvalidInput("a tap is named twice", remedy="name each tap once")
-    return tuple(infos[name] for name in names or (loaded.encoder.spec.default_tap,))
+    return tuple(infos[name] for name in names or (loaded.spec.default_tap,))
 
 
 class _Request:
     """One embed request: a few chunks of items at a time are preprocessed, submitted and awaited."""
 
     def __init__(
-        self, loaded: LoadedEncoder, taps: tuple[FingerprintedTap, ...], params: EmbedParams, preprocessor: RequestPreprocessor
+        self, tower: LoadedTower, taps: tuple[FingerprintedTap, ...], params: EmbedParams, preprocessor: RequestPreprocessor
     ) -> None:
-        self._loaded, self._taps, self._params, self._preprocessor = loaded, taps, params, preprocessor
+        self._tower, self._taps, self._params, self._preprocessor = tower, taps, params, preprocessor
         self._plain_taps = tuple(info.tap for info in taps)
-        self._backend = loaded.backend_for(self._plain_taps)
+        self._backend = tower.backend_for(self._plain_taps)
         self._spans = any(tap.granularity is not Granularity.ITEM for tap in self._plain_taps)
         self._pending: list[BatchRequest] = []
         self._timed: TimedRequest | None = None
@@ -163,7 +175,7 @@ class _Request:
             for request in self._pending:
                 request.cancel()  # no effect on those that are done
             if self._timed:
-                self._loaded.batcher.end_request(self._timed)
+                self._tower.batcher.end_request(self._timed)
         return self._features(encoded)
 
     async def _encode_chunks(self, items: Sequence[Item], size: int) -> list[ItemResult]:
@@ -185,7 +197,7 @@ class _Request:
         try:
             prepared = await self._preprocessor.preprocess_chunk(start, items)
         except DeadlineExceeded:
-            self._loaded.batcher.count_expired(len(items))
+            self._tower.batcher.count_expired(len(items))
             raise
         self._preprocess_seconds += time.monotonic() - began
         results = iter(await self._submit_and_wait([sample for one in prepared for sample in one.samples], len(items)))
@@ -211,7 +223,7 @@ class _Request:
     async def _submit_and_wait(self, samples: list[Sample], items: int = 0) -> list[Rows | TopworkError]:
         """Submit samples, which belong to so many more `items`, and return their results."""
         params = self._params
-        request = self._loaded.batcher.submit(
+        request = self._tower.batcher.submit(
             samples,
             self._plain_taps,
             params.deadline,
@@ -254,7 +266,7 @@ class _Request:
             taps=tuple(_tap_rows(info, i, good) for i, info in enumerate(self._taps)),
             notes={i: e.notes for i, e in enumerate(good) if e.notes},
             failures={i: e.error for i, e in enumerate(encoded) if e.error is not None},
-            numerics=self._loaded.numerics_of(self._backend, [tap.name for tap in self._plain_taps]),
+            numerics=self._tower.numerics_of(self._backend, [tap.name for tap in self._plain_taps]),
             timings=Timings(self._preprocess_seconds, self._queue_seconds, self._compute_seconds),
         )
 

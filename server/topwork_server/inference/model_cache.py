@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,27 +30,20 @@ from topwork_server.runtime.device_survey import DeviceSurvey
 from topwork_server.runtime.providers import candidates, everywhere
 from topwork_server.runtime.session import RunnableSession
 from topwork_server.runtime.session_factory import open_session
-from topwork_server.types import Numerics, Tap
+from topwork_server.types import EncoderSpec, FingerprintedTap, Numerics, Tap
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class LoadedEncoder:
-    """An encoder in memory."""
+class LoadedTower:
+    """One tower in memory, with a queue and sessions of its own; most encoders have one."""
 
     encoder: Encoder
     manifest: Manifest
     batcher: Batcher
     admission: AdmissionController
     plans: PlanSet
-    users: int = 0
-    last_used: float = field(default_factory=time.monotonic)
-
-    @property
-    def numerics(self) -> Numerics:
-        """Numerics of the default tap."""
-        return self.numerics_of(0, [self.encoder.spec.default_tap])
 
     @property
     def bytes(self) -> int:
@@ -62,6 +56,36 @@ class LoadedEncoder:
 
     def numerics_of(self, backend: int, taps: Sequence[str]) -> Numerics:
         return self.plans.plans[backend].numerics_of(taps)
+
+
+@dataclass(eq=False)
+class LoadedEncoder:
+    """An encoder in memory. `taps` are those of all its towers."""
+
+    spec: EncoderSpec
+    taps: tuple[FingerprintedTap, ...]
+    towers: tuple[LoadedTower, ...]
+    users: int = 0
+    last_used: float = field(default_factory=time.monotonic)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its weights, in each backend that is open."""
+        return sum(tower.bytes for tower in self.towers)
+
+    @property
+    def serving(self) -> bool:
+        """False while a session that died is being reopened."""
+        return all(tower.batcher.serving for tower in self.towers)
+
+    @property
+    def counters(self) -> Counter[str]:
+        """The sums of its batchers' counters: a copy, since the workers go on counting."""
+        return sum((Counter(dict(tower.batcher.counters)) for tower in self.towers), Counter())
+
+    def close(self) -> None:
+        for tower in self.towers:
+            tower.batcher.close()
 
 
 class ModelCache:
@@ -104,7 +128,7 @@ class ModelCache:
     def status(self, name: str) -> tuple[str, str] | None:
         """Return ("loaded" | "exporting" | "ready" | "failed", detail), where this process knows more than the disk does."""
         if name in self._loaded:
-            return "loaded", "" if self._loaded[name].batcher.serving else "its worker is being restarted"
+            return "loaded", "" if self._loaded[name].serving else "its worker is being restarted"
         if name in self._exporting:
             return "exporting", "its weights are being exported"
         if name in self._measuring:
@@ -115,10 +139,12 @@ class ModelCache:
         return self._loaded.get(name)
 
     def plans_of(self, entry: CatalogEntry) -> PlanSet | None:
-        """The devices that compute an encoder here, in memory or not; None where that is not measured yet, no plans where no
-        device does it."""
+        """The devices that compute a tower of an encoder here, in memory or not; None where that is not measured yet, no plans
+        where no device does it."""
         if loaded := self._loaded.get(entry.spec.name):
-            return loaded.plans
+            for tower in loaded.towers:
+                if tower.encoder.spec.modality is entry.spec.modality:
+                    return tower.plans
         if entry.folder is None or entry.manifest is None:
             return None
         try:
@@ -128,7 +154,7 @@ class ModelCache:
 
     def is_busy(self) -> bool:
         """True if any encoder computes now; from any thread."""
-        return any(loaded.batcher.busy for loaded in list(self._loaded.values()))
+        return any(tower.batcher.busy for loaded in list(self._loaded.values()) for tower in loaded.towers)
 
     def unload(self, name: str) -> bool:
         """Drop an encoder from memory; False while it is in use."""
@@ -136,7 +162,7 @@ class ModelCache:
         if loaded is None or loaded.users:
             return False
         del self._loaded[name]
-        loaded.batcher.close()
+        loaded.close()
         del loaded
         process_resources.give_back()
         log.info("unloaded %s", name)
@@ -149,19 +175,21 @@ class ModelCache:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for loaded in self._loaded.values():
-            await asyncio.to_thread(loaded.batcher.close)
+            await asyncio.to_thread(loaded.close)
         self._loaded.clear()
 
     async def _load(self, name: str) -> None:
         try:
-            folder = await self._artifact(name)
-            manifest = await asyncio.to_thread(Manifest.read, folder)
-            encoder, plans = await asyncio.to_thread(self._verify_and_plan, name, folder, manifest)
+            entry = await self._ready_entry(name)
+            assert entry.manifest is not None, "it is exported"
+            towers = [(tower, *await asyncio.to_thread(self._verify_and_plan, tower)) for tower in entry.towers]
             async with self._opening:
-                self._make_room(name, manifest.bytes)
-                self._loaded[name] = await asyncio.to_thread(self._open, encoder, manifest, plans)
+                self._make_room(name, entry.manifest.bytes)
+                opened = tuple([await asyncio.to_thread(self._open, name, *tower) for tower in towers])
+                self._loaded[name] = LoadedEncoder(entry.spec, entry.manifest.taps, opened)
             self._failures.pop(name, None)
-            log.info("loaded %s on %s", name, plans)
+            for tower in opened:
+                log.info("loaded %s of %ss on %s", name, tower.encoder.spec.modality, tower.plans)
         except Exception as error:
             if not isinstance(error, NotReady | Overloaded):
                 self._failures[name] = str(error)
@@ -170,38 +198,41 @@ class ModelCache:
             del self._loading[name]
         self._sweeper = self._sweeper or asyncio.create_task(self._sweep())
 
-    async def _artifact(self, name: str) -> Path:
+    async def _ready_entry(self, name: str) -> CatalogEntry:
+        """The encoder's entry, exported first if need be."""
         entry = await asyncio.to_thread(self._catalog.entry, name)
         if entry.state is EncoderState.ABSENT:
             raise NotReady(f"the weights of {name} are not here", remedy=entry.detail)
         if entry.folder is not None:
-            return entry.folder
+            return entry
         self._exporting.add(name)
         log.info("exporting %s", name)
         try:
-            return await asyncio.to_thread(self._catalog.export, name, children=self._children)
+            await asyncio.to_thread(self._catalog.export, name, children=self._children)
         finally:
             self._exporting.discard(name)
+        return await asyncio.to_thread(self._catalog.entry, name)
 
-    def _verify_and_plan(self, name: str, folder: Path, manifest: Manifest) -> tuple[Encoder, PlanSet]:
+    def _verify_and_plan(self, tower: CatalogEntry) -> tuple[Encoder, PlanSet]:
         """Verify checksums in a thread, open the encoder's own files, check its preprocessing of the stored examples, and read
         or measure its devices."""
-        artifacts.verify(folder, manifest)
-        spec = self._catalog.spec(name)
-        encoder = spec.encoder(spec, folder)
-        sample_inputs.check(encoder, folder)
-        self._measuring.add(name)
+        assert tower.folder is not None, "it is exported"
+        assert tower.manifest is not None, "it is exported"
+        artifacts.verify(tower.folder, tower.manifest)
+        encoder = tower.spec.encoder(tower.spec, tower.folder)
+        sample_inputs.check(encoder, tower.folder)
+        self._measuring.add(tower.spec.name)
         try:
-            return encoder, self._survey.plans_for(encoder, folder, manifest)
+            return encoder, self._survey.plans_for(encoder, tower.folder, tower.manifest)
         finally:
-            self._measuring.discard(name)
+            self._measuring.discard(tower.spec.name)
 
-    def _open(self, encoder: Encoder, manifest: Manifest, plans: PlanSet) -> LoadedEncoder:
+    def _open(self, name: str, tower: CatalogEntry, encoder: Encoder, plans: PlanSet) -> LoadedTower:
         """Open the sessions of the first backend, in a thread."""
-        name = encoder.spec.name
+        assert tower.manifest is not None, "it is exported"
         backends = [Backend(plan.numerics, partial(self._sessions, encoder.folder, plan)) for plan in plans.plans]
         batcher = Batcher(encoder, backends, partial(self._on_health, name))
-        return LoadedEncoder(encoder, manifest, batcher, AdmissionController(self._config.queue, name), plans)
+        return LoadedTower(encoder, tower.manifest, batcher, AdmissionController(self._config.queue, name), plans)
 
     def _sessions(self, folder: Path, plan: ExecutionPlan) -> list[RunnableSession]:
         return [open_session(folder / plan.graph, device, self._config.threads) for device in everywhere(plan.device)]

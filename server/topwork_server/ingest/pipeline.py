@@ -117,10 +117,10 @@ class WriteSession:
                 return validation.definition_from_features(settings, incoming.features)
             raise NotFound(f"there is no set {settings.set!r}", remedy="to make it, name the encoder of its items")
         async with engine.acquire(settings.encoder) as loaded:
-            taps, spec = choose_taps(loaded, settings.taps), loaded.encoder.spec
+            taps, spec = choose_taps(loaded, settings.taps), loaded.spec
         options = validation.full_options(spec, settings.options)
         dtype = settings.dtype or "float32"
-        return SetDefinition(settings.set, taps, settings.encoder, options, spec.modality, dtype, settings.keep_inputs)
+        return SetDefinition(settings.set, taps, settings.encoder, options, spec.modalities, dtype, settings.keep_inputs)
 
     async def _write_features(self, place: SequencerSlot, incoming: IncomingItems, definition: SetDefinition) -> IngestOutcome:
         features = validation.match_features(incoming.features, definition)

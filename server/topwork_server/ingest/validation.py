@@ -36,7 +36,7 @@ class WriteSettings:
 
 def full_options(spec: EncoderSpec, given: Mapping[str, Any]) -> dict[str, Any]:
     """Fill in defaults, so that equal options are equal however they are spelled."""
-    return asdict(request_options.parse(spec.encoder.options, given))
+    return asdict(request_options.parse(request_options.declared_by(spec), given))
 
 
 def check_settings(settings: WriteSettings, definition: SetDefinition, catalog: Catalog) -> None:

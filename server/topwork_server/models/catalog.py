@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +20,7 @@ from topwork_server.jobs.child_processes import ChildExit, ChildProcesses, pytho
 from topwork_server.models import artifacts, source_refusals
 from topwork_server.models.artifacts import Manifest
 from topwork_server.models.encoder_records import EncoderRecords
+from topwork_server.models.towers import join_manifests
 from topwork_server.names import LONGEST_NAME, check_name, instead
 from topwork_server.plugin_api import sources
 from topwork_server.plugin_api.plugin_registry import PluginRegistry, Registered
@@ -47,7 +48,10 @@ class EncoderState(StrEnum):
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """One encoder of the catalog. `detail` says what would fetch an ABSENT encoder; READY ones have a manifest and a folder."""
+    """One encoder of the catalog. `detail` says what would fetch an ABSENT encoder; READY ones have a manifest and a folder.
+
+    Of an encoder of several towers, `by_tower` has an entry for each; the manifest is of all of them, the folder the first's.
+    """
 
     spec: EncoderSpec
     owner: str
@@ -55,6 +59,16 @@ class CatalogEntry:
     detail: str = ""
     manifest: Manifest | None = None
     folder: Path | None = None
+    by_tower: tuple[CatalogEntry, ...] = ()
+
+    @property
+    def towers(self) -> tuple[CatalogEntry, ...]:
+        """An entry for each artifact: itself where there is one tower."""
+        return self.by_tower or (self,)
+
+    def tower_with(self, tap: str) -> CatalogEntry:
+        """The first tower that has a tap; the first of all where none has it."""
+        return next((tower for tower in self.towers if tower.manifest and tower.manifest.tap(tap)), self.towers[0])
 
 
 class Catalog:
@@ -78,17 +92,26 @@ class Catalog:
         family = self.source(base).family if base else record.get("family", "")
         return SourceUri.parse(self.spec(name).source, family)
 
+    def tower_source(self, name: str, tower: EncoderSpec) -> SourceUri:
+        """Where the weights of a tower of an encoder come from."""
+        return SourceUri.parse(tower.source, self.source(name).family)
+
     def entry(self, name: str) -> CatalogEntry:
         """Describe what is on this disk now; download and import nothing."""
         found = self._lookup(name)
-        folder = artifacts.find(self.home, found.spec)
+        towers = [self._tower_entry(name, tower, found.owner) for tower in found.spec.towers]
+        return towers[0] if len(towers) == 1 else _joined(found.spec, towers)
+
+    def _tower_entry(self, name: str, spec: EncoderSpec, owner: str) -> CatalogEntry:
+        """Describe the one artifact of a spec, which belongs to the encoder of that name."""
+        folder = artifacts.find(self.home, spec)
         if folder:
-            return CatalogEntry(found.spec, found.owner, EncoderState.READY, "", Manifest.read(folder), folder)
-        damage = artifacts.damage(artifacts.folder_of(self.home, found.spec))
-        if sources.locate(self.source(name), self.home):
+            return CatalogEntry(spec, owner, EncoderState.READY, "", Manifest.read(folder), folder)
+        damage = artifacts.damage(artifacts.folder_of(self.home, spec))
+        if sources.locate(self.tower_source(name, spec), self.home):
             detail = f"{damage}: the next use exports it again" if damage else "the first use exports it"
-            return CatalogEntry(found.spec, found.owner, EncoderState.FETCHED, detail)
-        return CatalogEntry(found.spec, found.owner, EncoderState.ABSENT, f"run `topwork pull {name}` where the server runs")
+            return CatalogEntry(spec, owner, EncoderState.FETCHED, detail)
+        return CatalogEntry(spec, owner, EncoderState.ABSENT, f"run `topwork pull {name}` where the server runs")
 
     def add(self, uri: str, name: str | None = None, family: str = "", settings: Mapping[str, Any] | None = None) -> EncoderSpec:
         """Give a name to weights that no plugin registered, and remember it. InvalidInput where no plugin reads them."""
@@ -148,7 +171,9 @@ class Catalog:
     def delete(self, name: str) -> None:
         """Delete an added encoder: its name, its artifact, and the file that was made for it here. Downloads stay."""
         try:
-            artifacts.remove(self.home, self.spec(name))
+            for tower in self.spec(name).towers:
+                if tower.name == name:
+                    artifacts.remove(self.home, tower)
         except DataLoss:  # what it was made from is not known any more: by its name
             for folder in artifacts.folders(self.home):
                 if artifacts.is_of(folder, [name]):
@@ -172,10 +197,10 @@ class Catalog:
     def unused_artifacts(self) -> list[Path]:
         """Artifacts that no encoder refers to: of older servers, of weights or settings that were changed, of encoders that are
         gone. What has no complete spec any more (its plugin is not here) keeps its own."""
-        in_use, unknown = set(), [*self.damaged()]
+        in_use, unknown = set[str](), [*self.damaged()]
         for name in self.names():
             try:
-                in_use.add(artifacts.folder_of(self.home, self.spec(name)).name)
+                in_use.update(artifacts.folder_of(self.home, tower).name for tower in self.spec(name).towers)
             except Exception:  # a plugin may raise anything on weights that are damaged
                 unknown.append(name)
         return [path for path in artifacts.folders(self.home) if path.name not in in_use and not artifacts.is_of(path, unknown)]
@@ -185,11 +210,16 @@ class Catalog:
         self._records.remove(name)
 
     def pull(self, name: str, progress: Progress = quiet) -> Path:
-        """Fetch the weights of an encoder."""
-        return sources.fetch(self.source(name), self.home, self.spec(name).sha256, progress)
+        """Fetch the weights of an encoder, of all its towers; give those of the first."""
+        first, *_ = [self.pull_tower(name, tower, progress) for tower in self.spec(name).towers]
+        return first
+
+    def pull_tower(self, name: str, tower: EncoderSpec, progress: Progress = quiet) -> Path:
+        """Fetch the weights of one tower of an encoder."""
+        return sources.fetch(self.tower_source(name, tower), self.home, tower.sha256, progress)
 
     def export(self, name: str, *, force: bool = False, children: ChildProcesses | None = None) -> Path:
-        """Make the artifact in a process of its own, one of `children`; wait for it and return its folder."""
+        """Make the artifact of each tower in a process of its own, one of `children`; wait for it and return the first folder."""
         if self.entry(name).state is EncoderState.ABSENT:
             raise NotReady(f"the weights of {name} are not here", remedy=self.entry(name).detail)
         command = [*python("topwork_server.runtime.export"), "--home", str(self.home), name, *["--force"] * force]
@@ -223,7 +253,8 @@ class Catalog:
         base = self._lookup(record["int8_of"])
         path = str(self._record_path(name).with_suffix(INT8_SUFFIX))
         graph = Int8Graph(base.spec.name, path, record["sha256"], record["parity"], record["made"])
-        spec = replace(base.spec, name=name, int8=graph, description=f"{base.spec.name} in int8: {record['made']}")
+        what = f"{base.spec.name} in int8: {record['made']}"
+        spec = replace(base.spec, name=name, int8=graph, description=what, other_towers=())
         return Registered(spec, base.plugin, base.owner)
 
     def _load_fine_tuned(self, name: str, record: Mapping[str, Any]) -> Registered:
@@ -231,7 +262,7 @@ class Catalog:
         weights = TunedWeights(base.spec.name, str(self._record_path(name).with_suffix(".safetensors")), record["sha256"])
         declared = {key: record[key] for key in ("default_tap", "trained_on")}
         description = f"{base.spec.name}, fine-tuned"
-        spec = replace(base.spec, name=name, tuned=weights, description=description, **declared)
+        spec = replace(base.spec, name=name, tuned=weights, description=description, other_towers=(), **declared)
         return Registered(spec, base.plugin, base.owner)
 
     def _load_pulled(self, name: str, record: Mapping[str, Any]) -> Registered:
@@ -241,9 +272,20 @@ class Catalog:
             families = [plugin.name for plugin in self._plugins.found() if "resolve_source" in plugin.hooks]
             source_refusals.check_there(source)
             raise source_refusals.unread(source, self._plugins.refusals(source), families)
-        settings = {**found.spec.settings, **record["settings"]}
-        spec = replace(found.spec, name=name, settings=settings)
-        return Registered(spec, found.plugin, found.owner)
+        first, *others = (
+            replace(tower, name=name, settings={**tower.settings, **record["settings"]}) for tower in found.spec.towers
+        )
+        return Registered(replace(first, other_towers=tuple(others)), found.plugin, found.owner)
+
+
+def _joined(spec: EncoderSpec, towers: Sequence[CatalogEntry]) -> CatalogEntry:
+    """Describe an encoder of several towers, which is as far as the one that is least far."""
+    order = list(EncoderState)
+    least = min(towers, key=lambda tower: order.index(tower.state))
+    manifests = [tower.manifest for tower in towers if tower.manifest]
+    whole = len(manifests) == len(towers)
+    manifest, folder = (join_manifests(spec, manifests), towers[0].folder) if whole else (None, None)
+    return CatalogEntry(spec, least.owner, least.state, least.detail, manifest, folder, tuple(towers))
 
 
 def _export_outcome(name: str, child: ChildExit) -> Path:

@@ -22,6 +22,12 @@ def fingerprint(weights: str, definition: Mapping[str, Any], preprocessing: Mapp
     return hashlib.sha256(json.dumps(meaning, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 
+def space_fingerprint(towers: Mapping[str, str]) -> str:
+    """The fingerprint of the tap that all towers of an encoder share, of what each tower's own is, by modality: rows of either
+    tower compare, and only while no tower changes."""
+    return hashlib.sha256(json.dumps({"towers": dict(towers)}, sort_keys=True).encode()).hexdigest()
+
+
 def module_digest(module: torch.nn.Module) -> str:
     """Hash a torch module's parameters and buffers, by name; BatchNorm's step counters mean nothing and are left out."""
     digest = hashlib.sha256()

@@ -8,9 +8,12 @@ import types
 import typing
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from topwork_server.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from topwork_server.types import EncoderSpec
 
 _JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", types.NoneType: "null"}
 
@@ -59,10 +62,35 @@ def parse(declared: type[Any], given: Mapping[str, Any], owner: str = "this enco
         raise InvalidInput(f"option out of range: {error}") from error
 
 
+def declared_by(spec: EncoderSpec) -> type[Any]:
+    """The options of an encoder's requests: those of each of its towers."""
+    return _joined(tuple(tower.encoder.options for tower in spec.towers))
+
+
+def parse_own(declared: type[Any], given: Mapping[str, Any]) -> Any:
+    """An instance of `declared`, the options of one tower, of what was given for all."""
+    return parse(declared, {name: value for name, value in given.items() if name in _fields(declared)})  # type: ignore[arg-type]
+
+
 def choices(declared: type[Any]) -> list[DeclaredOption]:
     """Describe the options for the catalog."""
     fields = _fields(declared).values()  # type: ignore[arg-type]  # a class has a hash
     return [DeclaredOption(field.name, _schema(field, kind), str(field.metadata.get("help", ""))) for field, kind in fields]
+
+
+@cache
+def _joined(declared: tuple[type[Any], ...]) -> type[Any]:
+    """One dataclass with the options of several, whose own checks all run."""
+    kinds = tuple(dict.fromkeys(declared))
+    if len(kinds) == 1:
+        return kinds[0]
+
+    def check(self: Any) -> None:
+        for kind in kinds:
+            if own := getattr(kind, "__post_init__", None):
+                own(self)
+
+    return dataclasses.make_dataclass("Options", (), bases=kinds, namespace={"__post_init__": check}, frozen=True)
 
 
 @cache

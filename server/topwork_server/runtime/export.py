@@ -26,6 +26,7 @@ from topwork_server import atomic_store
 from topwork_server.errors import ExportFailed, TopworkError
 from topwork_server.models import artifacts, fingerprint, onnx_graph, pretrained_heads
 from topwork_server.models.artifacts import Manifest
+from topwork_server.models.towers import join_fingerprints, join_manifests
 from topwork_server.plugin_api import sources
 from topwork_server.plugin_api.encoder import Encoder, Trunk
 from topwork_server.plugin_api.sources import SourceUri
@@ -78,6 +79,25 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     )
     manifest.write(folder)
     return manifest
+
+
+def publish_towers(home: Path, spec: EncoderSpec, assets: Sequence[Path], *, force: bool = False) -> Path:
+    """Make the artifact of each tower, of the files at `assets`, and give the first's folder. Where one of them fails, or they do
+    not fit together, those that were made now are deleted."""
+    made = []
+    try:
+        for tower, files in zip(spec.towers, assets, strict=True):
+            fresh = artifacts.find(home, tower) is None
+            artifacts.publish(home, tower, partial(export_encoder, tower, files), force=force)
+            made += [tower] * fresh
+        folders = [artifacts.folder_of(home, tower) for tower in spec.towers]
+        if spec.other_towers:
+            join_manifests(spec, [Manifest.read(folder) for folder in folders])
+    except BaseException:
+        for tower in made:
+            artifacts.remove(home, tower)
+        raise
+    return folders[0]
 
 
 def fingerprints(spec: EncoderSpec, assets: Path) -> dict[str, str]:
@@ -237,12 +257,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         catalog = Catalog(PluginRegistry.load(), asked.home)
         spec = catalog.spec(asked.name)
-        assets = sources.fetch(catalog.source(asked.name), asked.home, spec.sha256)
+        assets = [catalog.pull_tower(asked.name, tower) for tower in spec.towers]
         if asked.fingerprints:
-            made: dict[str, Any] = {"fingerprints": fingerprints(spec, assets)}
+            of_towers = [fingerprints(*tower) for tower in zip(spec.towers, assets, strict=True)]
+            made: dict[str, Any] = {"fingerprints": join_fingerprints(spec, of_towers)}
         else:
-            build = partial(export_encoder, spec, assets)
-            made = {"folder": str(artifacts.publish(asked.home, spec, build, force=asked.force))}
+            made = {"folder": str(publish_towers(asked.home, spec, assets, force=asked.force))}
     except TopworkError as error:
         print(
             json.dumps({"error": error.message, "remedy": error.remedy, "kind": type(error).__name__}),

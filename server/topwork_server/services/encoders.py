@@ -136,7 +136,8 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
 
     def _describe(self, entry: CatalogEntry) -> encoders_pb2.Encoder:
         name, engine = entry.spec.name, self._engine
-        return encoder_messages.encoder(entry, engine.encoder_status(name), engine.loaded_encoder(name), engine.plans_of(entry))
+        chosen = [engine.plans_of(tower) for tower in entry.towers]
+        return encoder_messages.encoder(entry, engine.encoder_status(name), engine.loaded_encoder(name), chosen)
 
 
 def readable_entries(catalog: Catalog) -> list[CatalogEntry]:

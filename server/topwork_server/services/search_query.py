@@ -73,7 +73,7 @@ class QueryResolver:
         items = [_item(message, position) for position, message in enumerate(request.items.items)]
         if name == wanted.encoder:
             whose = f"the set {wanted.name}, of {name} (fingerprint {tap.fingerprint}),"
-            check_modality(items, wanted.modality, whose, "search it with what its encoder reads")
+            check_modality(items, wanted.modalities, whose, "search it with what its encoder reads")
             params = EmbedParams(name, (tap.tap.name,), wanted.options, deadline, client=client)
         else:
             params = EmbedParams(name, await asyncio.to_thread(self._tap_of_other, name, tap), deadline=deadline, client=client)

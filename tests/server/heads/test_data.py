@@ -390,7 +390,7 @@ def test_rows_that_do_not_say_what_they_cover_cannot_be_tagged(sets):
 
 def kept(sets, count=60, missing=(), keep=True, **columns):
     ids = names(0, count)
-    wanted = SetDefinition("birds", (POOLED,), "letters", modality=Modality.TEXT, keep_inputs=keep)
+    wanted = SetDefinition("birds", (POOLED,), "letters", modalities=(Modality.TEXT,), keep_inputs=keep)
     inputs = [None if i in missing else TextItem(f"text {i}") for i in range(count)] if keep else ()
     labels = column("label", T.STRING, [f"c{i % 3}" for i in range(count)])
     who = column("who", T.INT, [i // 2 for i in range(count)])

@@ -169,7 +169,7 @@ async def test_vectors_tell_nothing_to_a_tagger(open_predictor):
 
 async def stored(w, taps=("mean", "letters")):
     infos = tuple(w.tap("letters", tap) for tap in taps)
-    feature_set = w.sets.sets.create(SetDefinition("texts", infos, "letters", {}, Modality.TEXT))
+    feature_set = w.sets.sets.create(SetDefinition("texts", infos, "letters", {}, (Modality.TEXT,)))
     rows = (await w.engine.embed(EmbedParams("letters", taps), TEXTS)).taps
     feature_set.write(ItemBatch(["a", "b", "c"], rows)).result(10)
     return feature_set

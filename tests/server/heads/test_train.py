@@ -55,7 +55,7 @@ def written(sets: Sets, name: str = "birds", spread: float = 0.6, seed: int = 0,
         Column("label", ColumnType.STRING, labels),
         Column("split", ColumnType.STRING, ["test" if i % 4 == 0 else "train" for i in range(COUNT)]),
     )
-    keeps = SetDefinition(name, (POOLED, NOISE), encoder="letters", modality=Modality.TEXT, keep_inputs=True)
+    keeps = SetDefinition(name, (POOLED, NOISE), encoder="letters", modalities=(Modality.TEXT,), keep_inputs=True)
     feature_set = sets.create(keeps)
     inputs = [TextItem(f"the text of {id}") for id in ids]
     feature_set.write(

@@ -243,11 +243,11 @@ def test_a_passed_deadline_is_counted_and_computes_nothing(ready: Engine, runner
         await ready.embed(EmbedParams("letters"), texts("warm"))
         loaded = ready.loaded_encoder("letters")
         assert loaded is not None
-        before = loaded.batcher.counters["samples"]
+        before = loaded.counters["samples"]
         with pytest.raises(TopworkError, match="deadline"):
             await ready.embed(EmbedParams("letters", deadline=time.monotonic() - 1), texts("late"))
-        assert loaded.batcher.counters["samples"] == before
-        assert loaded.batcher.counters["expired"] == 1
+        assert loaded.counters["samples"] == before
+        assert loaded.counters["expired"] == 1
 
     runner.run(go())
 

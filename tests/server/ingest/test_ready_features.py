@@ -22,7 +22,7 @@ async def test_vectors_of_no_encoder_make_a_set(home):
         assert [counts(outcome) for outcome in outcomes] == [(2, 0, 0, 0), (1, 1, 0, 0)]
         assert await stored(harness, "vectors") == {"a": [1, 2], "b": [5, 6], "c": [7, 8]}
         wanted = harness.sets.get("vectors").definition
-        assert (wanted.encoder, wanted.modality, wanted.taps[0].fingerprint) == ("", None, "")
+        assert (wanted.encoder, wanted.modalities, wanted.taps[0].fingerprint) == ("", (), "")
         with pytest.raises(InvalidInput, match="ready vectors"):
             await write(harness, texts("owl"), settings=VECTORS)
 

@@ -17,8 +17,8 @@ BF16 = Device("openvino", "bf16")
 
 def described(choice: Any) -> list[Any]:
     entry = FakeCatalog().entries["ready"]
-    loaded = cast(LoadedEncoder, SimpleNamespace(batcher=SimpleNamespace(counters={})))
-    return list(encoder_messages.encoder(entry, ("loaded", ""), loaded, choice).devices)
+    loaded = cast(LoadedEncoder, SimpleNamespace(counters={}))
+    return list(encoder_messages.encoder(entry, ("loaded", ""), loaded, [choice]).devices)
 
 
 def test_each_device_says_how_well_and_how_fast_it_computes_and_what() -> None:
@@ -58,10 +58,10 @@ def test_a_device_that_does_not_run_has_no_figures() -> None:
 
 def test_what_is_not_measured_yet_says_so() -> None:
     entry = FakeCatalog().entries["ready"]
-    assert "the first use measures" in encoder_messages.encoder(entry, None, None, None).detail
-    assert encoder_messages.encoder(entry, None, None, PlanSet(())).detail.startswith("no device here")
+    assert "the first use measures" in encoder_messages.encoder(entry, None, None, [None]).detail
+    assert encoder_messages.encoder(entry, None, None, [PlanSet(())]).detail.startswith("no device here")
     assert entry.manifest is not None
-    assert encoder_messages.encoder(entry, None, None, plain_plans(entry.manifest, entry.spec.default_tap)).detail == ""
+    assert encoder_messages.encoder(entry, None, None, [plain_plans(entry.manifest, entry.spec.default_tap)]).detail == ""
 
 
 def test_where_there_is_nothing_to_choose_nothing_is_shown() -> None:

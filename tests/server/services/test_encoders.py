@@ -57,8 +57,7 @@ async def test_the_list_says_what_is_served_and_what_would_fetch_the_rest(tmp_pa
 async def test_an_encoder_in_memory_is_loaded(tmp_path):
     async with served(tmp_path) as server:
         cuda = replace(NUMERICS, provider="cuda", precision="fp16")
-        worker = SimpleNamespace(serving=True, counters={"batches": 3, "samples": 7})
-        server.engine.loaded["ready"] = SimpleNamespace(numerics=cuda, batcher=worker)
+        server.engine.loaded["ready"] = SimpleNamespace(serving=True, counters={"batches": 3, "samples": 7})
         server.engine.chosen = PlanSet((ExecutionPlan(Device("cuda", "fp16"), "model.onnx", tuple(TAPS), cuda),))
         found = await server.encoders.GetEncoder(pb.GetEncoderRequest(name="ready"))
         assert found.state == pb.ENCODER_STATE_LOADED

@@ -32,7 +32,7 @@ from topwork_server.inference.output_format import normalize
 from topwork_server.services.convert import item_messages
 from topwork_server.services.indexes import IndexesService
 from topwork_server.services.interceptor import RequestInterceptor
-from topwork_server.types import FingerprintedTap, TextItem
+from topwork_server.types import FingerprintedTap, Modality, TextItem
 
 WORDS = ["a red bird", "a blue whale", "two birds", "the sea", "whales and birds", "nothing at all", "a bird", "a whale"]
 
@@ -102,7 +102,9 @@ def tensor(rows: Any, dtype: int = types_pb2.DTYPE_FLOAT32) -> types_pb2.Tensor:
 
 async def birds(w: ServedIndexes, *taps: str, **more: Any) -> None:
     w.sets.create(
-        SetDefinition("birds", tuple(w.taps[tap] for tap in taps or ("mean",)), "letters", **{"modality": "text", **more})
+        SetDefinition(
+            "birds", tuple(w.taps[tap] for tap in taps or ("mean",)), "letters", **{"modalities": (Modality.TEXT,), **more}
+        )
     )
 
 
@@ -266,7 +268,7 @@ async def test_what_means_something_else_is_refused_with_both_fingerprints(home)
 async def test_weights_that_were_exchanged_are_noticed(home):
     async with served(home) as w:
         was = FingerprintedTap(w.taps["mean"].tap, "0" * 64)
-        w.sets.create(SetDefinition("birds", (was,), "letters", modality="text"))
+        w.sets.create(SetDefinition("birds", (was,), "letters", modalities=(Modality.TEXT,)))
         rows = (await w.embed(*WORDS)).rows
         w.sets.get("birds").write(ItemBatch(WORDS, (TapRows(was, rows, np.ones(8, np.int64)),))).result()
         await w.index()

@@ -25,6 +25,7 @@ def feature_set(message: sets_pb2.FeatureSet) -> SetInfo:
         columns={column.name: metadata.type_name(column.type) for column in message.columns},
         created=moment(message.created),
         numerics=tuple(messages.of_message(Numerics, record) for record in message.numerics),
+        modalities=messages.names_of(types_pb2.Modality, message.modalities),
     )
 
 

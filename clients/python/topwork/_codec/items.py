@@ -18,8 +18,12 @@ from topwork.image_modes import upright_rgb
 from topwork.v1 import types_pb2
 
 MIB = 1 << 20
+#: What an encoder with a tower of each reads.
+IMAGES_AND_TEXTS = "image and text"
+#: How names of picture files end.
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 #: Axes of an array that is one item.
-AXES = {"image": 3, "video": 4}
+AXES = {"image": 3, "video": 4, IMAGES_AND_TEXTS: 3}
 #: One message holds 64 MiB: what one item may take of it, and what a picture in memory may take before it is sent as PNG.
 LARGEST, LARGEST_RAW = 60 * MIB, 16 * MIB
 #: What each kind of encoder reads, for messages.
@@ -93,7 +97,7 @@ def is_lone(items: Any, modality: str) -> bool:
 
 def is_brief(items: Iterable[Any], modality: str) -> bool:
     """Tell whether items can be packed at once: a few in a list, no file to read, no code of the caller's to run."""
-    kind = str if modality == "text" else bytes
+    kind = str if modality in ("text", IMAGES_AND_TEXTS) else bytes
     return (
         isinstance(items, list | tuple)
         and len(items) <= BRIEF
@@ -155,7 +159,28 @@ def _array(value: Any) -> Packed:
     return _tensor(value, "an array", ARRAYS)
 
 
-PACKERS: Mapping[str, Callable[[Any], Packed]] = {"text": _text, "image": _image, "video": _video, "tensor": _array}
+def _image_or_text(value: Any) -> Packed:
+    """A str is a text here, and a path of a picture a Path: a str that names a picture is refused, rather than embedded."""
+    if isinstance(value, str):
+        if is_picture_path(value) and os.path.isfile(value):
+            raise InvalidInput(f"{describe(value)} is the path of a picture as a str, which is a text here", remedy="pass a Path")
+        return _text(value)
+    pair = isinstance(value, tuple | list) and all(isinstance(text, str) for text in value)
+    return _text(value) if pair else _image(value)
+
+
+PACKERS: Mapping[str, Callable[[Any], Packed]] = {
+    "text": _text,
+    "image": _image,
+    "video": _video,
+    "tensor": _array,
+    IMAGES_AND_TEXTS: _image_or_text,
+}
+
+
+def is_picture_path(word: str) -> bool:
+    """Tell by its end whether a word is the path of a picture rather than a text."""
+    return os.path.splitext(word)[1].lower() in PICTURE_SUFFIXES
 
 
 def not_regular(path: Path) -> str:

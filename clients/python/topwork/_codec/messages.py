@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 
 from topwork._transport import status
-from topwork.encoders import DeviceInfo, EncoderInfo, OptionInfo, TapInfo, Word
+from topwork.encoders import DeviceInfo, EncoderInfo, OptionInfo, TapInfo, TowerInfo, Word
 from topwork.errors import InvalidInput, TopworkError
 from topwork.features import Array, Features, Numerics, Timings
 from topwork.v1 import encoders_pb2, types_pb2
@@ -215,8 +215,19 @@ def encoder(message: encoders_pb2.Encoder) -> EncoderInfo:
         taps=tuple(of_message(TapInfo, tap) for tap in message.taps),
         numerics=of_message(Numerics, message.numerics) if message.HasField("numerics") else None,
         options=options_info(message.options),
-        devices=tuple(of_message(DeviceInfo, one, numerics=of_message(Numerics, one.numerics)) for one in message.devices),
+        devices=_devices(message),
+        modalities=names_of(types_pb2.Modality, message.modalities),
+        towers=tuple(_tower(tower) for tower in message.towers),
     )
+
+
+def _tower(message: encoders_pb2.Tower) -> TowerInfo:
+    numerics = of_message(Numerics, message.numerics) if message.HasField("numerics") else None
+    return of_message(TowerInfo, message, numerics=numerics, devices=_devices(message))
+
+
+def _devices(message: encoders_pb2.Encoder | encoders_pb2.Tower) -> tuple[DeviceInfo, ...]:
+    return tuple(of_message(DeviceInfo, one, numerics=of_message(Numerics, one.numerics)) for one in message.devices)
 
 
 def options_info(messages: Iterable[encoders_pb2.Option]) -> tuple[OptionInfo, ...]:
@@ -226,6 +237,11 @@ def options_info(messages: Iterable[encoders_pb2.Option]) -> tuple[OptionInfo, .
 
 def words(message: encoders_pb2.Words) -> list[Word]:
     return [Word(word.word, word.score) for word in message.words]
+
+
+def names_of(kind: Any, numbers: Iterable[int]) -> tuple[str, ...]:
+    """Name each of several values of an enum."""
+    return tuple(name_of(kind, number) for number in numbers)
 
 
 @lru_cache

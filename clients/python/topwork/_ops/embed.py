@@ -68,7 +68,8 @@ def embed(
 
     items           one item or an iterable of them. By what the encoder reads: text: str, or a pair (str, str);
                     image: path, bytes of a file, PIL image, or array (H, W, 3) uint8; video: path, bytes, or array
-                    (T, H, W, 3) uint8; arrays for others. Paths are read on this machine, only as they are sent
+                    (T, H, W, 3) uint8; arrays for others. Paths are read on this machine, only as they are sent. Where it
+                    reads images and texts, a str is a text, and the path of a picture a pathlib.Path
     dtype           "float32", "float16", "int8" (with a scale a row) or "binary" (one bit a dimension)
     normalize       rows of unit length, after `dimensions`
     dimensions      keep the first so many; 0 keeps all
@@ -169,9 +170,9 @@ def _whole(
 ) -> Steps[list[Features]]:
     """Features of all items, one for each tap in the order asked."""
     info = yield from known_encoder(session, settings.encoder, timeout)
-    source = _items.listed(items, info.modality, session.blocking)
+    source = _items.listed(items, info.reads, session.blocking)
     chunks = _split(source, info, settings, item_requests.ITEMS)
-    brief = _items.is_brief(source, info.modality)
+    brief = _items.is_brief(source, info.reads)
     pieces = yield from answered(session, _ask(settings), source, chunks, settings.encoder, progress, timeout, brief=brief)
     return [concatenate(tap) for tap in zip(*pieces, strict=True)]
 
@@ -192,7 +193,7 @@ def _chunkwise(
 ) -> Steps[StreamCall[Features]]:
     """A stream of the Features of one tap, a chunk of at most `limit` items at a time."""
     info = yield from known_encoder(session, settings.encoder, timeout)
-    source = _items.listed(items, info.modality, session.blocking)
+    source = _items.listed(items, info.reads, session.blocking)
     chunks = _split(source, info, settings, limit)
 
     def receive(reply: encoders_pb2.EmbedResponse, chunk: Chunk) -> Features:
@@ -205,7 +206,7 @@ def _chunkwise(
 def _known_chunks(session: ClientState, encoder: str, items: Items, timeout: float | None) -> Steps[Iterator[Chunk]]:
     """Chunks for calls that are not streams."""
     info = yield from known_encoder(session, encoder, timeout)
-    source = _items.listed(items, info.modality, session.blocking)
+    source = _items.listed(items, info.reads, session.blocking)
     return _split(source, info, EmbedSettings(encoder=encoder), item_requests.ITEMS)
 
 
@@ -219,7 +220,7 @@ def known_encoder(session: ClientState, name: str, timeout: float | None) -> Ste
 
 def _split(source: Iterable[object], info: EncoderInfo, settings: EmbedSettings, limit: int) -> Iterator[Chunk]:
     sizes = MessageSizes.of(info, settings.taps, settings.dtype)
-    return item_requests.chunks(source, info.modality, sizes, limit=limit, skip=settings.skip_bad_items)
+    return item_requests.chunks(source, info.reads, sizes, limit=limit, skip=settings.skip_bad_items)
 
 
 def _received(reply: encoders_pb2.EmbedResponse, encoder: str, chunk: Chunk) -> list[Features]:

@@ -181,11 +181,11 @@ def _is_vectors(query: Any) -> bool:
 def _modality(session: ClientState, set: str, encoder: str, timeout: float | None) -> Steps[str]:
     """The modality of the query. A client asks for a set once."""
     if encoder:
-        return (yield from known_encoder(session, encoder, timeout)).modality
+        return (yield from known_encoder(session, encoder, timeout)).reads
     info = session.sets.get(set) or (yield from asked_set(session, set, timeout=timeout))
     if not info.encoder:
         raise InvalidInput(f"the set {set!r} is of no encoder", remedy="pass vectors=, or encoder= to read the query")
-    return info.modality
+    return info.reads
 
 
 def _of_items(query: Any, modality: str, most: int) -> Iterator[SearchBatch]:

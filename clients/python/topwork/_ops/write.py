@@ -263,12 +263,12 @@ def _modality(session: ClientState, asked: WriteArguments, info: SetInfo | None,
     if not encoder:
         raise InvalidInput(f"the set {asked.set!r} is of no encoder", remedy="pass vectors= instead of items")
     if info and info.encoder == encoder:
-        return info.modality
-    return (yield from known_encoder(session, encoder, timeout)).modality
+        return info.reads
+    return (yield from known_encoder(session, encoder, timeout)).reads
 
 
 def _paths(modality: str) -> PathIds:
-    if modality not in ("image", "video"):
+    if modality not in ("image", "video", _items.IMAGES_AND_TEXTS):
         raise InvalidInput("there are no ids", remedy=f"{IDS}; only pictures and videos that are paths have them as their ids")
     return PathIds()
 

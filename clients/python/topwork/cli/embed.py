@@ -54,7 +54,7 @@ def embed(arguments: SimpleNamespace) -> int:
         save_features.writer(arguments.out)
     started = time.perf_counter()
     with connected(arguments) as client, explained(arguments, arguments.encoder):
-        modality = client.encoder(arguments.encoder).modality
+        modality = client.encoder(arguments.encoder).reads
         inputs = gather(arguments, modality, skip=arguments.skip_bad_items)
         found = client.embed_taps(
             arguments.encoder,

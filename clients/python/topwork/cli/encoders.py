@@ -14,10 +14,11 @@ import click
 from topwork.cli import output
 from topwork.cli.connection import connected, connection
 from topwork.cli.verb import verb
-from topwork.encoders import DeviceInfo, EncoderInfo, TapInfo, Word
+from topwork.encoders import DeviceInfo, EncoderInfo, TapInfo, TowerInfo, Word
 from topwork.features import Numerics
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 #: Columns of a terminal from which on the catalog shows all that it has; below that, these.
@@ -63,11 +64,11 @@ def _details(found: list[EncoderInfo]) -> Iterable[str]:
 
 def _wide(info: EncoderInfo) -> tuple[str, ...]:
     size, numerics = short_count(info.parameters), short_numerics(info.numerics)
-    return info.name, info.modality, short_taps(info), size, info.license, info.state, numerics
+    return info.name, info.reads, short_taps(info), size, info.license, info.state, numerics
 
 
 def _narrow(info: EncoderInfo) -> tuple[str, ...]:
-    return info.name, info.modality, short_taps(info).partition(",")[0], short_count(info.parameters), info.state
+    return info.name, info.reads, short_taps(info).partition(",")[0], short_count(info.parameters), info.state
 
 
 def _print_one(info: EncoderInfo) -> None:
@@ -79,18 +80,41 @@ def _print_one(info: EncoderInfo) -> None:
         name = f"{tap.name} (default)" if tap.name == info.default_tap else tap.name
         taps.add_row(name, str(tap.dim), _row(tap), tap.fingerprint[:16], tap.description)
     console.print(taps)
-    if info.devices:
+    if info.towers:
         console.print()
-        console.print(_devices(info))
-        for device in info.devices:
-            if device.detail:
-                console.print(f"{short_device(device)}: {device.detail}", markup=False, style="dim")
+        console.print(_towers(info))
+    for one in (info, *(_alone(info, tower) for tower in info.towers)):
+        _print_devices(console, one)
     if info.options:
         console.print()
         options = output.table("option", "type", "default", "")
         for option in info.options:
             options.add_row(option.name, option.type, option.default, option.description)
         console.print(options)
+
+
+def _towers(info: EncoderInfo) -> Table:
+    table = output.table("tower", "parameters", "numerics", "taps", right=("parameters",))
+    for tower in info.towers:
+        taps = short_taps(_alone(info, tower))
+        table.add_row(tower.modality, short_count(tower.parameters), short_numerics(tower.numerics), taps)
+    return table
+
+
+def _alone(info: EncoderInfo, tower: TowerInfo) -> EncoderInfo:
+    """One tower as if it were an encoder of its own."""
+    taps = tuple(tap for tap in info.taps if tap.name in tower.taps)
+    return replace(info, taps=taps, devices=tower.devices, modality=tower.modality, modalities=(), towers=())
+
+
+def _print_devices(console: Console, info: EncoderInfo) -> None:
+    if not info.devices:
+        return
+    console.print()
+    console.print(_devices(info))
+    for device in info.devices:
+        if device.detail:
+            console.print(f"{short_device(device)}: {device.detail}", markup=False, style="dim")
 
 
 def _devices(info: EncoderInfo) -> Table:
@@ -119,7 +143,7 @@ def short_device(device: DeviceInfo) -> str:
 
 def _facts(info: EncoderInfo) -> Iterable[tuple[str, str]]:
     yield "name", info.name
-    yield "reads", info.modality
+    yield "reads", info.reads
     yield "what", info.description or "-"
     yield "parameters", short_count(info.parameters)
     yield "trained on", info.trained_on

@@ -77,7 +77,7 @@ def _queries(client: Client, arguments: SimpleNamespace) -> dict[str, Any]:
     if arguments.queries.suffix in (".npy", ".npz"):
         found = vector_files.single(arguments.queries)
         return {"queries": found.rows if found.features is None else found.features}
-    modality = client.set(arguments.set).modality
+    modality = client.set(arguments.set).reads
     source = SimpleNamespace(source=arguments.queries, items=[], column=arguments.column, separator=None, encoding=None)
     return {"queries": list(gather(source, modality).items)}
 

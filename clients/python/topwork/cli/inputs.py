@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import click
 
-from topwork._codec.items import not_regular
+from topwork._codec.items import IMAGES_AND_TEXTS, PICTURE_SUFFIXES, is_picture_path, not_regular
 from topwork._codec.messages import PRIORITIES
 from topwork.cli import record_files
 from topwork.cli.output import NAMED, say_first
@@ -26,7 +26,8 @@ from topwork.errors import InvalidInput, TopworkError
 LeftOut: TypeAlias = Callable[[Path, str], object]
 SUFFIXES: Mapping[str, frozenset[str]] = {
     "text": frozenset({".txt"}),
-    "image": frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}),
+    "image": PICTURE_SUFFIXES,
+    IMAGES_AND_TEXTS: PICTURE_SUFFIXES,
     "video": frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ogv"}),
     "tensor": frozenset({".npy"}),
 }
@@ -70,18 +71,21 @@ def gather(arguments: SimpleNamespace, modality: str, *, skip: bool = False) -> 
     was asked for; with `skip` its bad records are `refused`."""
     source: Path | None = arguments.source
     refused: dict[int, TopworkError] = {}
-    items: list[Any] | None = None
+    items: Sequence[Any]
     if source is None:
         names = [name for word in arguments.items for name in _expanded(word, modality)]
+        items = [item_of(name, modality) for name in names] if modality == IMAGES_AND_TEXTS else names
     elif source.is_dir():
         names = _folder(source, modality)
+        items = [Path(name) for name in names]
         if modality == "text":
             return Inputs(names, _Contents(names, arguments.encoding), are_paths=True)
     else:
         names, items = _listed(arguments, modality, refused, skip)
     if not names:
         raise InvalidInput("there are no items", remedy="name some, or a file that holds some")
-    return Inputs(names, names if items is None else items, are_paths=modality != "text", refused=refused)
+    paths = modality not in ("text", IMAGES_AND_TEXTS)
+    return Inputs(names, items, are_paths=paths, refused=refused)
 
 
 def stdin_lines() -> Iterator[str]:
@@ -96,9 +100,18 @@ def item_column(table: RecordFile, column: str | None, modality: str) -> str:
         return LINE
     if table.columns and not column and len(table.columns) == 1:
         return table.columns[0]
-    chosen = column or ("text" if modality == "text" else "path")
+    texts = modality == "text" or (modality == IMAGES_AND_TEXTS and "path" not in (table.columns or ()))
+    chosen = column or ("text" if texts else "path")
     table.check(chosen, "--column")
     return chosen
+
+
+def item_of(word: str | bytes, modality: str, folder: Path | None = None) -> Any:
+    """The item that a word or an entry of a file is: a text, the bytes of a file, or a path, a relative one from `folder` on.
+    Where both pictures and texts are read, what ends as the name of a picture is a path."""
+    if isinstance(word, bytes) or modality == "text" or (modality == IMAGES_AND_TEXTS and not is_picture_path(word)):
+        return word
+    return folder / word if folder else Path(word)
 
 
 class _Contents(Sequence[str]):
@@ -146,9 +159,8 @@ def _listed(
             names.append(f"{table.path.name} {table.place} {record.line}")
             items.append(None)
         else:
-            read = item if modality == "text" or isinstance(item, bytes) else str(table.path.parent / item)
-            names.append(read)
-            items.append(read)
+            items.append(item_of(item, modality, table.path.parent))
+            names.append(items[-1] if isinstance(items[-1], bytes) else str(items[-1]))
     return names, items
 
 

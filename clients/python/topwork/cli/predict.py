@@ -106,7 +106,7 @@ def _query(client: Client, arguments: SimpleNamespace) -> tuple[Sequence[Any], d
     encoder = client.head(arguments.heads[0]).encoder
     if not encoder:
         raise InvalidInput(f"head {arguments.heads[0]} reads ready vectors", remedy="give them with --vector, or name a --set")
-    modality = client.encoder(encoder).modality
+    modality = client.encoder(encoder).reads
     inputs = gather(arguments, modality, skip=arguments.skip_bad_items)
     return inputs.names, {"items": inputs.items}, inputs.refused
 

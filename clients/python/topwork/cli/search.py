@@ -90,7 +90,7 @@ def _query(info: SetInfo, arguments: SimpleNamespace) -> tuple[Sequence[str], di
         vectors = vector_files.single(arguments.vector)
         fingerprint = vectors.features.fingerprint if vectors.features else None
         return vectors.labels(arguments.vector), {"vectors": vectors.rows, "fingerprint": fingerprint}
-    inputs = gather(arguments, info.modality)
+    inputs = gather(arguments, info.reads)
     return inputs.names, {"query": list(inputs.items)}
 
 

@@ -104,7 +104,7 @@ def _print_one(info: SetInfo) -> None:
 def _facts(info: SetInfo) -> Iterable[tuple[str, str]]:
     yield "set", info.name
     yield "items", f"{info.items:,}"
-    yield "encoder", f"{info.encoder} ({info.modality})" if info.encoder else "none: ready vectors"
+    yield "encoder", f"{info.encoder} ({info.reads})" if info.encoder else "none: ready vectors"
     options = [f"{name}={value}" for name, value in info.options.items() if value != ""]
     if options:
         yield "options", ", ".join(options)

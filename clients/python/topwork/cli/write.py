@@ -131,7 +131,7 @@ def _items(client: Client, arguments: SimpleNamespace, known: SetInfo | None, sk
         what = f"{arguments.set} holds vectors of no encoder" if known else f"there is no set {arguments.set!r} yet"
         raise InvalidInput(what, remedy="name the items' encoder with --encoder, or write --vectors")
     refuse = skipped.refuse if arguments.skip_bad_items else None
-    taken = _taken(arguments, known, modality=client.encoder(encoder).modality, column=arguments.column, refuse=refuse)
+    taken = _taken(arguments, known, modality=client.encoder(encoder).reads, column=arguments.column, refuse=refuse)
     if arguments.source:
         source = write_sources.from_path(arguments.source, taken)
     else:

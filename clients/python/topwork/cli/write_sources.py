@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from topwork.cli import record_files
-from topwork.cli.inputs import count_files, files_in, item_column, stdin_lines
+from topwork.cli.inputs import count_files, files_in, item_column, item_of, stdin_lines
 from topwork.cli.record_files import Record, RecordFile, id_of, metadata_of, text_of
 from topwork.cli.schema_inference import InferredSchema, SchemaRequest, survey
 from topwork.cli.text_encoding import decoded
@@ -133,8 +133,7 @@ def _records(
 
 
 def _item(table: RecordFile, column: str, record: Record, modality: str) -> Any:
-    item = text_of(table, column, record)
-    return item if modality == "text" or isinstance(item, bytes) else table.path.parent / item
+    return item_of(text_of(table, column, record), modality, table.path.parent)
 
 
 def _notes(found: InferredSchema) -> list[str]:
@@ -152,9 +151,9 @@ def _of_word(word: str, taken: InputSelection) -> Iterator[WriteItem]:
 
 
 def _single(word: str, taken: InputSelection, name: str | None = None) -> WriteItem:
-    if taken.modality == "text":
+    path = item_of(word, taken.modality)
+    if not isinstance(path, Path):
         return WriteItem(name or _text_id(word), word, {})
-    path = Path(word)
     return WriteItem(_sendable(path.as_posix()), path, _chosen({"name": path.name}, taken))
 
 

@@ -52,7 +52,7 @@ class Option(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., default: _Optional[str] = ..., description: _Optional[str] = ..., schema: _Optional[str] = ...) -> None: ...
 
 class Encoder(_message.Message):
-    __slots__ = ("name", "modality", "taps", "default_tap", "parameters", "trained_on", "license", "source", "description", "state", "detail", "numerics", "options", "plugin", "has_vocabulary", "artifact_bytes", "counters", "devices", "unused_weights")
+    __slots__ = ("name", "modality", "taps", "default_tap", "parameters", "trained_on", "license", "source", "description", "state", "detail", "numerics", "options", "plugin", "has_vocabulary", "artifact_bytes", "counters", "devices", "unused_weights", "modalities", "towers")
     class CountersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -79,6 +79,8 @@ class Encoder(_message.Message):
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     UNUSED_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    MODALITIES_FIELD_NUMBER: _ClassVar[int]
+    TOWERS_FIELD_NUMBER: _ClassVar[int]
     name: str
     modality: _types_pb2.Modality
     taps: _containers.RepeatedCompositeFieldContainer[_types_pb2.Tap]
@@ -98,7 +100,23 @@ class Encoder(_message.Message):
     counters: _containers.ScalarMap[str, int]
     devices: _containers.RepeatedCompositeFieldContainer[Device]
     unused_weights: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., modality: _Optional[_Union[_types_pb2.Modality, str]] = ..., taps: _Optional[_Iterable[_Union[_types_pb2.Tap, _Mapping]]] = ..., default_tap: _Optional[str] = ..., parameters: _Optional[int] = ..., trained_on: _Optional[str] = ..., license: _Optional[str] = ..., source: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[EncoderState, str]] = ..., detail: _Optional[str] = ..., numerics: _Optional[_Union[_types_pb2.Numerics, _Mapping]] = ..., options: _Optional[_Iterable[_Union[Option, _Mapping]]] = ..., plugin: _Optional[str] = ..., has_vocabulary: _Optional[bool] = ..., artifact_bytes: _Optional[int] = ..., counters: _Optional[_Mapping[str, int]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., unused_weights: _Optional[_Iterable[str]] = ...) -> None: ...
+    modalities: _containers.RepeatedScalarFieldContainer[_types_pb2.Modality]
+    towers: _containers.RepeatedCompositeFieldContainer[Tower]
+    def __init__(self, name: _Optional[str] = ..., modality: _Optional[_Union[_types_pb2.Modality, str]] = ..., taps: _Optional[_Iterable[_Union[_types_pb2.Tap, _Mapping]]] = ..., default_tap: _Optional[str] = ..., parameters: _Optional[int] = ..., trained_on: _Optional[str] = ..., license: _Optional[str] = ..., source: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[EncoderState, str]] = ..., detail: _Optional[str] = ..., numerics: _Optional[_Union[_types_pb2.Numerics, _Mapping]] = ..., options: _Optional[_Iterable[_Union[Option, _Mapping]]] = ..., plugin: _Optional[str] = ..., has_vocabulary: _Optional[bool] = ..., artifact_bytes: _Optional[int] = ..., counters: _Optional[_Mapping[str, int]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., unused_weights: _Optional[_Iterable[str]] = ..., modalities: _Optional[_Iterable[_Union[_types_pb2.Modality, str]]] = ..., towers: _Optional[_Iterable[_Union[Tower, _Mapping]]] = ...) -> None: ...
+
+class Tower(_message.Message):
+    __slots__ = ("modality", "taps", "parameters", "numerics", "devices")
+    MODALITY_FIELD_NUMBER: _ClassVar[int]
+    TAPS_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    NUMERICS_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    modality: _types_pb2.Modality
+    taps: _containers.RepeatedScalarFieldContainer[str]
+    parameters: int
+    numerics: _types_pb2.Numerics
+    devices: _containers.RepeatedCompositeFieldContainer[Device]
+    def __init__(self, modality: _Optional[_Union[_types_pb2.Modality, str]] = ..., taps: _Optional[_Iterable[str]] = ..., parameters: _Optional[int] = ..., numerics: _Optional[_Union[_types_pb2.Numerics, _Mapping]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ...) -> None: ...
 
 class Device(_message.Message):
     __slots__ = ("numerics", "invariance", "samples_per_second", "taps", "parity", "detail")

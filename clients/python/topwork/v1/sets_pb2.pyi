@@ -70,7 +70,7 @@ class ColumnInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[ColumnType, str]] = ...) -> None: ...
 
 class FeatureSet(_message.Message):
-    __slots__ = ("name", "encoder", "options", "modality", "taps", "dtype", "keeps_inputs", "columns", "items", "version", "bytes", "created", "numerics", "path", "indexes", "damage")
+    __slots__ = ("name", "encoder", "options", "modality", "taps", "dtype", "keeps_inputs", "columns", "items", "version", "bytes", "created", "numerics", "path", "indexes", "damage", "modalities")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ENCODER_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
@@ -87,6 +87,7 @@ class FeatureSet(_message.Message):
     PATH_FIELD_NUMBER: _ClassVar[int]
     INDEXES_FIELD_NUMBER: _ClassVar[int]
     DAMAGE_FIELD_NUMBER: _ClassVar[int]
+    MODALITIES_FIELD_NUMBER: _ClassVar[int]
     name: str
     encoder: str
     options: _struct_pb2.Struct
@@ -103,7 +104,8 @@ class FeatureSet(_message.Message):
     path: str
     indexes: _containers.RepeatedScalarFieldContainer[str]
     damage: str
-    def __init__(self, name: _Optional[str] = ..., encoder: _Optional[str] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., modality: _Optional[_Union[_types_pb2.Modality, str]] = ..., taps: _Optional[_Iterable[_Union[SetTap, _Mapping]]] = ..., dtype: _Optional[_Union[_types_pb2.DType, str]] = ..., keeps_inputs: _Optional[bool] = ..., columns: _Optional[_Iterable[_Union[ColumnInfo, _Mapping]]] = ..., items: _Optional[int] = ..., version: _Optional[int] = ..., bytes: _Optional[int] = ..., created: _Optional[float] = ..., numerics: _Optional[_Iterable[_Union[_types_pb2.Numerics, _Mapping]]] = ..., path: _Optional[str] = ..., indexes: _Optional[_Iterable[str]] = ..., damage: _Optional[str] = ...) -> None: ...
+    modalities: _containers.RepeatedScalarFieldContainer[_types_pb2.Modality]
+    def __init__(self, name: _Optional[str] = ..., encoder: _Optional[str] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., modality: _Optional[_Union[_types_pb2.Modality, str]] = ..., taps: _Optional[_Iterable[_Union[SetTap, _Mapping]]] = ..., dtype: _Optional[_Union[_types_pb2.DType, str]] = ..., keeps_inputs: _Optional[bool] = ..., columns: _Optional[_Iterable[_Union[ColumnInfo, _Mapping]]] = ..., items: _Optional[int] = ..., version: _Optional[int] = ..., bytes: _Optional[int] = ..., created: _Optional[float] = ..., numerics: _Optional[_Iterable[_Union[_types_pb2.Numerics, _Mapping]]] = ..., path: _Optional[str] = ..., indexes: _Optional[_Iterable[str]] = ..., damage: _Optional[str] = ..., modalities: _Optional[_Iterable[_Union[_types_pb2.Modality, str]]] = ...) -> None: ...
 
 class ListSetsRequest(_message.Message):
     __slots__ = ()

@@ -51,8 +51,11 @@ def export_head(head: Head, store: HeadStore, catalog: Catalog) -> tuple[bytes, 
         )
     stored = pretrained_head(catalog, head.name) if head.pretrained else store.find(head.name)
     stored.check_graph()
-    verify(entry.folder, entry.manifest)
-    data, description = merge_onnx(entry.folder / MODEL, stored.graph, stored.head)
+    trunk = entry.tower_with(tap.tap.name)
+    assert trunk.folder is not None, "all towers are ready"
+    assert trunk.manifest is not None, "all towers are ready"
+    verify(trunk.folder, trunk.manifest)
+    data, description = merge_onnx(trunk.folder / MODEL, stored.graph, stored.head)
     return data, json.dumps(description)
 
 

@@ -141,7 +141,7 @@ class Predictor:
                     remedy="predict by vectors, or by ids of a set that holds such vectors",
                 )
             whose = f"the head {head.name!r}, on {head.encoder},"
-            reads = self._catalog.spec(head.encoder).modality
+            reads = self._catalog.spec(head.encoder).modalities
             check_modality(items, reads, whose, "send what its encoder reads")
         return opened
 

@@ -31,7 +31,7 @@ from topwork_server.models.catalog import Catalog, CatalogEntry
 from topwork_server.models.head_graph import served_graph
 from topwork_server.plugin_api import sources
 from topwork_server.plugin_api.encoder import Encoder
-from topwork_server.plugin_api.options import parse
+from topwork_server.plugin_api.options import parse, parse_own
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.plugin_api.trainer import (
     Examples,
@@ -63,7 +63,7 @@ def fine_tune(
         trunk = export.open_trunk(base, assets, Path(scratch))
         encoder = base.encoder(base, Path(scratch))
         warnings = list(data.warnings)
-        asked = parse(base.encoder.options, definition.encoder_options)
+        asked = parse_own(base.encoder.options, definition.encoder_options)
         tuning, ids = fine_tune_dataset(definition, data, asked, definition.seed, warnings.append)
         options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
         target = TargetScale.of(tuning.values) if tuning.target is Target.NUMBERS else None

@@ -134,7 +134,7 @@ def _keeps_pairs(request: TrainRequest, feature_set: FeatureSet) -> bool:
     Other items are left out of a training on pairs, so that one that is no pair is no reason against it.
     """
     wanted = feature_set.definition
-    if not (wanted.encoder and wanted.keep_inputs and wanted.modality is Modality.TEXT):
+    if not (wanted.encoder and wanted.keep_inputs and wanted.modalities == (Modality.TEXT,)):
         return False
     selection = Selection(version=request.version, taps=(), columns=(), inputs=True, where=request.where, limit=PAIRS_SEEN)
     inputs = [item for block in feature_set.read(selection).batches for item in block.inputs]
@@ -205,7 +205,7 @@ def _definition_of(
         task=task,
         encoder=wanted.encoder,
         encoder_options=dict(wanted.options),
-        modality=wanted.modality,
+        modality=next(iter(wanted.modalities), None),
         views=views,
         options=dict(request.options),
         where=request.where,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,23 +22,25 @@ from topwork_server.types import EncoderSpec, Tap
 
 
 def encoder(
-    entry: CatalogEntry, live: tuple[str, str] | None, loaded: LoadedEncoder | None, chosen: PlanSet | None
+    entry: CatalogEntry,
+    live: tuple[str, str] | None,
+    loaded: LoadedEncoder | None,
+    chosen: Sequence[PlanSet | None],
 ) -> encoders_pb2.Encoder:
     """Convert an encoder. `live` is the state, with a detail, where this process knows more than the disk does; `loaded` is
-    what is in memory; `chosen` is what computes it here, where that is known."""
+    what is in memory; `chosen` is what computes each tower here, where that is known."""
     spec, manifest = entry.spec, entry.manifest
     state, detail = live or (entry.state.value, entry.detail)
-    if state == EncoderState.READY and not detail and chosen is None:
+    if state == EncoderState.READY and not detail and None in chosen:
         detail = "the first use measures what each device here makes of it, once: 3 to 20 seconds"
-    if chosen is not None and not chosen.plans:
-        detail, chosen = "no device here computes it well enough: its use is refused with the figures", None
-    tap = [spec.default_tap]
-    numerics = (
-        chosen.plans[0].numerics_of(tap) if chosen else device_selection.plain_numerics(manifest, tap) if manifest else None
-    )
+    if any(plans is not None and not plans.plans for plans in chosen):
+        detail = "no device here computes it well enough: its use is refused with the figures"
+    towers = [_tower(tower, plans) for tower, plans in zip(entry.towers, map(_usable, chosen), strict=True)]
+    worst = min(towers, key=lambda tower: tower.numerics.parity)
     return encoders_pb2.Encoder(
         name=spec.name,
         modality=f"MODALITY_{spec.modality.name}",
+        modalities=[f"MODALITY_{modality.name}" for modality in spec.modalities],
         taps=_taps(spec, manifest),
         default_tap=spec.default_tap,
         parameters=(manifest.parameters if manifest else 0) or spec.parameters or 0,
@@ -47,14 +50,33 @@ def encoder(
         description=spec.description,
         state=f"ENCODER_STATE_{state.upper()}",
         detail=detail,
-        numerics=item_messages.numerics(numerics) if numerics else None,
-        options=options(spec.encoder.options),
+        numerics=worst.numerics if worst.HasField("numerics") else None,
+        options=options(declared_options.declared_by(spec)),
         plugin=entry.owner,
         has_vocabulary=spec.encoder.nearest is not Encoder.nearest,
         artifact_bytes=manifest.bytes if manifest else 0,
-        counters=dict(loaded.batcher.counters) if loaded else None,  # a copy: the worker goes on counting
-        devices=devices(manifest, chosen) if chosen and manifest else (),
+        counters=dict(loaded.counters) if loaded else None,
+        devices=towers[0].devices if len(towers) == 1 else (),
         unused_weights=manifest.unused if manifest else (),
+        towers=towers if len(towers) > 1 else (),
+    )
+
+
+def _usable(plans: PlanSet | None) -> PlanSet | None:
+    return plans if plans is not None and plans.plans else None
+
+
+def _tower(entry: CatalogEntry, chosen: PlanSet | None) -> encoders_pb2.Tower:
+    spec, manifest, tap = entry.spec, entry.manifest, [entry.spec.default_tap]
+    numerics = (
+        chosen.plans[0].numerics_of(tap) if chosen else device_selection.plain_numerics(manifest, tap) if manifest else None
+    )
+    return encoders_pb2.Tower(
+        modality=f"MODALITY_{spec.modality.name}",
+        taps=[info.tap.name for info in manifest.taps] if manifest else [declared.name for declared in spec.taps],
+        parameters=(manifest.parameters if manifest else 0) or spec.parameters or 0,
+        numerics=item_messages.numerics(numerics) if numerics else None,
+        devices=devices(manifest, chosen) if chosen and manifest else (),
     )
 
 
@@ -81,7 +103,7 @@ def _device(manifest: Manifest, record: DeviceRecord, taps: list[str]) -> encode
 def _taps(spec: EncoderSpec, manifest: Manifest | None) -> list[types_pb2.Tap]:
     if manifest:
         return [tap(info.tap, info.fingerprint) for info in manifest.taps]
-    return [tap(declared) for declared in spec.taps]
+    return [tap(declared) for declared in {declared.name: declared for one in spec.towers for declared in one.taps}.values()]
 
 
 def tap(declared: Tap, fingerprint: str = "") -> types_pb2.Tap:

@@ -213,7 +213,8 @@ def feature_set(description: SetDescription, indexes: Sequence[str]) -> sets_pb2
         name=wanted.name,
         encoder=wanted.encoder,
         options=options,
-        modality=f"MODALITY_{wanted.modality.name}" if wanted.modality else None,
+        modality=next((f"MODALITY_{modality.name}" for modality in wanted.modalities), None),
+        modalities=[f"MODALITY_{modality.name}" for modality in wanted.modalities],
         taps=[
             sets_pb2.SetTap(tap=encoder_messages.tap(info.tap, info.fingerprint), column=description.tap_columns[info.tap.name])
             for info in wanted.taps
