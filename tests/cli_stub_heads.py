@@ -203,6 +203,8 @@ class HeadStub:
         ids: Sequence[str] | None = None,
         top: int = 0,
         coverage: float = 0.0,
+        abstain: float | None = None,
+        unlike: float | None = None,
         options: Mapping[str, Any] | None = None,
         skip_bad_items: bool = False,
         priority: str = "normal",

@@ -56,6 +56,20 @@ def test_the_candidates_of_a_promise(topwork: StubCommand) -> None:
     assert records(topwork.stdout)[0]["candidates"] == ["owl", "wren"]
 
 
+def test_none_of_these(topwork: StubCommand) -> None:
+    typicality = np.array([0.5, 0.0021], np.float32)
+    topwork.client.alter = lambda found: replace(found, abstained=["unsure", "unlike"], typicality=typicality)
+    assert topwork("predict", "kinds", "a", "b", "--abstain", "0.2", "--unlike", "0.01") == 0
+    assert (topwork.asked("predict")["abstain"], topwork.asked("predict")["unlike"]) == (0.2, 0.01)
+    first, second, _ = topwork.stdout.splitlines()[1:]
+    assert ("none of these: unsure, owl 0.750" in first, "unlike the training items, typicality 0.002" in second) == (True, True)
+    assert topwork("predict", "kinds", "a", "b", "--abstain", "0.2", "--json") == 0
+    assert records(topwork.stdout)[0] == {
+        **{"item": "a", "probability": 0.75, "abstained": "unsure", "typicality": 0.5},
+        "probabilities": {"owl": 0.75, "wren": 0.25},
+    }
+
+
 def test_all_tasks_for_people(topwork: StubCommand) -> None:
     assert topwork("predict", "tags,size,words,cells", "a", "b") == 0
     titles, _, second, _ = topwork.stdout.splitlines()

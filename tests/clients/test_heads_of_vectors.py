@@ -147,3 +147,53 @@ def test_promises_that_no_head_can_keep_are_refused(client: topwork.Client, aske
     with pytest.raises(topwork.InvalidInput, match=words) as caught:
         client.predict(head.name, vectors=rows, **asked)
     assert caught.value.remedy
+
+
+def test_a_head_abstains_where_it_is_unsure_or_the_item_is_unlike_the_others(client: topwork.Client) -> None:
+    rows, labels = clouds(400, 0)
+    client.write("doubts", vectors=rows, ids=[f"i{i}" for i in range(400)], metadata=[{"label": label} for label in labels])
+    head = client.train("doubts", target="label", folds=3)
+    fresh, truth = clouds(1000, 1)
+    plain = client.predict(head.name, vectors=fresh)
+    assert (plain.abstained, plain[0].abstained, plain[0].typicality) == (None, None, None)
+    found = client.predict(head.name, vectors=fresh, abstain=0.2)
+    assert found.threshold == pytest.approx(0.8)
+    unsure = [one.abstained == "unsure" for one in found]
+    assert unsure == (plain.probabilities.max(axis=1) < 0.8).tolist()
+    assert [label is None for label in found.labels] == unsure
+    wrong = np.mean([label != of for label, of in zip(plain.labels, truth, strict=True)])
+    cost = np.mean([0.2 if label is None else label != of for label, of in zip(found.labels, truth, strict=True)])
+    assert cost < wrong - 0.05
+    typical = client.predict(head.name, vectors=fresh, unlike=0.02)
+    assert np.mean([p.abstained == "unlike" for p in typical]) < 0.06
+    assert typical.typicality.dtype == np.float32
+    assert client.predict(head.name, vectors=fresh, unlike=0).abstained == [""] * 1000
+
+
+def test_numbers_are_kept_back_for_items_unlike_the_others(client: topwork.Client) -> None:
+    random = np.random.default_rng(0)
+    rows = np.concatenate([random.normal(size=(80, 6)), np.zeros((80, 6))], axis=1).astype(np.float32)
+    metadata = [{"y": float(row.sum())} for row in rows]
+    client.write("flat", vectors=rows, ids=[f"i{i}" for i in range(80)], metadata=metadata)
+    head = client.train("flat", target="y", folds=3)
+    [one] = client.predict(head.name, vectors=np.roll(rows[:1], 6), unlike=0.05)
+    assert (one.abstained, one.value, one.low) == ("unlike", None, None)
+    assert str(one).startswith("none of these: unlike the training items, typicality 0.0")
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"abstain": 1.0}, "abstain is 1"),
+        ({"unlike": 1.0}, "unlike is 1"),
+        ({"abstain": 0.1}, "for regression.*in classification alone"),
+        ({"coverage": 0.9, "unlike": 0.1}, "does not know what its training items look like"),
+    ],
+)
+def test_doubts_that_a_head_cannot_have_are_refused(client: topwork.Client, asked: dict[str, float], words: str) -> None:
+    rows = np.random.default_rng(0).normal(size=(24, 1)).astype(np.float32)
+    client.write("line", vectors=rows, ids=[str(i) for i in range(24)], metadata=[{"y": float(row[0])} for row in rows])
+    head = client.train("line", target="y", folds=3, replace=True)
+    with pytest.raises(topwork.TopworkError, match=words) as caught:
+        client.predict(head.name, vectors=rows, **asked)
+    assert caught.value.remedy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple, overload
@@ -38,12 +38,15 @@ class FoundSpan(NamedTuple):
 class Prediction:
     """Prediction of one item by one head; fields of other tasks than the head's are None or empty.
 
-    label, probability  classification: the likeliest class. `probability` is calibrated
+    label, probability  classification: the likeliest class, and its calibrated probability
     probabilities       classification, multi-label: by name, largest first; of `top` names where that was asked for
     labels              multi-label: those with a probability of at least one half
     candidates          classification: the classes that hold the true one with the promised `coverage`, likeliest first;
                         multi-label: the labels that hold all true ones. None where no coverage was asked for
     value, low, high    regression: the number, and the band that held 90% (or `coverage`) of held-out items
+    abstained           "unsure" (the class is likelier wrong than no answer costs) or "unlike" (the item is unlike the training
+                        items), where `predict` was asked to abstain: there is no label, labels or value. None: it has an answer
+    typicality          the share of training items that lie at least as far from the others as it does, where `unlike` asked
     spans               tagging, question answering: what was found, in the order of the text, or best first
     mask, confidences   segmentation: (rows, columns) uint8, which of the head's `names`, and float32, how probable
     box                 segmentation: x0, y0, x1, y1, the part of the picture that the mask covers, in pixels
@@ -55,6 +58,8 @@ class Prediction:
     probabilities: Mapping[str, float] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
     candidates: tuple[str, ...] | None = None
+    abstained: str | None = None
+    typicality: float | None = None
     value: float | None = None
     low: float | None = None
     high: float | None = None
@@ -75,6 +80,8 @@ class Prediction:
     def __str__(self) -> str:
         if self.error:
             return f"skipped: {self.error}"
+        if self.abstained:
+            return f"none of these: {self._why}"
         if self.label is not None:
             return f"{_cut(self.label)} {self.probability:.3f}"
         if self.labels is not None:
@@ -86,6 +93,14 @@ class Prediction:
         if self.spans is not None:
             return ", ".join(_span_text(span) for span in self.spans) or "nothing found"
         return f"mask {'x'.join(map(str, self.mask.shape))}" if self.mask is not None else "nothing"
+
+    @property
+    def _why(self) -> str:
+        """Format the reason for no answer: "unsure, owl 0.410"."""
+        if self.abstained == "unlike":
+            return f"unlike the training items, typicality {self.typicality:.3f}"
+        name, probability = next(iter(self.probabilities.items()))
+        return f"unsure, {_cut(name)} {probability:.3f}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -99,6 +114,9 @@ class Predictions:
                    which names. NaN for an item in `failures`, as all numbers are
     values         (items,) float64: regression. `low` and `high` are the band that held 90% (or `coverage`) of held-out items
     candidates     of each item the positions in `names` of those that hold the truth with the promised `coverage`
+    abstained      of each item why it has no answer, "unsure" or "unlike", or "" (where `predict` was asked to abstain);
+                   `threshold` is the least probability of a class that was answered. Arrays say what the answer would have been
+    typicality     (items,) float32, where it was asked for: see `Prediction`
     spans          a tuple of FoundSpan an item: tagging, question answering
     masks          (items, rows, columns) uint8, `confidences` the same in float32, `boxes` (items, 4): segmentation
     fingerprint    of the features that the head reads; `version` says when it was trained
@@ -116,6 +134,9 @@ class Predictions:
     values: Array | None = None
     interval: float = 0.0
     candidates: Sequence[tuple[int, ...]] | None = None
+    abstained: Sequence[str] | None = None
+    threshold: float = 0.0
+    typicality: Array | None = None
     spans: Sequence[tuple[FoundSpan, ...]] | None = None
     masks: Array | None = None
     confidences: Array | None = None
@@ -129,7 +150,8 @@ class Predictions:
 
     @cached_property
     def labels(self) -> list[Any] | None:
-        """Classification: the likeliest class of each item (None for one that failed). Multi-label: a tuple of names each."""
+        """Classification: the likeliest class of each item. Multi-label: a tuple of names each. None for an item that failed, and
+        for one without an answer."""
         if self.probabilities is None:
             return None
         if self.task == "multi-label":
@@ -137,7 +159,9 @@ class Predictions:
         place = np.nan_to_num(self.probabilities, nan=-1.0).argmax(axis=1)
         which = place if self.best is None else np.take_along_axis(self.best, place[:, None], axis=1)[:, 0]
         failed = [bool(np.isnan(of_item).any()) for of_item in self.probabilities]
-        return [None if bad else self.names[name] for name, bad in zip(which.tolist(), failed, strict=True)]
+        reasons = self.abstained or [""] * self.items
+        silent = [bool(bad or why) for bad, why in zip(failed, reasons, strict=True)]
+        return [None if none else self.names[name] for name, none in zip(which.tolist(), silent, strict=True)]
 
     @property
     def low(self) -> Array | None:
@@ -167,16 +191,24 @@ class Predictions:
         if i in self.failures:
             return Prediction(error=self.failures[i])
         if self.probabilities is not None:
-            return self._classified(i, self.probabilities[i])
+            return self._with_doubt(i, self._classified(i, self.probabilities[i]))
         if self.values is not None:
             value = float(self.values[i])
-            return Prediction(value=value, low=value - self.interval, high=value + self.interval)
+            return self._with_doubt(i, Prediction(value=value, low=value - self.interval, high=value + self.interval))
         return Prediction(
             spans=None if self.spans is None else self.spans[i],
             mask=None if self.masks is None else self.masks[i],
             confidences=None if self.confidences is None else self.confidences[i],
             box=None if self.boxes is None else tuple(self.boxes[i].tolist()),
         )
+
+    def _with_doubt(self, i: int, found: Prediction) -> Prediction:
+        """Add what was asked of how sure it is; an item that was abstained from has no answer."""
+        typicality = None if self.typicality is None else float(self.typicality[i])
+        if self.abstained is None or not self.abstained[i]:
+            return found if typicality is None else replace(found, typicality=typicality)
+        why = self.abstained[i]
+        return replace(found, label=None, labels=None, value=None, low=None, high=None, abstained=why, typicality=typicality)
 
     def _classified(self, i: int, probabilities: Array) -> Prediction:
         order = np.argsort(-probabilities, kind="stable")
@@ -211,7 +243,7 @@ def joined(pieces: Sequence[Predictions]) -> Predictions:
     if any((piece.version, piece.fingerprint) != (first.version, first.fingerprint) for piece in pieces):
         raise NotReady(f"the head {first.head} was trained again while it was used", remedy="predict all items again")
     starts = np.cumsum([0] + [piece.items for piece in pieces]).tolist()
-    arrays = ("probabilities", "best", "values", "masks", "confidences", "boxes")
+    arrays = ("probabilities", "best", "values", "masks", "confidences", "boxes", "typicality")
     features = [piece.features for piece in pieces if piece.features is not None]
     return Predictions(
         head=first.head,
@@ -219,6 +251,8 @@ def joined(pieces: Sequence[Predictions]) -> Predictions:
         names=first.names,
         items=starts[-1],
         interval=first.interval,
+        threshold=first.threshold,
+        abstained=None if first.abstained is None else [why for piece in pieces for why in piece.abstained or ()],
         candidates=None if first.candidates is None else [held for piece in pieces for held in piece.candidates or ()],
         spans=None if first.spans is None else [spans for piece in pieces for spans in piece.spans or ()],
         fingerprint=first.fingerprint,

@@ -75,6 +75,7 @@ def _heads(folder: Path) -> Iterator[str]:
         try:
             stored = store.find(name)
             stored.check_graph()
+            stored.check_graph(stored.typicality_graph)
             if (stored.graph.parent / REPORT).exists() or stored.report:
                 store.report(name)
         except TopworkError as error:

@@ -1,6 +1,7 @@
 """Owns $TOPWORK_HOME/heads, the heads that were trained here. Each is complete or absent.
 
 heads/NAME/VERSION/head.onnx     the graph, as `model.Head` says
+                   typicality.onnx  how like the training items an item is (typicality.py); not of each head
                    report.json   where the head was evaluated
                    head.json     the head, and checksums of the others; written last
 A version is the time of its publication in nanoseconds and is never reused; the newest is the head. A version is published by
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 
 #: The format of the folder and its files; raised when they change.
 FORMAT = 2
-HEAD, GRAPH, REPORT = "head.json", "head.onnx", "report.json"
+HEAD, GRAPH, REPORT, TYPICALITY = "head.json", "head.onnx", "report.json", "typicality.onnx"
 RETRAIN = "train it again with replace, or drop it"
 #: Attempts to read a head that keeps being replaced.
 TRIES = 100
@@ -53,7 +54,8 @@ class HeadPointer:
 class StoredHead:
     """A head and its graph on the disk.
 
-    `stamp` tells it from other heads that had the name; `sha256` is that of the graph, `report` that of the report, if any.
+    `stamp` tells it from other heads that had the name; `sha256` is that of the graph, `report` that of the report and
+    `typicality` that of the graph of the typicality, if any.
     """
 
     head: Head
@@ -61,22 +63,29 @@ class StoredHead:
     stamp: tuple[Any, ...]
     sha256: str
     report: str = ""
+    typicality: str = ""
 
-    def check_graph(self) -> None:
-        """Raise NotReady where the graph is not the file that was written, FileNotFoundError where it is gone."""
+    @property
+    def typicality_graph(self) -> Path | None:
+        return self.graph.parent / TYPICALITY if self.typicality else None
+
+    def check_graph(self, graph: Path | None = None) -> None:
+        """Raise NotReady where the graph, or the other one, is not the file that was written, FileNotFoundError where it is
+        gone."""
+        graph = graph or self.graph
         try:
-            found = file_sha256(self.graph)
+            found = file_sha256(graph)
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise self.damage(f"cannot be read: {error.strerror}") from error
-        if found != self.sha256:
-            raise self.damage("is not the file that was written")
+            raise self.damage(f"cannot be read: {error.strerror}", graph) from error
+        if found != (self.sha256 if graph == self.graph else self.typicality):
+            raise self.damage("is not the file that was written", graph)
 
-    def damage(self, how: str) -> NotReady:
+    def damage(self, how: str, graph: Path | None = None) -> NotReady:
         """The error for a damaged graph."""
         remedy = f"run `topwork export {self.head.encoder} --force`" if self.head.pretrained else RETRAIN
-        return damaged_head(self.head.name, self.graph.parent, f"{self.graph.name} {how}", remedy)
+        return damaged_head(self.head.name, self.graph.parent, f"{(graph or self.graph).name} {how}", remedy)
 
 
 class HeadStore:
@@ -86,7 +95,7 @@ class HeadStore:
         self.folder = folder
         self._cache: dict[str, StoredHead] = {}
 
-    def publish(self, head: Head, graph: bytes, report: Report | None) -> None:
+    def publish(self, head: Head, graph: bytes, report: Report | None, typicality: bytes = b"") -> None:
         """Write a head in place of an older one of its name, durably. DiskFull where there is no space."""
         check_name(head.name, "a head")
         place = self.folder / head.name
@@ -94,7 +103,7 @@ class HeadStore:
             atomic_store.make_folder(place)
             try:
                 with atomic_store.scratch_folder(place) as scratch:
-                    _write(scratch, head, graph, report)
+                    _write(scratch, head, graph, report, typicality)
                     atomic_store.publish(scratch, place / _next_version(place))
             finally:
                 with suppress(OSError):
@@ -206,7 +215,8 @@ def _load_head(name: str, folder: Path, stamp: tuple[Any, ...]) -> StoredHead:
         raise damaged_head(name, folder, f"{HEAD}: {error}") from error
     if GRAPH not in record.files:
         raise damaged_head(name, folder, f"{HEAD} names no {GRAPH}")
-    return StoredHead(record.head, folder / GRAPH, stamp, record.files[GRAPH], record.files.get(REPORT, ""))
+    report, typicality = (record.files.get(name, "") for name in (REPORT, TYPICALITY))
+    return StoredHead(record.head, folder / GRAPH, stamp, record.files[GRAPH], report, typicality)
 
 
 def _report(name: str, folder: Path, sha256: str) -> Report:
@@ -224,8 +234,10 @@ def _report(name: str, folder: Path, sha256: str) -> Report:
     return report
 
 
-def _write(scratch: Path, head: Head, graph: bytes, report: Report | None) -> None:
+def _write(scratch: Path, head: Head, graph: bytes, report: Report | None, typicality: bytes) -> None:
     (scratch / GRAPH).write_bytes(graph)
+    if typicality:
+        (scratch / TYPICALITY).write_bytes(typicality)
     if report is not None:
         (scratch / REPORT).write_text(_json(report.to_record()), "utf-8")
     record = {"format": FORMAT, "head": asdict(head), "files": atomic_store.checksums(scratch)}

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import onnx
 
 ROWS, SCORES, PROBABILITIES = "rows", "scores", "probabilities"
+#: The output of the graph beside it, of heads that know what their training items look like.
+TYPICALITY = "typicality"
 #: Prefix of the values added here; no trainer names a value so.
 _PREFIX = "topwork.served/"
 

@@ -45,6 +45,16 @@ def test_a_head_comes_back_as_it_was(store):
     store.find("birds").check_graph()
 
 
+def test_a_damaged_graph_of_the_typicality_is_named(store):
+    store.publish(HEAD, GRAPH, None, b"a graph")
+    stored = store.find("birds")
+    stored.check_graph(stored.typicality_graph)
+    stored.typicality_graph.write_bytes(b"a grape")
+    stored.check_graph()
+    with pytest.raises(NotReady, match=r"'birds'.*typicality.onnx is not the file that was written"):
+        stored.check_graph(stored.typicality_graph)
+
+
 def test_another_process_that_published_is_seen(store):
     publish(HeadStore(store.folder))
     assert store.get("birds").created == HEAD.created

@@ -22,6 +22,7 @@ from topwork_server.heads.head_types import Pooling, Task
 from topwork_server.heads.serving.head_cache import HeadCache
 from topwork_server.heads.serving.head_output import decode_output
 from topwork_server.heads.span_decoding import bio_names
+from topwork_server.heads.typicality import typicality_graph
 from topwork_server.models.artifacts import Manifest
 from topwork_server.types import FingerprintedTap, Granularity, Numerics, Tap
 
@@ -106,6 +107,21 @@ def test_one_row_an_item(tmp_path, task, opset):
     check(session.run(["scores", "probabilities"], {"x": x}), alone(tmp_path, made)(features(x)))
     assert [value["name"] for value in description["inputs"]] == ["x"]
     assert [value["name"] for value in description["outputs"]] == ["scores", "probabilities"]
+
+
+def test_the_typicality_of_the_training_items_comes_along(tmp_path):
+    made, rows = head(Granularity.CELL, Pooling.MEAN), features(some(60, DIM))
+    (tmp_path / "typicality.onnx").write_bytes(typicality_graph(rows, np.arange(60), 0))
+    (tmp_path / "head.onnx").write_bytes(sample_heads.graph(made))
+    data, description = merge_onnx(trunk(tmp_path), tmp_path / "head.onnx", made, tmp_path / "typicality.onnx")
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    digests = (file_sha256(tmp_path / name) for name in ("head.onnx", "typicality.onnx"))
+    stored = StoredHead(made, tmp_path / "head.onnx", (), next(digests), typicality=next(digests))
+    served = HeadCache().open(lambda: stored)
+    x = some(5, 6, DIM)
+    pooled = features(x).mean(axis=1)
+    check(session.run(["probabilities", "typicality"], {"x": x}), [served.predict(pooled)[1], served.typicality(pooled)])
+    assert description["outputs"][2]["name"] == "typicality"
 
 
 COUNTS = np.array([3, 1, 4])

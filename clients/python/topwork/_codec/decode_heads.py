@@ -24,7 +24,9 @@ TASKS = {
     "segmentation": heads_pb2.TASK_SEGMENTATION,
 }
 #: Fields of Predictions that are tensors, by the names that they have here as there.
-ARRAYS = ("probabilities", "best", "values", "masks", "confidences", "boxes")
+ARRAYS = ("probabilities", "best", "values", "masks", "confidences", "boxes", "typicality")
+#: Reasons for no answer; an item that has one has "".
+ABSTENTIONS = {heads_pb2.ABSTENTION_UNSURE: "unsure", heads_pb2.ABSTENTION_UNLIKE: "unlike"}
 
 
 def task(name: str) -> heads_pb2.Task:
@@ -77,6 +79,8 @@ def predictions(
         interval=message.interval,
         spans=[tuple(_spans(of.spans, item)) for of, item in _with_items(message.spans, items)] if message.spans else None,
         candidates=[tuple(of.names) for of in message.candidates] if message.candidates else None,
+        abstained=[ABSTENTIONS.get(why, "") for why in message.abstained] if message.abstained else None,
+        threshold=message.threshold,
         fingerprint=message.fingerprint,
         version=message.version,
         features=messages.tap_features(found[0], encoder, start, notes, failures, None, timings) if found else None,

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Found: TypeAlias = "Mapping[str, Predictions]"
 #: Columns of the caller's own, with a value an item.
 Kept = Mapping[str, Sequence[Any]]
+#: Fields of a prediction that are written as they are, where they are filled.
+PLAIN = ("label", "probability", "labels", "abstained", "typicality", "candidates", "probabilities", "value", "low", "high")
 #: A cell of a table: what csv and Parquet hold.
 Cell = str | float | list[str] | None
 
@@ -44,7 +46,7 @@ def record(found: Prediction) -> dict[str, Any]:
     if found.error:
         return {"error": str(found.error)}
     plain: dict[str, Any] = {}
-    for name in ("label", "probability", "labels", "candidates", "probabilities", "value", "low", "high"):
+    for name in PLAIN:
         value = getattr(found, name)
         plain |= {} if value is None or value == {} else {name: value}
     if found.spans is not None:

@@ -73,6 +73,8 @@ class PredictSettings(TypedDict, total=False):
     ids: str | int | SeveralIds | None
     top: int
     coverage: float
+    abstain: float | None
+    unlike: float | None
     features: bool
     options: Mapping[str, Any] | None
     skip_bad_items: bool

@@ -38,6 +38,8 @@ def predict(
     ids: str | int | Iterable[str | int] | None = None,
     top: int = 0,
     coverage: float = 0.0,
+    abstain: float | None = None,
+    unlike: float | None = None,
     features: bool = False,
     options: Mapping[str, Any] | None = None,
     skip_bad_items: bool = False,
@@ -54,6 +56,10 @@ def predict(
     top             so many of the classes, most probable first; 0: all
     coverage        the share of new items whose truth is promised to be among `candidates`, or between `low` and `high`: 0.9.
                     0: no candidates, and the 90% band
+    abstain         what no answer costs where a wrong one costs 1, such as 0.2: a class that is likelier wrong than that is not
+                    given, and `abstained` is "unsure". None: every item has an answer
+    unlike          the least `typicality` of an item with an answer, such as 0.01: one that is less like the training items is
+                    `abstained` as "unlike". 0: typicality alone; None: it is not computed
     features        what the heads have read, too: `Predictions.features`
     options         of the encoder; None: those of the set that the head learned from
     skip_bad_items  a bad item stands in `failures`; without it the first one raises InvalidInput
@@ -71,6 +77,8 @@ def predict(
         heads=several(heads),
         top=top,
         coverage=coverage,
+        abstain=abstain,
+        unlike=unlike,
         features=features,
         options=messages.struct(options),
         skip_bad_items=skip_bad_items,

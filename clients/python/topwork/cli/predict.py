@@ -33,6 +33,7 @@ predicted from its features; nothing is encoded.
 examples:
   topwork predict birds-label photos/ --top 3
   topwork predict reviews-stars,reviews-topic --from new.csv --column body --keep id,date -o predictions.csv
+  topwork predict birds-label photos/ --abstain 0.2 --unlike 0.01
   topwork predict birds-label --set birds --where "label IS NULL" -o guessed.parquet
 """
 
@@ -50,6 +51,8 @@ examples:
 @click.option(
     "--coverage", type=float, default=0.0, metavar="P", help="the classes, or the band, that hold the truth so often (0.9)"
 )
+@click.option("--abstain", type=float, metavar="COST", help='of no answer, where a wrong one costs 1: "none of these" if unsure')
+@click.option("--unlike", type=float, metavar="P", help="none of these, for items less typical of the training items (0.01)")
 @encoding_flags
 @click.option("-o", "--out", type=PATH, metavar="FILE", help=".csv, .jsonl or .parquet")
 @connection
@@ -71,6 +74,8 @@ def predict(arguments: SimpleNamespace) -> int:
             **query,
             top=arguments.top or 0,
             coverage=arguments.coverage,
+            abstain=arguments.abstain,
+            unlike=arguments.unlike,
             options=dict(arguments.option) or None,
             skip_bad_items=arguments.skip_bad_items,
             priority=arguments.priority,
@@ -157,6 +162,8 @@ def _text(found: Predictions, i: int, top: int) -> str:
     prediction: Prediction = found[i]
     if prediction.error:
         return "skipped"
+    if prediction.abstained and prediction.candidates is None:
+        return str(prediction)
     if prediction.candidates is not None:
         return _candidates(prediction)
     if prediction.label is not None and top > 1:

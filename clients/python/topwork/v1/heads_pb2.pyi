@@ -27,6 +27,12 @@ class HeadState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     HEAD_STATE_TRAINING: _ClassVar[HeadState]
     HEAD_STATE_READY: _ClassVar[HeadState]
     HEAD_STATE_FAILED: _ClassVar[HeadState]
+
+class Abstention(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ABSTENTION_UNSPECIFIED: _ClassVar[Abstention]
+    ABSTENTION_UNSURE: _ClassVar[Abstention]
+    ABSTENTION_UNLIKE: _ClassVar[Abstention]
 TASK_UNSPECIFIED: Task
 TASK_CLASSIFICATION: Task
 TASK_MULTI_LABEL: Task
@@ -38,6 +44,9 @@ HEAD_STATE_UNSPECIFIED: HeadState
 HEAD_STATE_TRAINING: HeadState
 HEAD_STATE_READY: HeadState
 HEAD_STATE_FAILED: HeadState
+ABSTENTION_UNSPECIFIED: Abstention
+ABSTENTION_UNSURE: Abstention
+ABSTENTION_UNLIKE: Abstention
 
 class Trainer(_message.Message):
     __slots__ = ("kind", "description", "options", "plugin", "tasks", "needs_inputs", "needs_descriptions", "min_per_class")
@@ -261,7 +270,7 @@ class ProbeRequest(_message.Message):
     def __init__(self, sets: _Optional[_Iterable[str]] = ..., target: _Optional[str] = ..., taps: _Optional[_Iterable[str]] = ..., poolings: _Optional[_Iterable[str]] = ..., task: _Optional[_Union[Task, str]] = ..., kind: _Optional[str] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., where: _Optional[str] = ..., group: _Optional[str] = ..., folds: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class PredictSettings(_message.Message):
-    __slots__ = ("heads", "top", "features", "options", "skip_bad_items", "priority", "coverage")
+    __slots__ = ("heads", "top", "features", "options", "skip_bad_items", "priority", "coverage", "abstain", "unlike")
     HEADS_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
@@ -269,6 +278,8 @@ class PredictSettings(_message.Message):
     SKIP_BAD_ITEMS_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     COVERAGE_FIELD_NUMBER: _ClassVar[int]
+    ABSTAIN_FIELD_NUMBER: _ClassVar[int]
+    UNLIKE_FIELD_NUMBER: _ClassVar[int]
     heads: _containers.RepeatedScalarFieldContainer[str]
     top: int
     features: bool
@@ -276,7 +287,9 @@ class PredictSettings(_message.Message):
     skip_bad_items: bool
     priority: _encoders_pb2.Priority
     coverage: float
-    def __init__(self, heads: _Optional[_Iterable[str]] = ..., top: _Optional[int] = ..., features: _Optional[bool] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., skip_bad_items: _Optional[bool] = ..., priority: _Optional[_Union[_encoders_pb2.Priority, str]] = ..., coverage: _Optional[float] = ...) -> None: ...
+    abstain: float
+    unlike: float
+    def __init__(self, heads: _Optional[_Iterable[str]] = ..., top: _Optional[int] = ..., features: _Optional[bool] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., skip_bad_items: _Optional[bool] = ..., priority: _Optional[_Union[_encoders_pb2.Priority, str]] = ..., coverage: _Optional[float] = ..., abstain: _Optional[float] = ..., unlike: _Optional[float] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
     __slots__ = ("settings", "items", "vectors", "stored", "fingerprint")
@@ -331,7 +344,7 @@ class FoundSpans(_message.Message):
     def __init__(self, spans: _Optional[_Iterable[_Union[FoundSpan, _Mapping]]] = ...) -> None: ...
 
 class Predictions(_message.Message):
-    __slots__ = ("head", "task", "names", "probabilities", "best", "values", "interval", "spans", "masks", "confidences", "boxes", "fingerprint", "version", "candidates")
+    __slots__ = ("head", "task", "names", "probabilities", "best", "values", "interval", "spans", "masks", "confidences", "boxes", "fingerprint", "version", "candidates", "typicality", "abstained", "threshold")
     HEAD_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
@@ -346,6 +359,9 @@ class Predictions(_message.Message):
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    TYPICALITY_FIELD_NUMBER: _ClassVar[int]
+    ABSTAINED_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     head: str
     task: Task
     names: _containers.RepeatedScalarFieldContainer[str]
@@ -360,7 +376,10 @@ class Predictions(_message.Message):
     fingerprint: str
     version: str
     candidates: _containers.RepeatedCompositeFieldContainer[Candidates]
-    def __init__(self, head: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., names: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., best: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., values: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., interval: _Optional[float] = ..., spans: _Optional[_Iterable[_Union[FoundSpans, _Mapping]]] = ..., masks: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., confidences: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., boxes: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., fingerprint: _Optional[str] = ..., version: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[Candidates, _Mapping]]] = ...) -> None: ...
+    typicality: _types_pb2.Tensor
+    abstained: _containers.RepeatedScalarFieldContainer[Abstention]
+    threshold: float
+    def __init__(self, head: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., names: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., best: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., values: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., interval: _Optional[float] = ..., spans: _Optional[_Iterable[_Union[FoundSpans, _Mapping]]] = ..., masks: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., confidences: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., boxes: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., fingerprint: _Optional[str] = ..., version: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[Candidates, _Mapping]]] = ..., typicality: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., abstained: _Optional[_Iterable[_Union[Abstention, str]]] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class Candidates(_message.Message):
     __slots__ = ("names",)

@@ -15,7 +15,7 @@ from topwork_server.heads.pooling import TOWERS
 from topwork_server.heads.pretrained import pretrained_head
 from topwork_server.models.artifacts import MODEL, verify
 from topwork_server.models.catalog import Catalog
-from topwork_server.models.head_graph import PROBABILITIES, ROWS, SCORES
+from topwork_server.models.head_graph import PROBABILITIES, ROWS, SCORES, TYPICALITY
 from topwork_server.models.onnx_graph import NodeWriter, all_names, convert_opset, opset_of, prune_to, rename_values
 from topwork_server.types import Granularity
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import onnx
 
 HEAD = "topwork.head/"
+BESIDE = "topwork.typicality/"
 TRUNK = "topwork.trunk/"
 #: Prefix of the second pass, where the trunk reads the two texts of a pair separately.
 SECOND = "topwork.second/"
@@ -55,16 +56,19 @@ def export_head(head: Head, store: HeadStore, catalog: Catalog) -> tuple[bytes, 
     assert trunk.folder is not None, "all towers are ready"
     assert trunk.manifest is not None, "all towers are ready"
     verify(trunk.folder, trunk.manifest)
-    data, description = merge_onnx(trunk.folder / MODEL, stored.graph, stored.head)
+    if stored.typicality_graph:
+        stored.check_graph(stored.typicality_graph)
+    data, description = merge_onnx(trunk.folder / MODEL, stored.graph, stored.head, stored.typicality_graph)
     return data, json.dumps(description)
 
 
-def merge_onnx(trunk: Path, graph: Path, head: Head) -> tuple[bytes, dict[str, Any]]:
+def merge_onnx(trunk: Path, graph: Path, head: Head, typicality: Path | None = None) -> tuple[bytes, dict[str, Any]]:
     """Merge the graphs of trunk and head; give the file and its model card.
 
-    `trunk` is the model of an encoder's artifact, `graph` that of the head. The file has the trunk's inputs, the masks that
-    pooling needs, and the outputs `scores` and `probabilities`; of the trunk it keeps only what the head's tap needs. It imports
-    onnx and holds the trunk about three times in memory: do not call it on the event loop.
+    `trunk` is the model of an encoder's artifact, `graph` that of the head, `typicality` the one beside it. The file has the
+    trunk's inputs, the masks that pooling needs, and the outputs `scores`, `probabilities` and, of the last, `typicality`; of the
+    trunk it keeps only what the head's tap needs. It imports onnx and holds the trunk about three times in memory: do not call it
+    on the event loop.
     """
     import onnx
 
@@ -80,6 +84,8 @@ def merge_onnx(trunk: Path, graph: Path, head: Head) -> tuple[bytes, dict[str, A
     model.graph.initializer.extend(small.graph.initializer)
     _join(model, small)
     _add_ends(model.graph, small.graph, head, tap)
+    if typicality:
+        _add_typicality(model, convert_opset(onnx.load(str(typicality)), later), rows, head)
     card = model_card(head, model, trunk.parent)
     model.producer_name = "topwork"
     del model.metadata_props[:]
@@ -89,7 +95,7 @@ def merge_onnx(trunk: Path, graph: Path, head: Head) -> tuple[bytes, dict[str, A
 
 def _free_names(graph: onnx.GraphProto, head: Head) -> str:
     """Rename the trunk's values that clash with names of the file; return the name of the tap's value."""
-    taken = {SCORES, PROBABILITIES, *masks_of(head)}
+    taken = {SCORES, PROBABILITIES, TYPICALITY, *masks_of(head)}
     inputs = {value.name for value in graph.input}
     if clash := taken & inputs:
         raise NotReady(
@@ -149,6 +155,17 @@ def _add_ends(graph: onnx.GraphProto, small: onnx.GraphProto, head: Head, tap: s
         unpool(nodes, head, tap, HEAD + name, name)
         graph.output.append(helper.make_tensor_value_info(name, kind, [*_leading_axes(head), outputs]))
     graph.node.extend(nodes.made)
+
+
+def _add_typicality(model: onnx.ModelProto, beside: onnx.ModelProto, rows: str, head: Head) -> None:
+    """Add the graph of the typicality, which reads the same pooled rows."""
+    from onnx import TensorProto, helper
+
+    outside = {ROWS: rows, TYPICALITY: TYPICALITY}
+    rename_values(beside.graph, lambda name: outside.get(name, BESIDE + name))
+    model.graph.node.extend(beside.graph.node)
+    model.graph.initializer.extend(beside.graph.initializer)
+    model.graph.output.append(helper.make_tensor_value_info(TYPICALITY, TensorProto.FLOAT, _leading_axes(head)))
 
 
 def _leading_axes(head: Head) -> list[str | int]:

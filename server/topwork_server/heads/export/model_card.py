@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from topwork_server.heads.head_types import Head, Pooling, Task
 from topwork_server.heads.pooling import TOWERS
 from topwork_server.heads.span_decoding import LONGEST_ANSWER
 from topwork_server.models.artifacts import MANIFEST, Manifest
-from topwork_server.models.head_graph import PROBABILITIES, SCORES
+from topwork_server.models.head_graph import PROBABILITIES, SCORES, TYPICALITY
 from topwork_server.models.pretrained_heads import PREFIX
 from topwork_server.runtime import sample_inputs
 from topwork_server.types import Granularity
@@ -19,6 +20,8 @@ from topwork_server.types import Granularity
 if TYPE_CHECKING:
     import onnx
 
+#: Coverages whose thresholds are told.
+PROMISES = (0.5, 0.8, 0.9, 0.95, 0.99)
 #: Larger files of an artifact are listed by their checksums only.
 SHOWN = 64 << 10
 MASKS = {
@@ -57,6 +60,7 @@ def model_card(head: Head, model: onnx.ModelProto, artifact: Path) -> dict[str, 
         "fingerprint": head.tap.fingerprint,
         "temperature": head.temperature,
         "interval": head.interval,
+        "promises": _promises(head),
         "created": head.created,
         "server_version": head.server_version,
         "inputs": [_value(value, _input(value.name, head)) for value in model.graph.input],
@@ -65,6 +69,14 @@ def model_card(head: Head, model: onnx.ModelProto, artifact: Path) -> dict[str, 
         "one_clip_at_a_time": _one_clip(head),
         "preprocessing": _preprocessing(head, artifact),
     }
+
+
+def _promises(head: Head) -> dict[str, float]:
+    """Give for some coverages the least probability of a class or label in the set, or half the width of the band; the likeliest
+    class is always in the set of a classification."""
+    found = {coverage: head.held_out.quantile(coverage) for coverage in PROMISES} if head.held_out else {}
+    numbers = head.task is Task.REGRESSION
+    return {f"{coverage:g}": at if numbers else 1 - at for coverage, at in found.items() if math.isfinite(at)}
 
 
 def _one_clip(head: Head) -> bool:
@@ -91,6 +103,11 @@ def _input(name: str, head: Head) -> str:
 
 
 def _output(name: str, head: Head) -> str:
+    if name == TYPICALITY:
+        return (
+            "the share of training items that lie at least as far from the others as the item does, by the cosine of pooled rows:"
+            " of new items like them one in a hundred has 0.01 or less"
+        )
     if name == SCORES:
         return "as the head computes them, before the temperature"
     assert name == PROBABILITIES

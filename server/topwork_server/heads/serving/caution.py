@@ -1,4 +1,5 @@
-"""Predictions that say how sure they are: the classes or the band that hold the truth with a promised coverage."""
+"""Predictions that say how sure they are: with classes or bands of a promised coverage, or without an answer where it is not
+worth its risk, or where the item is unlike what the head has learned from."""
 
 from __future__ import annotations
 
@@ -10,36 +11,81 @@ import numpy as np
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.heads import conformal
 from topwork_server.heads.conformal import HeldOutScores
+from topwork_server.heads.head_store import StoredHead
 from topwork_server.heads.head_types import Head, Task
-from topwork_server.heads.serving.head_output import HeadOutput
+from topwork_server.heads.serving.head_output import Abstention, HeadOutput
 from topwork_server.types import Array
 
 PROMISING = (Task.CLASSIFICATION, Task.MULTI_LABEL, Task.REGRESSION)
+PRETRAINED = "train one on items of your own, with labels"
 
 
 @dataclass(frozen=True)
 class Caution:
-    """What is asked of predictions beside the likeliest answer. `coverage` 0: no promise."""
+    """What is asked of predictions beside the likeliest answer.
+
+    coverage  promised of candidates and bands; 0: no promise
+    abstain   what no answer costs, where a wrong one costs 1; None: all items have an answer
+    unlike    the least typicality of an item with an answer; None: it is not computed
+    """
 
     coverage: float = 0.0
+    abstain: float | None = None
+    unlike: float | None = None
 
-    def check(self, heads: Sequence[Head]) -> None:
+    def check(self, stored: Sequence[StoredHead]) -> None:
         """Raise InvalidInput for what means nothing, or nothing to one of the heads; NotReady where a head keeps too little."""
-        if not self.coverage:
-            return
-        if not 0 < self.coverage < 1:
-            raise InvalidInput(f"coverage is {self.coverage:g}", remedy="promise a share above 0 and below 1, such as 0.9")
-        for head in heads:
-            _held_out(head).promised(head.name, self.coverage)
+        self._check_values()
+        for one in stored:
+            if self.coverage:
+                _held_out(one.head).promised(one.head.name, self.coverage)
+            if self.abstain is not None:
+                _check_abstaining(one.head)
+            if self.unlike is not None:
+                _check_typicality(one)
 
     def applied(self, output: HeadOutput) -> HeadOutput:
         """Add what is asked for to the output of a head that was checked."""
-        if not self.coverage:
+        if self.coverage:
+            output = self._with_promise(output)
+        if self.abstain is None and self.unlike is None:
             return output
+        return self._abstaining(output)
+
+    def _check_values(self) -> None:
+        if self.coverage and not 0 < self.coverage < 1:
+            raise InvalidInput(f"coverage is {self.coverage:g}", remedy="promise a share above 0 and below 1, such as 0.9")
+        if self.abstain is not None and not 0 < self.abstain < 1:
+            raise InvalidInput(
+                f"abstain is {self.abstain:g}",
+                remedy="give what no answer costs where a wrong one costs 1: above 0 and below 1, such as 0.2",
+            )
+        if self.unlike is not None and not 0 <= self.unlike < 1:
+            raise InvalidInput(f"unlike is {self.unlike:g}", remedy="give the least typicality: from 0 to below 1, such as 0.01")
+
+    def _with_promise(self, output: HeadOutput) -> HeadOutput:
         quantile = _held_out(output.head).promised(output.head.name, self.coverage)
         if output.probabilities is None:
             return replace(output, interval=quantile)
         return replace(output, candidates=_ordered(output.head, output.probabilities, quantile))
+
+    def _abstaining(self, output: HeadOutput) -> HeadOutput:
+        """Mark the items without an answer: UNLIKE before UNSURE. Comparisons with the NaN of items that failed are false."""
+        threshold = 0.0 if self.abstain is None else 1 - self.abstain
+        found: list[Abstention | None] = [None] * _count(output)
+        if output.probabilities is not None and threshold:
+            for item in np.flatnonzero(output.probabilities.max(axis=1) < threshold):
+                found[item] = Abstention.UNSURE
+        if output.typicality is not None and self.unlike is not None:
+            for item in np.flatnonzero(output.typicality < self.unlike):
+                found[item] = Abstention.UNLIKE
+        return replace(output, abstained=tuple(found), threshold=threshold)
+
+
+def _count(output: HeadOutput) -> int:
+    array = output.values if output.probabilities is None else output.probabilities
+    assert array is not None, "its task was checked"
+    return len(array)
 
 
 def _held_out(head: Head) -> HeldOutScores:
@@ -52,9 +98,36 @@ def _held_out(head: Head) -> HeldOutScores:
         why = "it came with its encoder" if head.pretrained else "it was not evaluated, or trained by an older server"
         raise NotReady(
             f"the head {head.name!r} keeps no held-out scores to promise a coverage by: {why}",
-            remedy="train one on items of your own, with labels" if head.pretrained else "train it again with replace",
+            remedy=PRETRAINED if head.pretrained else "train it again with replace",
         )
     return head.held_out
+
+
+def _check_abstaining(head: Head) -> None:
+    if head.task is not Task.CLASSIFICATION:
+        raise InvalidInput(
+            f"the head {head.name!r} is for {head.task}, and a wrong answer has a cost in classification alone",
+            remedy="leave abstain out",
+        )
+    if not head.metrics:
+        raise NotReady(
+            f"the head {head.name!r} was not evaluated: its probabilities were fitted on no held-out item, and no cost follows",
+            remedy=PRETRAINED,
+        )
+
+
+def _check_typicality(stored: StoredHead) -> None:
+    head = stored.head
+    if head.task.every_row:
+        raise InvalidInput(
+            f"the head {head.name!r} is for {head.task}, and typicality is of items with one row", remedy="leave unlike out"
+        )
+    if not stored.typicality:
+        why = "came with its encoder" if head.pretrained else "learned its trunk too, or from few items, or an older server"
+        raise NotReady(
+            f"the head {head.name!r} does not know what its training items look like: it {why}",
+            remedy=PRETRAINED if head.pretrained else "train one on frozen features, of ten items or more",
+        )
 
 
 def _ordered(head: Head, probabilities: Array, quantile: float) -> tuple[tuple[int, ...], ...]:

@@ -12,7 +12,7 @@ import numpy as np
 from topwork_server.errors import NotReady
 from topwork_server.heads.head_store import TRIES, StoredHead
 from topwork_server.heads.head_types import Head
-from topwork_server.models.head_graph import PROBABILITIES, ROWS, SCORES
+from topwork_server.models.head_graph import PROBABILITIES, ROWS, SCORES, TYPICALITY
 from topwork_server.runtime.session import Session
 from topwork_server.types import Array
 
@@ -26,8 +26,10 @@ class OpenedHead:
 
     stored: StoredHead
     session: Session
+    threads: int = 1
     used: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _typicality: Session | None = None
 
     @property
     def head(self) -> Head:
@@ -37,6 +39,26 @@ class OpenedHead:
         """Compute scores and probabilities (n, outputs) float32 of (n, head.dim) pooled rows."""
         with self._lock:
             return run_head(self.session, rows)
+
+    def typicality(self, rows: Array) -> Array:
+        """Compute how like the training items each of (n, head.dim) pooled rows is, (n,) float32, by a graph that is opened when
+        it is first asked for. NotReady where it is damaged, or gone since the head was replaced."""
+        with self._lock:
+            if self._typicality is None:
+                self._typicality = self._open_typicality()
+            rows = np.ascontiguousarray(rows, np.float32)
+            starts = range(0, max(len(rows), 1), CHUNK_ROWS)
+            parts = [self._typicality.run([TYPICALITY], {ROWS: rows[start : start + CHUNK_ROWS]})[0] for start in starts]
+            return np.concatenate(parts)
+
+    def _open_typicality(self) -> Session:
+        graph = self.stored.typicality_graph
+        assert graph is not None, "the caller has checked that there is one"
+        try:
+            self.stored.check_graph(graph)
+        except FileNotFoundError as error:
+            raise NotReady(f"the head {self.head.name!r} was replaced while it was used", remedy="predict again") from error
+        return Session(graph, self.threads)
 
 
 class HeadCache:
@@ -68,7 +90,7 @@ class HeadCache:
             self._open = {name: one for name, one in self._open.items() if now - one.used < self._idle}
             opened = self._open.get(stored.head.name)
         if opened is None or opened.stored.stamp != stored.stamp:
-            opened = OpenedHead(stored, self._session(stored))
+            opened = OpenedHead(stored, self._session(stored), self._threads)
         opened.used = now
         with self._lock:
             self._open[stored.head.name] = opened

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,17 @@ from topwork_server.types import Array
 
 #: Maps rows (n, head.dim) to scores and probabilities (n, outputs).
 RunHead = Callable[[Array], tuple[Array, Array]]
+#: Maps rows (n, head.dim) to their typicality (n,).
+RunTypicality = Callable[[Array], Array]
 #: The value of a mask where an item failed.
 NOTHING = 255
+
+
+class Abstention(StrEnum):
+    """Why an item has no answer."""
+
+    UNSURE = "unsure"  # its likeliest class is likelier wrong than no answer costs
+    UNLIKE = "unlike"  # it is unlike the training items
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +48,9 @@ class PredictedSpan:
 
 
 #: Fields of HeadOutput that are arrays with one entry per item.
-ARRAYS = ("probabilities", "values", "masks", "confidences", "boxes")
-#: Fields of HeadOutput that are tuples with one entry per item.
-LISTS = ("spans", "candidates")
+ARRAYS = ("probabilities", "values", "masks", "confidences", "boxes", "typicality")
+#: Fields of HeadOutput that are tuples with one entry per item, and what that of an item that failed is.
+LISTS: Mapping[str, Any] = {"spans": (), "candidates": (), "abstained": None}
 
 
 @dataclass(frozen=True)
@@ -52,8 +62,11 @@ class HeadOutput:
     spans          one entry per item: tagging, question answering
     masks, confidences  (items, rows, columns) uint8 and float32: segmentation; the likeliest class, and its probability
     boxes          (items, 4) float32 x0, y0, x1, y1: the part of its picture, in pixels, that a mask covers
+    typicality     (items,) float32, where it was asked for: the share of training items that lie further from the others
     candidates     one entry per item: the classes or labels that hold the truth with the promised coverage, likeliest first
     interval       half the width of the band that does; None: that of the head
+    abstained      one entry per item, where it was asked for: why it has no answer; None for one that has
+    threshold      the least probability of a class that was answered, where answers have a cost
     failures       by item: those that lack rows that the head reads
     """
 
@@ -64,29 +77,35 @@ class HeadOutput:
     masks: Array | None = None
     confidences: Array | None = None
     boxes: Array | None = None
+    typicality: Array | None = None
+    abstained: tuple[Abstention | None, ...] | None = None
     candidates: tuple[tuple[int, ...], ...] | None = None
     interval: float | None = None
+    threshold: float = 0.0
     failures: Mapping[int, TopworkError] = field(default_factory=dict)
 
 
-def decode_output(head: Head, rows: TapRows, run: RunHead, skip_bad_items: bool = False) -> HeadOutput:
+def decode_output(
+    head: Head, rows: TapRows, run: RunHead, skip_bad_items: bool = False, typicality: RunTypicality | None = None
+) -> HeadOutput:
     """Run a head on the rows of its tap and decode. InvalidInput for an item that lacks rows, unless it is skipped."""
     usable = _usable(head, rows)
     if usable.all():
-        return _decoded(head, rows, run)
+        return _decoded(head, rows, run, typicality)
     good, bad = np.flatnonzero(usable), np.flatnonzero(~usable).tolist()
     if not skip_bad_items:
         raise _lacking(head, rows, bad[0])
-    found = spread_output(_decoded(head, rows.take(good), run), good, len(usable))
+    found = spread_output(_decoded(head, rows.take(good), run, typicality), good, len(usable))
     return replace(found, failures={item: _lacking(head, rows, item) for item in bad})
 
 
-def output_of_pooled(head: Head, rows: Array, run: RunHead) -> HeadOutput:
+def output_of_pooled(head: Head, rows: Array, run: RunHead, typicality: RunTypicality | None = None) -> HeadOutput:
     """Run a head on (n, head.dim) rows, one per item, for tasks that read one row per item."""
     _, probabilities = run(rows)
+    typical = typicality(rows) if typicality else None
     if head.task is Task.REGRESSION:
-        return HeadOutput(head, values=probabilities[:, 0])
-    return HeadOutput(head, probabilities=probabilities)
+        return HeadOutput(head, values=probabilities[:, 0], typicality=typical)
+    return HeadOutput(head, probabilities=probabilities, typicality=typical)
 
 
 def _usable(head: Head, rows: TapRows) -> Array:
@@ -103,7 +122,7 @@ def _lacking(head: Head, rows: TapRows, item: int) -> TopworkError:
     return InvalidInput(what, remedy="send one picture an item", item=item)
 
 
-def _decoded(head: Head, rows: TapRows, run: RunHead) -> HeadOutput:
+def _decoded(head: Head, rows: TapRows, run: RunHead, typicality: RunTypicality | None) -> HeadOutput:
     read, counts = pooling.pool_rows(head.task, head.pooling, rows)
     match head.task:
         case Task.TAGGING:
@@ -112,7 +131,7 @@ def _decoded(head: Head, rows: TapRows, run: RunHead) -> HeadOutput:
             return HeadOutput(head, spans=_answered(head, rows, read, counts, run))
         case Task.SEGMENTATION:
             return _segmented(head, rows, read, run)
-    return output_of_pooled(head, read, run)
+    return output_of_pooled(head, read, run, typicality)
 
 
 def _tagged(head: Head, rows: TapRows, read: Array, counts: Array, run: RunHead) -> tuple[tuple[PredictedSpan, ...], ...]:
@@ -186,7 +205,8 @@ def concat_outputs(parts: Sequence[HeadOutput]) -> HeadOutput:
         name: None if getattr(parts[0], name) is None else np.concatenate([getattr(part, name) for part in parts])
         for name in ARRAYS
     }
-    return HeadOutput(parts[0].head, **arrays, **{name: _joined([getattr(part, name) for part in parts]) for name in LISTS})
+    lists = {name: _joined([getattr(part, name) for part in parts]) for name in LISTS}
+    return replace(parts[0], **arrays, **lists)
 
 
 def _joined(parts: Sequence[tuple[Any, ...] | None]) -> Any:
@@ -203,12 +223,12 @@ def spread_output(output: HeadOutput, good: Array, items: int) -> HeadOutput:
         all_items[good] = array
         return all_items
 
-    def wide_list(entries: tuple[Any, ...] | None) -> Any:
+    def wide_list(entries: tuple[Any, ...] | None, empty: Any) -> Any:
         if entries is None:
             return None
         by_item = dict(zip(good.tolist(), entries, strict=True))
-        return tuple(by_item.get(item, ()) for item in range(items))
+        return tuple(by_item.get(item, empty) for item in range(items))
 
     arrays: dict[str, Any] = {name: wide(getattr(output, name)) for name in ARRAYS}
-    lists = {name: wide_list(getattr(output, name)) for name in LISTS}
-    return HeadOutput(output.head, **arrays, **lists, interval=output.interval)
+    lists = {name: wide_list(getattr(output, name), empty) for name, empty in LISTS.items()}
+    return HeadOutput(output.head, **arrays, **lists, interval=output.interval, threshold=output.threshold)

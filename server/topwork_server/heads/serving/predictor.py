@@ -21,7 +21,7 @@ from topwork_server.heads.pooling import TOWERS
 from topwork_server.heads.pretrained import pretrained_head
 from topwork_server.heads.serving.caution import Caution
 from topwork_server.heads.serving.head_cache import HeadCache, OpenedHead
-from topwork_server.heads.serving.head_output import HeadOutput, concat_outputs, decode_output, output_of_pooled
+from topwork_server.heads.serving.head_output import HeadOutput, RunTypicality, concat_outputs, decode_output, output_of_pooled
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.catalog import Catalog
 from topwork_server.types import Array, Item, Priority, Timings, check_modality
@@ -80,9 +80,9 @@ class Predictor:
             options = heads[0].head.encoder_options if ask.options is None else ask.options
             asked = EmbedParams(encoder, taps, options, ask.deadline, ask.wait, ask.skip_bad_items, ask.client, ask.priority)
             features.append(await (_embed_sides(self._engine, asked, items) if towers else self._engine.embed(asked, items)))
-            found |= await asyncio.to_thread(_outputs_of, heads, features[-1].taps, ask.skip_bad_items)
+            found |= await asyncio.to_thread(_outputs_of, heads, features[-1].taps, ask.caution, ask.skip_bad_items)
         return PredictionResult(
-            outputs=tuple(ask.caution.applied(found[name]) for name in names),
+            outputs=tuple(found[name] for name in names),
             features=tuple(features) if ask.features else (),
             notes=_notes(features),
             failures=_failures(features, found.values()),
@@ -102,18 +102,20 @@ class Predictor:
         opened = await asyncio.to_thread(self._opened, names, caution)
         towers = [one.head.name for one in opened if one.head.pooling in TOWERS]
         others = [name for name in names if name not in towers]
-        found = await asyncio.to_thread(self._predict_stored, others, feature_set, ids) if others else PredictionResult(())
-        pairs = await self._predict_stored_pairs(towers, feature_set, ids) if towers else []
-        by_name = {one.head.name: caution.applied(one) for one in (*found.outputs, *pairs)}
+        found = await asyncio.to_thread(self._predict_stored, others, feature_set, ids, caution) if others else ()
+        pairs = await self._predict_stored_pairs(towers, feature_set, ids, caution) if towers else ()
+        by_name = {one.head.name: one for one in (*found, *pairs)}
         return PredictionResult(tuple(by_name[name] for name in names))
 
-    async def _predict_stored_pairs(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> list[HeadOutput]:
+    async def _predict_stored_pairs(
+        self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str], caution: Caution
+    ) -> Sequence[HeadOutput]:
         """Predict for stored pairs; their texts are encoded now, each separately."""
         parts = []
         for start in range(0, max(1, len(ids)), STORED):
             try:
                 items = await asyncio.to_thread(_kept_inputs, feature_set, ids[start : start + STORED], names[0])
-                parts.append((await self.predict(names, PredictParams(wait=True), items)).outputs)
+                parts.append((await self.predict(names, PredictParams(wait=True, caution=caution), items)).outputs)
             except TopworkError as error:
                 raise error if error.item is None else error.at(start + error.item) from None
         return [concat_outputs(of_one) for of_one in zip(*parts, strict=True)]
@@ -128,7 +130,7 @@ class Predictor:
         if len(set(names)) != len(names):
             raise InvalidInput("a head is named twice", remedy="name each head once")
         opened = [self.cache.open(lambda name=name: self.find(name)) for name in names]  # type: ignore[misc]
-        caution.check([one.head for one in opened])
+        caution.check([one.stored for one in opened])
         return opened
 
     def _opened_for(self, names: Sequence[str], items: Sequence[Item], caution: Caution) -> list[OpenedHead]:
@@ -152,9 +154,12 @@ class Predictor:
         ready = np.ascontiguousarray(rows, np.float32)
         for item in np.flatnonzero(~np.isfinite(ready).all(axis=1))[:1]:
             raise InvalidInput("the vector has numbers that are not finite", remedy="send finite numbers", item=int(item))
-        return PredictionResult(tuple(caution.applied(output_of_pooled(one.head, ready, one.predict)) for one in opened))
+        outputs = (output_of_pooled(one.head, ready, one.predict, _typicality(one, caution)) for one in opened)
+        return PredictionResult(tuple(map(caution.applied, outputs)))
 
-    def _predict_stored(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> PredictionResult:
+    def _predict_stored(
+        self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str], caution: Caution
+    ) -> Sequence[HeadOutput]:
         opened = self._opened(names)
         has = {info.tap.name: info for info in feature_set.definition.taps}
         for head in (one.head for one in opened):
@@ -167,8 +172,9 @@ class Predictor:
             _check_fingerprint(
                 head, has[tap].fingerprint, f"the set {feature_set.definition.name!r} has", "name the set that it was trained on"
             )
-        parts = [_outputs_of_stored(opened, feature_set, ids, start) for start in range(0, max(1, len(ids)), STORED)]
-        return PredictionResult(tuple(concat_outputs([part[name] for part in parts]) for name in names))
+        starts = range(0, max(1, len(ids)), STORED)
+        parts = [_outputs_of_stored(opened, feature_set, ids, start, caution) for start in starts]
+        return [concat_outputs([part[name] for part in parts]) for name in names]
 
 
 async def _embed_sides(engine: Engine, ask: EmbedParams, items: Sequence[Item]) -> EmbedResult:
@@ -215,26 +221,32 @@ def _groups(opened: Sequence[OpenedHead], options: Mapping[str, Any] | None) -> 
 
 
 def _outputs_of_stored(
-    heads: Sequence[OpenedHead], feature_set: FeatureSet, ids: Sequence[str], start: int
+    heads: Sequence[OpenedHead], feature_set: FeatureSet, ids: Sequence[str], start: int, caution: Caution
 ) -> dict[str, HeadOutput]:
     """Predict for `STORED` ids from `start` on; an error gives the position among all ids."""
     taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in heads))
     try:
         rows, _ = feature_set.stored_rows(ids[start : start + STORED], taps)
-        return _outputs_of(heads, rows, skip_bad_items=False)
+        return _outputs_of(heads, rows, caution, skip_bad_items=False)
     except TopworkError as error:
         raise error if error.item is None else error.at(start + error.item) from None
 
 
-def _outputs_of(heads: Sequence[OpenedHead], taps: Sequence[TapRows], skip_bad_items: bool) -> dict[str, HeadOutput]:
+def _outputs_of(
+    heads: Sequence[OpenedHead], taps: Sequence[TapRows], caution: Caution, skip_bad_items: bool
+) -> dict[str, HeadOutput]:
     by_name = {rows.tap.tap.name: rows for rows in taps}
     found = {}
     for one in heads:
         head, rows = one.head, by_name[one.head.tap.tap.name]
         remedy = f"train it again, or serve the {head.encoder} that it stands on"
         _check_fingerprint(head, rows.tap.fingerprint, f"{head.encoder} now has", remedy)
-        found[head.name] = decode_output(head, rows, one.predict, skip_bad_items)
+        found[head.name] = caution.applied(decode_output(head, rows, one.predict, skip_bad_items, _typicality(one, caution)))
     return found
+
+
+def _typicality(opened: OpenedHead, caution: Caution) -> RunTypicality | None:
+    return None if caution.unlike is None else opened.typicality
 
 
 def _check_fingerprint(head: Head, found: str, whose: str, remedy: str) -> None:

@@ -27,6 +27,7 @@ from topwork_server.heads.training.dataset import TrainingDataset
 from topwork_server.heads.training.previews import SpanPreviews, preview
 from topwork_server.heads.training.scaling import Scaling, TargetScale
 from topwork_server.heads.training.training_result import TrainingResult, held_out_predictions, item_count
+from topwork_server.heads.typicality import typicality_graph
 from topwork_server.models.head_graph import served_graph
 from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.result_checks import fit_heads
@@ -180,7 +181,12 @@ class _Frozen:
             max_abs_error=check_served_graph(fitted, served, view.rows, self._scaling.target),
             target=self._scaling.target,
             warnings=self.data.warnings,
+            typicality=self._typicality(view.rows),
         )
+
+    def _typicality(self, rows: Array) -> bytes:
+        """Make the graph that tells how like the training items an item is, for tasks with one row an item."""
+        return b"" if self.definition.task.every_row else typicality_graph(rows, self.examples.groups, self.definition.seed)
 
 
 def check_served_graph(fitted: FittedHead, served: bytes, rows: Array, target: TargetScale | None) -> float:

@@ -53,7 +53,7 @@ def run_training(job: TrainingJob, plugins: PluginRegistry, report: Progress) ->
         result = frozen.train_on_frozen_features(job.definition, spec, job.threads, report, encode)
     report(0.97, "publishing")
     head = _head(job.definition, result, time.monotonic() - began)
-    HeadStore(job.home / "heads").publish(head, result.graph, _report(head, result))
+    HeadStore(job.home / "heads").publish(head, result.graph, _report(head, result), result.typicality)
     return head
 
 

@@ -22,6 +22,7 @@ class TrainingResult:
     """A trained head and its evaluation.
 
     `graph` is the one that is served, `max_abs_error` the largest difference of a score between it and the trainer's own head.
+    `typicality` is the graph that tells how like the training items an item is, or empty.
     `items` is the number of evaluated items; `evaluation` is None where no item had a label.
     """
 
@@ -46,6 +47,7 @@ class TrainingResult:
     warnings: tuple[str, ...] = ()
     tuned_encoder: str = ""
     target: TargetScale | None = None
+    typicality: bytes = b""
 
 
 def held_out_predictions(examples: Examples, held: Sequence[Array], heads: Sequence[FittedHead]) -> HeldOutPredictions:

@@ -21,7 +21,7 @@ from topwork_server.heads.head_types import (
     UnlabeledUse,
 )
 from topwork_server.heads.serving.caution import Caution
-from topwork_server.heads.serving.head_output import HeadOutput, PredictedSpan
+from topwork_server.heads.serving.head_output import Abstention, HeadOutput, PredictedSpan
 from topwork_server.heads.serving.predictor import PredictionResult, PredictParams
 from topwork_server.heads.training.probe_request import ProbeRequest
 from topwork_server.inference.output_format import OutputFormat
@@ -41,6 +41,11 @@ TASKS: Mapping[int, Task] = {
     heads_pb2.TASK_SEGMENTATION: Task.SEGMENTATION,
 }
 TASK_NUMBERS = {task: heads_pb2.Task.Name(heads_pb2.Task.ValueType(number)) for number, task in TASKS.items()}
+ABSTENTIONS: Mapping[Abstention | None, heads_pb2.Abstention] = {
+    None: heads_pb2.ABSTENTION_UNSPECIFIED,
+    Abstention.UNSURE: heads_pb2.ABSTENTION_UNSURE,
+    Abstention.UNLIKE: heads_pb2.ABSTENTION_UNLIKE,
+}
 STATES = {
     HeadState.TRAINING: heads_pb2.HEAD_STATE_TRAINING,
     HeadState.READY: heads_pb2.HEAD_STATE_READY,
@@ -187,7 +192,8 @@ def predict_params(settings: heads_pb2.PredictSettings, deadline: float | None, 
 
 
 def caution(settings: heads_pb2.PredictSettings) -> Caution:
-    return Caution(settings.coverage)
+    abstain, unlike = (getattr(settings, name) if settings.HasField(name) else None for name in ("abstain", "unlike"))
+    return Caution(settings.coverage, abstain, unlike)
 
 
 def prediction_size(result: PredictionResult) -> int:
@@ -222,13 +228,15 @@ def predictions(output: HeadOutput, top: int) -> heads_pb2.Predictions:
     )
     if output.probabilities is not None:
         _fill_probabilities(message, output.probabilities, top)
-    for field in ("values", "masks", "confidences", "boxes"):
+    for field in ("values", "masks", "confidences", "boxes", "typicality"):
         array: Array | None = getattr(output, field)
         if array is not None:
             getattr(message, field).CopyFrom(item_messages.tensor(array))
     for spans in output.spans or ():
         message.spans.append(heads_pb2.FoundSpans(spans=map(_span, spans)))
     message.candidates.extend(heads_pb2.Candidates(names=names) for names in output.candidates or ())
+    message.abstained.extend(ABSTENTIONS[why] for why in output.abstained or ())
+    message.threshold = output.threshold
     return message
 
 
