@@ -207,6 +207,12 @@ class FakeServer(encoders_pb2_grpc.EncodersServicer):
         words = [encoders_pb2.Word(word=word, score=1 - i / 8) for i, word in enumerate(VOCABULARY[: request.k])]
         return encoders_pb2.NearestWordsResponse(results=[encoders_pb2.Words(words=words) for _ in request.items])
 
+    def Fill(self, request: Any, context: Any) -> encoders_pb2.FillResponse:  # noqa: N802
+        self._enter("Fill", request, context)
+        words = [encoders_pb2.FillWord(word=word, probability=1 / 2**i) for i, word in enumerate(VOCABULARY[: request.k], 1)]
+        gaps = [encoders_pb2.FilledGaps(gaps=[encoders_pb2.FilledGap(start=0, end=1, words=words)]) for _ in request.items]
+        return encoders_pb2.FillResponse(results=gaps, head="mlm")
+
     def _enter(self, method: str, request: Any, context: Any) -> int:
         self.requests.append(request)
         self.metadata.append(dict(context.invocation_metadata()))

@@ -139,15 +139,16 @@ def _own_sizes(padding: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def write(folder: Path, model_type: str = "bert", seed: int = 0, **changes: Any) -> Path:
-    """A transformers folder: config.json, model.safetensors, the tokenizer's files. `changes` go into the configuration."""
+def write(folder: Path, model_type: str = "bert", seed: int = 0, kind: str = "AutoModel", **changes: Any) -> Path:
+    """A transformers folder: config.json, model.safetensors, the tokenizer's files. `kind` is an auto class, such as
+    AutoModelForMaskedLM; `changes` go into the configuration."""
     import torch
-    from transformers import AutoModel
+    import transformers
 
     tokenizer = tokenizer_of(model_type)
     tokenizer.model_max_length = POSITIONS
     torch.manual_seed(seed)
-    model = AutoModel.from_config(config_of(model_type, len(tokenizer), tokenizer.pad_token_id, **changes))
+    model = getattr(transformers, kind).from_config(config_of(model_type, len(tokenizer), tokenizer.pad_token_id, **changes))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:  # biases and LayerNorms too: at their neutral start they would hide a mistake

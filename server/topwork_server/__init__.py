@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from topwork_server.types import (
         Array,
         EncoderSpec,
+        GapRows,
         Granularity,
         ImageItem,
         Item,
@@ -65,6 +66,7 @@ __all__ = [
     "FineTuneResult",
     "FineTuner",
     "FittedHead",
+    "GapRows",
     "Granularity",
     "ImageItem",
     "IndexSpec",
@@ -129,7 +131,8 @@ _MODULES = {
     "plugin_api.vector_index": "IndexSpec Metric VectorIndex VectorSource",
     "runtime.parity": "FP32_FLOOR difference",
     "runtime.session": "Session",
-    "types": "Array EncoderSpec Granularity ImageItem Item Modality Refusal Sample Tap TextItem TokenSpans VideoItem item_kind",
+    "types": "Array EncoderSpec GapRows Granularity ImageItem Item Modality Refusal Sample Tap TextItem TokenSpans VideoItem "
+    "item_kind",
 }
 
 if not TYPE_CHECKING:  # for a type checker the names are those of the imports above

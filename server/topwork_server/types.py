@@ -40,6 +40,14 @@ class Granularity(StrEnum):
     CELL = "cell"
 
 
+class GapRows(StrEnum):
+    """The rows of a TOKEN tap that a head over the vocabulary reads for a gap of a text."""
+
+    MASK = "mask"  # that of the mask which stands in the gap
+    LAST = "last"  # the last one: the gap is what comes next
+    WINDOW = "window"  # those of the words around, as their mean or their sum
+
+
 class Priority(IntEnum):
     """The order in which requests for one encoder are served; the numbers are those of the protocol."""
 

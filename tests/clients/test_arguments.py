@@ -24,6 +24,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "embed_taps": {"encoder": "letters", "items": ["a"], "taps": ["pooled"]},
     "embed_stream": {"encoder": "letters", "items": ["a"]},
     "nearest_words": {"encoder": "words", "items": ["a"]},
+    "fill": {"encoder": "letters", "items": ["a"]},
     "write": {**SET, "items": ["a"], "ids": ["1"], "metadata": [{"year": 1}], "encoder": "letters"},
     "write_stream": {**SET, "items": ["a"], "ids": ["1"], "metadata": [{"year": 1}], "encoder": "letters"},
     "read": SET,

@@ -16,6 +16,7 @@ NAMES = {
     "resnet50-thin": "pictures",
     "efficientnet-lite0": "pictures",
     "all-minilm-l6-v2": "letters",
+    "bert-base-uncased": "letters",
     "glove-6b-50d": "words",
     '"layer3"': '"tokens"',
     "!= 'owl'": "= 'n2'",

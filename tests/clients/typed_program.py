@@ -23,6 +23,7 @@ def blocking(client: topwork.Client) -> None:
     for chunk in client.embed_stream("letters", iter(["a"]), chunk=8):
         assert_type(chunk, topwork.Features)
     assert_type(client.nearest_words("words", ["a"], 3), list[list[topwork.Word]])
+    assert_type(client.fill("letters", ["a"], 3), topwork.Fills)
 
     assert_type(client.write("s", ["a"], ["1"], [{"year": 2024}], encoder="letters"), topwork.WriteReport)
     for acknowledged in client.write_stream("s", vectors=features, ids=[1]):
@@ -107,6 +108,7 @@ async def asynchronous(client: topwork.AsyncClient) -> None:
     async for chunk in client.embed_stream("letters", letters()):
         assert_type(chunk, topwork.Features)
     assert_type(await client.nearest_words("words", ["a"]), list[list[topwork.Word]])
+    assert_type(await client.fill("letters", letters()), topwork.Fills)
 
     assert_type(await client.write("s", letters(), encoder="letters", ids=["1"]), topwork.WriteReport)
     async for acknowledged in client.write_stream("s", vectors=features, ids=["1"]):

@@ -48,7 +48,7 @@ def opened(folder: Path, **settings: Any) -> Trunk:
 @pytest.mark.parametrize(
     ("kind", "labels", "left_out"),
     [
-        ("MaskedLM", 2, "cls.predictions.transform.dense.weight"),
+        ("NextSentencePrediction", 2, "cls.seq_relationship.weight"),
         ("TokenClassification", 5, "classifier.weight"),
         ("QuestionAnswering", 2, "qa_outputs.weight"),
         ("SequenceClassification", 3, "classifier.weight"),
@@ -86,15 +86,15 @@ def test_a_pull_refuses_it_and_leaves_no_name_behind(trunk: Path, tmp_path: Path
 
 
 def test_a_pull_and_get_encoder_name_what_is_left_out(trunk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = with_head(trunk, tmp_path / "masked", "MaskedLM")
+    folder = with_head(trunk, tmp_path / "tagger", "TokenClassification")
     found = tiny_berts.export(folder, tmp_path / "out")
     entry = CatalogEntry(found.encoder.spec, "bert", EncoderState.READY, manifest=found.manifest, folder=tmp_path / "out")
     pull.show(entry, SimpleNamespace(json=True))
     printed = json.loads(capsys.readouterr().out)["unused_weights"]
-    assert "cls.predictions.bias" in printed
+    assert "classifier.bias" in printed
     assert list(encoder_messages.encoder(entry, None, None, [None]).unused_weights) == printed  # GetEncoder
     pull.show(entry, SimpleNamespace(json=False))
-    assert "not used: 5 weights of the source: cls.predictions.bias" in " ".join(capsys.readouterr().out.split())
+    assert "not used: 2 weights of the source: classifier.bias" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_trunk_without_a_head_leaves_out_the_pooler_of_its_pretraining(trunk: Path) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from topwork.features import Features, Numerics, Timings, concatenate
+    from topwork.fills import FilledGap, FilledText, Fills, FillWord
     from topwork.heads import HeadInfo, MetricValue, TrainerInfo
     from topwork.indexes import IndexInfo, IndexKind, LiveRecall, OperatingPoint
     from topwork.jobs import Job
@@ -51,6 +52,10 @@ __all__ = [
     "DiskFull",
     "EncoderInfo",
     "Features",
+    "FillWord",
+    "FilledGap",
+    "FilledText",
+    "Fills",
     "FoundSpan",
     "HeadInfo",
     "Hit",
@@ -104,6 +109,7 @@ _MODULES = {
     "errors": "AlreadyExists DataLoss DeadlineExceeded DiskFull InvalidInput JobFailed NotFound "
     "NotReady Overloaded TooLarge TopworkError Unavailable",
     "features": "Features Numerics Timings concatenate",
+    "fills": "FillWord FilledGap FilledText Fills",
     "heads": "HeadInfo MetricValue TrainerInfo",
     "indexes": "IndexInfo IndexKind LiveRecall OperatingPoint",
     "jobs": "Job",

@@ -14,6 +14,7 @@ import grpc
 from topwork._codec.items import describe
 from topwork._ops import arguments
 from topwork._ops import embed as embed_ops
+from topwork._ops import fill as fill_ops
 from topwork._ops import heads as heads_ops
 from topwork._ops import indexes as indexes_ops
 from topwork._ops import jobs as jobs_ops
@@ -171,6 +172,7 @@ class ClientBase:
     embed_taps = Verb(embed_ops.embed_taps)
     embed_stream = StreamVerb(embed_ops.embed_stream)
     nearest_words = Verb(embed_ops.nearest_words)
+    fill = Verb(fill_ops.fill)
 
     write = Verb(write_ops.write)
     write_stream = StreamVerb(write_ops.write_stream)

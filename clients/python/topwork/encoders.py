@@ -85,6 +85,7 @@ class EncoderInfo:
     counters      since it was loaded: samples, batches, expired, cancelled, memory_splits, restarts
     devices       what was measured on the server's machine, the one in use first; empty before it was loaded there, and where
                   there is nothing to choose from
+    heads         that came with it, without its own name: "imagenet", "mlm"; known after the export
     unused_weights    weights of the source that the encoder leaves out, by name, such as a classifier; known after the export
     modalities    all that it reads: several where it embeds them into one space
     towers        what reads each modality, where there are several
@@ -111,6 +112,7 @@ class EncoderInfo:
     unused_weights: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
     towers: tuple[TowerInfo, ...] = ()
+    heads: tuple[str, ...] = ()
 
     @property
     def reads(self) -> str:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from topwork_server import EncoderSpec, TextItem, Trunk, example_texts
+from topwork_server import EncoderSpec, PretrainedHead, TextItem, Trunk, example_texts
 
-from topwork_plugins.bert.graph import PooledEncoder, blocks, build_stages, load_encoder, position_limit
+from topwork_plugins.bert.graph import PooledEncoder, blocks, build_stages, load_encoder, load_language_model, position_limit
 from topwork_plugins.bert.layout import Layout, read_json, read_layout, taps
 from topwork_plugins.bert.settings import Settings
 from topwork_plugins.bert.tokenizer_file import write_tokenizer
 from topwork_plugins.bert.tokens import FILE, Tokenization
+from topwork_plugins.bert.word_head import is_masked_model, mask_of, masked_head
 
 #: The longest example on which parity is measured, in tokens: enough to read far into the position table.
 LONGEST_EXAMPLE = 512
@@ -22,7 +23,7 @@ LONGEST_EXAMPLE = 512
 def export(spec: EncoderSpec, folder: Path, out: Path) -> Trunk:
     """See `BertEncoder.export`."""
     layout = read_layout(folder, spec.settings.get("pooling"))
-    model, unused = load_encoder(layout.transformer)
+    model, unused, heads = _opened(layout.transformer)
     stages, width = build_stages(layout, model.config.hidden_size)
     rows = model.get_input_embeddings().num_embeddings
     tokenizer = write_tokenizer(layout.transformer, out, lower_case=layout.lower_case, rows=rows)
@@ -37,8 +38,17 @@ def export(spec: EncoderSpec, folder: Path, out: Path) -> Trunk:
         exporter="legacy",  # its graph is the one that attention fusion recognizes
         examples=_examples(Tokenization(out / FILE, settings.max_tokens), settings.prompts.get(settings.default_prompt, "")),
         blocks=blocks(model),
+        heads=heads,
         unused=unused,
     )
+
+
+def _opened(folder: Path) -> tuple[Any, list[str], tuple[PretrainedHead, ...]]:
+    """The trunk, the names of the weights that are not used, and the head that it was trained with where that fills gaps."""
+    if mask_of(folder) and is_masked_model(folder) and (found := load_language_model(folder, "AutoModelForMaskedLM")):
+        model, unused = found
+        return model.base_model, unused, (masked_head(model),)
+    return *load_encoder(folder), ()
 
 
 def _settings(model: Any, layout: Layout) -> Settings:
@@ -48,6 +58,7 @@ def _settings(model: Any, layout: Layout) -> Settings:
         max_tokens=_max_tokens(model, layout),
         prompts=layout.prompts,
         default_prompt=layout.default_prompt,
+        mask=mask_of(layout.transformer),
     )
 
 

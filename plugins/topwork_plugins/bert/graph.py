@@ -109,11 +109,34 @@ def load_encoder(folder: Path) -> tuple[Any, list[str]]:
 
     InvalidInput where a weight is missing; nothing is unpickled.
     """
+    model, report = _from_pretrained(folder, "AutoModel")
+    _refuse_gaps(folder, report)
+    unused = [key for key in map(str, report["unexpected_keys"]) if not _NO_WEIGHT.search(key)]
+    if getattr(model, "pooler", None) is not None:
+        names = [f"pooler.{name}" for name, _ in model.pooler.named_parameters()]
+        unused += [name for name in names if name not in report["missing_keys"]]
+        model.pooler = None  # trained for another task, or not at all; nothing of it is a feature here
+    return model, sorted(unused)
+
+
+def load_language_model(folder: Path, kind: str) -> tuple[Any, list[str]] | None:
+    """The transformers model of a local folder with its head over the vocabulary, as `load_encoder` gives its trunk; None where
+    the weights of that head are not there. `kind` is the auto class: AutoModelForMaskedLM."""
+    model, report = _from_pretrained(folder, kind)
+    trunk = f"{model.base_model_prefix}."
+    if any(not key.startswith(trunk) for key in map(str, report["missing_keys"])):
+        return None
+    _refuse_gaps(folder, report)
+    unused = [key for key in map(str, report["unexpected_keys"]) if not _NO_WEIGHT.search(key)]
+    return model, sorted(key.removeprefix(trunk) if key.startswith(f"{trunk}pooler.") else key for key in unused)
+
+
+def _from_pretrained(folder: Path, kind: str) -> tuple[Any, dict[str, Any]]:
+    import transformers
     from safetensors import SafetensorError
-    from transformers import AutoModel
 
     try:
-        model, report = AutoModel.from_pretrained(
+        model, report = getattr(transformers, kind).from_pretrained(
             folder,
             attn_implementation="eager",
             dtype=torch.float32,
@@ -127,13 +150,7 @@ def load_encoder(folder: Path) -> tuple[Any, list[str]]:
             f"the model in {folder.name} could not be read: {str(error).splitlines()[0]}",
             remedy="it should hold config.json and model.safetensors (or pytorch_model.bin), as the hub has them",
         ) from error
-    _refuse_gaps(folder, report)
-    unused = [key for key in map(str, report["unexpected_keys"]) if not _NO_WEIGHT.search(key)]
-    if getattr(model, "pooler", None) is not None:
-        names = [f"pooler.{name}" for name, _ in model.pooler.named_parameters()]
-        unused += [name for name in names if name not in report["missing_keys"]]
-        model.pooler = None  # trained for another task, or not at all; nothing of it is a feature here
-    return model, sorted(unused)
+    return model, report
 
 
 def _refuse_gaps(folder: Path, report: dict[str, Any]) -> None:

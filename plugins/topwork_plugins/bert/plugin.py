@@ -58,6 +58,10 @@ class BertEncoder(Encoder):
     pads = True
     budget = 1024
     inline_max_chars = 512
+    needs_to_fill = (
+        "pull weights that hold the head of a masked language model (config.json: ...ForMaskedLM) and a tokenizer with a mask; an"
+        " encoder from before heads were read gets its own by `topwork export NAME --force`"
+    )
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
@@ -116,6 +120,13 @@ class BertEncoder(Encoder):
             for name, values in sample.inputs.items():
                 batch[name][row, : len(values)] = values
         return batch
+
+    @property
+    def mask(self) -> str:
+        return self._settings.mask
+
+    def words(self, entries: Sequence[int]) -> list[str]:
+        return self._tokenization.words_of(entries)
 
     def _sample(self, tokens: Tokens) -> Sample:
         notes = {"truncated_tokens": tokens.cut, "unknown_tokens": tokens.unknown}

@@ -15,6 +15,7 @@ class Settings:
     """`inputs` are the graph's, in order; `padding` is the id that fills a batch; `max_tokens` counts special tokens too.
 
     `prompts` are those that the model names; `default_prompt` is the name of the one that goes before every text, if any.
+    `mask` is the tokenizer's own, if it has one.
     """
 
     inputs: tuple[str, ...]
@@ -22,6 +23,7 @@ class Settings:
     max_tokens: int
     prompts: Mapping[str, str]
     default_prompt: str
+    mask: str = ""
 
     def write(self, folder: Path) -> None:
         (folder / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", "utf-8")

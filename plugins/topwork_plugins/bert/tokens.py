@@ -65,6 +65,10 @@ class Tokenization:
         found = (word for word in sorted(self._tokenizer.get_vocab()) if word.isalpha() and len(word) > 1)
         return [word for word in islice(found, 1000) if not self.encode(word).strange][:count]
 
+    def words_of(self, ids: Sequence[int]) -> list[str]:
+        """Decode tokens one by one, as transformers' pipelines show them; "" for a row of the word table without a token."""
+        return [self._tokenizer.decode([id], skip_special_tokens=False) for id in ids]
+
     def encode(self, text: str, pair: str | None = None, *, prompt: str = "", truncate: bool = False) -> Tokens:
         """Tokens of `prompt` + `text` (and `pair`); spans are characters of `text` and of `pair`.
 

@@ -13,6 +13,7 @@ from topwork.cli.encoders import unused_weights
 
 from topwork_server.config import usable_home
 from topwork_server.errors import InvalidInput
+from topwork_server.models import pretrained_heads
 from topwork_server.models.catalog import Catalog, CatalogEntry, EncoderState
 from topwork_server.models.source_refusals import check_target
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
@@ -128,6 +129,7 @@ def record(entry: CatalogEntry) -> dict[str, Any]:
         "parameters": entry.manifest.parameters or entry.spec.parameters or 0,
         "bytes": entry.manifest.bytes,
         "reference": entry.manifest.reference,
+        "heads": pretrained_heads.names_in(entry.folder) if entry.folder else [],
         "unused_weights": list(entry.manifest.unused),
         "taps": [
             {"name": info.tap.name, "dim": info.tap.dim, "fingerprint": info.fingerprint, **entry.manifest.parity[info.tap.name]}
@@ -150,5 +152,7 @@ def _table(entry: CatalogEntry) -> None:
     size = f"{parameters}{facts['bytes'] / 1e6:.1f} MB"
     console.print(f"{facts['name']} is {facts['state']}: {size}, parity against {facts['reference']}", soft_wrap=True)
     console.print(table)
+    if facts["heads"]:
+        console.print(f"heads: {', '.join(facts['heads'])}", soft_wrap=True, markup=False)
     if entry.manifest is not None and entry.manifest.unused:
         console.print(f"not used: {unused_weights(entry.manifest.unused)}", soft_wrap=True, markup=False)

@@ -26,6 +26,7 @@ class Task(StrEnum):
     TAGGING = "tagging"
     QUESTION_ANSWERING = "question-answering"
     SEGMENTATION = "segmentation"
+    FILL = "fill"  # words for the gaps of a text; only heads that came with their encoder
 
     @property
     def target(self) -> Target:
@@ -44,7 +45,10 @@ TARGETS = {
     Task.TAGGING: Target.CLASSES,
     Task.QUESTION_ANSWERING: Target.SPAN,
     Task.SEGMENTATION: Target.CLASSES,
+    Task.FILL: Target.CLASSES,
 }
+#: Tasks that a trainer may learn.
+LEARNED = tuple(task for task in Task if task is not Task.FILL)
 
 
 #: Tasks whose classes may be described by text.
@@ -61,6 +65,9 @@ class Pooling(StrEnum):
     MEAN_STD = "mean+std"  # (2 dim): the mean, and the population's standard deviation
     TWO_TOWER = "two-tower"  # (4 dim + 1) of both sides of a pair, each encoded separately: u, v, |u - v|, u * v, their cosine
     COSINE = "cosine"  # (1) of the same: the cosine alone
+    MASK = "mask"  # the rows of gaps, as GapRows says, and so the next two
+    LAST = "last"
+    WINDOW = "window"
     PAIR = "pair"  # (4 dim) of TOKEN rows of a pair: u, v, |u - v|, u * v, where u and v are the means of its two parts
 
 

@@ -13,7 +13,7 @@ from topwork_server.atomic_store import file_sha256
 from topwork_server.errors import DataLoss, NotFound
 from topwork_server.heads import pooling
 from topwork_server.heads.head_store import StoredHead, damaged_head
-from topwork_server.heads.head_types import Head, Task
+from topwork_server.heads.head_types import Head, Pooling, Task
 from topwork_server.models.artifacts import MANIFEST
 from topwork_server.models.catalog import Catalog, EncoderState
 from topwork_server.models.pretrained_heads import PREFIX, PretrainedHeadRecord
@@ -41,6 +41,11 @@ def pretrained_head(catalog: Catalog, name: str) -> StoredHead:
         there = f"{encoder} has {', '.join(found)}" if found else f"{encoder} is not exported, or brings no heads"
         raise NotFound(f"there is no head {name!r}", remedy=there)
     return found[name]
+
+
+def word_head(catalog: Catalog, encoder: str) -> str | None:
+    """Name the head over an encoder's vocabulary; None where it brings none."""
+    return next((stored.head.name for stored in _heads_of(catalog, encoder) if stored.head.task is Task.FILL), None)
 
 
 def _listed(catalog: Catalog, encoder: str) -> tuple[StoredHead, ...]:
@@ -87,11 +92,12 @@ def _head(record: PretrainedHeadRecord) -> Head:
         encoder=record.encoder,
         encoder_options={},
         tap=record.tap,
-        pooling=pooling.default_pooling(task, record.tap.tap.granularity),
+        pooling=Pooling(record.gaps) if record.gaps else pooling.default_pooling(task, record.tap.tap.granularity),
         dim=record.tap.tap.dim,
         names=record.names,
         created=record.created,
         server_version=record.code,
         kind="pretrained",
+        chosen=record.settings,
         estimate=record.estimate,
     )

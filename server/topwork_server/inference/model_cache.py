@@ -44,11 +44,12 @@ class LoadedTower:
     batcher: Batcher
     admission: AdmissionController
     plans: PlanSet
+    weights: int
 
     @property
     def bytes(self) -> int:
-        """Bytes of its weights, in each backend that is open."""
-        return self.manifest.bytes * self.batcher.open_backends
+        """Bytes of its weights, without those of heads that it came with, in each backend that is open."""
+        return self.weights * self.batcher.open_backends
 
     def backend_for(self, taps: Sequence[Tap]) -> int:
         """Index of the backend that computes these taps. NotReady where no device does it well enough."""
@@ -184,7 +185,7 @@ class ModelCache:
             assert entry.manifest is not None, "it is exported"
             towers = [(tower, *await asyncio.to_thread(self._verify_and_plan, tower)) for tower in entry.towers]
             async with self._opening:
-                self._make_room(name, entry.manifest.bytes)
+                self._make_room(name, entry.weights_bytes)
                 opened = tuple([await asyncio.to_thread(self._open, name, *tower) for tower in towers])
                 self._loaded[name] = LoadedEncoder(entry.spec, entry.manifest.taps, opened)
             self._failures.pop(name, None)
@@ -232,7 +233,9 @@ class ModelCache:
         assert tower.manifest is not None, "it is exported"
         backends = [Backend(plan.numerics, partial(self._sessions, encoder.folder, plan)) for plan in plans.plans]
         batcher = Batcher(encoder, backends, partial(self._on_health, name))
-        return LoadedTower(encoder, tower.manifest, batcher, AdmissionController(self._config.queue, name), plans)
+        return LoadedTower(
+            encoder, tower.manifest, batcher, AdmissionController(self._config.queue, name), plans, tower.weights_bytes
+        )
 
     def _sessions(self, folder: Path, plan: ExecutionPlan) -> list[RunnableSession]:
         return [open_session(folder / plan.graph, device, self._config.threads) for device in everywhere(plan.device)]

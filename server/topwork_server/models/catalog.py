@@ -17,7 +17,7 @@ from topwork_server import errors
 from topwork_server.atomic_store import file_sha256, make_folder, sync
 from topwork_server.errors import DataLoss, ExportFailed, InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.jobs.child_processes import ChildExit, ChildProcesses, python
-from topwork_server.models import artifacts, source_refusals
+from topwork_server.models import artifacts, pretrained_heads, source_refusals
 from topwork_server.models.artifacts import Manifest
 from topwork_server.models.encoder_records import EncoderRecords
 from topwork_server.models.towers import join_manifests
@@ -65,6 +65,12 @@ class CatalogEntry:
     def towers(self) -> tuple[CatalogEntry, ...]:
         """An entry for each artifact: itself where there is one tower."""
         return self.by_tower or (self,)
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of what is in memory where it is loaded: of its artifacts without the heads that it came with."""
+        there = [(tower.manifest, tower.folder) for tower in self.towers]
+        return sum(manifest.bytes - pretrained_heads.bytes_in(folder) for manifest, folder in there if manifest and folder)
 
     def tower_with(self, tap: str) -> CatalogEntry:
         """The first tower that has a tap; the first of all where none has it."""

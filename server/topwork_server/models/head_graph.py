@@ -20,20 +20,26 @@ _PREFIX = "topwork.served/"
 
 
 def served_graph(head: onnx.ModelProto, target: Target, temperature: float) -> bytes:
-    """Add an output `probabilities`, computed after the temperature, to a trainer's graph.
-
-    For SPAN it holds the scores over the temperature (their softmax is over the rows of an item), for NUMBERS the scores.
-    """
+    """Give the bytes of `served_model` of a copy, checked."""
     import onnx
 
-    _check(head, temperature)
-    model = onnx.ModelProto()
-    model.CopyFrom(head)
-    model.graph.node.extend(_probability_nodes(target, temperature))
-    model.graph.output.append(_like(model.graph.output[0], PROBABILITIES))
+    copy = onnx.ModelProto()
+    copy.CopyFrom(head)
+    model = served_model(copy, target, temperature)
     onnx.checker.check_model(model)
     served: bytes = model.SerializeToString()
     return served
+
+
+def served_model(model: onnx.ModelProto, target: Target, temperature: float) -> onnx.ModelProto:
+    """Add an output `probabilities`, computed after the temperature, to a trainer's graph, in place.
+
+    For SPAN it holds the scores over the temperature (their softmax is over the rows of an item), for NUMBERS the scores.
+    """
+    _check(model, temperature)
+    model.graph.node.extend(_probability_nodes(target, temperature))
+    model.graph.output.append(_like(model.graph.output[0], PROBABILITIES))
+    return model
 
 
 def _check(head: onnx.ModelProto, temperature: float) -> None:

@@ -72,6 +72,7 @@ class Encoder(ABC):
     budget: ClassVar[int] = 32
     chunk_items: ClassVar[int] = 0
     inline_max_chars: ClassVar[int] = 0
+    needs_to_fill: ClassVar[str] = "ask for an encoder with a head over its vocabulary: `topwork encoders NAME` lists its heads"
 
     @classmethod
     @abstractmethod
@@ -117,6 +118,15 @@ class Encoder(ABC):
 
     def nearest(self, vector: Array, count: int) -> list[tuple[str, float]]:
         """The entries of this encoder's own vocabulary nearest to a (dim,) vector, with their cosines; where it has one."""
+        raise NotImplementedError
+
+    @property
+    def mask(self) -> str:
+        """Its vocabulary's own mask, which stands for a missing word, such as "<mask>"; "" where it has none."""
+        return ""
+
+    def words(self, entries: Sequence[int]) -> list[str]:
+        """Entries of this encoder's own vocabulary, as a text would have them; where it brings a head over them."""
         raise NotImplementedError
 
     @classmethod

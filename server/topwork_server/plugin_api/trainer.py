@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,10 +16,11 @@ import numpy as np
 
 from topwork_server.blocking_calls import Report
 from topwork_server.plugin_api.encoder import Encoder, NoOptions, Trunk
-from topwork_server.types import Array, Item, Tap
+from topwork_server.types import Array, GapRows, Item, Tap
 
 if TYPE_CHECKING:
     import onnx
+    import torch
 
 #: Of the graphs of heads; every onnxruntime that has the opset understands the version.
 OPSET, IR_VERSION = 20, 10
@@ -218,18 +219,23 @@ class TrainerSpec:
 
 @dataclass(frozen=True)
 class PretrainedHead:
-    """A linear head that came with a pretrained trunk: scores = rows @ weight.T + bias over the rows of `tap`.
+    """A head that came with a pretrained trunk, over the rows of `tap`. Linear, scores = rows @ weight.T + bias of weight
+    (outputs, dim) and bias (outputs,) float32; or a torch `module`, in fp32, of rows (n, dim) to scores (n, outputs).
 
-    weight (names, dim) and bias (names,) float32.
+    Its outputs have `names`, or are the entries of the encoder's own vocabulary (`Encoder.words`): `gaps` says then which rows it
+    reads for a gap. WINDOW takes so many rows on each side from `settings`: {"window": 5, "mean": True}, or the sum.
     """
 
     name: str
     tap: str
-    names: tuple[str, ...]
-    weight: Array
-    bias: Array
+    names: tuple[str, ...] = ()
+    weight: Array | None = None
+    bias: Array | None = None
     target: Target = Target.CLASSES
     description: str = ""
+    module: torch.nn.Module | None = None
+    gaps: GapRows | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def linear_graph(weight: Array, bias: Array) -> onnx.ModelProto:

@@ -60,7 +60,7 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     sample_inputs.save(examples, batches, folder)
     taps = _fingerprints(spec, trunk, folder)
     for head in trunk.heads if spec.tuned is None else ():  # a tuned trunk's features are not what they were trained on
-        pretrained_heads.write(folder, spec.name, head, taps)
+        pretrained_heads.write(folder, spec, head, taps)
     manifest = Manifest(
         encoder=spec.name,
         taps=taps,

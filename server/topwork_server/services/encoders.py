@@ -13,17 +13,20 @@ from topwork.v1 import encoders_pb2, encoders_pb2_grpc, types_pb2
 from topwork_server.config import Config
 from topwork_server.errors import InvalidInput, NotReady, TopworkError
 from topwork_server.features import EmbedResult
+from topwork_server.heads.serving.filler import Filler
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.inference.output_format import OutputFormat
 from topwork_server.models.catalog import Catalog, CatalogEntry
-from topwork_server.services.convert import encoder_messages, item_messages
+from topwork_server.services.convert import encoder_messages, fill_messages, item_messages
 from topwork_server.services.request_checks import Context, check_item_count, check_name, check_reply_size, deadline
 from topwork_server.services.streaming import RequestStream, load_of, settings_of
 from topwork_server.services.uploads import Upload, UploadStore
+from topwork_server.types import FingerprintedTap
 
 #: The kind of name that requests have, and the method that lists them.
 ENCODER = ("encoder", "ListEncoders")
-MOST_WORDS = 1000
+#: Words for each item or gap: at most, and where a request does not say.
+MOST_WORDS, NEAREST, FILLED = 1000, 10, 5
 #: More words than this are put into a reply in a thread: a million take a second.
 MANY_WORDS = 10_000
 #: Rows of more bytes than this are formatted in a thread, so that the loop goes on serving others.
@@ -56,9 +59,8 @@ class EmbedSettings:
         )
         return cls(params, item_messages.output_format(settings), settings.fingerprint)
 
-    def check(self, features: EmbedResult) -> None:
-        """Raise NotReady where the features have another fingerprint than the caller asked for."""
-        found = features.taps[0].tap
+    def check(self, found: FingerprintedTap) -> None:
+        """Raise NotReady where a tap has another fingerprint than the caller asked for."""
         if self.fingerprint and self.fingerprint != found.fingerprint:
             raise NotReady(
                 f"the tap {found.tap.name} of {self.params.encoder} has fingerprint {found.fingerprint}, not {self.fingerprint}",
@@ -70,6 +72,7 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
     def __init__(self, engine: Engine, catalog: Catalog, config: Config, stopping: asyncio.Event | None = None) -> None:
         self._engine, self._stopping = engine, stopping
         self._catalog = catalog
+        self._filler = Filler(engine, catalog, config.threads)
         self._max_items = config.max_items
         self.spool = UploadStore(config.home / "spool", config.max_video_bytes)
         self.spool.sweep()
@@ -108,17 +111,27 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
         self, request: encoders_pb2.NearestWordsRequest, context: Context
     ) -> encoders_pb2.NearestWordsResponse:
         check_item_count(request.items, self._max_items, "EmbedStream")
-        if request.k > MOST_WORDS:
-            raise InvalidInput(f"k is {request.k}", remedy=f"ask for at most {MOST_WORDS} words")
+        k = _checked_words(request.k) or NEAREST
         options = item_messages.options(request.options)
         params = EmbedParams(
             check_name(request.encoder, *ENCODER), options=options, deadline=deadline(context), client=context.peer()
         )
         items, _, _ = item_messages.items(request.items, None, skip=False)
-        found = await self._engine.nearest(params, items, request.k or 10)
+        found = await self._engine.nearest(params, items, k)
         if sum(map(len, found)) > MANY_WORDS:
             return await asyncio.to_thread(_nearest_words, found)
         return _nearest_words(found)
+
+    async def Fill(self, request: encoders_pb2.FillRequest, context: Context) -> encoders_pb2.FillResponse:  # noqa: N802
+        started = time.monotonic()
+        check_item_count(request.items, self._max_items, "several calls")
+        k = _checked_words(request.k) or FILLED
+        settings = EmbedSettings.of(request.settings, deadline(context), context.peer(), wait=False)
+        items, positions, failures = item_messages.items(request.items, None, skip=settings.params.skip_bad_items)
+        found = await self._filler.fill(settings.params, items, k)
+        settings.check(found.features.taps[0].tap if settings.params.taps else found.head.tap)
+        reply = await asyncio.to_thread(fill_messages.response, found, settings.format, positions, failures, started)
+        return check_reply_size(reply, "send fewer texts at a time, or ask for fewer words or taps")
 
     async def _embed(
         self, settings: EmbedSettings, messages: Sequence[types_pb2.Item], upload: Upload | None = None
@@ -128,7 +141,7 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
             messages, upload.path if upload else None, skip=settings.params.skip_bad_items
         )
         features = await self._engine.embed(settings.params, items)
-        settings.check(features)
+        settings.check(features.taps[0].tap)
         if failures:
             features = features.among(positions, failures)
         reply = await _response(features, settings.format, started)
@@ -138,6 +151,12 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
         name, engine = entry.spec.name, self._engine
         chosen = [engine.plans_of(tower) for tower in entry.towers]
         return encoder_messages.encoder(entry, engine.encoder_status(name), engine.loaded_encoder(name), chosen)
+
+
+def _checked_words(k: int) -> int:
+    if k > MOST_WORDS:
+        raise InvalidInput(f"k is {k}", remedy=f"ask for at most {MOST_WORDS} words")
+    return k
 
 
 def readable_entries(catalog: Catalog) -> list[CatalogEntry]:

@@ -18,7 +18,7 @@ from topwork_server.features import Spans, TapRows
 from topwork_server.heads import pooling
 from topwork_server.heads.export.merge import METADATA, merge_onnx
 from topwork_server.heads.head_store import StoredHead
-from topwork_server.heads.head_types import Pooling, Task
+from topwork_server.heads.head_types import LEARNED, Pooling, Task
 from topwork_server.heads.serving.head_cache import HeadCache
 from topwork_server.heads.serving.head_output import decode_output
 from topwork_server.heads.span_decoding import bio_names
@@ -267,4 +267,4 @@ def test_the_description(tmp_path):
 def test_every_task_says_how_it_is_read():
     from topwork_server.heads.export.model_card import READ
 
-    assert set(READ) == set(Task)
+    assert set(READ) == set(LEARNED)

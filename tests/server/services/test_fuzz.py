@@ -75,6 +75,7 @@ GOOD = {
         encoders_pb2.EmbedStreamRequest(items=ITEMS),
     ],
     "NearestWords": [encoders_pb2.NearestWordsRequest(encoder="letters", items=TEXT, k=3)],
+    "Fill": [encoders_pb2.FillRequest(settings=encoders_pb2.EmbedSettings(encoder="letters"), items=TEXT, k=3)],
     "Write": [
         sets_pb2.WriteRequest(settings={"set": "ready"}),
         sets_pb2.WriteRequest(rows=sets_pb2.WriteRows(ids=["a", "b"], features=[features()], metadata=COLUMNS)),

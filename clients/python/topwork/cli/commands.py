@@ -18,6 +18,7 @@ CLIENT_COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "encoders": ("encoders", "what the server serves"),
         "embed": ("embed", "features of texts, pictures or clips"),
         "nearest": ("encoders", "nearest words of an encoder's vocabulary"),
+        "fill": ("fill", "words for the gaps of texts"),
     },
     "sets": {
         "write": ("write", "texts, pictures, clips or vectors into a set"),

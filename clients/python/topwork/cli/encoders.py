@@ -155,6 +155,8 @@ def _facts(info: EncoderInfo) -> Iterable[tuple[str, str]]:
         numerics = info.numerics
         yield "numerics", f"{numerics.provider} {numerics.precision}"
         yield "parity", f"minimum cosine {numerics.parity:.7f}, largest error {numerics.max_abs_error:.1e}"
+    if info.heads:
+        yield "heads", ", ".join(f"{info.name}/{head}" for head in info.heads)
     if info.unused_weights:
         yield "not used", unused_weights(info.unused_weights)
     if info.artifact_bytes:

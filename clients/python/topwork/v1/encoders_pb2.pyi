@@ -52,7 +52,7 @@ class Option(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., default: _Optional[str] = ..., description: _Optional[str] = ..., schema: _Optional[str] = ...) -> None: ...
 
 class Encoder(_message.Message):
-    __slots__ = ("name", "modality", "taps", "default_tap", "parameters", "trained_on", "license", "source", "description", "state", "detail", "numerics", "options", "plugin", "has_vocabulary", "artifact_bytes", "counters", "devices", "unused_weights", "modalities", "towers")
+    __slots__ = ("name", "modality", "taps", "default_tap", "parameters", "trained_on", "license", "source", "description", "state", "detail", "numerics", "options", "plugin", "has_vocabulary", "artifact_bytes", "counters", "devices", "unused_weights", "modalities", "towers", "heads")
     class CountersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +81,7 @@ class Encoder(_message.Message):
     UNUSED_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     MODALITIES_FIELD_NUMBER: _ClassVar[int]
     TOWERS_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
     name: str
     modality: _types_pb2.Modality
     taps: _containers.RepeatedCompositeFieldContainer[_types_pb2.Tap]
@@ -102,7 +103,8 @@ class Encoder(_message.Message):
     unused_weights: _containers.RepeatedScalarFieldContainer[str]
     modalities: _containers.RepeatedScalarFieldContainer[_types_pb2.Modality]
     towers: _containers.RepeatedCompositeFieldContainer[Tower]
-    def __init__(self, name: _Optional[str] = ..., modality: _Optional[_Union[_types_pb2.Modality, str]] = ..., taps: _Optional[_Iterable[_Union[_types_pb2.Tap, _Mapping]]] = ..., default_tap: _Optional[str] = ..., parameters: _Optional[int] = ..., trained_on: _Optional[str] = ..., license: _Optional[str] = ..., source: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[EncoderState, str]] = ..., detail: _Optional[str] = ..., numerics: _Optional[_Union[_types_pb2.Numerics, _Mapping]] = ..., options: _Optional[_Iterable[_Union[Option, _Mapping]]] = ..., plugin: _Optional[str] = ..., has_vocabulary: _Optional[bool] = ..., artifact_bytes: _Optional[int] = ..., counters: _Optional[_Mapping[str, int]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., unused_weights: _Optional[_Iterable[str]] = ..., modalities: _Optional[_Iterable[_Union[_types_pb2.Modality, str]]] = ..., towers: _Optional[_Iterable[_Union[Tower, _Mapping]]] = ...) -> None: ...
+    heads: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., modality: _Optional[_Union[_types_pb2.Modality, str]] = ..., taps: _Optional[_Iterable[_Union[_types_pb2.Tap, _Mapping]]] = ..., default_tap: _Optional[str] = ..., parameters: _Optional[int] = ..., trained_on: _Optional[str] = ..., license: _Optional[str] = ..., source: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[EncoderState, str]] = ..., detail: _Optional[str] = ..., numerics: _Optional[_Union[_types_pb2.Numerics, _Mapping]] = ..., options: _Optional[_Iterable[_Union[Option, _Mapping]]] = ..., plugin: _Optional[str] = ..., has_vocabulary: _Optional[bool] = ..., artifact_bytes: _Optional[int] = ..., counters: _Optional[_Mapping[str, int]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., unused_weights: _Optional[_Iterable[str]] = ..., modalities: _Optional[_Iterable[_Union[_types_pb2.Modality, str]]] = ..., towers: _Optional[_Iterable[_Union[Tower, _Mapping]]] = ..., heads: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Tower(_message.Message):
     __slots__ = ("modality", "taps", "parameters", "numerics", "devices")
@@ -287,3 +289,59 @@ class NearestWordsResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[Words]
     def __init__(self, results: _Optional[_Iterable[_Union[Words, _Mapping]]] = ...) -> None: ...
+
+class FillRequest(_message.Message):
+    __slots__ = ("settings", "items", "k")
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    settings: EmbedSettings
+    items: _containers.RepeatedCompositeFieldContainer[_types_pb2.Item]
+    k: int
+    def __init__(self, settings: _Optional[_Union[EmbedSettings, _Mapping]] = ..., items: _Optional[_Iterable[_Union[_types_pb2.Item, _Mapping]]] = ..., k: _Optional[int] = ...) -> None: ...
+
+class FillWord(_message.Message):
+    __slots__ = ("word", "probability", "entry")
+    WORD_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_FIELD_NUMBER: _ClassVar[int]
+    word: str
+    probability: float
+    entry: int
+    def __init__(self, word: _Optional[str] = ..., probability: _Optional[float] = ..., entry: _Optional[int] = ...) -> None: ...
+
+class FilledGap(_message.Message):
+    __slots__ = ("start", "end", "part", "words")
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    end: int
+    part: int
+    words: _containers.RepeatedCompositeFieldContainer[FillWord]
+    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., part: _Optional[int] = ..., words: _Optional[_Iterable[_Union[FillWord, _Mapping]]] = ...) -> None: ...
+
+class FilledGaps(_message.Message):
+    __slots__ = ("gaps",)
+    GAPS_FIELD_NUMBER: _ClassVar[int]
+    gaps: _containers.RepeatedCompositeFieldContainer[FilledGap]
+    def __init__(self, gaps: _Optional[_Iterable[_Union[FilledGap, _Mapping]]] = ...) -> None: ...
+
+class FillResponse(_message.Message):
+    __slots__ = ("results", "head", "features", "notes", "failures", "numerics", "timings")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    NUMERICS_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[FilledGaps]
+    head: str
+    features: _containers.RepeatedCompositeFieldContainer[_types_pb2.TapFeatures]
+    notes: _containers.RepeatedCompositeFieldContainer[Note]
+    failures: _containers.RepeatedCompositeFieldContainer[Failure]
+    numerics: _types_pb2.Numerics
+    timings: Timings
+    def __init__(self, results: _Optional[_Iterable[_Union[FilledGaps, _Mapping]]] = ..., head: _Optional[str] = ..., features: _Optional[_Iterable[_Union[_types_pb2.TapFeatures, _Mapping]]] = ..., notes: _Optional[_Iterable[_Union[Note, _Mapping]]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., numerics: _Optional[_Union[_types_pb2.Numerics, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...

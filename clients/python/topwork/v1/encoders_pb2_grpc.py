@@ -60,6 +60,11 @@ class EncodersStub:
                 request_serializer=topwork_dot_v1_dot_encoders__pb2.NearestWordsRequest.SerializeToString,
                 response_deserializer=topwork_dot_v1_dot_encoders__pb2.NearestWordsResponse.FromString,
                 _registered_method=True)
+        self.Fill = channel.unary_unary(
+                '/topwork.v1.Encoders/Fill',
+                request_serializer=topwork_dot_v1_dot_encoders__pb2.FillRequest.SerializeToString,
+                response_deserializer=topwork_dot_v1_dot_encoders__pb2.FillResponse.FromString,
+                _registered_method=True)
 
 
 class EncodersServicer:
@@ -110,6 +115,15 @@ class EncodersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Fill(self, request, context):
+        """Returns the likeliest words for the gaps of texts: for each mask by a masked language model or by CBOW, for the next token by
+        a language model. The encoder needs such a head (Encoder.heads), which reads the rows of the pass that gives `settings.taps`.
+        INVALID_ARGUMENT (no such head, a text without a gap or with too many, k, an item), and errors as of Embed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EncodersServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -137,6 +151,11 @@ def add_EncodersServicer_to_server(servicer, server):
                     servicer.NearestWords,
                     request_deserializer=topwork_dot_v1_dot_encoders__pb2.NearestWordsRequest.FromString,
                     response_serializer=topwork_dot_v1_dot_encoders__pb2.NearestWordsResponse.SerializeToString,
+            ),
+            'Fill': grpc.unary_unary_rpc_method_handler(
+                    servicer.Fill,
+                    request_deserializer=topwork_dot_v1_dot_encoders__pb2.FillRequest.FromString,
+                    response_serializer=topwork_dot_v1_dot_encoders__pb2.FillResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -275,6 +294,33 @@ class Encoders:
             '/topwork.v1.Encoders/NearestWords',
             topwork_dot_v1_dot_encoders__pb2.NearestWordsRequest.SerializeToString,
             topwork_dot_v1_dot_encoders__pb2.NearestWordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Fill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/topwork.v1.Encoders/Fill',
+            topwork_dot_v1_dot_encoders__pb2.FillRequest.SerializeToString,
+            topwork_dot_v1_dot_encoders__pb2.FillResponse.FromString,
             options,
             channel_credentials,
             insecure,

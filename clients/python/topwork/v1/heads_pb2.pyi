@@ -20,6 +20,7 @@ class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TASK_TAGGING: _ClassVar[Task]
     TASK_QUESTION_ANSWERING: _ClassVar[Task]
     TASK_SEGMENTATION: _ClassVar[Task]
+    TASK_FILL: _ClassVar[Task]
 
 class HeadState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -40,6 +41,7 @@ TASK_REGRESSION: Task
 TASK_TAGGING: Task
 TASK_QUESTION_ANSWERING: Task
 TASK_SEGMENTATION: Task
+TASK_FILL: Task
 HEAD_STATE_UNSPECIFIED: HeadState
 HEAD_STATE_TRAINING: HeadState
 HEAD_STATE_READY: HeadState

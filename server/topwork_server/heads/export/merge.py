@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topwork_server.errors import NotReady
+from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.heads.export.model_card import model_card
 from topwork_server.heads.export.pooling_graph import PAIR_MASK, SECOND_INPUT, masks_of, pool, unpool
 from topwork_server.heads.head_store import HeadStore
-from topwork_server.heads.head_types import Head, Pooling
+from topwork_server.heads.head_types import Head, Pooling, Task
 from topwork_server.heads.pooling import TOWERS
 from topwork_server.heads.pretrained import pretrained_head
 from topwork_server.models.artifacts import MODEL, verify
@@ -35,6 +35,10 @@ METADATA = "topwork"
 
 def export_head(head: Head, store: HeadStore, catalog: Catalog) -> tuple[bytes, str]:
     """Export the ONNX file and its model card, in JSON. NotReady where the head's trunk is missing or has changed."""
+    if head.task is Task.FILL:
+        raise InvalidInput(
+            f"the head {head.name!r} reads the rows of gaps, which one graph cannot find", remedy="call `fill` where it is served"
+        )
     if not head.encoder:
         raise NotReady(
             f"the head {head.name!r} was trained on ready vectors of no encoder: there is no trunk to export it with",

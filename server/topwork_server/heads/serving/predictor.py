@@ -15,7 +15,7 @@ from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_types import Selection
 from topwork_server.features import EmbedResult, TapRows
 from topwork_server.heads.head_store import HeadStore, StoredHead
-from topwork_server.heads.head_types import Head
+from topwork_server.heads.head_types import Head, Task
 from topwork_server.heads.pair_features import pair_sides, split_sides
 from topwork_server.heads.pooling import TOWERS
 from topwork_server.heads.pretrained import pretrained_head
@@ -124,12 +124,21 @@ class Predictor:
         """Find a trained head, or ENCODER/NAME."""
         return pretrained_head(self._catalog, name) if "/" in name else self._store.find(name)
 
+    def _find_predicting(self, name: str) -> StoredHead:
+        stored = self.find(name)
+        if stored.head.task is Task.FILL:
+            raise InvalidInput(
+                f"the head {name!r} gives words for the gaps of a text, and no prediction of an item",
+                remedy=f"call `fill` (`topwork fill {stored.head.encoder} TEXT`)",
+            )
+        return stored
+
     def _opened(self, names: Sequence[str], caution: Caution = NO_CAUTION) -> list[OpenedHead]:
         if not names:
             raise InvalidInput("no head is named", remedy="name one or more")
         if len(set(names)) != len(names):
             raise InvalidInput("a head is named twice", remedy="name each head once")
-        opened = [self.cache.open(lambda name=name: self.find(name)) for name in names]  # type: ignore[misc]
+        opened = [self.cache.open(lambda name=name: self._find_predicting(name)) for name in names]  # type: ignore[misc]
         caution.check([one.stored for one in opened])
         return opened
 
@@ -169,7 +178,7 @@ class Predictor:
                     f"the head {head.name!r} reads the tap {tap}, which the set {feature_set.definition.name!r} has not",
                     remedy=f"its taps are {', '.join(has)}: name a set that has {tap}, or send items",
                 )
-            _check_fingerprint(
+            check_fingerprint(
                 head, has[tap].fingerprint, f"the set {feature_set.definition.name!r} has", "name the set that it was trained on"
             )
         starts = range(0, max(1, len(ids)), STORED)
@@ -240,7 +249,7 @@ def _outputs_of(
     for one in heads:
         head, rows = one.head, by_name[one.head.tap.tap.name]
         remedy = f"train it again, or serve the {head.encoder} that it stands on"
-        _check_fingerprint(head, rows.tap.fingerprint, f"{head.encoder} now has", remedy)
+        check_fingerprint(head, rows.tap.fingerprint, f"{head.encoder} now has", remedy)
         found[head.name] = caution.applied(decode_output(head, rows, one.predict, skip_bad_items, _typicality(one, caution)))
     return found
 
@@ -249,7 +258,8 @@ def _typicality(opened: OpenedHead, caution: Caution) -> RunTypicality | None:
     return None if caution.unlike is None else opened.typicality
 
 
-def _check_fingerprint(head: Head, found: str, whose: str, remedy: str) -> None:
+def check_fingerprint(head: Head, found: str, whose: str, remedy: str) -> None:
+    """Raise NotReady where the fingerprint that was found is not that of the head's tap."""
     if found != head.tap.fingerprint:
         raise NotReady(
             f"the head {head.name!r} stands on the tap {head.tap.tap.name} of {head.encoder or 'no encoder'} with fingerprint"
@@ -265,7 +275,7 @@ def _check_vectors(head: Head, rows: Array, fingerprint: str) -> None:
             remedy="send items, or ids of a set",
         )
     if fingerprint:
-        _check_fingerprint(head, fingerprint, "the vectors have", "send vectors that its encoder made")
+        check_fingerprint(head, fingerprint, "the vectors have", "send vectors that its encoder made")
     if rows.ndim != 2 or rows.shape[1] != head.dim:
         raise InvalidInput(
             f"vectors of shape {list(rows.shape)}",

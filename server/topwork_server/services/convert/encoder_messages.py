@@ -10,6 +10,7 @@ from typing import Any
 from topwork.v1 import encoders_pb2, types_pb2
 
 from topwork_server.inference.model_cache import LoadedEncoder
+from topwork_server.models import pretrained_heads
 from topwork_server.models.artifacts import Manifest
 from topwork_server.models.catalog import CatalogEntry, EncoderState
 from topwork_server.plugin_api import options as declared_options
@@ -58,6 +59,7 @@ def encoder(
         counters=dict(loaded.counters) if loaded else None,
         devices=towers[0].devices if len(towers) == 1 else (),
         unused_weights=manifest.unused if manifest else (),
+        heads=pretrained_heads.names_in(entry.folder) if entry.folder else (),
         towers=towers if len(towers) > 1 else (),
     )
 

@@ -14,6 +14,7 @@ from topwork_server.heads.head_status import HeadDescription, HeadState
 from topwork_server.heads.head_types import (
     DEFAULT_KIND,
     DESCRIBABLE,
+    LEARNED,
     Head,
     HeadDefinition,
     Task,
@@ -39,6 +40,7 @@ TASKS: Mapping[int, Task] = {
     heads_pb2.TASK_TAGGING: Task.TAGGING,
     heads_pb2.TASK_QUESTION_ANSWERING: Task.QUESTION_ANSWERING,
     heads_pb2.TASK_SEGMENTATION: Task.SEGMENTATION,
+    heads_pb2.TASK_FILL: Task.FILL,
 }
 TASK_NUMBERS = {task: heads_pb2.Task.Name(heads_pb2.Task.ValueType(number)) for number, task in TASKS.items()}
 ABSTENTIONS: Mapping[Abstention | None, heads_pb2.Abstention] = {
@@ -98,7 +100,7 @@ def trainer(registered: RegisteredTrainer) -> heads_pb2.Trainer:
         description=spec.description,
         options=encoder_messages.options(spec.trainer.options),
         plugin=registered.owner,
-        tasks=[TASK_NUMBERS[task] for task in Task if task.target in spec.trainer.targets and not _undescribed(task, spec)],
+        tasks=[TASK_NUMBERS[task] for task in LEARNED if task.target in spec.trainer.targets and not _undescribed(task, spec)],
         needs_inputs=spec.tunes,
         needs_descriptions=spec.needs_descriptions,
         min_per_class=spec.min_per_class,
@@ -165,8 +167,9 @@ def _figure(figure: MetricValue) -> heads_pb2.MetricValue:
 
 
 def _task(number: int) -> Task | None:
-    if number and number not in TASKS:
-        raise InvalidInput(f"task {number} is not known", remedy=f"ask for {', '.join(Task)}, or leave it out")
+    if number and TASKS.get(number) not in LEARNED:
+        known = TASKS.get(number, number)
+        raise InvalidInput(f"task {known} is not one that is learned", remedy=f"ask for {', '.join(LEARNED)}, or leave it out")
     return TASKS.get(number)
 
 

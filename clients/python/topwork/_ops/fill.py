@@ -1,0 +1,98 @@
+"""Words for the gaps of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from topwork._codec import decode_fills, messages
+from topwork._codec import items as _items
+from topwork._codec.items import Items
+from topwork._ops import item_requests
+from topwork._ops.embed import known_encoder
+from topwork._ops.item_requests import Chunk, MessageSizes, explained, release
+from topwork._ops.progress_bar import Progress, reporting
+from topwork._transport.calls import ClientState, Steps, unary, work
+from topwork._transport.methods import FILL
+from topwork.errors import DeadlineExceeded
+from topwork.features import Timings, concatenate
+from topwork.fills import Fills
+from topwork.v1.encoders_pb2 import EmbedSettings, FillRequest
+
+
+def fill(
+    session: ClientState,
+    encoder: str,
+    items: Items,
+    k: int = 5,
+    *,
+    taps: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+    skip_bad_items: bool = False,
+    priority: str = "normal",
+    progress: Progress = None,
+    timeout: float | None = None,
+) -> Steps[Fills]:
+    """The `k` likeliest words for each gap of texts, or pairs of texts, with their probabilities.
+
+    A gap is written as [MASK], or as the encoder's own mask; each is filled on its own. A language model that goes from left to
+    right says what comes after a text, which may end in [MASK].
+
+    taps            features of these taps, out of the same pass: `Fills.features`
+    options         what this encoder declares; see `encoder(name).options`
+    skip_bad_items  a bad item has no gaps and stands in `failures`; without it the first one raises InvalidInput
+    priority        "low", "normal" or "high", as of `embed`
+    progress        True for a bar on a terminal, or a function of (items done, items in all or None)
+
+    Only for encoders with a head over their vocabulary ("mlm", "lm" or "cbow" in `encoder(name).heads`); others raise
+    InvalidInput, and say what to do.
+    """
+    settings = messages.settings(encoder, list(taps), "float32", False, 0, options, None, skip_bad_items, priority)
+    sizes = MessageSizes([], 4.0)
+    if taps:
+        sizes = MessageSizes.of((yield from known_encoder(session, encoder, timeout)), taps, 0)
+    source = _items.listed(items, "text", session.blocking)
+    total = len(source) if isinstance(source, list | tuple) else None
+    chunks = item_requests.chunks(source, "text", sizes, skip=skip_bad_items)
+    pieces: list[Fills] = []
+    try:
+        with reporting(progress, total, encoder) as advance:
+            while (chunk := (yield from work(lambda: next(chunks, None if pieces else Chunk(0, ()))))) is not None:
+                pieces.append((yield from _one(settings, chunk, k, timeout)))
+                advance(len(chunk))
+    except DeadlineExceeded as error:
+        raise (yield from explained(session, encoder, error)) from None
+    finally:
+        release(source)
+    return _joined(pieces)
+
+
+def _one(settings: EmbedSettings, chunk: Chunk, k: int, timeout: float | None) -> Steps[Fills]:
+    request = FillRequest(settings=settings, items=chunk.items, k=k)
+    reply = yield from unary(FILL, request, timeout, chunk.start)
+    return decode_fills.fills(reply, settings.encoder, chunk.items, chunk.start, chunk.failures)
+
+
+def _joined(pieces: Sequence[Fills]) -> Fills:
+    """Join the fills of chunks that follow each other."""
+    first = pieces[0]
+    if len(pieces) == 1:
+        return first
+    starts = list(_starts(pieces))
+    return Fills(
+        encoder=first.encoder,
+        head=first.head,
+        texts=tuple(text for piece in pieces for text in piece.texts),
+        features={tap: concatenate([piece.features[tap] for piece in pieces]) for tap in first.features},
+        notes={start + i: note for start, piece in zip(starts, pieces, strict=True) for i, note in piece.notes.items()},
+        failures={start + i: error for start, piece in zip(starts, pieces, strict=True) for i, error in piece.failures.items()},
+        numerics=first.numerics,
+        timings=Timings.sum(piece.timings for piece in pieces),
+    )
+
+
+def _starts(pieces: Sequence[Fills]) -> Iterator[int]:
+    start = 0
+    for piece in pieces:
+        yield start
+        start += len(piece)

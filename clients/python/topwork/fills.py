@@ -1,0 +1,101 @@
+"""Filled gaps of texts, as `Client.fill` returns them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple, overload
+
+from topwork.errors import TopworkError
+from topwork.features import Features, Numerics, Timings
+
+#: Texts that `repr` shows.
+SHOWN = 5
+
+
+class FillWord(NamedTuple):
+    """A word that may fill a gap: as the text would have it, which may begin with a space; its probability among the whole
+    vocabulary; and its number there."""
+
+    word: str
+    probability: float
+    entry: int
+
+
+class FilledGap(NamedTuple):
+    """A gap and its likeliest words, likeliest first. `start` to `end` are its characters (half-open) in the text (part 0) or its
+    pair (part 1); of what comes after a text both are its end."""
+
+    start: int
+    end: int
+    part: int
+    words: tuple[FillWord, ...]
+
+
+@dataclass(frozen=True)
+class FilledText:
+    """An item and its gaps, each filled on its own: none where it failed, and then `error` says why."""
+
+    item: str | tuple[str, str]
+    gaps: tuple[FilledGap, ...] = ()
+    error: TopworkError | None = None
+
+    @property
+    def words(self) -> tuple[FillWord, ...]:
+        """The words of its first gap, likeliest first; none where it failed."""
+        return self.gaps[0].words if self.gaps else ()
+
+    @property
+    def filled(self) -> str | tuple[str, str]:
+        """The item with the likeliest word in each of its gaps."""
+        texts = [self.item] if isinstance(self.item, str) else list(self.item)
+        for gap in reversed(self.gaps):  # from the last, so that those before are still where they were
+            text, word = texts[gap.part], gap.words[0].word
+            placed = word.strip() if gap.start < gap.end else word
+            texts[gap.part] = text[: gap.start] + placed + text[gap.end :]
+        return texts[0] if isinstance(self.item, str) else (texts[0], texts[1])
+
+    def __str__(self) -> str:
+        if self.error:
+            return f"failed: {self.error}"
+        gaps = (", ".join(f"{one.word.strip()} {one.probability:.3f}" for one in gap.words) for gap in self.gaps)
+        return f"{self.item!r}: {'; '.join(gaps)}"
+
+
+@dataclass(frozen=True, repr=False)
+class Fills(Sequence[FilledText]):
+    """What `fill` found, a FilledText an item, in their order.
+
+    head       the name of the head that filled the gaps: "mlm", "lm" or "cbow"
+    features   of the taps that were asked for, by name, out of the same pass
+    notes      by item, what the encoder counted
+    failures   by item, with `skip_bad_items`
+    """
+
+    encoder: str
+    head: str
+    texts: tuple[FilledText, ...]
+    features: Mapping[str, Features] = field(default_factory=dict)
+    notes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    failures: Mapping[int, TopworkError] = field(default_factory=dict)
+    numerics: Numerics | None = None
+    timings: Timings = field(default_factory=Timings)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @overload
+    def __getitem__(self, index: int) -> FilledText: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[FilledText]: ...
+
+    def __getitem__(self, index: int | slice) -> FilledText | Sequence[FilledText]:
+        return self.texts[index]
+
+    def __repr__(self) -> str:
+        failed = f", {len(self.failures)} failed" if self.failures else ""
+        lines = [f"<Fills of {self.encoder}/{self.head}: {len(self)} text{'s' * (len(self) != 1)}{failed}>"]
+        lines += [f"  {text}" for text in islice(self, SHOWN)]
+        return "\n".join([*lines, *([f"  ... and {len(self) - SHOWN} more"] if len(self) > SHOWN else [])])

@@ -1,0 +1,172 @@
+"""Fills the gaps of texts by a head over the encoder's vocabulary, out of the pass that gives the features."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from topwork_server.blocking_calls import Check, in_thread
+from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.features import EmbedResult, TapRows
+from topwork_server.heads.head_types import Head
+from topwork_server.heads.pretrained import pretrained_head, word_head
+from topwork_server.heads.serving.gaps import Gap, GappedText, find_gaps, gap_rows
+from topwork_server.heads.serving.head_cache import HeadCache, OpenedHead
+from topwork_server.heads.serving.predictor import check_fingerprint
+from topwork_server.inference.engine import EmbedParams, Engine
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api.encoder import Encoder
+from topwork_server.types import Array, Item
+
+#: Probabilities that are computed at a time: 16 MiB.
+AT_A_TIME = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class FilledGap:
+    """A gap, and its likeliest words: their entries in the vocabulary (k,) int64, and probabilities (k,) float32, falling."""
+
+    gap: Gap
+    words: tuple[str, ...]
+    entries: Array
+    probabilities: Array
+
+
+@dataclass(frozen=True)
+class FillResult:
+    """The filled gaps of each item, none where it failed, and the features of the taps that were asked for."""
+
+    head: Head
+    gaps: tuple[tuple[FilledGap, ...], ...]
+    features: EmbedResult
+
+
+class Filler:
+    """Fills gaps. It is used on the event loop; blocking work runs in threads, and each head's graph uses `threads` more."""
+
+    def __init__(self, engine: Engine, catalog: Catalog, threads: int = 1) -> None:
+        self._engine, self._catalog = engine, catalog
+        self.cache = HeadCache(threads)
+
+    async def fill(self, params: EmbedParams, items: Sequence[Item], k: int) -> FillResult:
+        """Find the `k` likeliest words of each gap; `params.taps` are those whose features are returned too. InvalidInput where
+        the encoder has no head over its vocabulary (which no encoder of several towers has), or names an item without a gap."""
+        async with self._engine.acquire(params.encoder) as loaded:  # exported first, if need be: only then its heads are known
+            encoder = loaded.towers[0].encoder
+            opened = await asyncio.to_thread(self._opened, encoder)
+            _check_k(opened.head, k)
+            texts, failures = _gapped(items, opened.head, encoder.mask, skip=params.skip_bad_items)
+            read = opened.head.tap.tap.name
+            taps = params.taps if read in params.taps else (*params.taps, read)
+            given = [text.item for text in texts.values()]
+            found = await self._embed(replace(params, taps=taps), given, list(texts))
+            found = found.among(list(texts), failures) if failures else found
+            begun = time.monotonic()
+            work = partial(_filled, opened, encoder, k, texts, found, params.skip_bad_items)
+            gaps, more = await in_thread(work, params.deadline)
+        features = replace(
+            found,
+            taps=tuple(_as_written(rows, texts) for rows in found.taps[: len(params.taps)]),
+            failures=dict(sorted({**found.failures, **more}.items())),
+            timings=replace(found.timings, compute=found.timings.compute + time.monotonic() - begun),
+        )
+        return FillResult(opened.head, tuple(gaps.get(item, ()) for item in range(len(items))), features)
+
+    async def _embed(self, params: EmbedParams, given: Sequence[Item], positions: Sequence[int]) -> EmbedResult:
+        """Embed what the encoder is given; an error names the position among all items."""
+        try:
+            return await self._engine.embed(params, given)
+        except TopworkError as error:
+            raise error if error.item is None else error.at(positions[error.item]) from None
+
+    def _opened(self, encoder: Encoder) -> OpenedHead:
+        name = word_head(self._catalog, encoder.spec.name)
+        if name is None:
+            raise InvalidInput(f"{encoder.spec.name} has no head that fills gaps", remedy=encoder.needs_to_fill)
+        return self.cache.open(lambda: pretrained_head(self._catalog, name))
+
+
+def _check_k(head: Head, k: int) -> None:
+    words = int(head.chosen["words"])
+    if k > words:
+        raise InvalidInput(f"k is {k}, and {head.encoder} has {words} words", remedy=f"ask for at most {words}")
+
+
+def _gapped(items: Sequence[Item], head: Head, mask: str, *, skip: bool) -> tuple[dict[int, GappedText], dict[int, TopworkError]]:
+    """The texts that have gaps, and the errors of the others where `skip` is set, by position."""
+    texts: dict[int, GappedText] = {}
+    failures: dict[int, TopworkError] = {}
+    for position, item in enumerate(items):
+        try:
+            texts[position] = find_gaps(item, head, mask)
+        except InvalidInput as error:
+            if not skip:
+                raise error.at(position) from None
+            failures[position] = error.at(position)
+    return texts, failures
+
+
+def _filled(
+    opened: OpenedHead,
+    encoder: Encoder,
+    k: int,
+    texts: Mapping[int, GappedText],
+    found: EmbedResult,
+    skip: bool,
+    check: Check,
+) -> tuple[dict[int, tuple[FilledGap, ...]], dict[int, TopworkError]]:
+    """Read the rows of all gaps, and compute the head on them together."""
+    rows: list[Array] = []
+    filled: list[tuple[int, Gap]] = []
+    failures: dict[int, TopworkError] = {}
+    tap = next(tap for tap in found.taps if tap.tap.tap.name == opened.head.tap.tap.name)
+    check_fingerprint(opened.head, tap.tap.fingerprint, f"{opened.head.encoder} now has", "try again")
+    split = tap.split()
+    for position, text in texts.items():
+        if position in found.failures:
+            continue
+        try:
+            rows.append(gap_rows(opened.head, text, split[position]))
+            filled += [(position, gap) for gap in text.gaps]
+        except InvalidInput as error:
+            if not skip:
+                raise error.at(position) from None
+            failures[position] = error.at(position)
+    gaps: dict[int, tuple[FilledGap, ...]] = {}
+    if rows:
+        best = _best(opened, np.concatenate(rows), k, check)
+        for (position, gap), entries, probabilities in zip(filled, *best, strict=True):
+            one = FilledGap(gap, tuple(encoder.words(entries.tolist())), entries, probabilities)
+            gaps[position] = (*gaps.get(position, ()), one)
+    return gaps, failures
+
+
+def _best(opened: OpenedHead, rows: Array, k: int, check: Check) -> tuple[Array, Array]:
+    """The `k` likeliest entries of the vocabulary for each row, and their probabilities, (n, k) each, likeliest first."""
+    step = max(1, AT_A_TIME // int(opened.head.chosen["words"]))
+    entries, likely = list[Array](), list[Array]()
+    for start in range(0, len(rows), step):
+        check()
+        _, probabilities = opened.predict(rows[start : start + step])
+        best = np.sort(np.argpartition(-probabilities, k - 1, axis=1)[:, :k], axis=1)  # of equal ones the first entry is first
+        order = np.argsort(-np.take_along_axis(probabilities, best, 1), axis=1, kind="stable")
+        entries.append(np.take_along_axis(best, order, 1))
+        likely.append(np.take_along_axis(probabilities, entries[-1], 1))
+    return np.concatenate(entries), np.concatenate(likely)
+
+
+def _as_written(rows: TapRows, texts: Mapping[int, GappedText]) -> TapRows:
+    """The rows, with spans of the characters that the caller wrote."""
+    if rows.spans is None:
+        return rows
+    items = rows.split()
+    moved = [
+        replace(one, spans=texts[i].as_written(one.spans)) if one.spans is not None and i in texts else one
+        for i, one in enumerate(items)
+    ]
+    return TapRows.join(rows.tap, moved)

@@ -1,0 +1,204 @@
+"""Words for gaps, by both clients and the command line, of a real server: what transformers' pipeline gives."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import real_server
+import tiny_berts
+import topwork
+from both_clients import ClientFactory, EitherClient
+from topwork import cli
+from topwork_plugins.bert.plugin import BertEncoder
+from topwork_server import EncoderSpec, Modality
+from topwork_server.models import artifacts
+from topwork_server.runtime.export import export_encoder
+from toys import FakePlugins
+
+#: One whose mask is [MASK], one with another mask, and one without a head.
+MODELS = {"bert": "AutoModelForMaskedLM", "roberta": "AutoModelForMaskedLM", "mpnet": "AutoModel"}
+TEXTS = ["A small [MASK] sings.", "the [MASK] and café [MASK] bread", "[MASK] bird"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("models")
+    for name, kind in MODELS.items():
+        tiny_berts.write(root / name, name, kind=kind)
+    return root
+
+
+@pytest.fixture(scope="module")
+def target(folder: Path) -> Iterator[str]:
+    specs = [EncoderSpec(name, BertEncoder, f"file:{folder / name}", Modality.TEXT) for name in MODELS]
+    for spec in specs:
+        artifacts.publish(folder / "home", spec, partial(export_encoder, spec, folder / spec.name))
+    with real_server.served(folder / "home", FakePlugins(specs)) as address:
+        yield address
+
+
+@pytest.fixture(params=["Client", "AsyncClient"])
+def both(request: pytest.FixtureRequest, target: str, runner: asyncio.Runner) -> Iterator[EitherClient]:
+    factory = ClientFactory(request.param == "AsyncClient", target, runner)
+    yield factory.open()
+    factory.close()
+
+
+@pytest.fixture
+def client(target: str) -> Iterator[topwork.Client]:
+    with topwork.Client(target) as client:
+        yield client
+
+
+def pipeline_words(folder: Path, text: str, k: int) -> list[list[dict[str, Any]]]:
+    """What transformers' pipeline fills each mask with."""
+    from transformers import pipeline
+
+    fill = pipeline("fill-mask", model=str(folder), tokenizer=str(folder), top_k=k)
+    found = fill(text.replace("[MASK]", fill.tokenizer.mask_token))
+    return found if isinstance(found[0], list) else [found]
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_words_and_probabilities_are_those_of_transformers(name: str, folder: Path, client: topwork.Client) -> None:
+    found = client.fill(name, TEXTS, k=7)
+    assert (found.encoder, found.head, len(found)) == (name, "mlm", 3)
+    for text, filled in zip(TEXTS, found, strict=True):
+        expected = pipeline_words(folder / name, text, 7)
+        assert len(filled.gaps) == len(expected) == text.count("[MASK]")
+        for gap, words in zip(filled.gaps, expected, strict=True):
+            assert text[gap.start : gap.end] == "[MASK]"
+            assert [word.entry for word in gap.words] == [word["token"] for word in words]
+            assert [word.word for word in gap.words] == [word["token_str"] for word in words]
+            np.testing.assert_allclose([word.probability for word in gap.words], [word["score"] for word in words], rtol=1e-3)
+
+
+def test_both_clients_fill_any_number_of_texts_in_order(both: EitherClient) -> None:
+    alone = [both.fill("bert", text, k=2)[0] for text in TEXTS]
+    many = both.fill("bert", TEXTS * 30, k=2, taps=["pooled"])
+    assert [text.item for text in many] == TEXTS * 30
+    for i, text in enumerate(many):
+        assert [word.entry for word in text.words] == [word.entry for word in alone[i % 3].words]
+    assert many.features["pooled"].items.tolist() == list(range(90))
+    assert alone[0].filled == f"A small {alone[0].words[0].word} sings."
+
+
+def test_features_come_out_of_the_same_pass(client: topwork.Client) -> None:
+    client.embed("roberta", "a bird")
+    before = client.encoder("roberta").counters["batches"]
+    found = client.fill("roberta", ["A small [MASK] sings."], taps=["pooled", "tokens"])
+    assert client.encoder("roberta").counters["batches"] == before + 1
+    expected = client.embed_taps("roberta", ["A small <mask> sings."], ["pooled", "tokens"])
+    for tap, features in expected.items():
+        np.testing.assert_allclose(found.features[tap].rows, features.rows, atol=1e-6)
+        assert found.features[tap].fingerprint == features.fingerprint
+    np.testing.assert_array_equal(found.features["tokens"].spans, expected["tokens"].spans)  # both masks have six characters
+
+
+def test_the_own_mask_may_be_written_and_a_pair_has_gaps_too(client: topwork.Client) -> None:
+    own, general = client.fill("roberta", ["a <mask> bird", "a [MASK] bird"])
+    assert own.words == general.words
+    assert own.filled == general.filled
+    [pair] = client.fill("bert", [("a [MASK] bird", "no, two [MASK]")])
+    assert [(gap.part, gap.start, gap.end) for gap in pair.gaps] == [(0, 2, 8), (1, 8, 14)]
+    assert isinstance(pair.filled, tuple)
+    assert "[MASK]" not in "".join(pair.filled)
+
+
+BAD: dict[str, tuple[dict[str, Any], int | None, str]] = {
+    "no gap": ({"items": ["a [MASK]", "none"]}, 1, "write [MASK]"),
+    "too many": ({"items": ["[MASK] " * 1000]}, 0, "1,000 gaps"),
+    "cut off": ({"items": ["bird " * 200 + "[MASK]"], "options": {"truncate": True}}, 0, "cut off"),
+    "too long": ({"items": ["[MASK] " + "bird " * 200]}, 0, "the limit is 96"),
+    "more words than there are": ({"items": ["[MASK]"], "k": 900}, None, "at most 300"),
+    "more words than a reply has": ({"items": ["[MASK]"], "k": 1001}, None, "at most 1000"),
+    "no word": ({"items": ["a [MASK]"], "k": 0}, None, "k is 0"),
+    "no texts": ({"items": []}, None, "no items"),
+    "a picture": ({"items": [np.zeros((4, 4, 3), np.uint8)]}, 0, "array"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_what_cannot_be_filled_is_refused_with_its_place(what: str, client: topwork.Client) -> None:
+    asked, item, word = BAD[what]
+    with pytest.raises(topwork.InvalidInput) as caught:
+        client.fill("bert", **asked)
+    assert caught.value.item == item
+    assert word in str(caught.value)
+
+
+def test_a_picture_on_the_wire_is_refused(client: topwork.Client) -> None:
+    from topwork._transport.methods import FILL
+    from topwork.v1 import encoders_pb2, types_pb2
+
+    settings = encoders_pb2.EmbedSettings(encoder="bert")
+    request = encoders_pb2.FillRequest(settings=settings, items=[types_pb2.Item(image=b"png")])
+    with pytest.raises(topwork.InvalidInput, match="an image") as caught:
+        client._run(_once(FILL, request))
+    assert caught.value.item == 0
+
+
+def _once(method: Any, request: Any) -> Any:
+    from topwork._transport.calls import unary
+
+    return (yield from unary(method, request, None))
+
+
+def test_an_encoder_without_such_a_head_says_what_to_do(client: topwork.Client) -> None:
+    with pytest.raises(topwork.InvalidInput, match="mpnet has no head that fills gaps") as caught:
+        client.fill("mpnet", ["a [MASK]"])
+    assert "ForMaskedLM" in caught.value.remedy
+    with pytest.raises(topwork.NotFound):
+        client.fill("nobody", ["a [MASK]"])
+
+
+def test_bad_texts_may_be_skipped(client: topwork.Client) -> None:
+    texts = ["none", "a [MASK]", "bird " * 200 + "[MASK]", "[MASK] bird"]
+    found = client.fill("bert", texts, skip_bad_items=True, taps=["pooled"])
+    assert sorted(found.failures) == [0, 2]
+    assert [len(text.gaps) for text in found] == [0, 1, 0, 1]
+    assert found[0].words == ()
+    assert found.features["pooled"].items.tolist() == [1, 3]
+    assert found[3].words == client.fill("bert", ["[MASK] bird"])[0].words
+
+
+def test_the_head_is_listed_and_is_no_predictor(client: topwork.Client) -> None:
+    assert client.encoder("bert").heads == ("mlm",)
+    assert client.encoder("mpnet").heads == ()
+    head = client.head("bert/mlm")
+    assert (head.task, head.tap, head.pooling, head.chosen) == ("fill", "tokens", "mask", {"words": 300})
+    with pytest.raises(topwork.InvalidInput, match="topwork fill bert"):
+        client.predict("bert/mlm", ["a [MASK]"])
+    with pytest.raises(topwork.InvalidInput, match="call `fill`"):
+        client.export_head("bert/mlm", "never.onnx")
+
+
+def test_a_deadline_holds(client: topwork.Client) -> None:
+    with pytest.raises(topwork.DeadlineExceeded):
+        client.fill("bert", TEXTS, timeout=1e-6)
+
+
+def test_the_command_line(target: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    lines = tmp_path / "cloze.txt"
+    lines.write_text("a [MASK] bird\nno gap\n[MASK] and [MASK]\n")
+    asked = ["fill", "bert", "--from", str(lines), "-k", "2", "--skip-bad-items", "--server", target]
+    assert cli.main([*asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["encoder"], found["head"]) == ("bert", "mlm")
+    assert [len(text["gaps"]) for text in found["texts"]] == [1, 0, 2]
+    assert "no gap" in found["texts"][1]["error"]
+    word = found["texts"][0]["gaps"][0]["words"][0]
+    assert cli.main(asked) == 0
+    printed = capsys.readouterr()
+    assert f"{word['probability']:.3f}  {word['word']}" in printed.out
+    assert "gap 2, after '[MASK] and'" in printed.out
+    assert "skipped 'no gap'" in printed.err
+    assert cli.main(["fill", "bert", "no gap", "--server", target]) == 1
+    assert "write [MASK]" in capsys.readouterr().err

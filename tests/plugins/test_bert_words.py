@@ -1,0 +1,153 @@
+"""The head of a masked language model: transformers' own scores out of the trunk's tokens; no part of a fingerprint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_berts
+from topwork_plugins.bert.plugin import BertEncoder
+from topwork_server import GapRows, InvalidInput, Session, TextItem, Trunk
+from topwork_server.models import pretrained_heads
+from topwork_server.types import Array
+
+MASKED = "AutoModelForMaskedLM"
+#: An architecture, and what its configuration says beside the usual.
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in tiny_berts.ARCHITECTURES),
+    *((name, {"tie_word_embeddings": False}) for name in ("bert", "distilbert", "roberta", "electra", "modernbert")),
+    ("deberta-v2", {"legacy": False}),
+]
+NAMES = [f"{name} {' '.join(changes)}".strip() for name, changes in VARIANTS]
+
+
+def exported(folder: Path, out: Path) -> Trunk:
+    out.mkdir()
+    return BertEncoder.export(tiny_berts.spec_of(folder), folder, out)
+
+
+def transformers_scores(folder: Path, texts: Sequence[str]) -> list[Array]:
+    """The scores (masks, words) of each text, by transformers' own model."""
+    import torch
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForMaskedLM.from_pretrained(folder).eval()
+    types = model.config.model_type == "albert" or None
+    found = []
+    for text in texts:
+        fed = tokenizer(text, return_tensors="pt", return_token_type_ids=types)
+        with torch.no_grad():
+            found.append(model(**fed).logits[0, fed["input_ids"][0] == tokenizer.mask_token_id].numpy())
+    return found
+
+
+@pytest.mark.parametrize(("model_type", "changes"), VARIANTS, ids=NAMES)
+def test_the_scores_are_those_of_transformers(model_type: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    import torch
+
+    folder = tiny_berts.write(tmp_path / "model", model_type, kind=MASKED, **changes)
+    trunk = exported(folder, tmp_path / "out")
+    [head] = trunk.heads
+    assert (head.name, head.tap, head.gaps, head.names) == ("mlm", "tokens", GapRows.MASK, ())
+    assert trunk.unused == []
+    encoder = BertEncoder(tiny_berts.spec_of(folder), tmp_path / "out")
+    texts = [f"A small {encoder.mask} sings.", f"{encoder.mask} and café {encoder.mask} bread."]
+    expected = transformers_scores(folder, texts)
+    assert trunk.module is not None
+    assert head.module is not None
+    graph = tmp_path / "head.onnx"
+    pretrained_heads.save(pretrained_heads.module_graph(head.module, tiny_berts.DIM), graph)
+    session = Session(graph, threads=1)
+    for text, scores in zip(texts, expected, strict=True):
+        [sample] = encoder.preprocess(TextItem(text), encoder.example_options)
+        batch = encoder.collate([sample])
+        with torch.no_grad():
+            tokens = trunk.module(*(torch.from_numpy(batch[name]) for name in trunk.inputs))[1][0].numpy()
+        assert sample.tokens is not None
+        chars = sample.tokens.chars[:, 0], sample.tokens.chars[:, 1]
+        masks = [i for i, (start, end) in enumerate(zip(*chars, strict=True)) if text[start:end] == encoder.mask]
+        [found] = session.run(["scores"], {"rows": tokens[sample.tokens.positions[masks]]})
+        np.testing.assert_allclose(found, scores, rtol=1e-3, atol=1e-4)
+        assert found.shape == (text.count(encoder.mask), len(encoder.words(range(found.shape[1]))))
+
+
+def test_words_are_decoded_as_transformers_does(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    for model_type in ("bert", "roberta", "deberta-v2"):
+        folder = tiny_berts.write(tmp_path / model_type, model_type, kind=MASKED)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        words = tiny_berts.prepare(folder, tmp_path / f"{model_type}-out").encoder.words(range(len(tokenizer) + 2))
+        assert words == [*(tokenizer.decode([entry]) for entry in range(len(tokenizer))), "", ""]
+
+
+def test_a_trunk_is_the_same_with_and_without_its_head(tmp_path: Path) -> None:
+    masked = tiny_berts.write(tmp_path / "masked", kind=MASKED)
+    plain = shutil.copytree(masked, tmp_path / "plain")
+    config = json.loads((masked / "config.json").read_text())
+    (plain / "config.json").write_text(json.dumps(config | {"architectures": ["BertModel"]}))
+    found, without = (tiny_berts.export(folder, tmp_path / f"{folder.name}-out") for folder in (masked, plain))
+    assert found.manifest.taps == without.manifest.taps  # their fingerprints too
+    assert found.manifest.parameters == without.manifest.parameters
+    graphs = [(tmp_path / f"{name}-out" / "default.onnx").stat().st_size for name in ("masked", "plain")]
+    assert abs(graphs[0] - graphs[1]) < 2000  # names of values alone
+    assert pretrained_heads.names_in(tmp_path / "masked-out") == ["mlm"]
+    assert pretrained_heads.names_in(tmp_path / "plain-out") == []
+    assert "cls.predictions.bias" in without.manifest.unused
+
+
+def without_mask(folder: Path) -> None:
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "mask_token"}))
+
+
+def without_weights(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if "predictions" not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(("spoil", "unused"), [(without_mask, True), (without_weights, False)])
+def test_what_cannot_fill_brings_no_head(spoil: Any, unused: bool, tmp_path: Path) -> None:
+    folder = tiny_berts.write(tmp_path / "model", kind=MASKED)
+    spoil(folder)
+    trunk = exported(folder, tmp_path / "out")
+    assert not trunk.heads
+    assert ("cls.predictions.bias" in trunk.unused) is unused
+
+
+def test_the_weights_of_other_heads_and_the_pooler_are_named(tmp_path: Path) -> None:
+    trunk = exported(tiny_berts.write(tmp_path / "model", kind="AutoModelForPreTraining"), tmp_path / "out")
+    assert [head.name for head in trunk.heads] == ["mlm"]
+    assert trunk.unused == [f"{name}.{part}" for name in ("cls.seq_relationship", "pooler.dense") for part in ("bias", "weight")]
+
+
+def test_a_masked_model_that_lacks_a_weight_of_its_trunk_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tiny_berts.write(tmp_path / "model", kind=MASKED)
+    weights = load_file(folder / "model.safetensors")
+    del weights["bert.encoder.layer.1.output.dense.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InvalidInput, match=r"lacks 1 weights .*encoder.layer.1.output.dense.weight"):
+        exported(folder, tmp_path / "out")
+
+
+def test_weights_that_are_too_large_for_one_file_stand_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trunk = exported(tiny_berts.write(tmp_path / "model", kind=MASKED), tmp_path / "out")
+    [head] = trunk.heads
+    assert head.module is not None
+    rows, found = np.random.default_rng(0).normal(size=(4, tiny_berts.DIM)).astype(np.float32), []
+    for name, most in (("one", pretrained_heads.LARGEST), ("two", 0)):
+        monkeypatch.setattr(pretrained_heads, "LARGEST", most)
+        pretrained_heads.save(pretrained_heads.module_graph(head.module, tiny_berts.DIM), tmp_path / f"{name}.onnx")
+        found.append(Session(tmp_path / f"{name}.onnx", threads=1).run(["scores"], {"rows": rows})[0])
+    np.testing.assert_array_equal(*found)
+    assert sorted(path.name for path in tmp_path.glob("*.weights")) == ["two.weights"]
