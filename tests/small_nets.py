@@ -22,10 +22,10 @@ from topwork_server.types import Array
 SPECS = {spec.name: spec for spec in resnet.register_encoders()}
 
 
-def random_net(architecture: str, seed: int = 0) -> Any:
+def random_net(architecture: str, seed: int = 0, **arguments: Any) -> Any:
     """With statistics in its batch norms that are not trivial: timm begins the last of a block at zero."""
     torch.manual_seed(seed)
-    net = create(architecture)
+    net = create(architecture, **arguments)
     for part in net.modules():
         if isinstance(part, torch.nn.BatchNorm2d) and part.running_mean is not None and part.running_var is not None:
             torch.nn.init.uniform_(part.weight, 0.5, 1.5)
@@ -34,14 +34,15 @@ def random_net(architecture: str, seed: int = 0) -> Any:
     return net
 
 
-def as_on_the_hub(net: Any, folder: Path, size: int = 64, **changes: Any) -> Path:
-    """A folder as timm's hub repositories are."""
+def as_on_the_hub(net: Any, folder: Path, size: int = 64, arguments: dict[str, Any] | None = None, **changes: Any) -> Path:
+    """A folder as timm's hub repositories are; `arguments` are the architecture's, `changes` its preprocessing's."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     save_file(net.state_dict(), folder / "model.safetensors")
     preprocessing = {"input_size": [3, size, size], "crop_pct": 0.9, "interpolation": "bicubic", "license": "mit", **changes}
-    config = {"architecture": net.pretrained_cfg["architecture"], "num_classes": 1000, "pretrained_cfg": preprocessing}
+    config = {"architecture": net.pretrained_cfg["architecture"], "num_classes": net.num_classes, "pretrained_cfg": preprocessing}
+    config |= {"model_args": arguments} if arguments else {}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 

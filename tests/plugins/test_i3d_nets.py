@@ -24,6 +24,7 @@ from topwork_plugins.images.preprocess import Recipe
 from topwork_plugins.resnet.feature_taps import TappedThin, TappedTimm, open_net
 from topwork_plugins.resnet.thin import ThinResNet
 from topwork_plugins.resnet.timm_nets import create
+from topwork_plugins.vision.taps import LAYERS
 from topwork_server import EncoderSpec, SourceUri, VideoItem
 from topwork_server.models import artifacts
 from topwork_server.plugin_api import example_inputs, options, sources
@@ -265,8 +266,9 @@ def test_a_static_clip_equals_the_picture_net(architecture: str) -> None:
     else:
         flat = TappedTimm(liven(create(architecture, num_classes=0)))
     picture = torch.randn(2, 3, 64, 64)
-    maps, pooled = flat.eval().maps(picture)
-    expected = [m.mean((2, 3)) for m in maps] + [pooled]
+    found = flat.eval().outputs(picture)
+    pooled = found.rows["pooled"]
+    expected = [found.maps[name].mean((2, 3)) for name in LAYERS] + [pooled]
     *rows, mean_std = InflatedResNet(flat)(picture.unsqueeze(2).expand(-1, -1, 6, -1, -1))
     for ours, theirs in zip(rows, expected, strict=True):
         assert float((ours - theirs).abs().max() / theirs.abs().max()) < 1e-5
@@ -403,12 +405,13 @@ def test_several_lengths_have_one_meaning(served_inflated: Graph) -> None:
 def test_a_static_clip_equals_resnet50_thin(assets: Callable[[EncoderSpec], Path]) -> None:
     """The served encoders' own two ends, with the real weights."""
     [spec] = i3d.register_encoders()
-    flat = open_net(assets(spec), None)
+    flat = open_net(assets(spec), {})
     photograph = example_inputs.clips(frames=1, size=256)[0][0]
     picture = torch.from_numpy(flat.recipe.prepare(Image.fromarray(photograph))[0])
-    maps, pooled = flat.module.eval().maps(picture.unsqueeze(0))
+    found = flat.module.eval().outputs(picture.unsqueeze(0))
+    pooled = found.rows["pooled"]
     *rows, mean_std = InflatedResNet(flat.module)(picture[None, :, None].expand(-1, -1, 4, -1, -1))
-    for ours, theirs in zip(rows, [*(m.mean((2, 3)) for m in maps), pooled], strict=True):
+    for ours, theirs in zip(rows, [*(found.maps[name].mean((2, 3)) for name in LAYERS), pooled], strict=True):
         assert float((ours - theirs).abs().max()) < 1e-5 * max(1.0, float(theirs.abs().max()))
     assert float(mean_std[:, 1024:].abs().max()) < 1e-5 * max(1.0, float(pooled.max()))
 

@@ -103,10 +103,10 @@ def test_a_trunk_without_a_head_leaves_out_the_pooler_of_its_pretraining(trunk: 
 
 def test_a_classifier_that_is_no_head_here_is_named(tmp_path: Path) -> None:
     net = as_on_the_hub(random_net("test_resnet"), tmp_path / "net")
-    served, config = open_net(net, None), json.loads((net / "config.json").read_text())
+    served, config = open_net(net, {}), json.loads((net / "config.json").read_text())
     assert served.heads
     assert served.unused == ()  # its classes are ImageNet's: they are a head
     config["pretrained_cfg"]["label_names"] = ["only", "two"]
     (net / "config.json").write_text(json.dumps(config))
-    nameless = open_net(net, None)
+    nameless = open_net(net, {})
     assert nameless.unused == ("fc.weight", "fc.bias")

@@ -13,8 +13,8 @@ from PIL import Image
 from small_nets import SPECS, Exported, as_on_the_hub, export, random_net, spec_of
 from topwork_plugins.resnet.feature_taps import TappedTimm
 from topwork_plugins.resnet.plugin import ResNetEncoder
-from topwork_plugins.resnet.taps import LAYERS
 from topwork_plugins.resnet.timm_nets import create, load_in_order
+from topwork_plugins.vision.taps import LAYERS
 from topwork_server import EncoderSpec, NoOptions
 from topwork_server.models import fingerprint
 
@@ -111,15 +111,6 @@ def test_layers_are_timms_own_features(architecture: str) -> None:
     for mean, cells, layer in zip(found[1:5], found[5:], expected, strict=True):
         torch.testing.assert_close(mean, layer.mean((2, 3)))
         torch.testing.assert_close(cells, layer.flatten(2).transpose(1, 2))
-
-
-def test_a_net_without_stages_has_pooled_alone() -> None:
-    net: Any = create("vit_tiny_patch16_224", img_size=32)
-    tapped = TappedTimm(net)
-    assert [tap.name for tap in tapped.taps((32, 32))] == ["pooled"]
-    pictures = torch.randn(1, 3, 32, 32)
-    with torch.no_grad():
-        torch.testing.assert_close(tapped(pictures)[0], net.forward_head(net.forward_features(pictures), pre_logits=True))
 
 
 @pytest.mark.parametrize("name", [*ON_THE_HUB, "efficientnet-lite0"])

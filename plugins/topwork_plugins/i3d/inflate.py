@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from topwork_plugins.i3d.taps import inflated_taps
 from topwork_plugins.parameter_blocks import under
-from topwork_plugins.resnet.feature_taps import Tapped
+from topwork_plugins.vision.tapped import Tapped
+from topwork_plugins.vision.taps import LAYERS
 
 #: How many frames a kernel spans, as in the I3D ResNet-50 of Wang et al. 2018 ("Non-local Neural Networks", section 4.1): the
 #: first convolution 5; of the blocks, about one in two has 3 in its first convolution. A pattern repeats over the blocks.
@@ -97,7 +98,7 @@ class InflatedResNet(nn.Module):
         """List the taps in the order of `forward`; each row is one window. `size` is (height, width)."""
         with torch.no_grad():
             *layers, pooled, _ = (rows.shape[1] for rows in self(torch.zeros(1, 3, 2, *size)))
-        return inflated_taps(dict(zip(self.tapped.places, layers, strict=True)), pooled)
+        return inflated_taps(dict(zip(LAYERS, layers, strict=True)), pooled)
 
     def blocks(self) -> tuple[tuple[str, ...], ...]:
         """List the blocks of `Trunk.blocks`: those of the picture net, whose stages keep their names."""
@@ -105,9 +106,9 @@ class InflatedResNet(nn.Module):
 
     def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
         self.clips.frames = clips.shape[2]
-        maps, pooled = self.tapped.maps(clips.transpose(1, 2).flatten(0, 1))
-        layers = [self._by_clip(m.mean((2, 3))).mean(1) for m in maps]
-        steps = self._by_clip(pooled)
+        rows, maps = self.tapped.outputs(clips.transpose(1, 2).flatten(0, 1))
+        layers = [self._by_clip(maps[name].mean((2, 3))).mean(1) for name in LAYERS]
+        steps = self._by_clip(rows["pooled"])
         mean = steps.mean(1)
         return (*layers, mean, torch.cat([mean, steps.std(1, correction=0)], dim=1))
 

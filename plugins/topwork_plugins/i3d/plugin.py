@@ -130,7 +130,7 @@ class InflatedEncoder(VideoEncoder):
         from topwork_plugins.i3d.inflate import HALVED, InflatedResNet
         from topwork_plugins.resnet.feature_taps import open_net
 
-        flat = open_net(assets, spec.settings.get("architecture"))
+        flat = open_net(assets, spec.settings)
         net = InflatedResNet(flat.module)
         return Trunk(
             inputs={"clips": ("batch", 3, "2*halves", *flat.recipe.size)},

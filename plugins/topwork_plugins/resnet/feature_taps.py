@@ -2,59 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
-from topwork_server import InvalidInput, PretrainedHead, Tap
+from topwork_server import InvalidInput, PretrainedHead
 from torch import Tensor, nn
 
 from topwork_plugins.images.preprocess import Recipe
-from topwork_plugins.parameter_blocks import by_prefix, under
+from topwork_plugins.parameter_blocks import by_prefix
 from topwork_plugins.resnet.pretrained_head import classifier_of
-from topwork_plugins.resnet.taps import LAYERS, image_taps
 from topwork_plugins.resnet.thin import ThinResNet, load_resnet_thin, read_classifier
-from topwork_plugins.resnet.timm_nets import load_in_order, load_timm, read_config
+from topwork_plugins.resnet.timm_nets import load_in_order, load_timm, read_config, set_size
+from topwork_plugins.vision.tapped import Outputs, Tapped
+from topwork_plugins.vision.taps import LAYERS, PATCHES, map_names
 
 #: As open_nsfw's own classify_nsfw.py, but for its JPEG round trip between the resize and the crop, which we leave out.
 THIN = Recipe((224, 224), (256, 256), "squash", "bilinear", (123.0, 117.0, 104.0), (1.0, 1.0, 1.0), white=255.0)
-
-
-class Tapped(nn.Module):
-    """(batch, 3, H, W) float32 to one tensor a tap: pooled (batch, dim), layers' means, cells (batch, H' * W', dim).
-
-    `places` says by tap where in the net a layer ends.
-    """
-
-    def __init__(self, net: nn.Module, places: Mapping[str, str]) -> None:
-        super().__init__()
-        self.net = net
-        self.places = places
-
-    def maps(self, pictures: Tensor) -> tuple[Sequence[Tensor], Tensor]:
-        """The layers' maps (batch, dim, H', W'), and the net's own pooled output (batch, dim)."""
-        raise NotImplementedError
-
-    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
-        maps, pooled = self.maps(pictures)
-        return pooled, *(m.mean((2, 3)) for m in maps), *(m.flatten(2).transpose(1, 2) for m in maps)
-
-    def taps(self, size: tuple[int, int]) -> tuple[Tap, ...]:
-        """The taps of `forward`, in its order, for pictures of `size` (height, width)."""
-        self.eval()
-        with torch.no_grad():
-            maps, pooled = self.maps(torch.zeros(1, 3, *size))
-        layers = {name: (m.shape[1], (m.shape[2], m.shape[3])) for name, m in zip(self.places, maps, strict=True)}
-        return image_taps(pooled.shape[1], layers, self.places)
-
-    def blocks(self) -> tuple[tuple[str, ...], ...]:
-        """List the blocks of `Trunk.blocks`: the stem and the stages."""
-        return under("net.", self._blocks())
-
-    def _blocks(self) -> tuple[tuple[str, ...], ...]:
-        raise NotImplementedError
 
 
 class TappedThin(Tapped):
@@ -65,44 +30,57 @@ class TappedThin(Tapped):
     def __init__(self, net: ThinResNet) -> None:
         super().__init__(net, {name: name for name in LAYERS})
 
-    def maps(self, pictures: Tensor) -> tuple[Sequence[Tensor], Tensor]:
+    def outputs(self, pictures: Tensor) -> Outputs:
         maps = [self.net.layer1(self.net.stem(pictures))]
         for layer in (self.net.layer2, self.net.layer3, self.net.layer4):
             maps.append(layer(maps[-1]))
-        return maps, maps[-1].mean((2, 3))
+        return Outputs({"pooled": maps[-1].mean((2, 3))}, dict(zip(LAYERS, maps, strict=True)))
 
     def _blocks(self) -> tuple[tuple[str, ...], ...]:
         return tuple((f"{name}.",) for name in ("stem", *LAYERS))
 
 
 class TappedTimm(Tapped):
-    """A module with the taps of any timm net: `pooled` is its own (`forward_head(pre_logits=True)`), a layer its last stage at
-    a stride.
+    """A module with the taps of any timm net: `pooled` is its own (`forward_head(pre_logits=True)`), maps are its own features
+    (`map_names` says which), and of a ViT `cls` and `patches`, its tokens after the last norm.
 
-    A net without stages at strides 4, 8, 16 and 32 (a ViT) has `pooled` alone.
+    Tokens that stand before the patches (class, distillation, registers) are in no map.
     """
 
     def __init__(self, net: Any) -> None:
-        stages = {info["reduction"]: i for i, info in enumerate(getattr(net, "feature_info", ()))}
-        whole = all(stride in stages for stride in LAYERS.values())
-        self.indices = [stages[stride] for stride in LAYERS.values()] if whole else []
-        modules = [net.feature_info[i]["module"] for i in self.indices]
-        super().__init__(net, dict(zip(LAYERS, modules, strict=False)))
+        stages = list(getattr(net, "feature_info", None) or ()) if hasattr(net, "forward_intermediates") else []
+        self.indices = map_names([stage["reduction"] for stage in stages])
+        places = {name: stages[i]["module"] for name, i in self.indices.items()}
+        super().__init__(net, places | {PATCHES: "the net's last norm"})
 
-    def maps(self, pictures: Tensor) -> tuple[Sequence[Tensor], Tensor]:
+    def outputs(self, pictures: Tensor) -> Outputs:
+        net: Any = self.net
         if not self.indices:
-            return [], self.net.forward_head(self.net.forward_features(pictures), pre_logits=True)  # type: ignore
-        last, maps = self.net.forward_intermediates(pictures, indices=self.indices, norm=False, output_fmt="NCHW")  # type: ignore
-        return maps, self.net.forward_head(last, pre_logits=True)  # type: ignore
+            return Outputs({"pooled": net.forward_head(net.forward_features(pictures), pre_logits=True)}, {})
+        wanted = list(self.indices.values())
+        last, found = net.forward_intermediates(pictures, indices=wanted, norm=False, output_fmt="NCHW")
+        rows, maps = {"pooled": net.forward_head(last, pre_logits=True)}, dict(zip(self.indices, found, strict=True))
+        if "block.1" not in maps or last.ndim != 3:
+            return Outputs(rows, maps)
+        grid = found[-1].shape[2:]
+        before = last.shape[1] - grid.numel()
+        if getattr(net, "cls_token", None) is not None and before:
+            rows["cls"] = last[:, 0]
+        return Outputs(rows, maps | {PATCHES: last[:, before:].transpose(1, 2).unflatten(2, grid)})
+
+    @property
+    def exporter(self) -> Literal["dynamo", "legacy"]:
+        """Which exporter writes the graph. Of a Swin with 5 blocks dynamo needs 54 s where the legacy one needs 2.3 s."""
+        return "legacy" if any(isinstance(part, nn.LayerNorm) for part in self.net.modules()) else "dynamo"
 
     def _blocks(self) -> tuple[tuple[str, ...], ...]:
         """Group the layers as timm does for rates that fall from layer to layer; a net that timm does not group has none."""
         from timm.models import group_parameters
 
-        matcher = getattr(self.net, "group_matcher", None)
-        if matcher is None:
+        try:
+            groups = group_parameters(self.net, self.net.group_matcher(coarse=True))  # type: ignore[operator]
+        except (AttributeError, AssertionError):  # it has none, or none of stages
             return ()
-        groups = group_parameters(self.net, matcher(coarse=True))
         return by_prefix([groups[depth] for depth in sorted(groups)])
 
 
@@ -124,9 +102,15 @@ class Net:
         return () if self.heads else self.classifier
 
 
-def open_net(assets: Path, architecture: str | None) -> Net:
-    """Open the net of a timm folder, of ResNet-50-thin's ONNX file, or of a state dict whose timm `architecture` is named."""
+def open_net(assets: Path, settings: Mapping[str, Any]) -> Net:
+    """Open the net of a timm folder, of ResNet-50-thin's ONNX file, or of a state dict whose timm architecture is named.
+
+    `settings` may hold `architecture`, and `size`: the height and width of the net's input, in pixels.
+    """
+    size, architecture = settings.get("size"), settings.get("architecture")
     if assets.suffix == ".onnx":
+        if size is not None:
+            raise InvalidInput(f"{assets.name} reads pictures of one size", remedy="leave the setting size away")
         net = TappedThin(load_resnet_thin(assets))
         heads = read_classifier(assets)  # its graph numbers the tensors, and does not name them
         classifier = tuple(f"{head.name}.{part}" for head in heads for part in ("weight", "bias"))
@@ -134,19 +118,22 @@ def open_net(assets: Path, architecture: str | None) -> Net:
     if assets.is_dir():
         config = read_config(assets)
         definition = {"architecture": config["architecture"], "arguments": config.get("model_args") or {}}
-        return _timm_net(*load_timm(assets), definition)
+        return _timm_net(*load_timm(assets), definition, size)
     if architecture is None:
         raise InvalidInput(
             f"{assets.name} does not say which net it is for",
             remedy="pull it with --set architecture=resnet50, or put it into a folder beside a config.json that says so",
         )
     other: Any = load_in_order(architecture, assets)
-    return _timm_net(other, other.pretrained_cfg, {"architecture": architecture, "arguments": {}})
+    return _timm_net(other, other.pretrained_cfg, {"architecture": architecture, "arguments": {}}, size)
 
 
-def _timm_net(net: Any, config: Mapping[str, Any], definition: Mapping[str, Any]) -> Net:
+def _timm_net(net: Any, config: Mapping[str, Any], definition: Mapping[str, Any], size: int | None) -> Net:
     from timm.data import resolve_data_config
 
+    if size is not None:
+        set_size(net, size)
+        config = {**config, "input_size": (3, size, size)}
     recipe = Recipe.from_timm(resolve_data_config(pretrained_cfg=config))
     heads = classifier_of(net, config, recipe.size)
     before = list(net.state_dict())

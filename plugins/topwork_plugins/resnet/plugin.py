@@ -21,7 +21,7 @@ from topwork_server import (
 
 from topwork_plugins.images.decode import opened
 from topwork_plugins.images.preprocess import Recipe
-from topwork_plugins.resnet.taps import taps_at_224
+from topwork_plugins.vision.taps import LAYERS, taps_at_224
 
 FAMILY = "resnet"
 RECIPE = "recipe.json"
@@ -44,14 +44,15 @@ class ResNetEncoder(Encoder):
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
         from topwork_plugins.resnet.feature_taps import open_net
 
-        net = open_net(assets, spec.settings.get("architecture"))
+        net = open_net(assets, spec.settings)
         net.recipe.write(out / RECIPE)
         return Trunk(
             inputs={"pictures": ("batch", 3, *net.recipe.size)},
             taps=net.module.taps(net.recipe.size),
-            definition={**net.definition, "layers": net.module.places},
+            definition={**net.definition, "layers": {n: p for n, p in net.module.places.items() if n in LAYERS}},
             preprocessing=net.recipe.json(),
             module=net.module,
+            exporter=net.module.exporter,
             blocks=net.module.blocks(),
             heads=net.heads,
             unused=net.unused,

@@ -23,12 +23,14 @@ def load_timm(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     InvalidInput where timm knows no such architecture, or the weights are of another.
     """
     config = read_config(folder)
-    arguments = dict(config.get("model_args") or {})
+    facts, arguments = pretrained_config(config), dict(config.get("model_args") or {})
     if config.get("num_classes") is not None:
         arguments["num_classes"] = config["num_classes"]
-    net = create(config["architecture"], **arguments)
+    # A net that reads one size of picture is made for that of its weights, which may differ from the architecture's.
+    made_for = {key: facts[key] for key in ("input_size", "fixed_input_size") if facts.get(key) is not None}
+    net = create(config["architecture"], pretrained_cfg_overlay=made_for, **arguments)
     _load(net, read_weights(folder), folder.name)
-    return net, {**net.pretrained_cfg, **pretrained_config(config)}  # type: ignore[dict-item]
+    return net, {**net.pretrained_cfg, **facts}  # type: ignore[dict-item]
 
 
 def load_in_order(architecture: str, path: Path) -> nn.Module:
@@ -75,8 +77,30 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def pretrained_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """timm once wrote these fields beside `architecture`, and now below `pretrained_cfg`."""
-    return dict(config.get("pretrained_cfg", config))
+    """timm once wrote these fields beside `architecture`, and now below `pretrained_cfg`; names of classes in either place."""
+    facts = dict(config.get("pretrained_cfg", config))
+    names = facts.get("label_names") or config.get("label_names") or facts.get("labels")
+    return {**facts, "label_names": names} if names else facts
+
+
+def set_size(net: Any, size: int) -> None:
+    """Make a net read pictures of size x size pixels: position tables are interpolated. InvalidInput where it cannot."""
+    patch = max(getattr(getattr(net, "patch_embed", None), "patch_size", (1,)))
+    try:
+        if not isinstance(size, int) or size < 1 or size % patch:
+            raise ValueError(f"a multiple of {patch} is needed")
+        if hasattr(net, "set_input_size"):
+            net.set_input_size(img_size=(size, size))
+        elif net.pretrained_cfg.get("fixed_input_size"):
+            raise ValueError("it reads one size alone")
+        with torch.no_grad():
+            net.forward_features(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or ["it does not fit"])[0]
+        raise InvalidInput(
+            f"the net cannot read pictures of {size} x {size} pixels: {reason}",
+            remedy="leave the setting size away, or take a multiple of the net's patches",
+        ) from error
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
