@@ -45,6 +45,12 @@ REPORT: dict[str, Any] = {
     "calibration_after": [{"confidence": 0.85, "accuracy": 0.84, "count": 400}],
     "temperature": 1.7,
     "interval": 0.0,
+    "abstaining": [
+        {
+            **{"cost": 0.2, "threshold": 0.8, "answered": {"name": "answered", "value": 0.7, "low": 0.65, "high": 0.74}},
+            **{"accuracy": {**FIGURE, "value": 0.97}, "expected": {"name": "cost", "value": 0.081, "low": 0.07, "high": 0.095}},
+        },
+    ],
     "classes": [{"name": "low", "support": 200, "precision": 0.95, "recall": 0.9, "f1": 0.924}],
     "confusion": {"names": list(NAMES), "counts": [[180, 20, 0], [5, 145, 0], [0, 3, 129]]},
     "learning_curve": [{"items": n, "metric": {**FIGURE, "value": v}} for n, v in ((48, 0.7), (96, 0.8), (386, 0.91))],

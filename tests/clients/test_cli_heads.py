@@ -157,13 +157,17 @@ def test_reports_that_lack_parts_or_have_too_many(topwork: StubCommand) -> None:
     )
     assert topwork("report", "kinds") == 0
     assert "confused most often" in topwork.stdout
+    assert ["0.2", "0.700", "0.970", "0.081", "0.070", "to", "0.095"] in [line.split() for line in topwork.stdout.splitlines()]
     assert ["2", "class", "3", "class", "4"] in [line.split() for line in topwork.stdout.splitlines()]
     assert "classes, worst first, 10 of 20" in topwork.stdout
     assert "what 100 unlabeled items did (self-training)" in topwork.stdout
     assert "accuracy 0.912 without, 0.912 with them: +0.012 (-0.003 to +0.020)" in topwork.stdout
     assert "base64" not in topwork.stdout
     topwork.client.found_report = replace(
-        topwork.client.found_report, confusion=None, classes=(), misclassified=(), semi_supervised=None, warnings=()
+        topwork.client.found_report,
+        **dict.fromkeys(("abstaining", "classes", "misclassified", "warnings"), ()),  # type: ignore[arg-type]
+        confusion=None,
+        semi_supervised=None,
     )
     assert topwork("report", "kinds") == 0
     assert "macro F1" in topwork.stdout.splitlines()[-1]

@@ -93,6 +93,22 @@ class SemiSupervisedGain:
     gain: MetricValue
 
 
+@dataclass(frozen=True)
+class AbstentionCost:
+    """What comes of `predict(abstain=cost)` on held-out items: no answer costs `cost` where a wrong one costs 1.
+
+    threshold  the least probability of a class that is answered
+    answered   the share of items that have an answer; `accuracy` is how often it is right, None where none has one
+    expected   the mean cost of an item; where all are answered it is 1 - accuracy
+    """
+
+    cost: float
+    threshold: float
+    answered: MetricValue
+    accuracy: MetricValue | None
+    expected: MetricValue
+
+
 @dataclass(frozen=True, repr=False)
 class Report:
     """The evaluation of one head.
@@ -102,6 +118,7 @@ class Report:
     metrics       the first is the main one; `baseline` is the majority class or the mean, on the same items
     calibration_before, calibration_after   reliability curves, before and after the scores are divided by `temperature`
     interval      of a regression: half the width of the band that held 90% of held-out items
+    abstaining    of a classification: accuracy over the share of items that have an answer, by what no answer costs
     classes       precision, recall and F1 of each
     learning_curve   the main metric over the number of training items, on the same held-out items;
                      `learning_curve_estimate` says on which, where they are not those of the metrics
@@ -134,6 +151,7 @@ class Report:
     calibration_after: tuple[ReliabilityBin, ...] = ()
     temperature: float = 1.0
     interval: float = 0.0
+    abstaining: tuple[AbstentionCost, ...] = ()
     classes: tuple[ClassMetrics, ...] = ()
     confusion: ConfusionMatrix | None = None
     learning_curve: tuple[LearningCurvePoint, ...] = ()

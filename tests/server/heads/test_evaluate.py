@@ -12,7 +12,7 @@ from topwork_server.errors import TopworkError
 from topwork_server.heads.evaluation import evaluate, metrics, report_tables
 from topwork_server.heads.evaluation.evaluation_data import HeldOutPredictions
 from topwork_server.heads.evaluation.split_plan import plan_splits
-from topwork_server.heads.head_types import Task
+from topwork_server.heads.head_types import LEARNED, Task
 from topwork_server.plugin_api.splits import rest
 from topwork_server.plugin_api.trainer import Examples, Target
 from topwork_server.types import Array
@@ -45,6 +45,22 @@ def classes(count: int, many: int = 3, sure: float = 3.0, seed: int = 0) -> tupl
     values = random.integers(0, many, count)
     scores = random.normal(size=(count, many)) + sure * np.eye(many)[values]
     return examples(Task.CLASSIFICATION, values, tuple(f"c{at}" for at in range(many))), scores
+
+
+def test_the_cost_of_abstaining_is_that_of_wrong_and_of_missing_answers() -> None:
+    given, scores = classes(400, sure=2.0)
+    found = evaluate.evaluate_predictions(given, Task.CLASSIFICATION, answered(given, scores), ids(given), None, 0)
+    wrong = 1 - found.metrics[0].value
+    for one in found.abstaining:
+        assert one.accuracy is not None
+        expected = one.answered.value * (1 - one.accuracy.value) + one.cost * (1 - one.answered.value)
+        assert one.expected.value == pytest.approx(expected)
+        assert one.expected.low <= one.expected.value <= min(one.expected.high, wrong)
+    shares = [one.answered.value for one in found.abstaining]
+    assert shares == sorted(shares)
+    numbers = examples(Task.REGRESSION, np.arange(40.0)[:, None], ())
+    residuals = answered(numbers, np.arange(40.0)[:, None])
+    assert evaluate.evaluate_predictions(numbers, Task.REGRESSION, residuals, ids(numbers), None, 0).abstaining == ()
 
 
 def test_a_plan_evaluates_every_item_once_by_a_head_that_has_not_seen_it() -> None:
@@ -311,7 +327,7 @@ def test_many_classes_are_confused_as_others() -> None:
     assert len(found.classes) == 40
 
 
-@pytest.mark.parametrize("task", [task for task in Task if task.target is not Target.SPAN])
+@pytest.mark.parametrize("task", [task for task in LEARNED if task.target is not Target.SPAN])
 def test_the_main_figure_is_that_of_the_evaluation(task: Task) -> None:
     random = np.random.default_rng(0)
     values: Array = random.integers(0, 5, 200)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from topwork.heads import MetricValue
 from topwork.report import (
+    AbstentionCost,
     ClassMetrics,
     ConfusionMatrix,
     LearningCurvePoint,
@@ -114,6 +115,17 @@ def test_all_sections_are_there_and_every_tag_is_closed() -> None:
         "98% sure",
     ):
         assert fragment in made
+
+
+def test_the_cost_of_abstaining_is_drawn_and_told() -> None:
+    known = MetricValue("accuracy", 0.97, 0.95, 0.98)
+    costs = (
+        AbstentionCost(0.05, 0.95, MetricValue("answered", 0.0, 0.0, 0.02), None, MetricValue("cost", 0.05, 0.05, 0.05)),
+        AbstentionCost(0.2, 0.8, MetricValue("answered", 0.7, 0.65, 0.74), known, MetricValue("cost", 0.081, 0.07, 0.095)),
+    )
+    made = render_page(replace(report(), abstaining=costs))
+    assert "share of items with an answer" in made
+    assert re.search(r"<td>0.2</td><td>0.70\d?</td><td>0.970 \(0.950 to 0.980\)</td><td>0.081", made)
 
 
 def test_what_users_wrote_is_never_markup() -> None:

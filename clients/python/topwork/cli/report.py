@@ -18,7 +18,7 @@ from topwork.cli.verb import PATH, verb
 from topwork.errors import InvalidInput
 from topwork.heads import DESCRIBED, MetricValue, beside
 from topwork.probes import settings_text
-from topwork.report import ClassMetrics, LearningCurvePoint, Misclassified, Report
+from topwork.report import AbstentionCost, ClassMetrics, LearningCurvePoint, Misclassified, Report
 
 #: Classes of a confusion matrix that fits on a screen; pairs, classes and items that are shown of more; letters.
 MATRIX, PAIRS, WORST, WRONG = 12, 8, 10, 8
@@ -74,6 +74,7 @@ def show(report: Report) -> None:
     _metrics(report)
     _help(report)
     _curve(report.learning_curve, report.learning_curve_estimate)
+    _abstaining(report.abstaining)
     _confusion(report)
     _classes(report.classes)
     _wrong(report)
@@ -134,6 +135,21 @@ def _curve(points: Iterable[LearningCurvePoint], estimate: str) -> None:
         length = round(BAR * (p.metric.value - low) / (high - low)) if high > low else BAR
         interval = f"({p.metric.low:.3f} to {p.metric.high:.3f})"
         print(f"{p.items:>{width},}  {'#' * length:{BAR}}  {p.metric.value:z.3f} {interval}")
+
+
+def _abstaining(costs: Iterable[AbstentionCost]) -> None:
+    """Print a line a cost of no answer: how many items have an answer then, and how good it is."""
+    found = list(costs)
+    if not found:
+        return
+    _title("with --abstain: what no answer costs where a wrong one costs 1")
+    numbers = ("abstain", "answered", "accuracy", "cost an item")
+    output.rows(output.table(*numbers, "95% interval", right=numbers), map(_cost_line, found))
+
+
+def _cost_line(one: AbstentionCost) -> Iterable[str]:
+    right = one.accuracy.text() if one.accuracy else ""
+    return f"{one.cost:g}", one.answered.text(), right, one.expected.text(), one.expected.interval_text
 
 
 def _confusion(report: Report) -> None:

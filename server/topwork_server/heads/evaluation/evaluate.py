@@ -8,11 +8,12 @@ from itertools import pairwise
 
 import numpy as np
 from topwork.heads import MetricValue
-from topwork.report import ClassMetrics, ConfusionMatrix, Misclassified, ReliabilityBin
+from topwork.report import AbstentionCost, ClassMetrics, ConfusionMatrix, Misclassified, ReliabilityBin
 
 from topwork_server.errors import TopworkError
 from topwork_server.heads.conformal import USUAL_COVERAGE, HeldOutScores
 from topwork_server.heads.evaluation import calibration, report_tables, task_metrics
+from topwork_server.heads.evaluation.abstention import abstention_costs
 from topwork_server.heads.evaluation.coverage import held_out_scores
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData, HeldOutPredictions, evaluation_data
 from topwork_server.heads.evaluation.report_tables import SpanText, misclassified, span_by_number
@@ -38,6 +39,7 @@ class Evaluation:
     held_out: HeldOutScores | None = None
     calibration_before: tuple[ReliabilityBin, ...] = ()
     calibration_after: tuple[ReliabilityBin, ...] = ()
+    abstaining: tuple[AbstentionCost, ...] = ()
     classes: tuple[ClassMetrics, ...] = ()
     confusion: ConfusionMatrix | None = None
     scatter: tuple[tuple[float, float], ...] = ()
@@ -78,6 +80,7 @@ def evaluate_predictions(
         held_out=held_out,
         calibration_before=before,
         calibration_after=after,
+        abstaining=abstention_costs(scaled, seed),
         classes=of_classes,
         confusion=report_tables.confusion_matrix(raw),
         scatter=report_tables.scatter_points(raw, seed),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topwork.heads import MetricValue, beside
-from topwork.report import JPEG, ClassMetrics, Report
+from topwork.report import JPEG, AbstentionCost, ClassMetrics, Report
 
 from topwork_server.heads.evaluation import report_plots
 
@@ -51,10 +51,12 @@ def _template() -> Template:
     pages.filters |= {
         "grouped": "{:,}".format,
         "class_cells": _class_cells,
+        "cost_cells": _cost_cells,
         "trial_cells": _trial_cells,
         "history_cells": _history_cells,
     }
     pages.globals |= {
+        "answered": _answered,
         "bar": _bar,
         "beside": beside,
         "curve": _curve,
@@ -109,6 +111,17 @@ def _reliability(report: Report) -> str:
         for bins in (report.calibration_before, report.calibration_after)
     )
     return report_plots.reliability(before, after)
+
+
+def _answered(report: Report) -> str:
+    """Plot accuracy over the share of items that have an answer, from the cheapest abstention to all items."""
+    points = [(one.answered.value, one.accuracy) for one in report.abstaining] + [(1.0, report.metrics[0])]
+    return report_plots.answered([(share, of.value, of.low, of.high) for share, of in points if of])
+
+
+def _cost_cells(one: AbstentionCost) -> tuple[str, ...]:
+    right = f"{one.accuracy.text()} ({one.accuracy.interval_text})" if one.accuracy else "-"
+    return f"{one.cost:g}", one.answered.text(), right, f"{one.expected.text()} ({one.expected.interval_text})"
 
 
 def _scatter(report: Report) -> str:

@@ -101,6 +101,15 @@ def curve(sizes: Sequence[int], figures: Sequence[tuple[float, float, float]], n
     return frame.render(inside, "training items", name, sizes)
 
 
+def answered(points: Sequence[tuple[float, float, float, float]]) -> str:
+    """Plot accuracy (answered, value, low, high) over the share of items that have an answer."""
+    ends = min(low for _, _, low, _ in points), max(high for _, _, _, high in points)
+    frame = PlotFrame((0, 1), padded(ends))
+    sides = [[(point[0], point[side]) for point in points] for side in (1, 2, 3)]
+    inside = [band(frame, sides[1], sides[2]), path(frame, sides[0], "line"), dots(frame, sides[0], "dot")]
+    return frame.render(inside, "share of items with an answer", "accuracy")
+
+
 def reliability(before: Sequence[tuple[float, float, int]], after: Sequence[tuple[float, float, int]]) -> str:
     """Plot accuracy over confidence; dots grow with the number of predictions."""
     frame = PlotFrame((0, 1), (0, 1))

@@ -139,6 +139,7 @@ def _report(head: Head, result: TrainingResult) -> Report:
         report,
         calibration_before=evaluation.calibration_before,
         calibration_after=evaluation.calibration_after,
+        abstaining=evaluation.abstaining,
         classes=evaluation.classes,
         confusion=evaluation.confusion,
         scatter=evaluation.scatter,
