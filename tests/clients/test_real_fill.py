@@ -17,6 +17,8 @@ import topwork
 from both_clients import ClientFactory, EitherClient
 from topwork import cli
 from topwork_plugins.bert.plugin import BertEncoder
+from topwork_plugins.word2vec import output_vectors
+from topwork_plugins.word2vec.plugin import WordVectors
 from topwork_server import EncoderSpec, Modality
 from topwork_server.models import artifacts
 from topwork_server.runtime.export import export_encoder
@@ -24,6 +26,9 @@ from toys import FakePlugins
 
 #: One whose mask is [MASK], one with another mask, and one without a head.
 MODELS = {"bert": "AutoModelForMaskedLM", "roberta": "AutoModelForMaskedLM", "mpnet": "AutoModel"}
+#: CBOW with the mean and with the sum of the words around, and word vectors without those of its output.
+WORDS = {"mean": {"cbow_mean": 1}, "sum": {"cbow_mean": 0}, "input-only": {"cbow_mean": 1}}
+SENTENCES = ["a red bird sings in the old tree", "the blue whale sings in the deep sea", "an old owl sleeps in a red tree"]
 TEXTS = ["A small [MASK] sings.", "the [MASK] and café [MASK] bread", "[MASK] bird"]
 
 
@@ -32,12 +37,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
     for name, kind in MODELS.items():
         tiny_berts.write(root / name, name, kind=kind)
+    for name, settings in WORDS.items():
+        model = word_model(name)
+        (root / name).mkdir()
+        output_vectors.write(root / name, model.wv.index_to_key, model.wv.vectors, model.syn1neg, {"window": 2, **settings})
+    (root / "input-only" / "vectors.output.npy").unlink()
     return root
+
+
+def word_model(name: str) -> Any:
+    """A model of gensim, the same whenever it is asked for."""
+    from gensim.models import Word2Vec
+
+    texts = [line.split() for line in SENTENCES] * 40
+    return Word2Vec(texts, vector_size=8, window=2, min_count=1, workers=1, seed=1, epochs=20, **WORDS[name])
 
 
 @pytest.fixture(scope="module")
 def target(folder: Path) -> Iterator[str]:
     specs = [EncoderSpec(name, BertEncoder, f"file:{folder / name}", Modality.TEXT) for name in MODELS]
+    specs += [EncoderSpec(name, WordVectors, f"file:{folder / name}", Modality.TEXT, default_tap="mean") for name in WORDS]
     for spec in specs:
         artifacts.publish(folder / "home", spec, partial(export_encoder, spec, folder / spec.name))
     with real_server.served(folder / "home", FakePlugins(specs)) as address:
@@ -78,6 +97,39 @@ def test_words_and_probabilities_are_those_of_transformers(name: str, folder: Pa
             assert [word.entry for word in gap.words] == [word["token"] for word in words]
             assert [word.word for word in gap.words] == [word["token_str"] for word in words]
             np.testing.assert_allclose([word.probability for word in gap.words], [word["score"] for word in words], rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["mean", "sum"])
+def test_words_are_those_of_gensim(name: str, client: topwork.Client) -> None:
+    model = word_model(name)
+    around = {
+        "a red [MASK] sings in": ["a", "red", "sings", "in"],
+        "the deep blue [MASK], sings in the tree": ["deep", "blue", "sings", "in"],  # two on each side
+        "an old[MASK]": ["an", "old"],
+        "red [MASK] unheard-of tree [MASK]": ["red", "tree"],  # unknown words are passed over, and a gap is no word
+    }
+    found = client.fill(name, list(around), k=6)
+    assert found.head == "cbow"
+    for text, filled in zip(around, found, strict=True):
+        expected = model.predict_output_word(around[text], topn=6)
+        assert [word.word for word in filled.words] == [word for word, _ in expected]
+        np.testing.assert_allclose([word.probability for word in filled.words], [score for _, score in expected], rtol=1e-4)
+        assert [model.wv.index_to_key[word.entry] for word in filled.words] == [word for word, _ in expected]
+    assert [word.word for word in found[3].gaps[1].words] == [word for word, _ in model.predict_output_word(["red", "tree"], 6)]
+
+
+def test_the_spans_are_those_of_the_text_as_it_was_written(client: topwork.Client) -> None:
+    text = "a [MASK] old [MASK] tree"
+    tokens = client.fill("mean", [text], taps=["tokens"]).features["tokens"]
+    assert tokens.spans is not None
+    assert [text[int(start) : int(end)] for start, end in tokens.spans] == ["a", "old", "tree"]
+
+
+def test_word_vectors_without_a_word_beside_the_gap_are_refused(client: topwork.Client) -> None:
+    with pytest.raises(topwork.InvalidInput, match="none of its words"):
+        client.fill("mean", ["[MASK], unheard"])
+    with pytest.raises(topwork.InvalidInput, match="single texts"):
+        client.fill("mean", [("a [MASK]", "b")])
 
 
 def test_both_clients_fill_any_number_of_texts_in_order(both: EitherClient) -> None:
@@ -155,6 +207,9 @@ def test_an_encoder_without_such_a_head_says_what_to_do(client: topwork.Client) 
     with pytest.raises(topwork.InvalidInput, match="mpnet has no head that fills gaps") as caught:
         client.fill("mpnet", ["a [MASK]"])
     assert "ForMaskedLM" in caught.value.remedy
+    with pytest.raises(topwork.InvalidInput, match="no head") as caught:
+        client.fill("input-only", ["a [MASK]"])
+    assert "NAME.output.txt" in caught.value.remedy
     with pytest.raises(topwork.NotFound):
         client.fill("nobody", ["a [MASK]"])
 

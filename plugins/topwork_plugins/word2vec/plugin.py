@@ -19,10 +19,12 @@ from topwork_server import (
     Array,
     Encoder,
     EncoderSpec,
+    GapRows,
     Granularity,
     InvalidInput,
     Item,
     Modality,
+    PretrainedHead,
     Refusal,
     Sample,
     SourceUri,
@@ -35,6 +37,7 @@ from topwork_server import (
 )
 
 from topwork_plugins.word2vec import files as word_files
+from topwork_plugins.word2vec import output_vectors
 from topwork_plugins.word2vec import table as word_table
 from topwork_plugins.word2vec.batch_tokenizer import LONGEST_TEXT, BatchTokenizer
 from topwork_plugins.word2vec.tokens import UNKNOWN, Token, Tokenizer
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
 MOST_CHARACTERS, MOST_WORDS = 1 << 20, 1 << 16
 #: Of fewer texts than this each goes by itself: numpy's calls cost more than they save.
 FEW = 4
+#: Words on each side of a gap, where nothing says with how many the vectors were trained: word2vec's and gensim's default.
+WINDOW = 5
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,10 @@ class WordVectors(Encoder):
     budget = 16384  # words
     chunk_items = 128
     inline_max_chars = 512
+    needs_to_fill = (
+        "a file of one vector a word has the input vectors alone: put those of the output beside it as NAME.output.txt, and run"
+        " `topwork export NAME --force`"
+    )
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
@@ -87,6 +96,7 @@ class WordVectors(Encoder):
             raise InvalidInput(f"the setting lowercase is {lowercase!r}", remedy="give true or false, or leave it out")
         file = word_files.read(assets)
         written = word_table.write(file.blocks, file.dim, out)
+        encoder = cls(spec, out)
         return Trunk(
             inputs={"vectors": ("batch", "words", file.dim), "mask": ("batch", "words")},
             taps=taps(file.dim),
@@ -94,7 +104,8 @@ class WordVectors(Encoder):
             preprocessing={"lowercase": lowercase},
             module=_masked_mean(),
             exporter="legacy",  # twice as quick here, and of so few operations the same graph
-            examples=cls(spec, out).known_examples(),
+            examples=encoder.known_examples(),
+            heads=_heads(assets, encoder.table),
         )
 
     def __init__(self, spec: EncoderSpec, folder: Path) -> None:
@@ -165,6 +176,9 @@ class WordVectors(Encoder):
         """Words of the greatest cosine with a (dim,) vector."""
         return self.table.nearest(vector, count)
 
+    def words(self, entries: Sequence[int]) -> list[str]:
+        return [self.table.word(row) for row in entries]
+
     def known_examples(self) -> list[TextItem]:
         """The example texts that have words of this vocabulary (which may be of another language), and three of its words."""
         texts = [text for text in example_texts() if any(t.row != UNKNOWN for t in self._tokenizer.tokens(text.text))]
@@ -185,6 +199,25 @@ class WordVectors(Encoder):
             f"{what} in the vocabulary of {self.spec.name}: {named}",
             remedy=remedy + (" or 'skip'" if policy == "error" and not every else ""),
         )
+
+
+def _heads(assets: Path, table: word_table.WordTable) -> tuple[PretrainedHead, ...]:
+    """CBOW's prediction of a word by those around it (Mikolov et al. 2013), where there are output vectors beside the others."""
+    file = output_vectors.find(assets)
+    if file is None:
+        return ()
+    trained = output_vectors.training(assets)
+    return (
+        PretrainedHead(
+            "cbow",
+            "tokens",
+            weight=output_vectors.read(file, table),
+            bias=np.zeros(len(table), np.float32),
+            gaps=GapRows.WINDOW,
+            settings={"window": int(trained.get("window", WINDOW)), "mean": bool(trained.get("cbow_mean", True))},
+            description="CBOW with the output vectors of its training; not evaluated here",
+        ),
+    )
 
 
 def _text_of(item: Item) -> str:

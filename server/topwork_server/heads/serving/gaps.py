@@ -18,7 +18,7 @@ WRITTEN = "[MASK]"
 #: Gaps that an item may have: each costs a comparison with the whole vocabulary.
 MOST_GAPS = 100
 #: Stands in a gap where the rows around it are read: no word, and none of several words goes across it.
-NO_WORD = ","
+NO_WORD = ", "
 
 
 @dataclass(frozen=True, slots=True)
