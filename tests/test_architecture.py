@@ -56,7 +56,7 @@ def test_every_package_and_module_at_the_top_of_the_server_has_a_room() -> None:
 
 def test_every_flow_is_told() -> None:
     page = (ROOT / PAGES[0]).read_text("utf-8")
-    flows = ["Embed", "Write", "Create index", "Search", "Train", "Predict", "Fill"]
+    flows = ["Embed", "Write", "Create index", "Search", "Train", "Pretrain", "Predict", "Fill"]
     assert re.findall(r"^### (.*)$", page, re.MULTILINE) == flows
 
 

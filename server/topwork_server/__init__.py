@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from topwork_server.plugin_api.example_inputs import texts as example_texts
     from topwork_server.plugin_api.hookspecs import hookimpl
     from topwork_server.plugin_api.options import option
+    from topwork_server.plugin_api.pretrainer import BaseEncoder, Measure, Pretrainer, PretrainerSpec, PretrainResult
     from topwork_server.plugin_api.sources import SourceUri
     from topwork_server.plugin_api.splits import folds, rest
     from topwork_server.plugin_api.trainer import (
@@ -57,6 +58,7 @@ __version__ = "0.1.0"
 __all__ = [
     "FP32_FLOOR",
     "Array",
+    "BaseEncoder",
     "DiskFull",
     "Encoder",
     "EncoderSpec",
@@ -72,10 +74,14 @@ __all__ = [
     "IndexSpec",
     "InvalidInput",
     "Item",
+    "Measure",
     "Metric",
     "Modality",
     "NoOptions",
+    "PretrainResult",
     "PretrainedHead",
+    "Pretrainer",
+    "PretrainerSpec",
     "Refusal",
     "Report",
     "Sample",
@@ -124,6 +130,7 @@ _MODULES = {
     "plugin_api.example_inputs": "example_texts=texts",
     "plugin_api.hookspecs": "hookimpl",
     "plugin_api.options": "option",
+    "plugin_api.pretrainer": "BaseEncoder Measure Pretrainer PretrainerSpec PretrainResult",
     "plugin_api.sources": "SourceUri",
     "plugin_api.splits": "folds rest",
     "plugin_api.trainer": "Examples FeatureView FineTuneDataset FineTuneResult FineTuner FittedHead PretrainedHead Target "

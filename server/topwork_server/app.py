@@ -91,7 +91,7 @@ class App:
     def _add_services(self, plugins: PluginRegistry) -> None:
         server, engine, catalog, config, state = self._server, self.engine, self._catalog, self.config, self.state
         stopping = self.requests.stopping
-        encoders = EncodersService(engine, catalog, config, stopping)
+        encoders = EncodersService(engine, catalog, config, plugins, state.pretraining, stopping)
         drop_set = state.indexes.drop_set
         sets = FeatureSetsService(state.ingest, encoders.spool, config.max_items, state.indexes.all_names, drop_set, stopping)
         indexes = IndexesService(

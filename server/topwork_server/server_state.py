@@ -16,9 +16,10 @@ from topwork_server.inference.engine import Engine
 from topwork_server.ingest.feature_cache import FeatureCache
 from topwork_server.ingest.pipeline import IngestPipeline
 from topwork_server.jobs.manager import JobManager
+from topwork_server.models import unfinished
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
-from topwork_server.runtime.quantization import unfinished
+from topwork_server.pretraining.pretraining_manager import PretrainingManager
 
 
 class ServerState:
@@ -37,6 +38,7 @@ class ServerState:
         self.indexes = IndexManager(home / "indexes", self.sets, self.jobs, plugins, config.threads, busy, config.idle_seconds)
         self.search_executor = SearchExecutor(config.threads, busy)
         self.live_recall = LiveRecallSampler(self.search_executor)
+        self.pretraining = PretrainingManager(home, self.sets, self.jobs, plugins, catalog, config.threads)
         self.heads = HeadManager(home, self.sets, self.jobs, plugins, engine, catalog, config.threads)
 
     async def close(self) -> None:
@@ -46,6 +48,7 @@ class ServerState:
         await self.indexes.close()
         await self.jobs.close()
         await self.heads.close()
+        await self.pretraining.close()
         await self.ingest.close()
         await asyncio.to_thread(self.scrub.close)
         await asyncio.to_thread(self.sets.close)

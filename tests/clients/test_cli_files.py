@@ -15,8 +15,9 @@ import pytest
 from cli_stub import StubCommand, set_info
 from cli_stub_heads import head_info
 from topwork._codec import items
-from topwork.cli import record_files, schema_inference, write_sources
-from topwork.cli.column_types import TypeInference, convert
+from topwork._files import record_files
+from topwork._files.column_types import TypeInference, convert
+from topwork.cli import schema_inference, write_sources
 from topwork.cli.schema_inference import SchemaRequest
 from topwork.cli.write_sources import InputSelection
 from topwork.errors import InvalidInput

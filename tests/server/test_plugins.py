@@ -93,7 +93,8 @@ def test_a_misspelled_hook_stops_the_start(install: Install) -> None:
         PluginRegistry.load()
     assert "one-dist 1.0" in str(caught.value)
     hooks = (
-        "refuse_source, register_commands, register_encoders, register_indexes, register_trainers, resolve_index, resolve_source"
+        "refuse_source, register_commands, register_encoders, register_indexes, register_pretrainers, register_trainers,"
+        " resolve_index, resolve_source"
     )
     assert f"the hooks are {hooks}: " in caught.value.remedy
 

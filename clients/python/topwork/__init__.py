@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from topwork.indexes import IndexInfo, IndexKind, LiveRecall, OperatingPoint
     from topwork.jobs import Job
     from topwork.predictions import FoundSpan, Prediction, Predictions
+    from topwork.pretraining import PretrainerInfo, PretrainMeasure, PretrainReport
     from topwork.probes import ProbeRow, ProbeTable
     from topwork.report import Report
     from topwork.rows import Rows
@@ -75,6 +76,9 @@ __all__ = [
     "Overloaded",
     "Prediction",
     "Predictions",
+    "PretrainMeasure",
+    "PretrainReport",
+    "PretrainerInfo",
     "ProbeRow",
     "ProbeTable",
     "Pruned",
@@ -114,6 +118,7 @@ _MODULES = {
     "indexes": "IndexInfo IndexKind LiveRecall OperatingPoint",
     "jobs": "Job",
     "predictions": "FoundSpan Prediction Predictions",
+    "pretraining": "PretrainMeasure PretrainReport PretrainerInfo",
     "probes": "ProbeRow ProbeTable",
     "report": "Report",
     "rows": "Rows",

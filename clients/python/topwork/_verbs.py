@@ -19,17 +19,19 @@ from topwork._ops import heads as heads_ops
 from topwork._ops import indexes as indexes_ops
 from topwork._ops import jobs as jobs_ops
 from topwork._ops import predict as predict_ops
+from topwork._ops import pretrain as pretrain_ops
 from topwork._ops import read as read_ops
 from topwork._ops import search as search_ops
 from topwork._ops import sets as sets_ops
 from topwork._ops import write as write_ops
-from topwork._ops.overloads import Predict, Probe, Search
+from topwork._ops.overloads import Predict, Pretrain, Probe, Search
 from topwork._transport import channel
 from topwork._transport.calls import ClientState, Method, Step, Steps, StreamCall
 from topwork._transport.retry import TIMEOUT
 from topwork.errors import InvalidInput
 from topwork.jobs import Job
 from topwork.predictions import Predictions
+from topwork.pretraining import PretrainReport
 from topwork.probes import ProbeTable
 from topwork.search_results import Hits
 
@@ -201,6 +203,11 @@ class ClientBase:
     drop_index = Verb(indexes_ops.drop_index)
     index_kinds = Verb(indexes_ops.index_kinds)
     search = OverloadedVerb[Search[Hits, list[Hits]], Search[Awaited[Hits], Awaited[list[Hits]]]](search_ops.search)
+
+    pretrainers = Verb(pretrain_ops.pretrainers)
+    pretrain = OverloadedVerb[Pretrain[PretrainReport, Job], Pretrain[Awaited[PretrainReport], Awaited[Job]]](
+        pretrain_ops.pretrain
+    )
 
     trainers = Verb(heads_ops.trainers)
     train = Verb(heads_ops.train)

@@ -10,7 +10,7 @@ import grpc
 
 from topwork._ops.item_requests import SOON
 from topwork._transport import status
-from topwork._transport.calls import BlockingWork, Step, Steps, StreamCall, UnaryCall
+from topwork._transport.calls import BlockingWork, Method, Step, Steps, StreamCall, UnaryCall
 from topwork._transport.methods import GET_ENCODER
 from topwork._transport.retry import UnaryRetries
 from topwork._transport.threads import interruptible
@@ -150,15 +150,31 @@ class Client(ClientBase):
         requests = tries.requests()
         if requests is None:
             return
-        call = self._stub(stream.method)(requests, metadata=self._connection.metadata)
+        call, replies = self._call_stream(stream.method, requests)
         tries.opened(call.cancel)
         try:
-            for reply in interruptible(call):
+            for reply in interruptible(replies):
                 yield stream.receive(reply, tries.answered())
                 tries.reading()
             tries.finish()
         finally:
             call.cancel()
+
+    def _call_stream(self, method: Method[Any, Any], requests: Any) -> tuple[Any, Iterator[Any]]:
+        """Begin a call, and give it with the iterator of its replies: one of a method that answers once."""
+        stub, metadata = self._stub(method), self._connection.metadata
+        if method.kind != "stream_unary":
+            call = stub(requests, metadata=metadata)
+            return call, call
+        call = stub.future(requests, metadata=metadata)
+        return call, _lone_reply(call)
+
+
+def _lone_reply(call: Any) -> Iterator[Any]:
+    try:
+        yield call.result()
+    except grpc.FutureCancelledError:
+        raise call from None  # it is an RpcError, too
 
 
 def _refuse_asynchronous(source: AsyncIterable[Any]) -> Iterator[Any]:

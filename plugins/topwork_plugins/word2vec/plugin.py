@@ -25,6 +25,7 @@ from topwork_server import (
     Item,
     Modality,
     PretrainedHead,
+    PretrainerSpec,
     Refusal,
     Sample,
     SourceUri,
@@ -38,6 +39,7 @@ from topwork_server import (
 
 from topwork_plugins.word2vec import files as word_files
 from topwork_plugins.word2vec import output_vectors
+from topwork_plugins.word2vec import pretrain as word_pretraining
 from topwork_plugins.word2vec import table as word_table
 from topwork_plugins.word2vec.batch_tokenizer import LONGEST_TEXT, BatchTokenizer
 from topwork_plugins.word2vec.tokens import UNKNOWN, Token, Tokenizer
@@ -275,6 +277,12 @@ def resolve_source(name: str, source: SourceUri) -> EncoderSpec | None:
     if not asked and (source.scheme != "file" or source.family or not word_files.recognize(Path(source.location))):
         return None
     return EncoderSpec(name, WordVectors, str(source), Modality.TEXT, default_tap="mean", description="word vectors")
+
+
+@hookimpl
+def register_pretrainers() -> Iterable[PretrainerSpec]:
+    """Word vectors of one's own texts."""
+    return [word_pretraining.SPEC]
 
 
 FILE_SUFFIXES = (*word_files.TEXT_SUFFIXES, ".bin")

@@ -247,6 +247,12 @@ class Tokenizer:
         return joint, joint + 1
 
 
+def words(text: str) -> list[str]:
+    """The words of a text for a vocabulary that is to be made: with their joints, without other signs, in composed form (NFC)."""
+    composed = unicodedata.normalize("NFC", text).replace("\u2019", "'")
+    return [composed[start:end] for start, end in _spans(composed)]
+
+
 def _last_joint(text: str, start: int, end: int) -> int:
     """The last joint between two letters or digits of text[start:end], or -1."""
     return next((i for i in range(end - 2, start, -1) if text[i] in "-'\u2019_.,&/"), -1)

@@ -23,10 +23,10 @@ def _show(found: list[PluginInfo]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("plugin", "distribution", "hooks", "encoders", "indexes", "trainers"):
+    for heading in ("plugin", "distribution", "hooks", "encoders", "indexes", "trainers", "pretrainers"):
         table.add_column(heading, overflow="fold")
     for plugin in found:
         distribution = f"{plugin.distribution} {plugin.version}"
-        lists = (plugin.hooks, plugin.encoders, plugin.indexes, plugin.trainers)
+        lists = (plugin.hooks, plugin.encoders, plugin.indexes, plugin.trainers, plugin.pretrainers)
         table.add_row(plugin.name, distribution, *(", ".join(names) or "-" for names in lists))
     Console().print(table)

@@ -13,9 +13,10 @@ from types import SimpleNamespace
 
 from topwork_server.commands import pull
 from topwork_server.errors import AlreadyExists, InvalidInput
+from topwork_server.models import unfinished
 from topwork_server.models.catalog import Catalog, CatalogEntry, EncoderState
 from topwork_server.names import check_name
-from topwork_server.runtime.quantization import calibration_data, unfinished
+from topwork_server.runtime.quantization import calibration_data
 from topwork_server.runtime.quantization.calibration_data import CalibrationData
 from topwork_server.runtime.quantization.quantize import QuantizationResult, quantize
 from topwork_server.types import EncoderSpec, Modality
@@ -32,7 +33,7 @@ def run(arguments: SimpleNamespace) -> int:
     name = arguments.name or f"{base.name}-int8"
     folder = catalog.home / "encoders"
     with _ended_by_sigterm(), _saying(arguments.json) as say, unfinished.quantization_lock(folder, say):
-        unfinished.delete_unfinished(folder, catalog)
+        unfinished.sweep(folder, catalog)
         _check(catalog, base, name)
         entry = _ready(catalog, base.name, say)
         material = _material(entry, arguments, say)

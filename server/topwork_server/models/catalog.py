@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from topwork._display.excerpts import excerpt
 
 from topwork_server import errors
-from topwork_server.atomic_store import file_sha256, make_folder, sync
+from topwork_server.atomic_store import delete_if_possible, file_sha256, make_folder, publish, sync
 from topwork_server.errors import DataLoss, ExportFailed, InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.jobs.child_processes import ChildExit, ChildProcesses, python
 from topwork_server.models import artifacts, pretrained_heads, source_refusals
@@ -77,6 +77,19 @@ class CatalogEntry:
         return next((tower for tower in self.towers if tower.manifest and tower.manifest.tap(tap)), self.towers[0])
 
 
+@dataclass(frozen=True)
+class PretrainedEncoder:
+    """The record of an encoder that was learned from texts here: which kind of pretraining with what options, and the plugin and
+    settings that its folder is read with. `made_from` is the encoder that was trained further, if any."""
+
+    kind: str
+    family: str
+    settings: Mapping[str, Any]
+    made_from: str
+    trained_on: str
+    options: Mapping[str, Any]
+
+
 class Catalog:
     def __init__(self, plugins: PluginRegistry, home: Path) -> None:
         self._plugins = plugins
@@ -101,6 +114,10 @@ class Catalog:
     def tower_source(self, name: str, tower: EncoderSpec) -> SourceUri:
         """Where the weights of a tower of an encoder come from."""
         return SourceUri.parse(tower.source, self.source(name).family)
+
+    def family(self, name: str) -> str:
+        """The name of the plugin that reads an encoder."""
+        return self._lookup(name).plugin
 
     def entry(self, name: str) -> CatalogEntry:
         """Describe what is on this disk now; download and import nothing."""
@@ -151,6 +168,16 @@ class Catalog:
         self._records.write(name, record)
         return self.spec(name)
 
+    def add_pretrained(self, name: str, folder: Path, made: PretrainedEncoder) -> EncoderSpec:
+        """Remember an encoder that was pretrained here; the folder of its files is moved here. InvalidInput where its family
+        does not read it."""
+        place = self._folder(name)
+        publish(folder, place)
+        record = {"pretrained": made.kind, **{key: value for key, value in asdict(made).items() if key != "kind"}}
+        spec = self._load_pretrained(name, record).spec
+        self._records.write(name, record)
+        return spec
+
     def _take_file(self, file: Path, name: str, suffix: str) -> str:
         """Move a file beside the record of its encoder, durably, and return its checksum."""
         path = self._record_path(name).with_suffix(suffix)
@@ -189,10 +216,11 @@ class Catalog:
         self.remove(name)
         for suffix in (".safetensors", INT8_SUFFIX):
             self._record_path(name).with_suffix(suffix).unlink(missing_ok=True)
+        delete_if_possible(self._folder(name))
 
     def added(self) -> list[str]:
-        """List the encoders that were pulled by URI, fine-tuned or quantized here, those too whose record is damaged; not what
-        plugins register."""
+        """List the encoders that were pulled by URI, fine-tuned, quantized or pretrained here, those too whose record is damaged;
+        not what plugins register."""
         found = self._records.read()
         return sorted({*found.intact, *found.damaged})
 
@@ -231,6 +259,10 @@ class Catalog:
         command = [*python("topwork_server.runtime.export"), "--home", str(self.home), name, *["--force"] * force]
         return _export_outcome(name, (children or ChildProcesses()).run(command))
 
+    def _folder(self, name: str) -> Path:
+        """The folder of an encoder that was pretrained here."""
+        return self._record_path(name).with_suffix("").absolute()
+
     def _record_path(self, name: str) -> Path:
         return self._records.path(name)
 
@@ -253,6 +285,8 @@ class Catalog:
     def _load_record(self, name: str, record: Mapping[str, Any]) -> Registered:
         if "int8_of" in record:
             return self._load_quantized(name, record)
+        if "pretrained" in record:
+            return self._load_pretrained(name, record)
         return self._load_fine_tuned(name, record) if "base" in record else self._load_pulled(name, record)
 
     def _load_quantized(self, name: str, record: Mapping[str, Any]) -> Registered:
@@ -270,6 +304,12 @@ class Catalog:
         description = f"{base.spec.name}, fine-tuned"
         spec = replace(base.spec, name=name, tuned=weights, description=description, other_towers=(), **declared)
         return Registered(spec, base.plugin, base.owner)
+
+    def _load_pretrained(self, name: str, record: Mapping[str, Any]) -> Registered:
+        found = self._load_pulled(name, {**record, "source": f"file:{self._folder(name)}"})
+        of = f"{record['made_from']}, trained further" if record["made_from"] else "trained here"
+        spec = replace(found.spec, description=f"{of} ({record['pretrained']})", trained_on=record["trained_on"])
+        return Registered(spec, found.plugin, found.owner)
 
     def _load_pulled(self, name: str, record: Mapping[str, Any]) -> Registered:
         source = SourceUri.parse(record["source"], record["family"])

@@ -1,4 +1,4 @@
-"""Owns $TOPWORK_HOME/encoders: one JSON record for each encoder that was pulled by URI, fine-tuned or quantized here.
+"""Owns $TOPWORK_HOME/encoders: one JSON record for each encoder that was pulled by URI, fine-tuned, quantized or pretrained here.
 
 A record that is damaged costs its own encoder: it is named in the log and by `topwork doctor`, using it is DataLoss, and
 `topwork forget` deletes it.
@@ -37,6 +37,16 @@ class _Quantized:
     sha256: str
     parity: Mapping[str, Mapping[str, float]]
     made: str
+
+
+@dataclass(frozen=True)
+class _Pretrained:
+    pretrained: str
+    family: str
+    settings: Mapping[str, Any]
+    made_from: str
+    trained_on: str
+    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -89,14 +99,19 @@ class EncoderRecords:
 def _read(path: Path) -> dict[str, Any]:
     remedy = _remedy(path)
     record = json_records.read(path, dict[str, Any], remedy)
-    kind = _Quantized if "int8_of" in record else _Tuned if "base" in record else _Pulled
     try:
-        json_records.convert(record, kind)
+        json_records.convert(record, _kind(record))
         if not isinstance(record.get("name"), str) or artifacts.slug(record["name"]) != path.stem:
             raise ValueError("its `name` is not that of the file")
     except ValueError as error:
         raise DataLoss(f"{path} is damaged: {error}", remedy=remedy) from error
     return record
+
+
+def _kind(record: Mapping[str, Any]) -> type[Any]:
+    """Choose the dataclass of a record by the field that no other kind has."""
+    kinds = {"int8_of": _Quantized, "base": _Tuned, "pretrained": _Pretrained}
+    return next((kind for field, kind in kinds.items() if field in record), _Pulled)
 
 
 def _remedy(path: Path) -> str:

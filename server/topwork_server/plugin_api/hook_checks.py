@@ -11,6 +11,7 @@ from typing import Any
 from topwork_server.errors import PluginError, PluginFault, TopworkError
 from topwork_server.names import NAME, RULE
 from topwork_server.plugin_api.encoder import Encoder
+from topwork_server.plugin_api.pretrainer import Pretrainer, PretrainerSpec
 from topwork_server.plugin_api.trainer import FineTuner, Trainer, TrainerSpec
 from topwork_server.plugin_api.vector_index import IndexSpec, VectorIndex
 from topwork_server.types import EncoderSpec, Modality
@@ -88,6 +89,11 @@ def _faults(spec: Any) -> tuple[str, tuple[str, Any, str] | None]:
             checks = [
                 ("kind", name, isinstance(name, str) and bool(name), "a name"),
                 ("trainer", spec.trainer, _is(spec.trainer, Trainer, FineTuner), "a class that is a Trainer or a FineTuner"),
+            ]
+        case PretrainerSpec(kind=name):
+            checks = [
+                ("kind", name, isinstance(name, str) and bool(name), "a name"),
+                ("pretrainer", spec.pretrainer, _is(spec.pretrainer, Pretrainer), "a class that is a Pretrainer"),
             ]
         case _:
             raise TypeError(f"no spec: {spec!r}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
+from topwork_server.plugin_api.pretrainer import PretrainerSpec
 from topwork_server.plugin_api.sources import SourceUri
 from topwork_server.plugin_api.trainer import TrainerSpec
 from topwork_server.plugin_api.vector_index import IndexSpec
@@ -60,6 +61,12 @@ def resolve_index(kind: str) -> IndexSpec | None:
 @hookspec
 def register_trainers() -> Iterable[TrainerSpec]:
     """The ways to train a head that this plugin brings. Names are unique over all plugins."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_pretrainers() -> Iterable[PretrainerSpec]:
+    """The ways to learn an encoder without labels that this plugin brings. Names are unique over all plugins."""
     raise NotImplementedError
 
 

@@ -13,6 +13,7 @@ from topwork._display.excerpts import excerpt
 from topwork_server.errors import InvalidInput, PluginError
 from topwork_server.plugin_api import hookspecs
 from topwork_server.plugin_api.hook_checks import asking, checked_spec, listed, loading
+from topwork_server.plugin_api.pretrainer import PretrainerSpec
 from topwork_server.plugin_api.sources import SourceUri
 from topwork_server.plugin_api.trainer import TrainerSpec
 from topwork_server.plugin_api.vector_index import IndexSpec
@@ -48,6 +49,10 @@ class RegisteredTrainer(_Owned[TrainerSpec]):
     """A way to train and its owner."""
 
 
+class RegisteredPretrainer(_Owned[PretrainerSpec]):
+    """A way to learn without labels and its owner."""
+
+
 @dataclass(frozen=True)
 class PluginInfo:
     """One plugin: its entry point's name, the distribution that brought it, and what it hooks into."""
@@ -59,6 +64,7 @@ class PluginInfo:
     encoders: tuple[str, ...]
     indexes: tuple[str, ...]
     trainers: tuple[str, ...]
+    pretrainers: tuple[str, ...] = ()
 
 
 class PluginRegistry:
@@ -71,6 +77,7 @@ class PluginRegistry:
         self._encoders = self._unique(hook.register_encoders, Registered, EncoderSpec, "an encoder named")
         self._indexes = self._unique(hook.register_indexes, RegisteredIndex, IndexSpec, "an index of the kind")
         self._trainers = self._unique(hook.register_trainers, RegisteredTrainer, TrainerSpec, "a trainer")
+        self._pretrainers = self._unique(hook.register_pretrainers, RegisteredPretrainer, PretrainerSpec, "a pretrainer")
         if AUTO in self._indexes:
             raise PluginError(
                 f"{self._indexes[AUTO].owner} registers an index of the kind {AUTO!r}",
@@ -104,6 +111,16 @@ class PluginRegistry:
         if kind not in self._trainers:
             raise InvalidInput(f"there is no trainer {excerpt(kind)}", remedy=f"there are {', '.join(self._trainers)}")
         return self._trainers[kind].spec
+
+    def pretrainers(self) -> dict[str, RegisteredPretrainer]:
+        """Return the pretrainers by kind."""
+        return dict(self._pretrainers)
+
+    def pretrainer(self, kind: str) -> PretrainerSpec:
+        """Return the pretrainer of a kind. InvalidInput names the kinds that there are."""
+        if kind not in self._pretrainers:
+            raise InvalidInput(f"there is no pretrainer {excerpt(kind)}", remedy=f"there are {', '.join(self._pretrainers)}")
+        return self._pretrainers[kind].spec
 
     def found(self) -> list[PluginInfo]:
         return [self._describe(name) for name in self._sources]
@@ -171,6 +188,7 @@ class PluginRegistry:
             encoders=_brought(self._encoders, plugin),
             indexes=_brought(self._indexes, plugin),
             trainers=_brought(self._trainers, plugin),
+            pretrainers=_brought(self._pretrainers, plugin),
         )
 
     def _unique(self, hook: pluggy.HookCaller, kind: type[R], declared: type[Any], noun: str) -> dict[str, R]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Hashable, Sequence
 from dataclasses import dataclass
 
-from topwork.v1 import encoders_pb2, encoders_pb2_grpc, types_pb2
+from topwork.v1 import encoders_pb2, encoders_pb2_grpc, jobs_pb2, types_pb2
 
 from topwork_server.config import Config
 from topwork_server.errors import InvalidInput, NotReady, TopworkError
@@ -17,9 +17,13 @@ from topwork_server.heads.serving.filler import Filler
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.inference.output_format import OutputFormat
 from topwork_server.models.catalog import Catalog, CatalogEntry
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.pretraining.corpus import encoded
+from topwork_server.pretraining.pretraining_manager import PretrainingManager
 from topwork_server.services.convert import encoder_messages, fill_messages, item_messages
+from topwork_server.services.jobs import job_message
 from topwork_server.services.request_checks import Context, check_item_count, check_name, check_reply_size, deadline
-from topwork_server.services.streaming import RequestStream, load_of, settings_of
+from topwork_server.services.streaming import RequestStream, load_of, settings_of, until_stopped
 from topwork_server.services.uploads import Upload, UploadStore
 from topwork_server.types import FingerprintedTap
 
@@ -69,8 +73,17 @@ class EmbedSettings:
 
 
 class EncodersService(encoders_pb2_grpc.EncodersServicer):
-    def __init__(self, engine: Engine, catalog: Catalog, config: Config, stopping: asyncio.Event | None = None) -> None:
-        self._engine, self._stopping = engine, stopping
+    def __init__(
+        self,
+        engine: Engine,
+        catalog: Catalog,
+        config: Config,
+        plugins: PluginRegistry,
+        pretraining: PretrainingManager,
+        stopping: asyncio.Event | None = None,
+    ) -> None:
+        self._engine, self._stopping = engine, stopping or asyncio.Event()
+        self._plugins, self._pretraining = plugins, pretraining
         self._catalog = catalog
         self._filler = Filler(engine, catalog, config.threads)
         self._max_items = config.max_items
@@ -132,6 +145,46 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
         settings.check(found.features.taps[0].tap if settings.params.taps else found.head.tap)
         reply = await asyncio.to_thread(fill_messages.response, found, settings.format, positions, failures, started)
         return check_reply_size(reply, "send fewer texts at a time, or ask for fewer words or taps")
+
+    async def ListPretrainers(  # noqa: N802
+        self, request: encoders_pb2.ListPretrainersRequest, context: Context
+    ) -> encoders_pb2.ListPretrainersResponse:
+        pretrainers = [encoder_messages.pretrainer(one) for one in self._plugins.pretrainers().values()]
+        return encoders_pb2.ListPretrainersResponse(pretrainers=pretrainers)
+
+    async def Pretrain(  # noqa: N802
+        self, requests: AsyncIterator[encoders_pb2.PretrainRequest], context: Context
+    ) -> jobs_pb2.Job:
+        first = await settings_of(requests, "texts", self._stopping)
+        asked = encoder_messages.pretrain_request(first.settings)
+        await self._pretraining.check(asked)
+        corpus = self.spool.open("corpus")
+        try:
+            count = await self._receive_texts(requests, corpus)
+            if asked.set:
+                if count:
+                    raise InvalidInput(
+                        "texts were sent, and a set is named", remedy="send texts, or name the set that keeps them"
+                    )
+                count = await self._pretraining.copy_set(asked, corpus.path)
+            if not count:
+                raise InvalidInput("there are no texts to learn from", remedy="send some that are not blank")
+            return job_message(await self._pretraining.start(asked, corpus.path, count, corpus.discard))
+        except BaseException:
+            await corpus.abandon()
+            raise
+
+    async def _receive_texts(self, requests: AsyncIterator[encoders_pb2.PretrainRequest], corpus: Upload) -> int:
+        """Keep the texts of a stream on disk, and count those that are not blank."""
+        count = sent = 0
+        async for message in until_stopped(requests, self._stopping):
+            if message.WhichOneof("message") != "texts":
+                raise InvalidInput("a message of the stream holds no texts", remedy="send settings once, then texts")
+            lines, more = await asyncio.to_thread(encoded, message.texts.texts, sent)
+            if lines:
+                await corpus.write(lines)
+            count, sent = count + more, sent + len(message.texts.texts)
+        return count
 
     async def _embed(
         self, settings: EmbedSettings, messages: Sequence[types_pb2.Item], upload: Upload | None = None

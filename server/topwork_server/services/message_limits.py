@@ -27,6 +27,8 @@ TEXTS: Mapping[str, int | None] = {
     "topwork.v1.TextPair.pair": None,
     "topwork.v1.Column.strings": None,
     "topwork.v1.Strings.values": None,  # values of metadata; where they are ids, those are checked as ids
+    "topwork.v1.Texts.texts": None,
+    "topwork.v1.PretrainSettings.where": None,
     "topwork.v1.WriteRows.ids": None,  # a wrong one is named by its position
     "topwork.v1.ReadRequest.where": None,  # a filter's own bound is in sets/filters.py
     "topwork.v1.ReadRequest.ids": MOST_ID_BYTES,

@@ -18,15 +18,21 @@ from topwork_server.services.message_receiver import IncomingMessages
 from topwork_server.services.uploads import Upload, UploadStore
 
 
-class StreamMessage(Protocol):
-    """A message of the stream, whose oneof is `settings`, `chunk` (of a large video), or a body of items."""
+class OneofMessage(Protocol):
+    """A message of a stream, whose oneof is `settings`, or what follows those."""
+
+    def WhichOneof(self, oneof_group: Any) -> Any: ...  # noqa: N802
+
+
+class StreamMessage(OneofMessage, Protocol):
+    """A message of a stream of items, whose oneof is `settings`, `chunk` (of a large video), or a body of items."""
 
     @property
     def chunk(self) -> bytes: ...
-    def WhichOneof(self, oneof_group: Any) -> Any: ...  # noqa: N802
     def ByteSize(self) -> int: ...  # noqa: N802
 
 
+M = TypeVar("M", bound=OneofMessage)
 Q = TypeVar("Q", bound=StreamMessage)
 R = TypeVar("R")
 T = TypeVar("T")
@@ -196,7 +202,7 @@ async def _cancel(work: set[asyncio.Future[Any]]) -> None:
     await asyncio.gather(*work, return_exceptions=True)
 
 
-async def settings_of(requests: AsyncIterator[Q], what: str, stopping: asyncio.Event | None = None) -> Q:
+async def settings_of(requests: AsyncIterator[M], what: str, stopping: asyncio.Event | None = None) -> M:
     """Read the first message, which holds the settings; `what` names those that follow it. Unavailable when `stopping` is set."""
     first = await _unless(stopping or asyncio.Event(), _first(requests))
     if first is None or first.WhichOneof("message") != "settings":
@@ -204,7 +210,15 @@ async def settings_of(requests: AsyncIterator[Q], what: str, stopping: asyncio.E
     return first
 
 
-async def _first(requests: AsyncIterator[Q]) -> Q | None:
+async def until_stopped(requests: AsyncIterator[M], stopping: asyncio.Event) -> AsyncIterator[M]:
+    """The rest of the messages; each counts as answered when the next is asked for. Unavailable once `stopping` is set."""
+    while (message := await _unless(stopping, _first(requests))) is not None:
+        yield message
+        if isinstance(requests, IncomingMessages):
+            requests.done(message)
+
+
+async def _first(requests: AsyncIterator[M]) -> M | None:
     return await anext(aiter(requests), None)
 
 

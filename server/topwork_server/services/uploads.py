@@ -1,4 +1,4 @@
-"""Large videos on their way in: chunks go to a file on disk, so that memory holds one chunk at a time.
+"""Large videos and corpora on their way in: chunks go to a file on disk, so that memory holds one chunk at a time.
 
 Owns $TOPWORK_HOME/spool, which is emptied at the start: one server has the home.
 """
@@ -25,24 +25,24 @@ class UploadStore:
         """Delete what a killed server left."""
         atomic_store.sweep(self.folder)
 
-    def open(self) -> Upload:
+    def open(self, what: str = "video") -> Upload:
         self.folder.mkdir(parents=True, exist_ok=True)
-        return Upload(self)
+        return Upload(self, what)
 
-    def take(self, size: int, before: int) -> None:
+    def take(self, size: int, before: int, what: str) -> None:
         """Account for `size` more bytes of an upload that has `before`."""
         if before + size > self.limit:
-            raise TooLarge(f"a video of more than {self.limit} bytes", remedy="send it in pieces, or raise --max-video-bytes")
+            raise TooLarge(f"a {what} of more than {self.limit} bytes", remedy="send it in pieces, or raise --max-video-bytes")
         if self.used + size > 4 * self.limit:
-            raise Overloaded("other callers' videos fill the server's spool", remedy="come back later")
+            raise Overloaded("other callers' uploads fill the server's spool", remedy="come back later")
         self.used += size
 
 
 class Upload:
-    """One video. `discard` deletes its file, and is safe to call at any time and again."""
+    """One video, or one corpus. `discard` deletes its file, and is safe to call at any time and again."""
 
-    def __init__(self, spool: UploadStore) -> None:
-        self._spool = spool
+    def __init__(self, spool: UploadStore, what: str) -> None:
+        self._spool, self._what = spool, what
         self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115
             dir=spool.folder, prefix=".", suffix=atomic_store.PART, delete=False, buffering=0
         )
@@ -53,15 +53,15 @@ class Upload:
     async def write(self, chunk: bytes) -> None:
         """Raises TooLarge past the limit, Overloaded where the disk is full."""
         if not chunk:
-            raise InvalidInput("a chunk of a video has no bytes", remedy="send no empty chunks")
-        self._spool.take(len(chunk), self.size)
+            raise InvalidInput(f"a chunk of a {self._what} has no bytes", remedy="send no empty chunks")
+        self._spool.take(len(chunk), self.size, self._what)
         self.size += len(chunk)
         self._writing = asyncio.ensure_future(asyncio.to_thread(_write_all, self._file, chunk))
         try:
             # A caller that leaves must not close the file under the thread that writes to it.
             await asyncio.shield(self._writing)
         except OSError as error:
-            raise Overloaded(f"the video could not be kept on the server's disk: {error.strerror}") from error
+            raise Overloaded(f"the {self._what} could not be kept on the server's disk: {error.strerror}") from error
 
     def discard(self) -> None:
         if self._writing and not self._writing.done():

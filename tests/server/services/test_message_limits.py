@@ -93,6 +93,7 @@ def test_every_request_that_holds_anything_has_a_name():
         "ListSets",
         "ListKinds",
         "ListTrainers",
+        "ListPretrainers",
     }
 
 

@@ -12,14 +12,14 @@ from typing import IO, Any
 
 from topwork._codec import decode_heads, decode_sets, messages
 from topwork._files import save_features
-from topwork._ops.jobs import ended, left
-from topwork._ops.progress_bar import Advance, Progress, reporting, watching
+from topwork._ops.jobs import done, left
+from topwork._ops.progress_bar import Advance, Progress, reporting
 from topwork._ops.sets import numbered
 from topwork._records import of_record
 from topwork._transport.calls import ClientState, Steps, StreamCall, unary
 from topwork._transport.methods import DROP_HEAD, EXPORT_HEAD, GET_HEAD, GET_REPORT, LIST_HEADS, LIST_TRAINERS, PROBE, TRAIN
 from topwork._transport.streams import DownloadStream
-from topwork.errors import InvalidInput, JobFailed, TopworkError
+from topwork.errors import InvalidInput, TopworkError
 from topwork.heads import HeadInfo, TrainerInfo
 from topwork.jobs import Job, JobProgress
 from topwork.probes import ProbeTable
@@ -111,7 +111,7 @@ def train(
     session.heads.pop(begun.name, None)
     if not wait or begun.job is None:
         return begun
-    yield from _done(session, begun.job, begun.name, progress, left(timeout, started))
+    yield from done(session, begun.job, begun.name, progress, left(timeout, started))
     return (yield from head(session, begun.name, timeout=timeout))
 
 
@@ -190,7 +190,7 @@ def probe(
     job = decode_sets.job((yield from unary(PROBE, request, timeout)))
     if not wait:
         return job
-    return ProbeTable.of((yield from _done(session, job, target, progress, left(timeout, started))))
+    return ProbeTable.of((yield from done(session, job, target, progress, left(timeout, started))))
 
 
 def export_head(
@@ -216,15 +216,6 @@ def export_head(
         if download.done != download.total:
             raise TopworkError(f"{session.target} sent {download.done:,} of {download.total or 0:,} bytes of {name}")
     return download.description
-
-
-def _done(session: ClientState, job: Job, label: str, progress: JobProgress, timeout: float | None) -> Steps[Job]:
-    """The job, which is done; else JobFailed."""
-    with watching(progress, label) as show:
-        job = yield from ended(session, job, show, timeout)
-    if job.state != "done":
-        raise JobFailed(job)
-    return job
 
 
 def several(names: str | Sequence[str]) -> list[str]:

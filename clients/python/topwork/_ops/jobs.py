@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 
 from topwork._codec import decode_sets
+from topwork._ops.progress_bar import watching
 from topwork._transport.calls import ClientState, Steps, StreamCall, unary
 from topwork._transport.methods import CANCEL_JOB, GET_JOB, LIST_JOBS, WATCH_JOB
 from topwork._transport.streams import DownloadStream
-from topwork.errors import DeadlineExceeded
-from topwork.jobs import Job
+from topwork.errors import DeadlineExceeded, JobFailed
+from topwork.jobs import Job, JobProgress
 from topwork.v1 import jobs_pb2
 
 
@@ -56,6 +57,15 @@ def ended(session: ClientState, job: Job, show: Callable[[Job], object], timeout
     except DeadlineExceeded:
         raise unfinished(seen[-1]) from None
     return seen[-1]
+
+
+def done(session: ClientState, job: Job, label: str, progress: JobProgress, timeout: float | None) -> Steps[Job]:
+    """The job, which is done; else JobFailed."""
+    with watching(progress, label) as show:
+        job = yield from ended(session, job, show, timeout)
+    if job.state != "done":
+        raise JobFailed(job)
+    return job
 
 
 def left(timeout: float | None, started: float) -> float | None:

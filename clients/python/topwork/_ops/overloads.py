@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Literal, Protocol, Required, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 from topwork._codec.items import ItemLike, Items, PilImage, SupportsArray
 from topwork._ops.progress_bar import Progress
@@ -122,4 +122,42 @@ class Probe(Protocol[One, Many]):
     @overload
     def __call__(
         self, sets: str | Sequence[str], *, target: str, wait: bool, **settings: Unpack[ProbeSettings]
+    ) -> One | Many: ...
+
+
+class PretrainSettings(TypedDict, total=False):
+    """The settings of `pretrain` that do not decide what comes back."""
+
+    name: Required[str]
+    encoder: str
+    set: str
+    where: str
+    version: int | str
+    column: str
+    encoding: str
+    options: Mapping[str, Any] | None
+    seed: int
+    source: str
+    progress: JobProgress
+    timeout: float | None
+
+
+#: Texts to learn from: a file of this machine, or what iterates over str.
+TextSource: TypeAlias = os.PathLike[str] | Iterable[str] | AsyncIterable[str]
+
+
+class Pretrain(Protocol[One, Many]):
+    """The type of `pretrain`: `One` where it waits for the end, `Many` where it does not."""
+
+    @overload
+    def __call__(
+        self, kind: str, texts: TextSource | None = None, *, wait: Literal[True] = True, **settings: Unpack[PretrainSettings]
+    ) -> One: ...
+    @overload
+    def __call__(
+        self, kind: str, texts: TextSource | None = None, *, wait: Literal[False], **settings: Unpack[PretrainSettings]
+    ) -> Many: ...
+    @overload
+    def __call__(
+        self, kind: str, texts: TextSource | None = None, *, wait: bool, **settings: Unpack[PretrainSettings]
     ) -> One | Many: ...

@@ -32,7 +32,7 @@ class Method(Generic[Q, R]):
     path: str
     request: type[Q]
     reply: type[R]
-    kind: Literal["unary_unary", "unary_stream", "stream_stream"] = "unary_unary"
+    kind: Literal["unary_unary", "unary_stream", "stream_unary", "stream_stream"] = "unary_unary"
     once: bool = False
 
     @property
@@ -52,7 +52,8 @@ class UnaryCall:
 
 @dataclass(frozen=True)
 class StreamCall(Generic[T]):
-    """Many replies: one to each chunk of an `UploadStream`, or all to the one request of a `DownloadStream`.
+    """Replies: one to each chunk of an `UploadStream`, all to the one request of a `DownloadStream`, or one to all messages of a
+    `TextUpload`.
 
     `receive(reply, chunk)` makes a value of one.
     """

@@ -16,6 +16,10 @@ EMBED = Method(_ENCODERS + "Embed", encoders_pb2.EmbedRequest, encoders_pb2.Embe
 EMBED_STREAM = Method(_ENCODERS + "EmbedStream", encoders_pb2.EmbedStreamRequest, encoders_pb2.EmbedResponse, "stream_stream")
 NEAREST_WORDS = Method(_ENCODERS + "NearestWords", encoders_pb2.NearestWordsRequest, encoders_pb2.NearestWordsResponse)
 FILL = Method(_ENCODERS + "Fill", encoders_pb2.FillRequest, encoders_pb2.FillResponse)
+LIST_PRETRAINERS = Method(
+    _ENCODERS + "ListPretrainers", encoders_pb2.ListPretrainersRequest, encoders_pb2.ListPretrainersResponse
+)
+PRETRAIN = Method(_ENCODERS + "Pretrain", encoders_pb2.PretrainRequest, jobs_pb2.Job, "stream_unary", once=True)
 
 LIST_SETS = Method(_SETS + "ListSets", sets_pb2.ListSetsRequest, sets_pb2.ListSetsResponse)
 GET_SET = Method(_SETS + "GetSet", sets_pb2.GetSetRequest, sets_pb2.FeatureSet)

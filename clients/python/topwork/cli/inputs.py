@@ -15,11 +15,11 @@ import click
 
 from topwork._codec.items import IMAGES_AND_TEXTS, PICTURE_SUFFIXES, is_picture_path, not_regular
 from topwork._codec.messages import PRIORITIES
-from topwork.cli import record_files
+from topwork._files import record_files
+from topwork._files.record_files import item_column, text_of
+from topwork._files.text_encoding import decoded
 from topwork.cli.output import NAMED, say_first
-from topwork.cli.record_files import LINE, RecordFile, text_of
-from topwork.cli.text_encoding import decoded, encoding_name
-from topwork.cli.verb import PATH, flags, key_value
+from topwork.cli.verb import PATH, encoding_name, flags, key_value
 from topwork.errors import InvalidInput, TopworkError
 
 #: Called with a path and why it is not taken.
@@ -92,18 +92,9 @@ def stdin_lines() -> Iterator[str]:
     return (line.rstrip("\n") for line in sys.stdin)
 
 
-def item_column(table: RecordFile, column: str | None, modality: str) -> str:
-    """Choose the column that holds the items. Raises InvalidInput where the file has none such."""
-    if table.columns == ():
-        if column:
-            table.check(column, "--column")
-        return LINE
-    if table.columns and not column and len(table.columns) == 1:
-        return table.columns[0]
-    texts = modality == "text" or (modality == IMAGES_AND_TEXTS and "path" not in (table.columns or ()))
-    chosen = column or ("text" if texts else "path")
-    table.check(chosen, "--column")
-    return chosen
+def item_columns(modality: str) -> Sequence[str]:
+    """The usual columns of items: of texts, or of paths."""
+    return {"text": ("text",), IMAGES_AND_TEXTS: ("path", "text")}.get(modality, ("path",))
 
 
 def item_of(word: str | bytes, modality: str, folder: Path | None = None) -> Any:
@@ -145,7 +136,7 @@ def _listed(
 ) -> tuple[list[Any], list[Any]]:
     """Read names and items of a file: texts; or paths, relative ones from where the file is."""
     table = record_files.opened(arguments.source, arguments.separator, arguments.encoding)
-    chosen = item_column(table, arguments.column, modality)
+    chosen = item_column(table, arguments.column, item_columns(modality))
     names, items = list[Any](), list[Any]()
     for record in table.every([chosen]):
         try:

@@ -13,6 +13,7 @@ from topwork.cli.connection import connected, connection
 from topwork.cli.verb import verb
 from topwork.client import Client
 from topwork.jobs import Job
+from topwork.pretraining import PretrainReport
 from topwork.probes import ProbeTable
 
 EXAMPLES = """\
@@ -46,6 +47,8 @@ def jobs(arguments: SimpleNamespace) -> int:
         output.facts(_facts(job))
         if job.kind == "probe" and job.result:
             print(f"\n{ProbeTable.of(job)}")
+        if job.kind == "pretrain" and job.result:
+            print(f"\n{PretrainReport.of(job)}")
     return 1 if arguments.watch and job.state != "done" else 0
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import click
 import numpy as np
 
-from topwork._files import save_features, save_predictions
+from topwork._files import record_files, save_features, save_predictions
 from topwork._files.save_predictions import Found, Kept
-from topwork.cli import output, record_files, vector_files
+from topwork.cli import output, vector_files
 from topwork.cli.connection import connected, connection
 from topwork.cli.inputs import encoding_flags, gather, source_flags
 from topwork.cli.output import counted, cut

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topwork.cli.column_types import TypeInference, identifiers
-from topwork.cli.record_files import LINE, Record, RecordColumn, RecordFile, id_of, is_blank, text_of, value_of
+from topwork._files.column_types import TypeInference, identifiers
+from topwork._files.record_files import LINE, Record, RecordColumn, RecordFile, id_of, is_blank, text_of, value_of
 from topwork.errors import InvalidInput
 
 #: Ids that come twice which are named before the rest is counted.

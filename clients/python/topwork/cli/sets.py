@@ -8,12 +8,11 @@ from typing import Any
 
 import click
 
+from topwork._files.column_types import KINDS, TypeInference, convert
 from topwork.cli import output, write_sources
-from topwork.cli.column_types import KINDS, TypeInference, convert
 from topwork.cli.connection import connected, connection
 from topwork.cli.output import counted
-from topwork.cli.text_encoding import encoding_name
-from topwork.cli.verb import PATH, verb, version
+from topwork.cli.verb import PATH, encoding_name, verb, version
 from topwork.cli.write_sources import InputSelection
 from topwork.client import Client
 from topwork.errors import DataLoss, InvalidInput

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import math
 import re
@@ -119,3 +121,13 @@ def names(text: str) -> list[str]:
     if not found:
         raise click.BadParameter("name at least one")
     return found
+
+
+def encoding_name(text: str) -> str:
+    """Check a flag that names an encoding of Python's."""
+    try:
+        found = codecs.lookup(text)
+        io.TextIOWrapper(io.BytesIO(), encoding=text)  # refuses those that are not of texts, such as hex
+    except (LookupError, ValueError):
+        raise click.BadParameter(f"{text!r} is no encoding: say utf-8, cp1252, latin-1, utf-16 ...") from None
+    return found.name

@@ -14,8 +14,8 @@ from typing import Any
 
 import click
 
+from topwork._files.column_types import KINDS
 from topwork.cli import INTERRUPTED, output, progress, vector_files, write_sources
-from topwork.cli.column_types import KINDS
 from topwork.cli.connection import connected, connection, explained, patient
 from topwork.cli.inputs import encoding_flags, source_flags
 from topwork.cli.output import counted, seconds

@@ -11,11 +11,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from topwork.cli import record_files
-from topwork.cli.inputs import count_files, files_in, item_column, item_of, stdin_lines
-from topwork.cli.record_files import Record, RecordFile, id_of, metadata_of, text_of
+from topwork._files import record_files
+from topwork._files.record_files import Record, RecordFile, id_of, item_column, metadata_of, text_of
+from topwork._files.text_encoding import decoded
+from topwork.cli.inputs import count_files, files_in, item_columns, item_of, stdin_lines
 from topwork.cli.schema_inference import InferredSchema, SchemaRequest, survey
-from topwork.cli.text_encoding import decoded
 from topwork.errors import InvalidInput, TopworkError
 
 #: Characters of a text that is its own id; of a longer one its beginning and a digest.
@@ -82,13 +82,13 @@ def from_path(path: Path, taken: InputSelection) -> WriteSource:
             raise InvalidInput(f"{path} is a folder", remedy="leave --column, --id and --separator out")
         return WriteSource(_of_folder(path, taken), count_files(path, taken.modality))
     table = record_files.opened(path, taken.separator, taken.encoding)
-    item = item_column(table, taken.column, taken.modality)
+    item = item_column(table, taken.column, item_columns(taken.modality))
     return _of_table(table, item, taken, lambda record: _item(table, item, record, taken.modality))
 
 
 def is_source(path: Path) -> bool:
     """Tell whether it is a folder, or a file of items."""
-    return os.path.isdir(path) or (path.suffix.lower() in record_files.TABLES and os.path.isfile(path))
+    return os.path.isdir(path) or (record_files.suffix_of(path) in record_files.TABLES and os.path.isfile(path))
 
 
 def from_names(names: Sequence[str]) -> WriteSource:

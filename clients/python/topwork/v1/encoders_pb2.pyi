@@ -1,4 +1,5 @@
 from google.protobuf import struct_pb2 as _struct_pb2
+from topwork.v1 import jobs_pb2 as _jobs_pb2
 from topwork.v1 import types_pb2 as _types_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -345,3 +346,63 @@ class FillResponse(_message.Message):
     numerics: _types_pb2.Numerics
     timings: Timings
     def __init__(self, results: _Optional[_Iterable[_Union[FilledGaps, _Mapping]]] = ..., head: _Optional[str] = ..., features: _Optional[_Iterable[_Union[_types_pb2.TapFeatures, _Mapping]]] = ..., notes: _Optional[_Iterable[_Union[Note, _Mapping]]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., numerics: _Optional[_Union[_types_pb2.Numerics, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
+class ListPretrainersRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListPretrainersResponse(_message.Message):
+    __slots__ = ("pretrainers",)
+    PRETRAINERS_FIELD_NUMBER: _ClassVar[int]
+    pretrainers: _containers.RepeatedCompositeFieldContainer[Pretrainer]
+    def __init__(self, pretrainers: _Optional[_Iterable[_Union[Pretrainer, _Mapping]]] = ...) -> None: ...
+
+class Pretrainer(_message.Message):
+    __slots__ = ("kind", "description", "needs_encoder", "options", "plugin")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    NEEDS_ENCODER_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    PLUGIN_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    description: str
+    needs_encoder: bool
+    options: _containers.RepeatedCompositeFieldContainer[Option]
+    plugin: str
+    def __init__(self, kind: _Optional[str] = ..., description: _Optional[str] = ..., needs_encoder: _Optional[bool] = ..., options: _Optional[_Iterable[_Union[Option, _Mapping]]] = ..., plugin: _Optional[str] = ...) -> None: ...
+
+class PretrainSettings(_message.Message):
+    __slots__ = ("kind", "name", "encoder", "options", "seed", "set", "where", "version", "source")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    SET_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    name: str
+    encoder: str
+    options: _struct_pb2.Struct
+    seed: int
+    set: str
+    where: str
+    version: int
+    source: str
+    def __init__(self, kind: _Optional[str] = ..., name: _Optional[str] = ..., encoder: _Optional[str] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., seed: _Optional[int] = ..., set: _Optional[str] = ..., where: _Optional[str] = ..., version: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
+
+class Texts(_message.Message):
+    __slots__ = ("texts",)
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, texts: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class PretrainRequest(_message.Message):
+    __slots__ = ("settings", "texts")
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    settings: PretrainSettings
+    texts: Texts
+    def __init__(self, settings: _Optional[_Union[PretrainSettings, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ...) -> None: ...

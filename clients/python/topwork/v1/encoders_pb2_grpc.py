@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from topwork.v1 import encoders_pb2 as topwork_dot_v1_dot_encoders__pb2
+from topwork.v1 import jobs_pb2 as topwork_dot_v1_dot_jobs__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -26,7 +27,7 @@ if _version_not_supported:
 
 
 class EncodersStub:
-    """Frozen encoders: what is served, and features out of them.
+    """Frozen encoders: what is served, features out of them, and new ones that are learned from texts.
     """
 
     def __init__(self, channel):
@@ -65,10 +66,20 @@ class EncodersStub:
                 request_serializer=topwork_dot_v1_dot_encoders__pb2.FillRequest.SerializeToString,
                 response_deserializer=topwork_dot_v1_dot_encoders__pb2.FillResponse.FromString,
                 _registered_method=True)
+        self.ListPretrainers = channel.unary_unary(
+                '/topwork.v1.Encoders/ListPretrainers',
+                request_serializer=topwork_dot_v1_dot_encoders__pb2.ListPretrainersRequest.SerializeToString,
+                response_deserializer=topwork_dot_v1_dot_encoders__pb2.ListPretrainersResponse.FromString,
+                _registered_method=True)
+        self.Pretrain = channel.stream_unary(
+                '/topwork.v1.Encoders/Pretrain',
+                request_serializer=topwork_dot_v1_dot_encoders__pb2.PretrainRequest.SerializeToString,
+                response_deserializer=topwork_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
 
 
 class EncodersServicer:
-    """Frozen encoders: what is served, and features out of them.
+    """Frozen encoders: what is served, features out of them, and new ones that are learned from texts.
     """
 
     def ListEncoders(self, request, context):
@@ -124,6 +135,24 @@ class EncodersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPretrainers(self, request, context):
+        """Lists the ways to learn an encoder without labels, and the options of each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pretrain(self, request_iterator, context):
+        """Learns a new encoder from texts without labels, in a job of the kind "pretrain". The first message holds the settings; texts
+        follow, or are those that a set keeps. The job begins when the caller has sent all, and is returned; WatchJob tells how far it
+        has come, and its result holds the measures. A stream that breaks leaves nothing: it is sent again from its beginning.
+        INVALID_ARGUMENT (the kind, an option, the encoder, a text), NOT_FOUND (the encoder, the set), ALREADY_EXISTS (the name),
+        FAILED_PRECONDITION (weights that are not here), RESOURCE_EXHAUSTED TooLarge (the texts), Overloaded (the server's disk).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EncodersServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -157,6 +186,16 @@ def add_EncodersServicer_to_server(servicer, server):
                     request_deserializer=topwork_dot_v1_dot_encoders__pb2.FillRequest.FromString,
                     response_serializer=topwork_dot_v1_dot_encoders__pb2.FillResponse.SerializeToString,
             ),
+            'ListPretrainers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPretrainers,
+                    request_deserializer=topwork_dot_v1_dot_encoders__pb2.ListPretrainersRequest.FromString,
+                    response_serializer=topwork_dot_v1_dot_encoders__pb2.ListPretrainersResponse.SerializeToString,
+            ),
+            'Pretrain': grpc.stream_unary_rpc_method_handler(
+                    servicer.Pretrain,
+                    request_deserializer=topwork_dot_v1_dot_encoders__pb2.PretrainRequest.FromString,
+                    response_serializer=topwork_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'topwork.v1.Encoders', rpc_method_handlers)
@@ -166,7 +205,7 @@ def add_EncodersServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Encoders:
-    """Frozen encoders: what is served, and features out of them.
+    """Frozen encoders: what is served, features out of them, and new ones that are learned from texts.
     """
 
     @staticmethod
@@ -321,6 +360,60 @@ class Encoders:
             '/topwork.v1.Encoders/Fill',
             topwork_dot_v1_dot_encoders__pb2.FillRequest.SerializeToString,
             topwork_dot_v1_dot_encoders__pb2.FillResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPretrainers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/topwork.v1.Encoders/ListPretrainers',
+            topwork_dot_v1_dot_encoders__pb2.ListPretrainersRequest.SerializeToString,
+            topwork_dot_v1_dot_encoders__pb2.ListPretrainersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pretrain(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/topwork.v1.Encoders/Pretrain',
+            topwork_dot_v1_dot_encoders__pb2.PretrainRequest.SerializeToString,
+            topwork_dot_v1_dot_jobs__pb2.Job.FromString,
             options,
             channel_credentials,
             insecure,

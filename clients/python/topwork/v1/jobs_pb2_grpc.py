@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class JobsStub:
-    """Long work, each in a process of its own at lower priority: builds of indexes, trainings of heads, probes. One job of a kind
+    """Long work, each in a process of its own at lower priority: builds of indexes, trainings of heads, probes, pretrainings. One job of a kind
     runs at a time, and the others wait. The server remembers the last 200.
     """
 
@@ -59,7 +59,7 @@ class JobsStub:
 
 
 class JobsServicer:
-    """Long work, each in a process of its own at lower priority: builds of indexes, trainings of heads, probes. One job of a kind
+    """Long work, each in a process of its own at lower priority: builds of indexes, trainings of heads, probes, pretrainings. One job of a kind
     runs at a time, and the others wait. The server remembers the last 200.
     """
 
@@ -125,7 +125,7 @@ def add_JobsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Jobs:
-    """Long work, each in a process of its own at lower priority: builds of indexes, trainings of heads, probes. One job of a kind
+    """Long work, each in a process of its own at lower priority: builds of indexes, trainings of heads, probes, pretrainings. One job of a kind
     runs at a time, and the others wait. The server remembers the last 200.
     """
 

@@ -15,6 +15,8 @@ from topwork_server.models.artifacts import Manifest
 from topwork_server.models.catalog import CatalogEntry, EncoderState
 from topwork_server.plugin_api import options as declared_options
 from topwork_server.plugin_api.encoder import Encoder
+from topwork_server.plugin_api.plugin_registry import RegisteredPretrainer
+from topwork_server.pretraining.request import PretrainRequest
 from topwork_server.runtime import device_selection
 from topwork_server.runtime.device_records import DeviceRecord
 from topwork_server.runtime.device_selection import PlanSet
@@ -99,6 +101,33 @@ def _device(manifest: Manifest, record: DeviceRecord, taps: list[str]) -> encode
         taps=taps,
         parity={} if record.error else device_selection.parity_of(manifest, record),
         detail=device_selection.why_not(record),
+    )
+
+
+def pretrainer(registered: RegisteredPretrainer) -> encoders_pb2.Pretrainer:
+    """Convert a kind of pretraining."""
+    spec = registered.spec
+    return encoders_pb2.Pretrainer(
+        kind=spec.kind,
+        description=spec.description,
+        needs_encoder=spec.continues,
+        options=options(spec.pretrainer.options),
+        plugin=registered.owner,
+    )
+
+
+def pretrain_request(settings: encoders_pb2.PretrainSettings) -> PretrainRequest:
+    """Convert the settings of a pretraining."""
+    return PretrainRequest(
+        kind=settings.kind,
+        name=settings.name,
+        encoder=settings.encoder,
+        options=item_messages.options(settings.options),
+        seed=settings.seed,
+        set=settings.set,
+        where=settings.where,
+        version=settings.version,
+        source=settings.source,
     )
 
 

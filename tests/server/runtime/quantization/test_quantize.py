@@ -22,13 +22,12 @@ from PIL import Image
 from small_nets import as_on_the_hub, random_net
 from topwork import cli
 from topwork_server.commands import quantize_encoder
-from topwork_server.models import artifacts
+from topwork_server.models import artifacts, unfinished
 from topwork_server.models.artifacts import MODEL, Manifest
 from topwork_server.models.catalog import Catalog, EncoderState
 from topwork_server.plugin_api import example_inputs
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.runtime.export import export_encoder
-from topwork_server.runtime.quantization import unfinished
 from topwork_server.runtime.quantization.calibration_ranges import BINS, Histogram
 from topwork_server.runtime.quantization.quantize import fp32_prefixes
 from topwork_server.runtime.session import Session

@@ -1,5 +1,5 @@
 """Files of records, read a line at a time and never whole: .txt, .csv, .tsv, .jsonl, and .parquet in batches, by pyarrow; and
-what one record gives: its id, its item, its metadata. The letters of files are in `text_encoding.py`."""
+what one record gives: its id, its item, its metadata. Of lines also as .gz. The letters of files are in `text_encoding.py`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from topwork.cli.column_types import convert
-from topwork.cli.text_encoding import reading
+from topwork._files.column_types import convert
+from topwork._files.text_encoding import reading
 from topwork.errors import InvalidInput, NotReady
 
 #: The name under which a line stands that has no columns: none that a column can have.
@@ -257,7 +257,7 @@ def _pyarrow() -> tuple[Any, Any]:
 
 def opened(path: Path, separator: str | None = None, encoding: str | None = None) -> RecordFile:
     """Open the file by its suffix. Raises InvalidInput for other suffixes and unreadable heads, NotReady without pyarrow."""
-    suffix = path.suffix.lower()
+    suffix = suffix_of(path)
     if suffix not in TABLES:
         raise InvalidInput(f"{path} is not a list of items", remedy=f"give one of {', '.join(TABLES)}, or a folder")
     if suffix in SEPARATORS:
@@ -269,6 +269,13 @@ def opened(path: Path, separator: str | None = None, encoding: str | None = None
     if encoding and suffix == ".parquet":
         raise InvalidInput(f"{path} knows its encoding", remedy="leave --encoding out")
     return TABLES[suffix](path, encoding)
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that tells the format: that before .gz, of what can be read a line at a time."""
+    suffix = path.suffix.lower()
+    inner = path.with_suffix("").suffix.lower()
+    return inner if suffix == ".gz" and inner != ".parquet" else suffix
 
 
 SEPARATORS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}
@@ -299,6 +306,20 @@ def id_of(table: RecordFile, column: str, record: Record) -> str:
             remedy="ids are texts or whole numbers",
         )
     return str(value)
+
+
+def item_column(table: RecordFile, column: str | None, usual: Sequence[str]) -> str:
+    """Choose the column that holds the items: that named, the only one, or the first of the `usual` that is there. Raises
+    InvalidInput where the file has none such."""
+    if table.columns == ():
+        if column:
+            table.check(column, "--column")
+        return LINE
+    if table.columns and not column and len(table.columns) == 1:
+        return table.columns[0]
+    chosen = column or next((name for name in usual if name in (table.columns or ())), usual[-1])
+    table.check(chosen, "--column")
+    return chosen
 
 
 def text_of(table: RecordFile, column: str, record: Record) -> str | bytes:

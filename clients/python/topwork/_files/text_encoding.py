@@ -1,15 +1,14 @@
-"""Files as text: UTF-8 unless they begin with the mark of another encoding, or the caller names one."""
+"""Files as text, .gz too: UTF-8 unless they begin with the mark of another encoding, or the caller names one."""
 
 from __future__ import annotations
 
 import codecs
-import io
+import gzip
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
-
-import click
+from typing import IO, cast
 
 from topwork.errors import InvalidInput
 
@@ -30,10 +29,12 @@ def reading(path: Path, newline: str, encoding: str | None = None) -> Iterator[I
     """Open the file as text, without its byte order mark. Raises InvalidInput for what cannot be read."""
     try:
         chosen = encoding or _found(path)
-        with path.open(encoding=chosen, newline=newline) as file:
+        with _text(path, chosen, newline) as file:
             if file.read(1) != "\ufeff":
                 file.seek(0)
             yield file
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InvalidInput(f"{path} is no whole file of gzip: {error}", remedy="copy it again") from None
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeError as error:
@@ -57,9 +58,20 @@ def unreadable(path: object, error: UnicodeError, encoding: str) -> InvalidInput
     )
 
 
+def is_gzip(path: Path) -> bool:
+    """Tell by its name whether a file is compressed by gzip."""
+    return path.suffix.lower() == ".gz"
+
+
+def _text(path: Path, encoding: str, newline: str) -> IO[str]:
+    if is_gzip(path):
+        return cast(IO[str], gzip.open(path, "rt", encoding=encoding, newline=newline))
+    return path.open(encoding=encoding, newline=newline)
+
+
 def _found(path: Path) -> str:
     """Find the encoding by the mark. UTF-16 without one would pass as UTF-8 with a NUL after each letter."""
-    with path.open("rb") as file:
+    with gzip.open(path) if is_gzip(path) else path.open("rb") as file:
         head = file.read(HEAD)
     marked = next((name for mark, name in MARKS if head.startswith(mark)), None)
     if marked is None and b"\0" in head:
@@ -67,13 +79,3 @@ def _found(path: Path) -> str:
         guess = "utf-16-le" if odd > even else "utf-16-be"
         raise InvalidInput(f"{path} holds NUL characters: it is no text, or not in UTF-8", remedy=f"try --encoding {guess}")
     return marked or UTF8
-
-
-def encoding_name(text: str) -> str:
-    """Check a flag that names an encoding of Python's."""
-    try:
-        found = codecs.lookup(text)
-        io.TextIOWrapper(io.BytesIO(), encoding=text)  # refuses those that are not of texts, such as hex
-    except (LookupError, ValueError):
-        raise click.BadParameter(f"{text!r} is no encoding: say utf-8, cp1252, latin-1, utf-16 ...") from None
-    return found.name

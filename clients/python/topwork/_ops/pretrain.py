@@ -1,0 +1,165 @@
+"""Encoders that are learned from texts without labels."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from topwork._codec import decode_sets, messages
+from topwork._codec.items import describe
+from topwork._files import record_files
+from topwork._ops import jobs as jobs_ops
+from topwork._ops.overloads import TextSource
+from topwork._ops.sets import numbered
+from topwork._transport.calls import ClientState, Steps, StreamCall, unary
+from topwork._transport.methods import LIST_PRETRAINERS, PRETRAIN
+from topwork._transport.text_upload import TextUpload
+from topwork.errors import InvalidInput, TooLarge
+from topwork.jobs import Job, JobProgress
+from topwork.pretraining import PretrainerInfo, PretrainReport
+from topwork.v1 import encoders_pb2, jobs_pb2
+
+#: Texts and letters of one message, and letters of the longest text.
+MOST_TEXTS, MOST_LETTERS, LONGEST = 4096, 1 << 18, 8 << 20
+
+
+def pretrainers(session: ClientState, *, timeout: float | None = None) -> Steps[list[PretrainerInfo]]:
+    """The kinds of pretraining that `pretrain` takes, and their options."""
+    reply = yield from unary(LIST_PRETRAINERS, encoders_pb2.ListPretrainersRequest(), timeout)
+    return [
+        messages.of_message(PretrainerInfo, message, options=messages.options_info(message.options))
+        for message in reply.pretrainers
+    ]
+
+
+def pretrain(
+    session: ClientState,
+    kind: str,
+    texts: TextSource | None = None,
+    *,
+    name: str,
+    encoder: str = "",
+    set: str = "",
+    where: str = "",
+    version: int | str = 0,
+    column: str = "",
+    encoding: str = "",
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    source: str = "",
+    wait: bool = True,
+    progress: JobProgress = None,
+    timeout: float | None = None,
+) -> Steps[PretrainReport | Job]:
+    """Learn a new encoder from texts without labels, or train one further on them, and serve it.
+
+    kind        one of `pretrainers()`: "words" (word2vec), "mlm" (masked language model) or "lm" (next token)
+    texts       a Path of this machine (.txt with a text a line, .jsonl, .csv, .parquet; .gz too), or an iterable of str
+    name        of the new encoder, which no encoder has yet
+    encoder     the one that is trained further, for kinds that need one
+    set         instead of `texts`: a set that keeps its inputs; `where` is SQL over id and metadata, `version` a number or a pin
+    column      of a file that has columns: the one with the texts (default: text, or the only one)
+    encoding    of a file's letters (default: UTF-8)
+    options     of the kind, such as {"epochs": 3}: see `pretrainers()`
+    seed        the same seed and texts give the same encoder, on one machine with one thread
+    source      where the texts come from, for a person to read; default: the file's name
+    wait        until it has ended; JobFailed where it failed. Else the Job comes back: `PretrainReport.of(job)` once it is done
+    progress    True for a bar on a terminal, or a function of the Job at each change
+    timeout     seconds, for all of it; None is the client's for the upload, and as long as it takes for the job
+
+    Raises InvalidInput for what cannot be learned, AlreadyExists where the name is taken.
+    """
+    started = time.monotonic()
+    number = (yield from numbered(session, set, version, timeout)) if set else 0
+    settings = encoders_pb2.PretrainSettings(
+        kind=kind,
+        name=name,
+        encoder=encoder,
+        options=messages.struct(options),
+        seed=seed,
+        set=set,
+        where=where,
+        version=number,
+        source=source or (Path(texts).name if isinstance(texts, os.PathLike) else ""),
+    )
+    read = _reader(texts, set, column, encoding, session.blocking)
+    begun: list[Job] = []
+
+    def receive(reply: jobs_pb2.Job, _: None) -> None:
+        begun.append(decode_sets.job(reply))
+
+    yield StreamCall(PRETRAIN, TextUpload(session, lambda: _messages(settings, read()), timeout), receive)
+    session.encoders.pop(name, None)
+    if not wait:
+        return begun[0]
+    return PretrainReport.of((yield from jobs_ops.done(session, begun[0], name, progress, jobs_ops.left(timeout, started))))
+
+
+def _reader(
+    texts: TextSource | None, set: str, column: str, encoding: str, blocking: Callable[[AsyncIterable[Any]], Iterator[Any]]
+) -> Callable[[], Iterator[str] | None]:
+    """A function that gives the texts from the first; None where they cannot be had a second time."""
+    if (texts is None) == (not set):
+        raise InvalidInput("the texts are not clear", remedy="pass texts, or the set that keeps them, and not both")
+    if isinstance(texts, os.PathLike):
+        path = Path(texts)
+        return lambda: texts_of_file(path, column, encoding)
+    if column or encoding:
+        raise InvalidInput("column and encoding are of files", remedy="pass a Path as texts, or leave them out")
+    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable | AsyncIterable | None):
+        raise InvalidInput(f"texts are {describe(texts)}", remedy="pass a list of str, or a pathlib.Path of a file")
+    if isinstance(texts, AsyncIterable):
+        return _once(blocking(texts))
+    if iter(texts or ()) is texts:
+        return _once(iter(texts))
+    return lambda: iter(texts or ())
+
+
+def _once(texts: Iterator[str]) -> Callable[[], Iterator[str] | None]:
+    given = [texts]
+    return lambda: given.pop() if given else None
+
+
+def texts_of_file(path: Path, column: str = "", encoding: str = "") -> Iterator[str]:
+    """Read the texts of a file of records. Raises InvalidInput with the place of what is no text."""
+    table = record_files.opened(path, None, encoding or None)
+    chosen = record_files.item_column(table, column or None, ["text"])
+    for record in table.records([chosen]):
+        text = record_files.text_of(table, chosen, record)
+        if isinstance(text, bytes):
+            raise InvalidInput(f"{table.name(record)} holds bytes, no text", remedy="name the column of texts")
+        yield text
+
+
+def _messages(
+    settings: encoders_pb2.PretrainSettings, texts: Iterator[str] | None
+) -> Iterator[encoders_pb2.PretrainRequest] | None:
+    return None if texts is None else _chunked(settings, texts)
+
+
+def _chunked(settings: encoders_pb2.PretrainSettings, texts: Iterator[str]) -> Iterator[encoders_pb2.PretrainRequest]:
+    yield encoders_pb2.PretrainRequest(settings=settings)
+    chunk, letters = list[str](), 0
+    for position, text in enumerate(texts):
+        letters += len(_checked(text, position))
+        chunk.append(text)
+        if len(chunk) >= MOST_TEXTS or letters >= MOST_LETTERS:
+            yield encoders_pb2.PretrainRequest(texts=encoders_pb2.Texts(texts=chunk))
+            chunk, letters = [], 0
+    if chunk:
+        yield encoders_pb2.PretrainRequest(texts=encoders_pb2.Texts(texts=chunk))
+
+
+def _checked(text: Any, position: int) -> str:
+    if not isinstance(text, str):
+        raise InvalidInput(f"{describe(text)} is no text", remedy="pass str", item=position)
+    if len(text) > LONGEST:
+        raise TooLarge(f"a text of {len(text):,} characters", remedy="cut it into paragraphs", item=position)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"not valid Unicode: {error.reason} at character {error.start}", item=position) from None
+    return text

@@ -1,0 +1,189 @@
+"""Word vectors of one's own texts: CBOW and skip-gram with negative sampling (Mikolov et al. 2013), by gensim."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from topwork_server import (
+    BaseEncoder,
+    InvalidInput,
+    Measure,
+    Pretrainer,
+    PretrainerSpec,
+    PretrainResult,
+    Report,
+    option,
+)
+
+from topwork_plugins.word2vec import output_vectors
+from topwork_plugins.word2vec.held_out import FIRST, HeldOutPlaces
+from topwork_plugins.word2vec.training_lines import TrainingLines, join_phrases, split
+
+FAMILY = "word2vec"
+#: Lines between two reports.
+STEP = 1000
+#: A word comes so often at least, where many words are learned; gensim's and word2vec's own default.
+MIN_COUNT = 5
+
+
+@dataclass(frozen=True)
+class WordsOptions:
+    """Options of a training of word vectors; defaults are word2vec's own."""
+
+    algorithm: Literal["cbow", "skip-gram"] = option("cbow", "cbow: a word from those around it; skip-gram: those around from it")
+    dim: int = option(100, "numbers of a word's vector", minimum=2, maximum=2000)
+    window: int = option(5, "words on each side that count as around", minimum=1, maximum=100)
+    min_count: int = option(MIN_COUNT, "words that come less often are left out", minimum=1, maximum=10**9)
+    negative: int = option(5, "other words that are drawn for each", minimum=1, maximum=100)
+    epochs: int = option(5, "passes over the texts", minimum=1, maximum=10_000)
+    learning_rate: float = option(0.025, "of the first step; it falls to a 250th", minimum=1e-6, maximum=1.0)
+    subsample: float = option(
+        1e-3, "words that are a larger part of the texts are passed over at times; 0: never", minimum=0.0, maximum=1.0
+    )
+    lowercase: bool = option(True, "learn words in lower case")
+    phrases: bool = option(False, "join words that come together more often than by chance: New_York")
+    max_seconds: float = option(0.0, "stop after so many seconds of training; 0: no limit", minimum=0.0, maximum=1e7)
+
+
+class WordsPretrainer(Pretrainer):
+    """Learns word vectors, and keeps both: those of words and those that predict them."""
+
+    options = WordsOptions
+
+    @classmethod
+    def pretrain(
+        cls,
+        texts: Collection[str],
+        base: BaseEncoder | None,
+        options: WordsOptions,
+        seed: int,
+        threads: int,
+        out: Path,
+        report: Report,
+    ) -> PretrainResult:
+        """Train, and write the vectors into `out`. InvalidInput where the texts have too few words. With several threads no two
+        trainings are equal to the bit."""
+        with tempfile.TemporaryDirectory(prefix="topwork-words-") as scratch:
+            lines = _lines(texts, options, Path(scratch), report)
+            training = _Training(lines, options, seed, threads)
+            training.run(report)
+        model = training.model
+        output_vectors.write(
+            out, model.wv.index_to_key, model.wv.vectors, model.syn1neg, {"architecture": options.algorithm, **asdict(options)}
+        )
+        return PretrainResult(FAMILY, training.measures(), training.history, warnings=training.warnings)
+
+
+SPEC = PretrainerSpec("words", WordsPretrainer, "word vectors: CBOW or skip-gram with negative sampling (word2vec)")
+
+
+def _lines(texts: Collection[str], options: WordsOptions, scratch: Path, report: Report) -> TrainingLines:
+    lines = split(texts, options.lowercase, scratch / "lines.txt", lambda part: report(0.1 * part, "splitting texts into words"))
+    if options.phrases:
+        report(0.1, "finding phrases")
+        lines = join_phrases(lines, options.min_count, scratch / "phrases.txt")
+    _check(lines, options.min_count)
+    return lines
+
+
+def _check(lines: TrainingLines, min_count: int) -> None:
+    """Raise InvalidInput where there are no two words to learn from."""
+    [(word, most)] = lines.counts.most_common(1)
+    if len(lines.counts) == 1:
+        raise InvalidInput(
+            f"the texts have one word alone, {word[:40]!r}: a word is learned from others beside it", remedy="give more text"
+        )
+    kept = {word for word, count in lines.counts.items() if count >= min_count}
+    if len(kept) < 2:
+        raise InvalidInput(
+            f"{'one word comes' if kept else 'no word comes'} {min_count} times (min_count): the most frequent, {word[:40]!r},"
+            f" comes {most} times",
+            remedy="give more text, or lower min_count",
+        )
+    if not any(sum(word in kept for word in words) > 1 for words in lines):
+        raise InvalidInput("no text has two of the words that are kept", remedy="give whole sentences, or lower min_count")
+
+
+class _Training:
+    """One training. `history` has an entry an epoch."""
+
+    def __init__(self, lines: TrainingLines, options: WordsOptions, seed: int, threads: int) -> None:
+        from gensim.models import Word2Vec
+
+        self._lines, self._options, self._began = lines, options, time.monotonic()
+        self.history: list[dict[str, Any]] = []
+        self.warnings: list[str] = []
+        self.model = Word2Vec(
+            vector_size=options.dim,
+            window=options.window,
+            min_count=options.min_count,
+            negative=options.negative,
+            alpha=options.learning_rate,
+            min_alpha=options.learning_rate / 250,
+            sample=options.subsample,
+            sg=int(options.algorithm == "skip-gram"),
+            seed=seed % 2**32,
+            workers=threads,
+        )
+        self.model.build_vocab_from_freq(lines.counts, corpus_count=lines.lines)
+        counts = np.array([self.model.wv.get_vecattr(word, "count") for word in self.model.wv.index_to_key])
+        self._places = HeldOutPlaces(lines.held, self.model.wv.key_to_index, counts, options.window, options.negative, seed)
+        if not len(self._places):
+            self.warnings.append("too few texts to hold some out: nothing says how good the vectors are")
+
+    def run(self, report: Report) -> None:
+        """Train epoch by epoch. The rate falls over all of them."""
+        options = self._options
+        self._before = self._judged()
+        for epoch in range(options.epochs):
+            start, end = (options.learning_rate * (1 - 0.996 * at / options.epochs) for at in (epoch, epoch + 1))
+            lines = _Watched(self._lines, self._in_time, lambda part, at=epoch: self._report(report, at + part))  # type: ignore[misc]
+            self.model.train(
+                lines, total_examples=self._lines.lines, total_words=self._lines.words, epochs=1, start_alpha=start, end_alpha=end
+            )
+            self.history.append({"epoch": epoch + 1, **self._judged()})
+            if not self._in_time():
+                self.warnings.append(f"stopped in epoch {epoch + 1} of {options.epochs} by max_seconds")
+                return
+
+    def measures(self) -> list[Measure]:
+        """The loss and the part of missing words that are found, after and before."""
+        after = self.history[-1]
+        return [Measure(name, after[name], before) for name, before in self._before.items()]
+
+    def _judged(self) -> dict[str, float]:
+        if not len(self._places):
+            return {}
+        vectors, output = self.model.wv.vectors, self.model.syn1neg
+        loss = self._places.loss(vectors, output, skip_gram=self._options.algorithm == "skip-gram")
+        return {"held-out loss": loss, f"missing word among {FIRST}": self._places.found(vectors, output)}
+
+    def _in_time(self) -> bool:
+        limit = self._options.max_seconds
+        return not limit or time.monotonic() - self._began < limit
+
+    def _report(self, report: Report, epochs: float) -> None:
+        loss = self.history[-1].get("held-out loss") if self.history else None
+        words = f"epoch {int(epochs) + 1} of {self._options.epochs}" + (f", held-out loss {loss:.4f}" if loss is not None else "")
+        report(0.1 + 0.9 * epochs / self._options.epochs, words)
+
+
+class _Watched:
+    """Lines that tell how far they are read, and end where the time is over."""
+
+    def __init__(self, lines: TrainingLines, in_time: Callable[[], bool], report: Callable[[float], None]) -> None:
+        self._lines, self._in_time, self._report = lines, in_time, report
+
+    def __iter__(self) -> Iterator[list[str]]:
+        for number, words in enumerate(self._lines):
+            if number % STEP == 0:
+                self._report(number / self._lines.lines)
+                if not self._in_time():
+                    return
+            yield words

@@ -1,0 +1,1 @@
+"""Pretraining: encoders that are learned from texts without labels, by jobs."""

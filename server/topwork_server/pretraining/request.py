@@ -1,0 +1,81 @@
+"""What a pretraining is asked for, and what can be wrong with it before texts are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from topwork_server.errors import AlreadyExists, InvalidInput, NotReady
+from topwork_server.models.catalog import Catalog
+from topwork_server.names import check_name
+from topwork_server.plugin_api import options as declared_options
+from topwork_server.plugin_api import sources
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.plugin_api.pretrainer import BaseEncoder, PretrainerSpec
+from topwork_server.types import Modality
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainRequest:
+    """`encoder` is trained further, "" for none. The texts are those that the set `set` keeps, or, where it is "", sent; `source`
+    names where those came from, for a person."""
+
+    kind: str
+    name: str
+    encoder: str
+    options: Mapping[str, Any]
+    seed: int
+    set: str = ""
+    where: str = ""
+    version: int = 0
+    source: str = ""
+
+    @property
+    def origin(self) -> str:
+        """Name where the texts come from."""
+        return f"the set {self.set}" if self.set else self.source or "a corpus"
+
+
+def check(request: PretrainRequest, catalog: Catalog, plugins: PluginRegistry) -> None:
+    """Raise the error of a request that cannot be: InvalidInput, NotFound, NotReady, AlreadyExists."""
+    spec = plugins.pretrainer(request.kind)
+    options = parsed_options(spec, request.options)
+    if not request.name:
+        raise InvalidInput("the encoder has no name", remedy="name it (`name`, --name)")
+    check_name(request.name, "an encoder")
+    if request.name in catalog.names() or request.name in catalog.added():
+        raise AlreadyExists(
+            f"there is an encoder {request.name!r}", remedy=f"choose another name, or `topwork forget {request.name}` first"
+        )
+    if request.where and not request.set:
+        raise InvalidInput("`where` chooses items of a set, and none is named", remedy="name the set, or leave `where` out")
+    spec.pretrainer.check(base_encoder(spec, request.encoder, catalog), options)
+
+
+def parsed_options(spec: PretrainerSpec, given: Mapping[str, Any]) -> Any:
+    return declared_options.parse(spec.pretrainer.options, given, f"the pretrainer {spec.kind}")
+
+
+def base_encoder(spec: PretrainerSpec, name: str, catalog: Catalog) -> BaseEncoder | None:
+    """The encoder that is trained further, whose weights are on this disk. InvalidInput: it needs one, or takes none."""
+    if not spec.continues:
+        if name:
+            raise InvalidInput(f"{spec.kind} learns from texts alone, and takes no encoder", remedy=f"leave {name!r} out")
+        return None
+    if not name:
+        raise InvalidInput(f"{spec.kind} trains an encoder further, and none is named", remedy="name one")
+    base = catalog.spec(name)
+    if base.modality is not Modality.TEXT:
+        raise InvalidInput(
+            f"{name} reads {base.modality.value}, and {spec.kind} learns from texts", remedy="name an encoder of texts"
+        )
+    made = "fine-tuned" if base.tuned else "quantized" if base.int8 else ""
+    if made:
+        of = base.tuned.base if base.tuned else base.int8.base if base.int8 else ""
+        raise InvalidInput(f"{name} was {made} here: its file is not one that {spec.kind} reads", remedy=f"train {of} further")
+    source = catalog.source(name)
+    assets = sources.locate(source, catalog.home)
+    if assets is None:
+        raise NotReady(f"the weights of {name} are not here", remedy=f"run `topwork pull {name}` where the server runs")
+    return BaseEncoder(base, catalog.family(name), assets)

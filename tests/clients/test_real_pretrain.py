@@ -1,0 +1,181 @@
+"""Pretraining on a real server, in jobs of their own processes: uploads, sets, what it makes, cancellation and death."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import real_server
+from topwork import AlreadyExists, AsyncClient, Client, InvalidInput, Job, JobFailed, NotFound, PretrainReport, TopworkError
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.testing.pretrainer import sentences
+
+SMALL = {"dim": 8, "min_count": 2, "epochs": 2}
+#: A training that does not end by itself within a test.
+LONG = {**SMALL, "epochs": 10_000}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def address(home: Path) -> Iterator[str]:
+    with real_server.served(home, PluginRegistry.load()) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(address: str) -> Iterator[Client]:
+    with Client(address) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("texts") / "corpus.jsonl.gz"
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps({"id": n, "body": text}) + "\n" for n, text in enumerate(sentences(300)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def report(client: Client, corpus: Path) -> PretrainReport:
+    seen: list[Job] = []
+    made = client.pretrain("words", corpus, name="words-one", column="body", options=SMALL, progress=seen.append)
+    assert isinstance(made, PretrainReport)
+    assert [job.subject for job in seen] == ["words-one"] * len(seen)
+    return made
+
+
+def nothing_of(home: Path, name: str) -> bool:
+    left = [path for path in home.rglob("*") if name in path.name or ".making-" in path.name]
+    return left == [] and list((home / "spool").iterdir()) == []
+
+
+def test_the_encoder_serves_and_says_what_it_is(client: Client, report: PretrainReport, home: Path) -> None:
+    assert (report.encoder, report.kind, report.texts, report.made_from) == ("words-one", "words", 300, "")
+    assert report.measures[0].name == "held-out loss"
+    assert len(report.history) == 2
+    info = client.encoder("words-one")
+    assert info.trained_on == "300 texts of corpus.jsonl.gz"
+    features = client.embed("words-one", ["red owl"])
+    assert (features.fingerprint, features.tap) == (report.fingerprint, report.tap)
+    assert client.nearest_words("words-one", ["owl"])[0][0].word == "owl"
+    [job] = client.jobs("pretrain", "words-one")
+    assert PretrainReport.of(job) == report
+    kept = json.loads((home / "encoders" / "words-one" / "pretraining.json").read_text("utf-8"))
+    assert kept["measures"] == [{"name": m.name, "after": m.after, "before": m.before} for m in report.measures]
+    assert "held-out loss" in str(report)
+
+
+def test_a_set_that_keeps_texts_is_learned_from(
+    client: Client, address: str, report: PretrainReport, runner: asyncio.Runner
+) -> None:
+    texts = sentences(260)
+    client.write("kept", texts, ids=range(260), encoder="words-one", keep_inputs=True, metadata={"n": list(range(260))})
+
+    async def learn() -> PretrainReport:
+        async with AsyncClient(address) as other:
+            return await other.pretrain("words", set="kept", where="n < 250", name="words-two", options=SMALL)
+
+    made = runner.run(learn())
+    assert made.texts == 250
+    assert made.trained_on == "250 texts of the set kept"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "word"),
+    [
+        ({"kind": "nonesuch"}, InvalidInput, "words"),
+        ({"name": "words-one"}, AlreadyExists, "words-one"),
+        ({"name": "glove-6b-50d"}, AlreadyExists, "glove"),
+        ({"name": "a b"}, InvalidInput, "a b"),
+        ({"name": ""}, InvalidInput, "name"),
+        ({"encoder": "words-one"}, InvalidInput, "no encoder"),
+        ({"options": {"dim": 1}}, InvalidInput, "dim"),
+        ({"options": {"size": 1}}, InvalidInput, "size"),
+        ({"texts": ["", " \n"]}, InvalidInput, "no texts"),
+        ({"texts": ["fine", "a\0b"]}, InvalidInput, "NUL"),
+        ({"texts": ["fine", 5]}, InvalidInput, "int"),
+        ({"texts": "a lone text"}, InvalidInput, "list"),
+        ({"texts": None}, InvalidInput, "texts"),
+        ({"texts": None, "set": "nonesuch"}, NotFound, "nonesuch"),
+        ({"set": "kept"}, InvalidInput, "both"),
+        ({"where": "n < 5"}, InvalidInput, "where"),
+        ({"column": "body"}, InvalidInput, "files"),
+        ({"texts": Path("/nonesuch.txt")}, InvalidInput, "nonesuch"),
+    ],
+)
+def test_what_cannot_be_learned_is_refused_at_once(
+    client: Client, report: PretrainReport, arguments: dict[str, Any], error: type[TopworkError], word: str
+) -> None:
+    before = client.jobs("pretrain")
+    given = {"kind": "words", "texts": ["some words"], "name": "refused", **arguments}
+    with pytest.raises(error, match=word) as caught:
+        client.pretrain(given.pop("kind"), given.pop("texts"), **given)
+    assert client.jobs("pretrain") == before
+    assert caught.value.item == (1 if word in ("NUL", "int") else None)
+
+
+def test_texts_that_break_off_begin_nothing(client: Client, home: Path) -> None:
+    def broken() -> Iterator[str]:
+        yield from sentences(10_000)
+        raise InvalidInput("the source broke", item=3)
+
+    with pytest.raises(InvalidInput, match="the source broke"):
+        client.pretrain("words", broken(), name="broken", options=SMALL)
+    assert client.jobs("pretrain", "broken") == []
+    assert client.health() == "serving"
+
+
+def learning(client: Client, name: str) -> Job:
+    """A job that has begun to learn, and does not end by itself."""
+    job = client.pretrain("words", iter(sentences(300)), name=name, options=LONG, wait=False)
+    assert isinstance(job, Job)
+    for state in client.watch_job(job.id):
+        if "epoch" in state.message:
+            return state
+    raise AssertionError(f"it ended: {state}")
+
+
+def test_a_cancelled_one_leaves_nothing(client: Client, home: Path) -> None:
+    job = learning(client, "cancelled")
+    with pytest.raises(AlreadyExists, match="cancelled"):
+        client.pretrain("words", ["some words"], name="cancelled")
+    assert client.cancel_job(job.id).state == "cancelled"
+    with pytest.raises(NotFound):
+        client.encoder("cancelled")
+    again = learning(client, "cancelled")  # begun when the first is cleaned up: the name is free
+    client.cancel_job(again.id)
+    with pytest.raises(InvalidInput):  # it, too, waits for the cleanup
+        client.pretrain("words", [" "], name="cancelled")
+    assert nothing_of(home, "cancelled")
+
+
+def test_a_killed_one_leaves_nothing(client: Client, home: Path) -> None:
+    job = learning(client, "killed")
+    workers = [p for p in psutil.Process().children(recursive=True) if "topwork_server.jobs.worker" in p.cmdline()]
+    [worker] = [process for process in workers if job.id in process.environ().get("TMPDIR", "")]
+    worker.kill()
+    *_, last = client.watch_job(job.id)
+    assert last.state == "failed"
+    assert "SIGKILL" in last.error
+    with pytest.raises(InvalidInput):
+        client.pretrain("words", [" "], name="killed")
+    assert nothing_of(home, "killed")
+
+
+def test_what_the_job_finds_wrong_fails_it(client: Client, home: Path) -> None:
+    with pytest.raises(JobFailed, match="one word alone"):
+        client.pretrain("words", ["word word", "word"], name="failed")
+    with pytest.raises(InvalidInput):
+        client.pretrain("words", [" "], name="failed")
+    assert nothing_of(home, "failed")
