@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import tiny_berts
 from topwork_plugins.bert.plugin import BertEncoder
 from topwork_server import GapRows, InvalidInput, Session, TextItem, Trunk
+from topwork_server.errors import ExportFailed
 from topwork_server.models import pretrained_heads
 from topwork_server.types import Array
 
@@ -151,3 +153,20 @@ def test_weights_that_are_too_large_for_one_file_stand_beside_it(tmp_path: Path,
         found.append(Session(tmp_path / f"{name}.onnx", threads=1).run(["scores"], {"rows": rows})[0])
     np.testing.assert_array_equal(*found)
     assert sorted(path.name for path in tmp_path.glob("*.weights")) == ["two.weights"]
+
+
+def test_a_head_whose_graph_is_not_its_module_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    class Noisy(torch.nn.Module):
+        def forward(self, rows: Any) -> Any:
+            return rows + torch.rand(rows.shape)
+
+    def with_noise(spec: Any, assets: Path, out: Path) -> Trunk:
+        trunk = original(spec, assets, out)
+        return replace(trunk, heads=(replace(trunk.heads[0], module=Noisy()),))
+
+    folder, original = tiny_berts.write(tmp_path / "model", kind=MASKED), BertEncoder.export
+    monkeypatch.setattr(BertEncoder, "export", with_noise)
+    with pytest.raises(ExportFailed, match="the head mlm of tiny is not its module"):
+        tiny_berts.export(folder, tmp_path / "out")

@@ -59,8 +59,8 @@ def bytes_in(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob(f"{PREFIX}*"))
 
 
-def write(folder: Path, spec: EncoderSpec, head: PretrainedHead, taps: Sequence[FingerprintedTap]) -> None:
-    """Write both files of a head. ExportFailed where its numbers do not fit its tap."""
+def write(folder: Path, spec: EncoderSpec, head: PretrainedHead, taps: Sequence[FingerprintedTap]) -> Path:
+    """Write both files of a head, and give its graph. ExportFailed where its numbers do not fit its tap."""
     tap = next((info for info in taps if info.tap.name == head.tap), None)
     if tap is None or head.target not in TASKS:
         raise _fault(spec, head, f"reads the tap {head.tap} for {head.target}")
@@ -84,6 +84,7 @@ def write(folder: Path, spec: EncoderSpec, head: PretrainedHead, taps: Sequence[
         settings={**head.settings, "words": shape[-1]} if head.gaps else head.settings,
     )
     (folder / f"{PREFIX}{head.name}.json").write_text(json.dumps(asdict(record)), "utf-8")
+    return folder / f"{PREFIX}{head.name}.onnx"
 
 
 def _graph(head: PretrainedHead, dim: int) -> onnx.ModelProto:

@@ -22,14 +22,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from topwork_server import atomic_store
 from topwork_server.errors import ExportFailed, TopworkError
 from topwork_server.models import artifacts, fingerprint, onnx_graph, pretrained_heads
 from topwork_server.models.artifacts import Manifest
+from topwork_server.models.head_graph import ROWS, SCORES
 from topwork_server.models.towers import join_fingerprints, join_manifests
 from topwork_server.plugin_api import sources
 from topwork_server.plugin_api.encoder import Encoder, Trunk
 from topwork_server.plugin_api.sources import SourceUri
+from topwork_server.plugin_api.trainer import PretrainedHead
 from topwork_server.runtime import parity, sample_inputs
 from topwork_server.runtime.parity import ParityBatch, ParityRecord, Run
 from topwork_server.runtime.session import Session
@@ -60,7 +64,7 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     sample_inputs.save(examples, batches, folder)
     taps = _fingerprints(spec, trunk, folder)
     for head in trunk.heads if spec.tuned is None else ():  # a tuned trunk's features are not what they were trained on
-        pretrained_heads.write(folder, spec, head, taps)
+        _check_head(spec, trunk, head, pretrained_heads.write(folder, spec, head, taps))
     manifest = Manifest(
         encoder=spec.name,
         taps=taps,
@@ -105,6 +109,25 @@ def fingerprints(spec: EncoderSpec, assets: Path) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         taps = _fingerprints(spec, open_trunk(spec, assets, Path(folder)), Path(folder))
     return {info.tap.name: info.fingerprint for info in taps}
+
+
+def _check_head(spec: EncoderSpec, trunk: Trunk, head: PretrainedHead, graph: Path) -> None:
+    """Compare the graph of a head that is a module with the module. ExportFailed where they differ."""
+    if head.module is None:
+        return
+    import torch
+
+    dim = next(tap.dim for tap in trunk.taps if tap.name == head.tap)
+    rows = np.random.default_rng(0).normal(size=(16, dim)).astype(np.float32)
+    with torch.no_grad():
+        expected = head.module(torch.from_numpy(rows)).numpy()
+    error, cosine = parity.difference(Session(graph).run([SCORES], {ROWS: rows})[0], expected)
+    if cosine < parity.FP32_FLOOR:
+        raise ExportFailed(
+            f"the graph of the head {head.name} of {spec.name} is not its module: minimum cosine {cosine:.6f}, largest error"
+            f" {error:.2g}",
+            remedy="this encoder's export is at fault; report it to its author",
+        )
 
 
 def _place_graph(encoder: Encoder, trunk: Trunk, batches: Sequence[ParityBatch], folder: Path) -> None:

@@ -54,6 +54,18 @@ def test_a_head_that_is_replaced_serves_at_once_and_a_holder_of_the_old_one_keep
     assert live.names() == ["birds"]
 
 
+def test_what_is_long_unused_is_dropped_without_another_call(store):
+    publish(store)
+    clock = Clock()
+    live = HeadCache(clock=clock)
+    live.open(finder(store))
+    live.drop_idle()
+    assert live.names() == ["birds"]
+    clock.now = 1000.0
+    live.drop_idle()
+    assert live.names() == []
+
+
 def test_a_head_that_is_replaced_while_it_is_opened(store):
     publish(store)
     looks = []

@@ -16,7 +16,7 @@ from topwork_server.features import EmbedResult, TapRows
 from topwork_server.heads.head_types import Head
 from topwork_server.heads.pretrained import pretrained_head, word_head
 from topwork_server.heads.serving.gaps import Gap, GappedText, find_gaps, gap_rows
-from topwork_server.heads.serving.head_cache import HeadCache, OpenedHead
+from topwork_server.heads.serving.head_cache import IDLE_SECONDS, HeadCache, OpenedHead
 from topwork_server.heads.serving.predictor import check_fingerprint
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.catalog import Catalog
@@ -52,10 +52,12 @@ class Filler:
     def __init__(self, engine: Engine, catalog: Catalog, threads: int = 1) -> None:
         self._engine, self._catalog = engine, catalog
         self.cache = HeadCache(threads)
+        self._dropping: asyncio.TimerHandle | None = None
 
     async def fill(self, params: EmbedParams, items: Sequence[Item], k: int) -> FillResult:
         """Find the `k` likeliest words of each gap; `params.taps` are those whose features are returned too. InvalidInput where
         the encoder has no head over its vocabulary (which no encoder of several towers has), or names an item without a gap."""
+        self._drop_later()
         async with self._engine.acquire(params.encoder) as loaded:  # exported first, if need be: only then its heads are known
             encoder = loaded.towers[0].encoder
             opened = await asyncio.to_thread(self._opened, encoder)
@@ -76,6 +78,12 @@ class Filler:
             timings=replace(found.timings, compute=found.timings.compute + time.monotonic() - begun),
         )
         return FillResult(opened.head, tuple(gaps.get(item, ()) for item in range(len(items))), features)
+
+    def _drop_later(self) -> None:
+        """Drop idle heads after the last request: one of 250,000 words takes a gigabyte."""
+        if self._dropping:
+            self._dropping.cancel()
+        self._dropping = asyncio.get_running_loop().call_later(2 * IDLE_SECONDS, self.cache.drop_idle)
 
     async def _embed(self, params: EmbedParams, given: Sequence[Item], positions: Sequence[int]) -> EmbedResult:
         """Embed what the encoder is given; an error names the position among all items."""

@@ -84,10 +84,16 @@ class HeadCache:
         """The names of the heads in memory."""
         return list(self._open)
 
-    def _cached(self, stored: StoredHead) -> OpenedHead:
+    def drop_idle(self) -> None:
+        """Drop the heads that were not used for a while; who holds one may go on."""
         now = self._clock()
         with self._lock:
             self._open = {name: one for name, one in self._open.items() if now - one.used < self._idle}
+
+    def _cached(self, stored: StoredHead) -> OpenedHead:
+        now = self._clock()
+        self.drop_idle()
+        with self._lock:
             opened = self._open.get(stored.head.name)
         if opened is None or opened.stored.stamp != stored.stamp:
             opened = OpenedHead(stored, self._session(stored), self._threads)
