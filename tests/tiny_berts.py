@@ -1,4 +1,4 @@
-"""Tiny random BERTs in the hub's own folder layout: real architectures, real tokenizers, trained in a moment on our sentences."""
+"""Tiny random models of texts in the hub's folder layout: real architectures, and tokenizers trained in a moment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from topwork_plugins.bert.architectures import DECODERS, ENCODER_DECODERS
 from topwork_plugins.bert.plugin import BertEncoder, BertOptions
 from topwork_server import EncoderSpec, Modality, Sample, TextItem
 from topwork_server.models.artifacts import MODEL, Manifest
@@ -34,14 +35,18 @@ POSITIONS = 96
 _BRACKETS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _ANGLES = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 _FAMILIES = {
-    "word pieces": ("bert", "electra", "distilbert", "mpnet", "ernie", "megatron-bert", "modernbert"),
-    "byte pairs": ("roberta", "roberta-prelayernorm"),
+    "word pieces": ("bert", "electra", "distilbert", "mpnet", "ernie", "megatron-bert", "modernbert", "nomic_bert"),
+    "byte pairs": ("roberta", "roberta-prelayernorm", "deberta"),
     "sentence pieces": ("albert", "camembert", "deberta-v2", "xlm-roberta", "xlm-roberta-xl"),
 }
 ARCHITECTURES = tuple(name for names in _FAMILIES.values() for name in names)
+#: Those whose tokenizer begins a text with a token of its own.
+_BEGUN = ("gemma", "gemma2", "gemma3_text", "llama", "mistral")
 #: These number positions from the padding index on, and have one token type.
 _ROBERTAS = ("camembert", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl")
-_QUERY_OR_KEY = re.compile(r"query|key|q_lin|k_lin|attn\.[qk]\.")
+_QUERY_OR_KEY = re.compile(r"query|key|q_lin|k_lin|attn\.[qk]\.|[qk]_proj|attn\.[qk]$")
+#: T5 does not divide by the square root of the width.
+_UNSCALED = re.compile(r"SelfAttention\.[qk]\.")
 _EXTRA = ["naïve café façade", "漢字 and emoji 😀😀", "query: passage:"]
 
 
@@ -62,11 +67,11 @@ def word_pieces(special: tuple[str, ...] = _BRACKETS) -> dict[str, int]:
 
 
 @cache
-def byte_pairs() -> tuple[dict[str, int], list[tuple[str, ...]]]:
+def byte_pairs(special: tuple[str, ...] = _ANGLES) -> tuple[dict[str, int], list[tuple[str, ...]]]:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=list(_ANGLES), initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=list(special), initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(corpus(), trainer)
     model = json.loads(tokenizer.to_str())["model"]
     return model["vocab"], [tuple(merge) for merge in model["merges"]]
@@ -97,15 +102,37 @@ def tokenizer_of(model_type: str) -> Any:
         maker = t.DistilBertTokenizer if model_type == "distilbert" else t.BertTokenizer
         return maker(vocab=word_pieces())
     if model_type in _FAMILIES["byte pairs"]:
+        vocab, merges = byte_pairs(_BRACKETS if model_type == "deberta" else _ANGLES)
+        return (t.DebertaTokenizer if model_type == "deberta" else t.RobertaTokenizer)(vocab=vocab, merges=merges)
+    if model_type in ENCODER_DECODERS:
+        return t.T5Tokenizer(vocab=unigrams(("<pad>", "</s>", "<unk>")), extra_ids=0)
+    if model_type.startswith("qwen"):
         vocab, merges = byte_pairs()
-        return t.RobertaTokenizer(vocab=vocab, merges=merges)
+        return t.Qwen2Tokenizer(vocab={**vocab, "<|endoftext|>": len(vocab)}, merges=merges)
+    if model_type in DECODERS:
+        return _of_a_decoder(begun=model_type in _BEGUN)
     special = {
+        "xlnet": (t.XLNetTokenizer, ("<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>")),
         "albert": (t.AlbertTokenizer, ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")),
         "camembert": (t.CamembertTokenizer, _ANGLES),
         "deberta-v2": (t.DebertaV2Tokenizer, _BRACKETS),
     }
     maker, tokens = special.get(model_type, (t.XLMRobertaTokenizer, _ANGLES))
     return maker(vocab=unigrams(tokens))
+
+
+def _of_a_decoder(*, begun: bool) -> Any:
+    """Byte pairs with nothing around a text, as GPT-2 has it, or with <s> before it, as Llama; nothing to pad with."""
+    from transformers import PreTrainedTokenizerFast
+
+    vocab, merges = byte_pairs()
+    tokenizer = Tokenizer(models.BPE(vocab, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if begun:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", pair="<s> $A <s> $B:1", special_tokens=[("<s>", vocab["<s>"])]
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
 def config_of(model_type: str, words: int, padding: int, **changes: Any) -> Any:
@@ -123,11 +150,17 @@ def config_of(model_type: str, words: int, padding: int, **changes: Any) -> Any:
     }
     if model_type in _ROBERTAS:
         sizes |= {"type_vocab_size": 1, "max_position_embeddings": POSITIONS + padding + 1}
+    if model_type == "xlnet":
+        del sizes["max_position_embeddings"]  # it has no limit, and refuses to be given one
     sizes |= _own_sizes(padding).get(model_type, {})
     return AutoConfig.for_model(model_type, **{**sizes, **changes})
 
 
 def _own_sizes(padding: int) -> dict[str, dict[str, Any]]:
+    gpt = {"n_embd": DIM, "n_layer": LAYERS, "n_head": 4, "n_positions": POSITIONS}
+    t5 = {"d_model": DIM, "d_kv": 8, "d_ff": 64, "num_layers": LAYERS, "num_heads": 4, "n_positions": POSITIONS}
+    grouped = {"num_key_value_heads": 2, "head_dim": 8, "pad_token_id": padding}
+    sliding = {**grouped, "sliding_window": 12}  # shorter than the texts of the tests
     buckets = {"relative_attention": True, "position_buckets": 16, "pos_att_type": ["p2c", "c2p"], "norm_rel_ebd": "layer_norm"}
     return {
         "albert": {"embedding_size": 16},  # projected to the hidden size before the first layer
@@ -135,6 +168,26 @@ def _own_sizes(padding: int) -> dict[str, dict[str, Any]]:
         "distilbert": {"dim": DIM, "n_layers": LAYERS, "n_heads": 4, "hidden_dim": 64},
         "mpnet": {"max_position_embeddings": POSITIONS + padding + 1},
         "modernbert": {"local_attention": 8},
+        "deberta": {
+            "relative_attention": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "position_biased_input": False,
+            "type_vocab_size": 0,
+        },
+        "xlnet": {"d_model": DIM, "n_layer": LAYERS, "n_head": 4, "d_inner": 64},
+        "bloom": {"n_layer": LAYERS, "n_head": 4},
+        "gpt2": gpt,
+        "gpt_neo": {
+            "num_layers": LAYERS,
+            "num_heads": 4,
+            "attention_types": [[["global", "local", "global"], 1]],
+            "window_size": 12,
+        },
+        "opt": {"ffn_dim": 64, "word_embed_proj_dim": 16},  # the last layer's output is narrower than the others
+        **dict.fromkeys(("gemma", "llama", "qwen2", "qwen3"), grouped),
+        **dict.fromkeys(("gemma2", "gemma3_text", "mistral"), sliding),
+        "phi3": {"num_key_value_heads": 2, "sliding_window": 12},
+        **dict.fromkeys(("t5", "mt5", "umt5"), t5),
         "deberta-v2": {**buckets, "share_att_key": True, "position_biased_input": False, "type_vocab_size": 0},
     }
 
@@ -148,13 +201,16 @@ def write(folder: Path, model_type: str = "bert", seed: int = 0, kind: str = "Au
     tokenizer = tokenizer_of(model_type)
     tokenizer.model_max_length = POSITIONS
     torch.manual_seed(seed)
-    model = getattr(transformers, kind).from_config(config_of(model_type, len(tokenizer), tokenizer.pad_token_id, **changes))
+    loader = getattr(transformers, "AutoModelForTextEncoding" if model_type in ENCODER_DECODERS else kind)
+    model = loader.from_config(config_of(model_type, len(tokenizer), tokenizer.pad_token_id or 0, **changes))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:  # biases and LayerNorms too: at their neutral start they would hide a mistake
                 parameter += 0.1 * torch.randn_like(parameter)
             elif _QUERY_OR_KEY.search(name):
                 parameter *= 8  # sharp attention: else every token becomes the mean of all, and no mistake would show
+            elif _UNSCALED.search(name):
+                parameter *= 4
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
     return folder
@@ -222,18 +278,26 @@ def opened(source: Path, spec: EncoderSpec, out: Path) -> Exported:
 def transformers_outputs(source: Path, items: Sequence[TextItem]) -> tuple[dict[str, Array], Array]:
     """transformers' own tokenizer and model: tap name to array, and the attention mask."""
     import torch
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = AutoTokenizer.from_pretrained(source, padding_side="right")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     pairs = [item.pair for item in items] if items[0].pair is not None else None
-    model = AutoModel.from_pretrained(source).eval()
-    # ALBERT was trained with token types; its tokenizer in transformers 5 leaves them out unless asked.
-    types = model.config.model_type == "albert" or None
+    model = loader_of(source).from_pretrained(source).eval()
+    # ALBERT and XLNet were trained with token types; their tokenizers in transformers 5 leave them out unless asked.
+    types = model.config.model_type in ("albert", "xlnet") or None
     fed = tokenizer([i.text for i in items], pairs, padding=True, return_tensors="pt", return_token_type_ids=types)
     with torch.no_grad():
         found = model(**fed, output_hidden_states=True)
     outputs = {f"hidden.{n}": state.numpy() for n, state in enumerate(found.hidden_states)}
     return {"tokens": found.last_hidden_state.numpy(), **outputs}, fed["attention_mask"].numpy()
+
+
+def loader_of(source: Path) -> Any:
+    """The class of transformers whose model gives a folder's features."""
+    from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
+
+    return AutoModelForTextEncoding if AutoConfig.from_pretrained(source).model_type in ENCODER_DECODERS else AutoModel
 
 
 def numpy_poolings(tokens: Array, mask: Array) -> dict[str, Array]:

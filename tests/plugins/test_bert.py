@@ -1,4 +1,4 @@
-"""The BERT family's graphs against transformers, on a tiny random model of each architecture; MiniLM's real weights, marked."""
+"""Graphs of encoders of texts against transformers, on a tiny random model of each kind; MiniLM's real weights, marked."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tiny_berts
 from tiny_berts import DIM, LAYERS, POSITIONS, Exported, export, numpy_poolings, opened, transformers_outputs
+from topwork_plugins.bert.architectures import ENCODER_DECODERS, Architecture, architecture_of
 from topwork_plugins.bert.plugin import register_encoders
 from topwork_server import EncoderSpec, TextItem
 from topwork_server.runtime.export import fingerprints as fingerprints_of
@@ -32,10 +33,14 @@ PAIRS = [TextItem("Who sings at night?", "A small bird sings."), TextItem("Bread
 Module = tuple[str, str, dict[str, Any] | None]
 
 
-@pytest.fixture(scope="module", params=tiny_berts.ARCHITECTURES)
+@pytest.fixture(scope="module", params=(*tiny_berts.ARCHITECTURES, "xlnet", *ENCODER_DECODERS))
 def architecture(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder = tmp_path_factory.mktemp(request.param)
     return export(tiny_berts.write(folder / "model", request.param), folder / "out")
+
+
+def known(exported: Exported) -> Architecture:
+    return architecture_of(json.loads((exported.source / "config.json").read_text())["model_type"])
 
 
 @pytest.mark.parametrize("items", [SINGLES[1:2], SINGLES, PAIRS], ids=["one", "mixed", "pairs"])
@@ -48,8 +53,8 @@ def test_every_architecture_equals_transformers(architecture: Exported, items: l
         assert ours[name].shape == expected.shape, name
         assert np.abs((ours[name] - expected) * mask[..., None]).max() < TOLERANCE, name
     poolings = numpy_poolings(theirs["tokens"], mask)
-    for name in ("cls", "mean", "max"):
-        assert np.abs(ours[name] - poolings[name]).max() < TOLERANCE, name
+    for tap in known(architecture).poolings:
+        assert np.abs(ours[tap.name] - poolings[tap.mode]).max() < TOLERANCE, tap.name
     assert np.array_equal(ours["pooled"], ours["mean"])  # the default of a plain transformers folder
 
 
@@ -76,7 +81,14 @@ def test_batch_mates_change_nothing(architecture: Exported) -> None:
 
 def test_the_record_of_the_export(architecture: Exported) -> None:
     manifest = architecture.manifest
-    assert [info.tap.name for info in manifest.taps][:6] == ["pooled", "tokens", "cls", "mean", "max", "hidden.0"]
+    poolings = [tap.name for tap in known(architecture).poolings]
+    assert poolings[-2:] == ["mean", "max"]
+    assert [info.tap.name for info in manifest.taps] == [
+        "pooled",
+        "tokens",
+        *poolings,
+        *(f"hidden.{n}" for n in range(LAYERS + 1)),
+    ]
     assert {info.tap.dim for info in manifest.taps} == {DIM}
     assert manifest.numerics.parity > 0.999999
     longest = max(int(n) for n in re.findall(r"input_ids\[1, (\d+)\]", " ".join(manifest.batches)))

@@ -70,6 +70,12 @@ def test_sources_of_this_family_are_adopted(model: Path, tmp_path: Path) -> None
     assert not adopted(f"file:{tmp_path}")
     assert adopted(f"file:{tmp_path}", family="bert")  # refused later, and with the reason
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    assert adopted(f"file:{tmp_path}")
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    assert not adopted(f"file:{tmp_path}")  # of texts alone is what has a tokenizer
+    (tmp_path / "tokenizer.json").touch()
+    assert adopted(f"file:{tmp_path}")
+    (tmp_path / "preprocessor_config.json").touch()
     assert not adopted(f"file:{tmp_path}")
 
 
@@ -183,7 +189,13 @@ def modules_of(*kinds: str, **config: object) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda folder: edit(folder / "config.json", model_type="gpt2"), "'gpt2' model"),
+        (lambda folder: edit(folder / "config.json", model_type="gpt2"), "lacks"),  # a BERT's weights
+        (lambda folder: edit(folder / "config.json", model_type="hallo"), "could not be read"),
+        (lambda folder: edit(folder / "config.json", model_type="resnet"), "could not be read|lacks"),
+        (lambda folder: edit(folder / "config.json", model_type=None), "no model_type"),
+        (lambda folder: edit(folder / "config.json", auto_map={"AutoModel": "net.Mine"}), "code of its own .*net.Mine"),
+        (lambda folder: edit(folder / "config.json", num_hidden_layers=2), "layers that its config.json does not have"),
+        (lambda folder: edit(folder / "config.json", intermediate_size=48), "lacks .* intermediate.dense|could not be read"),
         (lambda folder: (folder / "config.json").unlink(), "no config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot be read as JSON"),
         (lambda folder: (folder / "model.safetensors").unlink(), "could not be read"),
@@ -195,6 +207,7 @@ def modules_of(*kinds: str, **config: object) -> Callable[[Path], None]:
         (lambda folder: (folder / "tokenizer.json").write_text('{"model": 1}'), "tokenizer of copy cannot be read"),
         (lambda folder: edit(folder / "tokenizer.json", post_processor=None), "no special tokens"),
         (lambda folder: (folder / "modules.json").write_text('[{"idx": 0}]'), "no list of modules"),
+        (lambda folder: tiny_berts.write_modules(folder, [("mine.Transformer", "", None)]), "code of its own .*mine.Transformer"),
         (modules_of("StaticEmbedding"), "does not begin with a Transformer"),
         (modules_of("Transformer", "LSTM"), "LSTM module"),
         (modules_of("Transformer", "Pooling", pooling_mode="median"), "unknown pooling"),

@@ -33,7 +33,7 @@ def folder(name: str, **files: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "t5", "clap", "vit", "llama"])
+@pytest.mark.parametrize("kind", ["clap", "vit", "hubert"])
 def test_a_folder_of_another_kind_of_model_is_named_as_what_it_is(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder("mine", config={"model_type": kind, "architectures": ["Any"]})
     message, remedy = refused(capsys, "file:mine")
@@ -62,7 +62,7 @@ def test_a_folder_of_another_kind_of_model_is_named_as_what_it_is(kind: str, cap
 def test_each_kind_of_content_has_its_reason(name: str, says: str, remedy: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder("empty")
     folder("timm", config={"num_classes": 3})
-    folder("modules", modules=[{"idx": 0, "path": "", "type": "x.CLIPModel"}])
+    folder("modules", modules=[{"idx": 0, "path": "", "type": "sentence_transformers.models.CLIPModel"}])
     if "." in name:
         Path(name).write_bytes(b"bytes")
     os.mkfifo("pipe")

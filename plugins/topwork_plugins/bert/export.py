@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from topwork_server import EncoderSpec, PretrainedHead, TextItem, Trunk, example_texts
+from topwork_server import EncoderSpec, InvalidInput, PretrainedHead, TextItem, Trunk, example_texts
 
-from topwork_plugins.bert.graph import PooledEncoder, blocks, build_stages, load_encoder, load_language_model, position_limit
+from topwork_plugins.bert.architectures import GENERIC, GENERIC_CAUSAL, Architecture
+from topwork_plugins.bert.graph import PooledEncoder, blocks, build_stages
 from topwork_plugins.bert.layout import Layout, read_json, read_layout, taps
+from topwork_plugins.bert.loading import Loaded, is_causal, load_encoder, load_language_model, position_limit
 from topwork_plugins.bert.settings import Settings
 from topwork_plugins.bert.tokenizer_file import write_tokenizer
 from topwork_plugins.bert.tokens import FILE, Tokenization
@@ -18,44 +20,58 @@ from topwork_plugins.bert.word_head import is_masked_model, mask_of, masked_head
 
 #: The longest example on which parity is measured, in tokens: enough to read far into the position table.
 LONGEST_EXAMPLE = 512
+#: The limit in tokens unless the setting max_tokens raises it: attention over 8,192 takes 3 GB for 12 heads, over twice as many
+#: four times that.
+MOST_TOKENS = 8192
+#: The limit of a model that says nothing of it, whose positions are relative; and from where on a limit means that there is none.
+DEFAULT_TOKENS, UNSAID = 512, 1 << 24
 
 
 def export(spec: EncoderSpec, folder: Path, out: Path) -> Trunk:
     """See `BertEncoder.export`."""
     layout = read_layout(folder, spec.settings.get("pooling"))
-    model, unused, heads = _opened(layout.transformer)
-    stages, width = build_stages(layout, model.config.hidden_size)
+    loaded, heads = _opened(layout)
+    model, architecture = loaded.model, _settled(layout.architecture, loaded)
+    stages, width = build_stages(layout, loaded.dim)
     rows = model.get_input_embeddings().num_embeddings
-    tokenizer = write_tokenizer(layout.transformer, out, lower_case=layout.lower_case, rows=rows)
-    settings = _settings(model, layout)
+    tokenizer = write_tokenizer(layout.transformer, out, lower_case=layout.lower_case, rows=rows, framed=architecture.framed)
+    settings = _settings(model, layout, spec.settings.get("max_tokens"))
     settings.write(out)
+    hidden = loaded.hidden if architecture.checked else ()
+    module = PooledEncoder(model, settings.inputs, layout.poolings, stages, architecture.poolings, hidden=bool(hidden))
     return Trunk(
         inputs=dict.fromkeys(settings.inputs, ("batch", "tokens")),
-        taps=taps(model.config.hidden_size, model.config.num_hidden_layers, width),
+        taps=taps(loaded.dim, hidden, width, architecture.poolings),
         definition=layout.definition,
         preprocessing=_preprocessing(settings, layout, tokenizer),
-        module=PooledEncoder(model, settings.inputs, layout.poolings, stages).eval(),
+        module=module.eval(),
         exporter="legacy",  # its graph is the one that attention fusion recognizes
         examples=_examples(Tokenization(out / FILE, settings.max_tokens), settings.prompts.get(settings.default_prompt, "")),
         blocks=blocks(model),
         heads=heads,
-        unused=unused,
+        unused=loaded.unused,
     )
 
 
-def _opened(folder: Path) -> tuple[Any, list[str], tuple[PretrainedHead, ...]]:
-    """The trunk, the names of the weights that are not used, and the head that it was trained with where that fills gaps."""
+def _opened(layout: Layout) -> tuple[Loaded, tuple[PretrainedHead, ...]]:
+    """The trunk, and the head that it was trained with where that fills gaps."""
+    folder = layout.transformer
     if mask_of(folder) and is_masked_model(folder) and (found := load_language_model(folder, "AutoModelForMaskedLM")):
-        model, unused = found
-        return model.base_model, unused, (masked_head(model),)
-    return *load_encoder(folder), ()
+        model, loaded = found
+        return loaded, (masked_head(model),)
+    return load_encoder(folder, layout.architecture), ()
 
 
-def _settings(model: Any, layout: Layout) -> Settings:
+def _settled(architecture: Architecture, loaded: Loaded) -> Architecture:
+    return GENERIC_CAUSAL if architecture is GENERIC and is_causal(loaded.model) else architecture
+
+
+def _settings(model: Any, layout: Layout, most: int | None) -> Settings:
+    padding = model.config.pad_token_id or 0
     return Settings(
         inputs=_inputs(model, layout),
-        padding=model.config.pad_token_id or 0,
-        max_tokens=_max_tokens(model, layout),
+        padding=max(padding, 0),  # some Llamas say -1
+        max_tokens=_max_tokens(model, layout, most),
         prompts=layout.prompts,
         default_prompt=layout.default_prompt,
         mask=mask_of(layout.transformer),
@@ -83,16 +99,24 @@ def _takes_types(model: Any, layout: Layout) -> bool:
     """RoBERTa's forward has the argument, but a table of one row; and a tokenizer may say that it gives none."""
     inputs = read_json(layout.transformer / "tokenizer_config.json", missing_ok=True).get("model_input_names")
     has_argument = "token_type_ids" in inspect.signature(model.forward).parameters
-    return has_argument and getattr(model.config, "type_vocab_size", 0) > 1 and (not inputs or "token_type_ids" in inputs)
+    tells_types = layout.architecture.typed or getattr(model.config, "type_vocab_size", 0) > 1
+    return has_argument and tells_types and (not inputs or "token_type_ids" in inputs)
 
 
-def _max_tokens(model: Any, layout: Layout) -> int:
-    """The position table's, or less where the folder says so: sentence-transformers' limit before the tokenizer's."""
+def _max_tokens(model: Any, layout: Layout, most: int | None) -> int:
+    """What the model takes, or less where the folder says so (sentence-transformers' limit before the tokenizer's), and no more
+    than `MOST_TOKENS`; or `most`, the setting max_tokens, where the model takes it."""
+    limit = position_limit(model)
+    if most is not None:
+        if not isinstance(most, int) or most < 3 or (limit is not None and most > limit):
+            raise InvalidInput(f"max_tokens is {most!r}", remedy=f"the model takes 3 to {limit or 'any number of'} tokens")
+        return most
     declared = layout.max_length
     if declared is None:
         declared = read_json(layout.transformer / "tokenizer_config.json", missing_ok=True).get("model_max_length")
-    limit = position_limit(model)
-    return limit if declared is None else min(limit, int(declared))
+    if limit is None and (declared is None or declared > UNSAID):
+        return DEFAULT_TOKENS
+    return min(int(number) for number in (limit, declared, MOST_TOKENS) if number is not None)
 
 
 def _examples(tokenization: Tokenization, prompt: str) -> Sequence[TextItem]:

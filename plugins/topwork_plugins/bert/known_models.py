@@ -133,7 +133,7 @@ def specs(encoder: type[Encoder]) -> Iterator[EncoderSpec]:
             encoder=encoder,
             source=known.source,
             modality=Modality.TEXT,
-            taps=taps(known.dim, known.layers),
+            taps=taps(known.dim, [known.dim] * (known.layers + 1)),
             parameters=known.parameters,
             trained_on=known.trained_on,
             license=known.license,

@@ -17,11 +17,7 @@ from typing import Any
 
 from topwork_server import Granularity, InvalidInput, Tap
 
-#: The architectures (config.json, model_type) that the tests compare with transformers.
-MODEL_TYPES = frozenset(
-    {"albert", "bert", "camembert", "deberta-v2", "distilbert", "electra", "ernie", "megatron-bert", "modernbert", "mpnet"}
-    | {"roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl"}
-)
+from topwork_plugins.bert.architectures import CHECKED, ENCODER, Architecture, PooledTap, architecture_of
 
 #: Older names of sentence-transformers' pooling modes, in the order in which it concatenates them.
 POOLING_KEYS = {
@@ -33,8 +29,13 @@ POOLING_KEYS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 POOLINGS = frozenset(POOLING_KEYS.values())
-#: Poolings that are taps of their own, for any pooling of the model itself.
-POOLING_TAPS = {"cls": "the first token", "mean": "mean over all tokens", "max": "maximum over all tokens"}
+#: Architectures that began as code of their own on the hub, to which config.json still points, and that transformers now has.
+NATIVE = frozenset({"nomic_bert"})
+#: Files of a tokenizer, by which a folder of any architecture is known as one of texts.
+TOKENIZER_FILES = frozenset(
+    {"tokenizer.json", "tokenizer_config.json", "vocab.txt", "merges.txt", "spiece.model", "spm.model", "tokenizer.model"}
+)
+PROCESSOR_FILES = frozenset({"preprocessor_config.json", "processor_config.json"})
 
 #: What sentence-transformers before release 4 writes into config.json of a cross-encoder.
 CROSS_ENCODER_KEY = "sbert_ce_default_activation_function"
@@ -76,6 +77,10 @@ class Layout:
     pools_prompt: bool = True
 
     @property
+    def architecture(self) -> Architecture:
+        return architecture_of(self.config["model_type"])
+
+    @property
     def definition(self) -> dict[str, Any]:
         """The parts of the architecture that change what a feature means."""
         return {
@@ -92,11 +97,7 @@ def read_layout(folder: Path, pooling: str | Sequence[str] | None = None) -> Lay
     modules = _modules(folder)
     transformer = folder / modules[0]["path"] if modules else folder
     config = read_json(transformer / "config.json")
-    if config.get("model_type") not in MODEL_TYPES:
-        raise InvalidInput(
-            f"{folder.name} is a {config.get('model_type', 'nameless')!r} model (config.json), not a BERT-like encoder",
-            remedy=f"this family reads {', '.join(sorted(MODEL_TYPES))}",
-        )
+    _check_config(folder, config)
     own: tuple[str, ...] = ("mean",)
     pools_prompt = True
     stages = list(_stages(folder, modules[1:]))
@@ -115,6 +116,20 @@ def read_layout(folder: Path, pooling: str | Sequence[str] | None = None) -> Lay
         default_prompt=prompts.get("default_prompt_name") or "",
         pools_prompt=pools_prompt,
     )
+
+
+def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        raise InvalidInput(
+            f"{folder.name} does not say what it is (config.json has no model_type)", remedy="name a model of transformers"
+        )
+    if config.get("auto_map") and model_type not in NATIVE:
+        code = ", ".join(sorted({str(place) for place in dict(config["auto_map"]).values()})[:3])
+        raise InvalidInput(
+            f"{folder.name} is computed by code of its own (auto_map in config.json: {code}), which is never run here",
+            remedy="take a model whose architecture transformers has itself",
+        )
 
 
 def refuse_cross_encoder(folder: Path) -> None:
@@ -145,24 +160,41 @@ def _labels(config: Mapping[str, Any]) -> int:
     return len(config.get("id2label") or ()) or int(config.get("num_labels") or 2)
 
 
-def taps(dim: int, layers: int, pooled: int | None = None) -> tuple[Tap, ...]:
-    """List the taps of a trunk with `layers` layers of width `dim`; `pooled` is the width of its pooled row if that differs."""
-    hidden = [
-        Tap(f"hidden.{n}", dim, Granularity.TOKEN, description=f"tokens after layer {n}" if n else "token embeddings")
-        for n in range(layers + 1)
+def taps(
+    dim: int, hidden: Sequence[int], pooled: int | None = None, poolings: Sequence[PooledTap] = ENCODER.poolings
+) -> tuple[Tap, ...]:
+    """List the taps of a trunk with rows of width `dim`; `hidden` are the widths of its embeddings and of each layer's output,
+    `pooled` is the width of its pooled row if that differs."""
+    each = [
+        Tap(f"hidden.{n}", width, Granularity.TOKEN, description=f"tokens after layer {n}" if n else "token embeddings")
+        for n, width in enumerate(hidden)
     ]
     return (
         Tap("pooled", pooled or dim, Granularity.ITEM, description="the model's own pooling and normalization"),
         Tap("tokens", dim, Granularity.TOKEN, description="tokens after the last layer"),
-        *(Tap(name, dim, Granularity.ITEM, description=description) for name, description in POOLING_TAPS.items()),
-        *hidden,
+        *(Tap(tap.name, dim, Granularity.ITEM, description=tap.description) for tap in poolings),
+        *each,
     )
 
 
+def read_ours(folder: Path) -> Layout:
+    """Read the layout of a folder that nobody has said to be a model of texts: as `read_layout`, and one of an architecture that
+    our tests do not compare has a tokenizer, and nothing that prepares pictures or sound."""
+    layout = read_layout(folder)
+    there = {path.name for path in layout.transformer.iterdir()}
+    if not layout.architecture.checked and (not there & TOKENIZER_FILES or there & PROCESSOR_FILES):
+        raise InvalidInput(
+            f"{folder.name} is a {layout.config['model_type']!r} model (config.json), and no encoder of texts alone",
+            remedy=f"this family reads {', '.join(sorted(CHECKED))}, and others of transformers that have a tokenizer and no"
+            " preprocessor_config.json",
+        )
+    return layout
+
+
 def is_ours(folder: Path) -> bool:
-    """Tell whether the folder holds a model of this family, by its JSON files alone."""
+    """Tell whether the folder holds a model of texts, by its JSON files alone."""
     try:
-        read_layout(folder)
+        read_ours(folder)
     except InvalidInput:
         return False
     return True
@@ -201,6 +233,12 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
         raise
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise InvalidInput(f"{path} is no list of modules", remedy="copy the model's folder again") from error
+    foreign = [module["type"] for module in modules if not str(module["type"]).startswith("sentence_transformers.")]
+    if foreign:
+        raise InvalidInput(
+            f"{folder.name} is computed by code of its own ({foreign[0]} in modules.json), which is never run here",
+            remedy="take a model of sentence-transformers' own modules",
+        )
     if not modules or _kind(modules[0]) != "Transformer":
         raise InvalidInput(f"{folder.name} does not begin with a Transformer (modules.json)", remedy="name another model")
     return modules

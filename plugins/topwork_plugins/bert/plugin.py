@@ -200,7 +200,7 @@ def refuse_source(source: SourceUri) -> Refusal | None:
     if not path.is_dir():
         return Refusal("it is no folder of transformers or sentence-transformers")
     try:
-        bert_layout.read_layout(path)
+        bert_layout.read_ours(path)
     except InvalidInput as error:
         known = (path / "config.json").exists() or (path / "modules.json").exists()
         return Refusal(error.message, error.remedy if known else "", nearness=2 if known else 0)

@@ -17,17 +17,18 @@ from topwork_plugins.bert.tokens import FILE
 VOCABULARIES = (("vocab.txt",), ("vocab.json", "merges.txt"), ("sentencepiece.bpe.model",), ("spiece.model",), ("spm.model",))
 
 
-def write_tokenizer(folder: Path, out: Path, *, lower_case: bool, rows: int) -> str:
+def write_tokenizer(folder: Path, out: Path, *, lower_case: bool, rows: int, framed: bool) -> str:
     """Write `out`/tokenizer.json, truncation and padding off; return a SHA-256 of what it was made from.
 
-    `rows` is the size of the model's word table. InvalidInput where the tokenizer cannot be the model's.
+    `rows` is the size of the model's word table; `framed` says that special tokens stand around every text. InvalidInput where
+    the tokenizer cannot be the model's.
     """
     sources, tokenizer = _published(folder) if (folder / FILE).exists() else _converted(folder)
     tokenizer["truncation"] = tokenizer["padding"] = None
     if lower_case:
         tokenizer["normalizer"] = _lowering(tokenizer.get("normalizer"))
     (out / FILE).write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")), "utf-8")
-    _check(folder, out / FILE, rows)
+    _check(folder, out / FILE, rows, framed=framed)
     digest = hashlib.sha256(json.dumps(tokenizer.get("normalizer"), sort_keys=True).encode())
     for source in sources:  # rather than of what was written, which may change with the libraries that convert
         digest.update(hashlib.sha256(source.read_bytes()).digest())
@@ -70,7 +71,7 @@ def _convert(folder: Path) -> Any:
         ) from error
 
 
-def _check(folder: Path, file: Path, rows: int) -> None:
+def _check(folder: Path, file: Path, rows: int, *, framed: bool) -> None:
     """A larger vocabulary would read past the word table; a far smaller one is another model's, or a failed conversion."""
     from tokenizers import Tokenizer
 
@@ -84,9 +85,9 @@ def _check(folder: Path, file: Path, rows: int) -> None:
             f"the tokenizer of {folder.name} has {words} tokens, and the model's word table {rows} rows",
             remedy="its tokenizer and its weights do not belong together; copy the model again",
         )
-    if not tokenizer.num_special_tokens_to_add(is_pair=False):
+    if framed and not tokenizer.num_special_tokens_to_add(is_pair=False):
         raise InvalidInput(
-            f"the tokenizer of {folder.name} puts no special tokens around a text, as every BERT expects",
+            f"the tokenizer of {folder.name} puts no special tokens around a text, as every model of its architecture expects",
             remedy="its tokenizer.json is not whole; write it anew with transformers' tokenizer.save_pretrained",
         )
 

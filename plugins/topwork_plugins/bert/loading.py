@@ -1,0 +1,148 @@
+"""Opens a transformers model of a local folder: the part that gives features, with all of its weights. Export process only."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from topwork_server import InvalidInput
+from torch import nn
+
+from topwork_plugins.bert.architectures import Architecture
+
+#: Tables that checkpoints hold and transformers computes.
+_NO_WEIGHT = re.compile(r"position_ids$|token_type_ids$|inv_freq$|attn\.(masked_)?bias$")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """`model` takes input_ids and attention_mask; its rows have `dim` numbers, its embeddings and each layer's output `hidden`.
+    `unused` are the weights of the folder that it has no place for: heads, the pooler, a decoder."""
+
+    model: Any
+    dim: int
+    hidden: tuple[int, ...]
+    unused: list[str]
+
+
+def load_encoder(folder: Path, architecture: Architecture) -> Loaded:
+    """Load the fp32 model of a folder. InvalidInput where a weight is missing or does not fit; nothing is unpickled."""
+    model, report = _from_pretrained(folder, "AutoModelForTextEncoding" if architecture.encoder_alone else "AutoModel")
+    _refuse_gaps(folder, report)
+    unused = _without_place(folder, model, report)
+    if getattr(model, "pooler", None) is not None:
+        names = [f"pooler.{name}" for name, _ in model.pooler.named_parameters()]
+        unused += [name for name in names if name not in report["missing_keys"]]
+        model.pooler = None  # trained for another task, or not at all; nothing of it is a feature here
+    if getattr(model.config, "is_encoder_decoder", False) and not architecture.encoder_alone:
+        model = model.get_encoder()
+    return _measured(folder, model, unused)
+
+
+def load_language_model(folder: Path, kind: str) -> tuple[Any, Loaded] | None:
+    """Load the fp32 model of a folder with its head over the vocabulary, and its trunk as `load_encoder` gives it; None where the
+    weights of that head are not there. `kind` is the auto class: AutoModelForMaskedLM."""
+    model, report = _from_pretrained(folder, kind)
+    trunk = f"{model.base_model_prefix}."
+    if any(not key.startswith(trunk) for key in map(str, report["missing_keys"])):
+        return None
+    _refuse_gaps(folder, report)
+    unused = _without_place(folder, model, report)
+    unused = [key.removeprefix(trunk) if key.startswith(f"{trunk}pooler.") else key for key in unused]
+    return model, _measured(folder, model.base_model, unused)
+
+
+def _from_pretrained(folder: Path, kind: str) -> tuple[Any, dict[str, Any]]:
+    import transformers
+    from safetensors import SafetensorError
+
+    try:
+        model, report = getattr(transformers, kind).from_pretrained(
+            folder,
+            attn_implementation="eager",
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+            weights_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, UnpicklingError, SafetensorError) as error:
+        raise InvalidInput(
+            f"the model in {folder.name} could not be read: {str(error).splitlines()[0]}",
+            remedy="it should hold config.json and model.safetensors (or pytorch_model.bin), as the hub has them",
+        ) from error
+    return model, report
+
+
+def _without_place(folder: Path, model: Any, report: dict[str, Any]) -> list[str]:
+    """List the weights that the model has no place for. InvalidInput for layers beyond those of config.json: they would silently
+    not be computed."""
+    unused = [key for key in map(str, report["unexpected_keys"]) if not _NO_WEIGHT.search(key)]
+    layers = next((name for name, part in model.base_model.named_modules() if isinstance(part, nn.ModuleList)), None)
+    surplus = [key for key in unused if layers and re.search(rf"(^|\.){re.escape(layers)}\.\d+\.", key)]
+    if surplus:
+        raise InvalidInput(
+            f"{folder.name} has {len(surplus)} weights of layers that its config.json does not have, among them"
+            f" {', '.join(surplus[:3])}",
+            remedy="its config.json and its weights do not belong together; copy the model again",
+        )
+    return unused
+
+
+def _refuse_gaps(folder: Path, report: dict[str, Any]) -> None:
+    """transformers fills missing weights with random numbers; the pooler's do not matter."""
+    gaps = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    gaps += sorted(str(key) for key in report.get("mismatched_keys", ()))
+    if gaps:
+        raise InvalidInput(
+            f"{folder.name} lacks {len(gaps)} weights of its architecture, among them {', '.join(gaps[:3])}",
+            remedy="its config.json and its weights do not belong together; copy the model again",
+        )
+
+
+def _measured(folder: Path, model: Any, unused: list[str]) -> Loaded:
+    """Run the model once: what config.json calls the width of a row differs between architectures."""
+    ones = torch.ones((1, 4), dtype=torch.int64)
+    model.eval()
+    model.config.use_cache = False
+    try:
+        with torch.no_grad():
+            found = model(input_ids=ones, attention_mask=ones, output_hidden_states=True, return_dict=True)
+        rows = found.last_hidden_state
+    except (TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+        raise InvalidInput(
+            f"{folder.name} ({type(model).__name__} of transformers) gives no row for each token of a text:"
+            f" {str(error).splitlines()[0]}",
+            remedy="name a model that reads texts",
+        ) from error
+    if rows.shape[:2] != ones.shape:
+        raise InvalidInput(f"{folder.name} ({type(model).__name__} of transformers) gives {rows.shape[1]} rows for 4 tokens")
+    return Loaded(model, rows.shape[-1], tuple(state.shape[-1] for state in found.hidden_states or ()), sorted(unused))
+
+
+def is_causal(model: Any) -> bool:
+    """Tell whether a token sees only those before it: whether the first one's row is the same before two other tokens."""
+    ones = torch.ones((1, 2), dtype=torch.int64)
+    with torch.no_grad():
+        one, other = (
+            model(input_ids=ids, attention_mask=ones).last_hidden_state[:, 0] for ids in (ones, ones * torch.tensor([1, 2]))
+        )
+    return bool(torch.equal(one, other))
+
+
+def position_limit(model: Any) -> int | None:
+    """The most tokens that the model takes; RoBERTa and MPNet begin to count after the padding index. None where its positions
+    are relative, and it does not say on how many it was trained."""
+    table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    if isinstance(table, nn.Embedding):
+        return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+    named = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+    found = [int(limit) for name in named if (limit := getattr(model.config, name, None))]
+    rope = getattr(model.config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":  # beyond it all tokens are turned otherwise, those of shorter batch mates too
+        found.insert(0, int(rope.get("original_max_position_embeddings") or model.config.original_max_position_embeddings))
+    return next((limit for limit in found if limit > 0), None)
