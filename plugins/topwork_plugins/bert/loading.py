@@ -30,17 +30,24 @@ class Loaded:
 
 
 def load_encoder(folder: Path, architecture: Architecture) -> Loaded:
-    """Load the fp32 model of a folder. InvalidInput where a weight is missing or does not fit; nothing is unpickled."""
-    model, report = _from_pretrained(folder, "AutoModelForTextEncoding" if architecture.encoder_alone else "AutoModel")
+    """Load what gives the features of texts."""
+    model, unused = load_model(folder, "AutoModelForTextEncoding" if architecture.encoder_alone else "AutoModel")
+    if getattr(model.config, "is_encoder_decoder", False) and not architecture.encoder_alone:
+        model = model.get_encoder()
+    return _measured(folder, model, unused)
+
+
+def load_model(folder: Path, kind: str = "AutoModel") -> tuple[Any, list[str]]:
+    """Load the fp32 model of a folder, by an auto class of transformers, and name the weights that it has no place for.
+    InvalidInput where a weight is missing or does not fit; nothing is unpickled."""
+    model, report = _from_pretrained(folder, kind)
     _refuse_gaps(folder, report)
     unused = _without_place(folder, model, report)
     if getattr(model, "pooler", None) is not None:
         names = [f"pooler.{name}" for name, _ in model.pooler.named_parameters()]
         unused += [name for name in names if name not in report["missing_keys"]]
         model.pooler = None  # trained for another task, or not at all; nothing of it is a feature here
-    if getattr(model.config, "is_encoder_decoder", False) and not architecture.encoder_alone:
-        model = model.get_encoder()
-    return _measured(folder, model, unused)
+    return model, sorted(unused)
 
 
 def load_language_model(folder: Path, kind: str) -> tuple[Any, Loaded] | None:

@@ -68,12 +68,12 @@ def _model(layout: Layout) -> tuple[Any, list[str]]:
 
     torch.backends.mha.set_fastpath_enabled(False)  # ONNX has no operator for it
     if layout.library == "transformers":
-        from topwork_plugins.bert.graph import load_encoder
+        from topwork_plugins.bert.loading import load_model
 
-        return load_encoder(layout.folder)
-    from topwork_plugins.clip.open_clip_nets import load_model
+        return load_model(layout.folder)
+    from topwork_plugins.clip.open_clip_nets import load_model as load_open_clip
 
-    return load_model(layout)
+    return load_open_clip(layout)
 
 
 def _recipe(layout: Layout, module: Any) -> Any:
