@@ -122,6 +122,7 @@ class HeadStub:
         where: str = "",
         test_where: str = "",
         group: str = "",
+        weight: str = "",
         folds: int = 0,
         seed: int = 0,
         version: int = 0,

@@ -197,3 +197,46 @@ def test_doubts_that_a_head_cannot_have_are_refused(client: topwork.Client, aske
     with pytest.raises(topwork.TopworkError, match=words) as caught:
         client.predict(head.name, vectors=rows, **asked)
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize("kind", ["label", "number"])
+def test_metrics_of_weights_are_those_of_copies(client: topwork.Client, kind: str) -> None:
+    """Evaluated on the same test items: once as often as they weigh, once with their weights."""
+    random = np.random.default_rng(0)
+    rows, labels = clouds(160, 0)
+    numbers = (rows @ [1.0, -1.0, 2.0] + random.normal(size=160)).tolist()
+    often = random.integers(1, 4, 160)
+    every = [
+        {"label": label, "number": number, "weight": int(times), "test": bool(i % 2)}
+        for i, (label, number, times) in enumerate(zip(labels, numbers, often, strict=True))
+    ]
+    copies = [(i, at) for i in range(160) for at in range(often[i] if i % 2 else 1)]
+    weights = [{**one, "weight": one["weight"] if one["test"] else 1} for one in every]
+    client.write(f"weighed-{kind}", vectors=rows, ids=[f"{i:03}" for i in range(160)], metadata=weights)
+    metadata, ids = [every[i] for i, _ in copies], [f"{i:03}-{at}" for i, at in copies]
+    client.write(f"copied-{kind}", vectors=rows[[i for i, _ in copies]], ids=ids, metadata=metadata)
+    weighed = client.train(f"weighed-{kind}", target=kind, weight="weight", test_where="test")
+    copied = client.train(f"copied-{kind}", target=kind, test_where="test")
+    assert (weighed.weight, copied.weight) == ("weight", "")
+    found, expected = ({one.name: one.value for one in head.metrics + head.baseline} for head in (weighed, copied))
+    for name in expected.keys() - {"coverage of 90% sets", "size of 90% sets", "coverage of the 90% band"}:
+        assert found[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-4), name
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"weight": "wait"}, "column 'wait'.*is not there"),
+        ({"weight": "y"}, "column 'y'.*holds string"),
+        ({"weight": "zero"}, "item '3': the weight 0 in column 'zero'"),
+        ({"weight": "some"}, "item '3' has a label and no weight"),
+        ({"weight": "good", "kind": "knn"}, "knn does not weigh its items by 'good'"),
+    ],
+)
+def test_weights_that_mean_nothing_are_refused(client: topwork.Client, asked: dict[str, str], words: str) -> None:
+    rows = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
+    metadata = [{"y": "ab"[i % 2], "good": 1.0, "zero": float(i != 3), "some": None if i == 3 else 1.5} for i in range(12)]
+    client.write("weights", vectors=rows, ids=[str(i) for i in range(12)], metadata=metadata)
+    with pytest.raises(topwork.InvalidInput, match=words) as caught:
+        client.train("weights", target="y", wait=False, **asked)
+    assert caught.value.remedy

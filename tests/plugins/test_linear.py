@@ -55,11 +55,11 @@ def losses(rows: int) -> dict[str, Loss]:
     marks = np.zeros((rows, 2), np.float32)
     marks[::5] = 1
     labels = (random.random((rows, 3)) < 0.3).astype(np.float32)
-    weights = random.uniform(0.5, 2, (rows, 3)).astype(np.float32)
+    weights, ones = random.uniform(0.5, 2, (rows, 3)).astype(np.float32), np.ones(rows, np.float32)
     return {
-        "softmax": SoftmaxLoss(random.integers(4, size=rows), weights[:, 0], 4),
-        "sigmoids": SigmoidLoss(labels, weights),
-        "spans": SpanLoss(marks, np.arange(rows) // 4),
+        "softmax": SoftmaxLoss(random.integers(4, size=rows), weights[:, 0], 4, ones),
+        "sigmoids": SigmoidLoss(labels, weights, ones),
+        "spans": SpanLoss(marks, np.arange(rows) // 4, ones),
     }
 
 
@@ -100,7 +100,7 @@ def test_minima_are_found_in_few_steps_at_all_strengths_at_once(name: str) -> No
 def test_the_discriminant_is_that_of_the_textbook() -> None:
     random = np.random.default_rng(0)
     classes = random.integers(3, size=90)
-    made = random_problem(SoftmaxLoss(classes, np.ones(90, np.float32), 3), 90, 5)
+    made = random_problem(SoftmaxLoss(classes, np.ones(90, np.float32), 3, np.ones(90, np.float32)), 90, 5)
     rows = made.view.astype(np.float64)
     means = np.stack([rows[classes == at].mean(axis=0) for at in range(3)])
     within = (rows - means[classes]).T @ (rows - means[classes])
@@ -144,7 +144,7 @@ def test_what_is_far_too_certain_is_tempered() -> None:
     scores = random.standard_normal((2000, 1, 3)).astype(np.float32)
     chances = np.exp(scores[:, 0]) / np.exp(scores[:, 0]).sum(axis=1, keepdims=True)
     classes = (chances.cumsum(axis=1) < random.random((2000, 1))).sum(axis=1).clip(max=2)
-    loss = SoftmaxLoss(classes, np.ones(2000, np.float32), 3)
+    loss = SoftmaxLoss(classes, np.ones(2000, np.float32), 3, np.ones(2000, np.float32))
     factors, _ = fit_temperatures(loss, np.concatenate([scores, 8 * scores], axis=1))
     assert factors == pytest.approx([1, 1 / 8], rel=0.15)
 

@@ -76,6 +76,7 @@ class HeadInfo:
     max_abs_error     the largest difference of a score between the served graph and the trainer's own, on held-out rows
     created           UTC; None before the first training has ended. `training_seconds` is what that took
     server_version    the version of the server that trained it
+    weight            the column that says what each item counted for, or ""
     """
 
     name: str
@@ -108,6 +109,7 @@ class HeadInfo:
     pretrained: bool
     warnings: tuple[str, ...]
     server_version: str
+    weight: str = ""
 
     @property
     def metric(self) -> MetricValue | None:

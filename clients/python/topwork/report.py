@@ -120,6 +120,7 @@ class Report:
     interval      of a regression: half the width of the band that held 90% of held-out items
     abstaining    of a classification: accuracy over the share of items that have an answer, by what no answer costs
     classes       precision, recall and F1 of each
+    weight        the column that says what each item counted for in the metrics, or ""
     learning_curve   the main metric over the number of training items, on the same held-out items;
                      `learning_curve_estimate` says on which, where they are not those of the metrics
     scatter       (truth, prediction) of items; regression
@@ -164,6 +165,7 @@ class Report:
     trials: tuple[Mapping[str, Any], ...] = ()
     history: tuple[Mapping[str, Any], ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    weight: str = ""
     seed: int = 0
     server_version: str = ""
     training_seconds: float = 0.0

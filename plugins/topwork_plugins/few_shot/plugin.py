@@ -102,6 +102,7 @@ def register_trainers() -> Iterable[TrainerSpec]:
         min_per_class=1,
         reads_descriptions=True,
         reads_directions=True,
+        reads_weights=True,
     )
     yield TrainerSpec("knn", KnnTrainer, "a vote of the nearest examples, by cosine", min_per_class=1, reads_directions=True)
     yield TrainerSpec(

@@ -76,16 +76,18 @@ def unit_constants(center: Array) -> dict[str, Array]:
     return {"center": center, "columns": np.array([1]), "tiny": np.array([TINY])}
 
 
-def log_likelihood(target: Target, scores: Array, values: Array) -> float:
-    """Return the mean over rows of CLASSES or LABELS, with labels held for a little less than certain, as Platt (1999, section
-    2.2) does: a handful of rows that are all right must not make a head infinitely sure."""
-    doubt = 1 / (len(scores) + 2)
+def log_likelihood(target: Target, scores: Array, values: Array, counted: Array | None = None) -> float:
+    """Return the mean over rows of CLASSES or LABELS, each as often as it counts, with labels held for a little less than
+    certain, as Platt (1999, section 2.2) does: a handful of rows that are all right must not make a head infinitely sure."""
+    counted = np.ones(len(scores)) if counted is None else counted
+    doubt = 1 / (counted.sum() + 2)
     if target is Target.LABELS:
         y_true = values * (1 - doubt) + doubt / 2
-        return float(-(y_true * np.logaddexp(0, -scores) + (1 - y_true) * np.logaddexp(0, scores)).mean())
+        losses = y_true * np.logaddexp(0, -scores) + (1 - y_true) * np.logaddexp(0, scores)
+        return float(-np.average(losses.mean(axis=1), weights=counted))
     log_probabilities = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
     right = log_probabilities[np.arange(len(values)), values]
-    return float(((1 - doubt) * right + doubt * log_probabilities.mean(axis=1)).mean())
+    return float(np.average((1 - doubt) * right + doubt * log_probabilities.mean(axis=1), weights=counted))
 
 
 def best_trial(trials: Sequence[Trial]) -> int:
@@ -151,9 +153,9 @@ def _folds_to_leave_out(examples: Examples, subset: Array, seed: int) -> list[Ar
 
 @dataclass(frozen=True)
 class _Means:
-    """Means of one view and center: unit rows (n, dim), members (n, means) of 0 and 1, their sums (means, dim) and counts
-    (means,), in which a description stands for so many members. Of LABELS the first half of the means is of those that have the
-    label."""
+    """Means of one view and center: unit rows (n, dim), members (n, means) of 0 and what a row counts for, their sums
+    (means, dim) and counts (means,), in which a description stands for so many members. Of LABELS the first half of the means is
+    of those that have the label."""
 
     view: int
     centered: bool
@@ -183,7 +185,7 @@ def _directions(sums: Array, counts: Array) -> tuple[Array, Array]:
 
 def _means(examples: Examples, view: int, centered: bool, prior: float) -> _Means:
     rows = examples.views[view].rows
-    center = rows.mean(axis=0, dtype=np.float64) if centered else np.zeros(rows.shape[1])
+    center = np.average(rows, axis=0, weights=examples.counted) if centered else np.zeros(rows.shape[1])
     rows, members = unit(rows, center), _members(examples)
     sums, counts = members.T @ rows, members.sum(axis=0)
     if examples.described and examples.target is Target.CLASSES:
@@ -192,9 +194,10 @@ def _means(examples: Examples, view: int, centered: bool, prior: float) -> _Mean
 
 
 def _members(examples: Examples) -> Array:
+    counted = examples.counted.astype(np.float32)[:, None]
     if examples.target is Target.LABELS:
-        return np.concatenate([examples.values, 1 - examples.values], axis=1).astype(np.float32)
-    return np.eye(len(examples.names), dtype=np.float32)[examples.values]
+        return np.asarray(counted * np.concatenate([examples.values, 1 - examples.values], axis=1), np.float32)
+    return np.asarray(counted * np.eye(len(examples.names), dtype=np.float32)[examples.values])
 
 
 def _fit(examples: Examples, options: PrototypeOptions, turns: Sequence[Array]) -> CosineHead:
@@ -232,7 +235,8 @@ def _evaluate_settings(
     for temperature in TEMPERATURES if options.temperature is None else (options.temperature,):
         for weighted in (False, True):
             scores = _joined(examples.target, _scored(cosines, known, temperature, means.frequencies * weighted))
-            yield temperature, weighted, log_likelihood(examples.target, scores, examples.values[rows])
+            score = log_likelihood(examples.target, scores, examples.values[rows], examples.counted[rows])
+            yield temperature, weighted, score
 
 
 def _left_out(examples: Examples, means: _Means, turns: Sequence[Array]) -> tuple[Array, Array, Array]:

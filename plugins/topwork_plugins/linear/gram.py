@@ -63,12 +63,12 @@ class PrincipalBasis:
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over rows, seen from an origin that is near all: count, sum (dim,) and Gram matrix (dim, dim), float64. They add up,
-    so that folds share the work."""
+    """Sums over rows, seen from an origin that is near all: count, sum (dim,) and Gram matrix (dim, dim), float64, each row as
+    often as it counts. They add up, so that folds share the work."""
 
     origin: Array
     unit: float
-    count: int
+    count: float
     total: Array
     gram: Array
     double: bool
@@ -87,46 +87,50 @@ class Moments:
         return _framed(center, self.unit, inverse, vectors[:, kept], values[kept], self.count)
 
 
-def moments(rows: Array, parts: Sequence[Array]) -> list[Moments]:
-    """Compute the moments of each part (positions); the origin is of them all."""
+def moments(rows: Array, parts: Sequence[Array], weights: Array | None = None) -> list[Moments]:
+    """Compute the moments of each part (positions); the origin is of them all. `weights` (rows,): what each counts for."""
     positions = np.concatenate(parts)
     origin, unit = _origin(rows, np.sort(positions))
     double = float(len(positions)) * rows.shape[1] ** 2 < DOUBLE
-    return [_moments(rows, part, origin, unit, double) for part in parts]
+    return [_moments(rows, part, origin, unit, double, weights) for part in parts]
 
 
-def _moments(rows: Array, positions: Array, origin: Array, unit: float, double: bool) -> Moments:
+def _moments(rows: Array, positions: Array, origin: Array, unit: float, double: bool, weights: Array | None) -> Moments:
     total, gram = np.zeros(rows.shape[1]), np.zeros((rows.shape[1], rows.shape[1]))
-    for _, chunk in centered(rows, positions, origin, unit):
-        total += chunk.sum(axis=0, dtype=np.float64 if double else None)
+    for start, chunk in centered(rows, positions, origin, unit):
         chunk = chunk.astype(np.float64) if double else chunk
-        gram += chunk.T @ chunk
-    return Moments(origin, unit, len(positions), total, gram, double)
+        often = chunk if weights is None else chunk * weights[positions[start : start + len(chunk)], None]
+        total += often.sum(axis=0)
+        gram += often.T @ chunk
+    count = len(positions) if weights is None else float(weights[positions].sum(dtype=np.float64))
+    return Moments(origin, unit, count, total, gram, double)
 
 
-def principal_basis(rows: Array, positions: Array, standardize: str) -> PrincipalBasis:
-    """Find the basis of the rows at `positions` alone. `standardize` as in LinearOptions."""
+def principal_basis(rows: Array, positions: Array, standardize: str, weights: Array | None = None) -> PrincipalBasis:
+    """Find the basis of the rows at `positions` alone. `standardize` as in LinearOptions; `weights` as for `moments`."""
     if len(positions) >= rows.shape[1]:
-        return moments(rows, [positions])[0].principal_basis(standardize)
-    return _dual(rows, positions, standardize)
+        return moments(rows, [positions], weights)[0].principal_basis(standardize)
+    return _dual(rows, positions, standardize, weights)
 
 
-def _dual(rows: Array, positions: Array, standardize: str) -> PrincipalBasis:
+def _dual(rows: Array, positions: Array, standardize: str, weights: Array | None) -> PrincipalBasis:
     """Find the basis through the Gram matrix of the rows, where they are fewer than the columns."""
     origin, unit = _origin(rows, positions)
     whole = np.vstack([chunk.astype(np.float64) for _, chunk in centered(rows, positions, origin, unit)])
-    mean = whole.mean(axis=0)
+    counted = np.ones(len(positions)) if weights is None else weights[positions].astype(np.float64)
+    mean = np.average(whole, axis=0, weights=counted)
     whole -= mean
-    inverse = _inverse_scale(np.mean(whole**2, axis=0), standardize)
+    whole *= np.sqrt(counted)[:, None]
+    inverse = _inverse_scale((whole**2).sum(axis=0) / counted.sum(), standardize)
     whole *= inverse
     values, vectors = np.linalg.eigh(whole @ whole.T)
     kept = values > NULL * max(values[-1], 1e-300)
     directions = whole.T @ (vectors[:, kept] / np.sqrt(values[kept]))
     center = origin + (mean / unit).astype(np.float32)
-    return _framed(center, unit, inverse, directions, values[kept], len(positions))
+    return _framed(center, unit, inverse, directions, values[kept], counted.sum())
 
 
-def _framed(center: Array, unit: float, inverse: Array, directions: Array, values: Array, count: int) -> PrincipalBasis:
+def _framed(center: Array, unit: float, inverse: Array, directions: Array, values: Array, count: float) -> PrincipalBasis:
     basis = directions * inverse[:, None]
     back = directions.T / np.where(inverse > 0, inverse, 1)
     return PrincipalBasis(center, unit, basis.astype(np.float32), back.astype(np.float32), np.append(values, count))

@@ -14,8 +14,9 @@ _TINY = np.float32(1e-30)
 
 class Loss(ABC):
     """A sum over rows. `measure` names what `score` returns; `tempers` says that scores are logits, which a temperature may
-    scale."""
+    scale; `counted` (rows,) float32 is what each row counts for, whichever class it has."""
 
+    counted: Array
     measure: ClassVar[str] = "mean log likelihood"
     tempers: ClassVar[bool] = True
 
@@ -62,11 +63,13 @@ class Loss(ABC):
 
 @dataclass(frozen=True)
 class SoftmaxLoss(Loss):
-    """Cross entropy of one class of several. classes (n,) int64 of 0 .. many - 1; weights (n,) float32."""
+    """Cross entropy of one class of several. classes (n,) int64 of 0 .. many - 1; weights (n,) float32 of rows, times those of
+    their classes."""
 
     classes: Array
     weights: Array
     many: int
+    counted: Array
 
     @property
     def outputs(self) -> int:
@@ -101,7 +104,7 @@ class SoftmaxLoss(Loss):
         return found
 
     def take(self, rows: Array) -> SoftmaxLoss:
-        return SoftmaxLoss(self.classes[rows], self.weights[rows], self.outputs)
+        return SoftmaxLoss(self.classes[rows], self.weights[rows], self.outputs, self.counted[rows])
 
     def _rows(self) -> int:
         return len(self.classes)
@@ -109,10 +112,12 @@ class SoftmaxLoss(Loss):
 
 @dataclass(frozen=True)
 class SigmoidLoss(Loss):
-    """Cross entropy of any labels of several. labels (n, outputs) float32, 0 or 1; weights (n, outputs) float32."""
+    """Cross entropy of any labels of several. labels (n, outputs) float32, 0 or 1; weights (n, outputs) float32 of rows, times
+    those of their labels."""
 
     labels: Array
     weights: Array
+    counted: Array
 
     @property
     def outputs(self) -> int:
@@ -141,7 +146,7 @@ class SigmoidLoss(Loss):
         return self.labels
 
     def take(self, rows: Array) -> SigmoidLoss:
-        return SigmoidLoss(self.labels[rows], self.weights[rows])
+        return SigmoidLoss(self.labels[rows], self.weights[rows], self.counted[rows])
 
     def _rows(self) -> int:
         return len(self.labels)
@@ -154,6 +159,7 @@ class SpanLoss(Loss):
 
     marks: Array
     items: Array
+    counted: Array
 
     @property
     def outputs(self) -> int:
@@ -161,7 +167,7 @@ class SpanLoss(Loss):
 
     @property
     def count(self) -> float:
-        return max(1.0, float(self._parts(0, len(self.items))[1].sum()))
+        return float(self._parts(0, len(self.items))[1].sum()) or 1.0
 
     def __call__(self, scores: Array, start: int) -> tuple[Array, Array]:
         edges, answered, sizes, shares = self._parts(start, start + len(scores))
@@ -176,14 +182,14 @@ class SpanLoss(Loss):
         return loss, curvature
 
     def _parts(self, start: int, end: int) -> tuple[Array, Array, Array, Array]:
-        """Return where items start, whether their start and end are known (items, 2), how many rows they have, and what share of
-        their item's answers each row is (rows, 1, 2)."""
-        items, marks = self.items[start:end], self.marks[start:end]
+        """Return where items start, what they count for where their start and end are known, else 0 (items, 2), how many rows
+        they have, and what share of their item's answers each row is, as often as it counts (rows, 1, 2)."""
+        items, marks, counted = self.items[start:end], self.marks[start:end], self.counted[start:end, None]
         edges = np.flatnonzero(np.diff(items, prepend=items[0] - 1))
         sizes = np.diff(edges, append=len(items))
         right = np.add.reduceat(marks, edges, axis=0)
         shares = marks / np.repeat(np.maximum(right, 1), sizes, axis=0)
-        return edges, (right > 0).astype(np.float32), sizes, shares[:, None]
+        return edges, counted[edges] * (right > 0), sizes, (counted * shares)[:, None]
 
     def bounds(self, size: int) -> list[int]:
         edges = np.append(np.flatnonzero(np.diff(self.items, prepend=self.items[0] - 1)), len(self.items))
@@ -196,7 +202,7 @@ class SpanLoss(Loss):
         return self.marks
 
     def take(self, rows: Array) -> SpanLoss:
-        return SpanLoss(self.marks[rows], self.items[rows])
+        return SpanLoss(self.marks[rows], self.items[rows], self.counted[rows])
 
     def _rows(self) -> int:
         return len(self.items)
@@ -207,6 +213,7 @@ class SquaredLoss(Loss):
     """Squared error of numbers (n, outputs) float32. The score is R2."""
 
     numbers: Array
+    counted: Array
     measure: ClassVar[str] = "R2"
     tempers: ClassVar[bool] = False
 
@@ -216,23 +223,25 @@ class SquaredLoss(Loss):
 
     @property
     def count(self) -> float:
-        return float(len(self.numbers))
+        return float(self.counted.sum())
 
     def __call__(self, scores: Array, start: int) -> tuple[Array, Array]:
         scores -= self.numbers[start : start + len(scores), None]
-        return np.square(scores, dtype=np.float64).sum(axis=(0, 2)), np.ones(scores.shape[1])
+        off, counted = scores.copy(), self.counted[start : start + len(scores), None, None]
+        scores *= counted
+        return np.multiply(scores, off, dtype=np.float64).sum(axis=(0, 2)), np.ones(scores.shape[1])
 
     def bias(self) -> Array:
-        return np.asarray(self.numbers.mean(axis=0, dtype=np.float64))
+        return np.asarray(np.average(self.numbers, axis=0, weights=self.counted.astype(np.float64)))
 
     def targets(self) -> Array:
         return self.numbers
 
     def take(self, rows: Array) -> SquaredLoss:
-        return SquaredLoss(self.numbers[rows])
+        return SquaredLoss(self.numbers[rows], self.counted[rows])
 
     def score(self, losses: Array) -> Array:
-        total = np.square(self.numbers - self.bias(), dtype=np.float64).sum()
+        total = (self.counted[:, None] * np.square(self.numbers - self.bias(), dtype=np.float64)).sum()
         return 1 - losses / total if total > 0 else -losses
 
     def _rows(self) -> int:

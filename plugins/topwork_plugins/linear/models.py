@@ -41,8 +41,8 @@ class Problem:
         return self.frame.project(self.view, self.positions)
 
     def products(self, targets: Array) -> Array:
-        """Compute rows' targets, (rank, outputs) float64."""
-        return self.frame.project_products(self.view, self.positions, targets)
+        """Compute rows' targets, each as often as it counts, (rank, outputs) float64."""
+        return self.frame.project_products(self.view, self.positions, targets * self.loss.counted[:, None])
 
     def sample(self, count: int, random: np.random.Generator) -> Problem:
         """Return the problem of so many rows, drawn at random."""
@@ -103,8 +103,9 @@ class Ridge:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         targets = problem.loss.targets()
-        self.spectrum, self.count = problem.spectrum[:-1], len(targets)
-        self.means = targets.mean(axis=0, dtype=np.float64)
+        counted = problem.loss.counted.astype(np.float64)
+        self.spectrum, self.count = problem.spectrum[:-1], float(counted.sum())
+        self.means = np.average(targets, axis=0, weights=counted)
         self.products = problem.products(targets - self.means.astype(np.float32))
         logits = problem.loss.tempers
         self.scale = 1 / max(float((self.means * (1 - self.means)).mean()), 1e-6) if logits else 1.0
@@ -131,10 +132,10 @@ class Discriminant:
     def __init__(self, problem: Problem) -> None:
         self.problem, loss = problem, problem.loss
         assert isinstance(loss, SoftmaxLoss)
-        self.spectrum, self.count = problem.spectrum[:-1], len(loss.classes)
-        self.sizes = np.bincount(loss.classes, minlength=loss.outputs).astype(np.float64)
+        self.spectrum, self.count = problem.spectrum[:-1], float(loss.counted.sum(dtype=np.float64))
+        self.sizes = np.bincount(loss.classes, loss.counted, minlength=loss.outputs)
         sums = problem.products(loss.targets())
-        self.means = sums / np.maximum(self.sizes, 1)
+        self.means = sums / np.where(self.sizes > 0, self.sizes, 1)
         self.priors = loss.bias()
 
     def coefficients(self, strengths: Array) -> Array:

@@ -113,12 +113,12 @@ class SubsetFit:
 
     def _default_candidate(self) -> HeadCandidate:
         """Return the candidate for a subset that no split can evaluate."""
-        bases = SplitBases(self.examples.views[0].rows, self.subset, (), self.options.standardize)
+        bases = SplitBases(self.examples.views[0].rows, self.subset, (), self.options.standardize, self.examples.weights)
         return HeadCandidate(0, bases, SweepResult(self.models[0], DEFAULT_STRENGTHS[self.models[0]], 1.0, 0.0))
 
     def _candidates(self, at: int) -> list[HeadCandidate]:
         rows = self.examples.views[at].rows
-        bases = SplitBases(rows, self.subset, self.splits, self.options.standardize)
+        bases = SplitBases(rows, self.subset, self.splits, self.options.standardize, self.examples.weights)
         folds = [SweepFold(rows, bases.split_basis(i), *split, self.loss, self.subset) for i, split in enumerate(self.splits)]
         found: list[HeadCandidate] = []
         for name in self.models if folds else ():
@@ -168,7 +168,7 @@ class SubsetFit:
         outputs = len(self.examples.names)
         weights, biases = np.zeros((outputs, weight.shape[1])), np.zeros(outputs)
         weights[self.seen], biases[self.seen] = weight - weight.mean(axis=0), bias - bias.mean()
-        biases[np.setdiff1d(np.arange(outputs), self.seen)] = biases.min() - np.log(len(self.subset) + 1)
+        biases[np.setdiff1d(np.arange(outputs), self.seen)] = biases.min() - np.log(self.loss.count + 1)
         return weights, biases
 
 
@@ -193,19 +193,21 @@ def models_for(target: Target, options: LinearOptions) -> list[str]:
 
 
 def loss_of(examples: Examples, seen: Array, balanced: bool) -> Loss:
-    values = examples.values
+    values, often = examples.values, examples.counted
+    counted = often.astype(np.float32)
     if examples.target is Target.NUMBERS:
-        return SquaredLoss(values)
+        return SquaredLoss(values, counted)
     if examples.target is Target.SPAN:
-        return SpanLoss(values, examples.items)
+        return SpanLoss(values, examples.items, counted)
     if examples.target is Target.LABELS:
-        share = np.clip(values.mean(axis=0, dtype=np.float64), 1 / (len(values) + 1), 1 - 1 / (len(values) + 1))
+        least = 1 / (often.sum() + 1)
+        share = np.clip(np.average(values, axis=0, weights=often), least, 1 - least)
         weights = np.where(values > 0, 0.5 / share, 0.5 / (1 - share)) if balanced else np.ones(values.shape)
-        return SigmoidLoss(values, weights.astype(np.float32))
+        return SigmoidLoss(values, (weights * often[:, None]).astype(np.float32), counted)
     classes = np.searchsorted(seen, values)
-    counts = np.bincount(classes)
-    weights = len(values) / (len(seen) * counts[classes]) if balanced else np.ones(len(values))
-    return SoftmaxLoss(classes, weights.astype(np.float32), len(seen))
+    counts = np.bincount(classes, often)
+    weights = often.sum() / (len(seen) * counts[classes]) if balanced else np.ones(len(values))
+    return SoftmaxLoss(classes, (weights * often).astype(np.float32), len(seen), counted)
 
 
 class LinearTrainer(Trainer):
@@ -236,4 +238,5 @@ class LinearTrainer(Trainer):
 
 @hookimpl
 def register_trainers() -> Iterable[TrainerSpec]:
-    yield TrainerSpec("linear", LinearTrainer, "softmax, discriminant or ridge, swept over its whole range of regularization")
+    about = "softmax, discriminant or ridge, swept over its whole range of regularization"
+    yield TrainerSpec("linear", LinearTrainer, about, reads_weights=True)

@@ -60,25 +60,33 @@ class SweepFold:
 
 
 class SplitBases:
-    """Frames of the training rows of each split, and of all rows of the subset, for one view."""
+    """Frames of the training rows of each split, and of all rows of the subset, for one view. `weights` (rows of the view,) is
+    what each counts for, or None."""
 
-    def __init__(self, view: Array, subset: Array, splits: Sequence[tuple[Array, Array]], standardize: str) -> None:
-        self.view, self.subset, self.splits, self.standardize = view, subset, splits, standardize
+    def __init__(
+        self,
+        view: Array,
+        subset: Array,
+        splits: Sequence[tuple[Array, Array]],
+        standardize: str,
+        weights: Array | None,
+    ) -> None:
+        self.view, self.subset, self.splits, self.standardize, self.weights = view, subset, splits, standardize, weights
         self.tall = bool(splits) and min(len(train) for train, _ in splits) >= view.shape[1]
         held = [rest(len(subset), train) for train, _ in splits]
         several = [*held, splits[0][0]] if len(splits) == 1 else held
-        self.moments = moments(view, [subset[part] for part in several]) if self.tall else []
+        self.moments = moments(view, [subset[part] for part in several], weights) if self.tall else []
 
     def split_basis(self, at: int) -> PrincipalBasis:
         if not self.tall:
-            return principal_basis(self.view, self.subset[self.splits[at][0]], self.standardize)
+            return principal_basis(self.view, self.subset[self.splits[at][0]], self.standardize, self.weights)
         return _sum([part for other, part in enumerate(self.moments) if other != at]).principal_basis(self.standardize)
 
     def full_basis(self) -> PrincipalBasis:
         return (
             _sum(self.moments).principal_basis(self.standardize)
             if self.tall
-            else principal_basis(self.view, self.subset, self.standardize)
+            else principal_basis(self.view, self.subset, self.standardize, self.weights)
         )
 
 

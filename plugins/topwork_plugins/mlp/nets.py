@@ -57,7 +57,7 @@ class UnitLosses:
         self.shift, self.spread = np.zeros(self.outputs), np.ones(self.outputs)
         values = examples.values
         if self.target is Target.NUMBERS:
-            self.shift, self.spread = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
+            self.shift, self.spread = _moments(values, examples.counted)
             self.spread = np.where(self.spread > 1e-6 * np.abs(self.shift) + 1e-30, self.spread, 1.0)
             values = ((values - self.shift) / self.spread).astype(np.float32)
         self._values = values
@@ -68,8 +68,10 @@ class UnitLosses:
         self.count = len(starts)
         if balanced and self.target not in (Target.CLASSES, Target.LABELS):
             raise InvalidInput(f"class_weight 'balanced' means nothing for {self.target.value}", remedy="leave it out")
-        self.weights = _weights(examples) if balanced and self.target is Target.CLASSES else np.ones(self.count, np.float32)
-        self._label_class_weights = _label_weights(values) if balanced and self.target is Target.LABELS else None
+        self.weights = _weights(examples, balanced=balanced and self.target is Target.CLASSES)[starts]
+        self._label_class_weights = (
+            _label_weights(values, examples.counted) if balanced and self.target is Target.LABELS else None
+        )
 
     def rows(self, units: Array) -> Array:
         """Return the rows of those units, one after the other."""
@@ -110,16 +112,24 @@ def _span_losses(scores: Tensor, y_true: Tensor, owner: Tensor, count: int) -> T
     return (answers * sums.log() - answered).sum(dim=2)
 
 
-def _label_weights(values: Array) -> tuple[Array, Array]:
+def _label_weights(values: Array, counted: Array) -> tuple[Array, Array]:
     """Return the weights (labels,) float32 of examples with and without a label: both count as much in all."""
-    share = np.clip(values.mean(axis=0, dtype=np.float64), 1 / (len(values) + 1), 1 - 1 / (len(values) + 1))
+    share = np.clip(np.average(values, axis=0, weights=counted), 1 / (len(values) + 1), 1 - 1 / (len(values) + 1))
     return (0.5 / share).astype(np.float32), (0.5 / (1 - share)).astype(np.float32)
 
 
-def _weights(examples: Examples) -> Array:
-    counts = np.bincount(examples.values, minlength=len(examples.names))
-    share = 1 / counts[examples.values]
+def _weights(examples: Examples, *, balanced: bool) -> Array:
+    """Return what each row counts for, (n,) float32, 1 on average; `balanced`: each class as much as another."""
+    share = examples.counted
+    if balanced:
+        share = share / np.bincount(examples.values, share, minlength=len(examples.names))[examples.values]
     return np.asarray(share / share.mean(), np.float32)
+
+
+def _moments(rows: Array, counted: Array) -> tuple[Array, Array]:
+    """Return the mean and the deviation of each column, float64, of rows that count for so much."""
+    mean = np.average(rows, axis=0, weights=counted)
+    return mean, np.sqrt(np.average((rows - mean) ** 2, axis=0, weights=counted))
 
 
 @dataclass(frozen=True)
@@ -246,9 +256,11 @@ def _rates(height: float, steps: int) -> Iterator[float]:
 class ColumnScaler:
     """Columns to mean 0 and deviation 1, within FAR; those that never change to 0."""
 
-    def __init__(self, rows: Array) -> None:
-        self.mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-        deviation = rows.std(axis=0, dtype=np.float64)
+    def __init__(self, rows: Array, counted: Array | None = None) -> None:
+        mean, deviation = rows.mean(axis=0, dtype=np.float64), rows.std(axis=0, dtype=np.float64)
+        if counted is not None:
+            mean, deviation = _moments(rows, counted)
+        self.mean = mean.astype(np.float32)
         dull = deviation <= 1e-5 * np.abs(self.mean) + 1e-12
         self.factor = np.where(dull, 0, 1 / np.where(dull, 1, deviation)).astype(np.float32)
 

@@ -36,7 +36,7 @@ def _fit(examples: Examples, options: MlpOptions, seed: int, threads: int) -> Ml
     held = _held(examples, task, options, seed)
     tried: list[tuple[int, ColumnScaler, TrainedNets]] = []
     for at, view in enumerate(examples.views):
-        scale = ColumnScaler(view.rows)
+        scale = ColumnScaler(view.rows, None if examples.weights is None else examples.counted)
         tried.append((at, scale, train_nets(scale(view.rows), task, held, options, seed, threads)))
     at, scale, learned = min(tried, key=lambda one: one[2].loss)
     head = MlpHead(at, scale, _unscaled(learned.layers, task))
@@ -75,4 +75,4 @@ def _trial(examples: Examples, at: int, scale: ColumnScaler, learned: TrainedNet
 
 @hookimpl
 def register_trainers() -> Iterable[TrainerSpec]:
-    yield TrainerSpec("mlp", MlpTrainer, "a multi-layer perceptron with dropout and early stopping")
+    yield TrainerSpec("mlp", MlpTrainer, "a multi-layer perceptron with dropout and early stopping", reads_weights=True)

@@ -32,19 +32,21 @@ class HeldOutScores:
     """Nonconformity of held-out items, as a head keeps it.
 
     scores: ascending; the i-th of n is the least that a share of (i + 1) / n of the items does not exceed. `count` is the number
-    of items.
+    of items; of items of different weights that of as many equal ones as say as much (Kish's effective size).
     """
 
     scores: tuple[float, ...]
-    count: int
+    count: float
 
     @classmethod
-    def of(cls, scores: Array) -> HeldOutScores:
-        """Keep the quantiles of (items,) scores."""
-        ordered, count = np.sort(np.asarray(scores, np.float64)), len(scores)
-        many = min(count, MOST_KEPT)
-        ranks = np.ceil(np.arange(1, many + 1) * (count / many) - ROUNDING).astype(np.int64)
-        return cls(tuple(ordered[ranks - 1].tolist()), count)
+    def of(cls, scores: Array, counted: Array) -> HeldOutScores:
+        """Keep the quantiles of (items,) scores, each of which counts for so much."""
+        order = np.argsort(scores, kind="stable")
+        shares = np.cumsum(counted[order]) / counted.sum()
+        many = MOST_KEPT if np.ptp(counted) else min(len(scores), MOST_KEPT)
+        ranks = np.searchsorted(shares, np.arange(1, many + 1) / many - ROUNDING).clip(max=len(scores) - 1)
+        count = counted.sum() ** 2 / (counted**2).sum()
+        return cls(tuple(np.asarray(scores, np.float64)[order][ranks].tolist()), float(count))
 
     def quantile(self, coverage: float) -> float:
         """Find what the nonconformity of a new item exceeds with a probability of at most 1 - coverage; infinite for too few
@@ -58,7 +60,7 @@ class HeldOutScores:
         if math.isinf(found):
             needed = math.ceil(coverage / (1 - coverage) - ROUNDING)
             raise InvalidInput(
-                f"a coverage of {coverage:g} needs {needed:,} held-out items, and the head {head!r} has {self.count:,}",
+                f"a coverage of {coverage:g} needs {needed:,} held-out items, and the head {head!r} has {self.count:,.0f}",
                 remedy=f"promise at most {math.floor(1000 * self.count / (self.count + 1)) / 1000:g}, or label more items",
             )
         return found

@@ -94,6 +94,7 @@ class TrainRequest:
     where: str = ""
     test_where: str = ""
     group: str = ""
+    weight: str = ""
     folds: int = 0
     seed: int = 0
     version: int = 0
@@ -125,6 +126,7 @@ class HeadDefinition:
     where: str = ""
     test_where: str = ""
     group: str = ""
+    weight: str = ""
     folds: int = 0
     seed: int = 0
     unlabeled: UnlabeledUse = UnlabeledUse.LEFT_OUT

@@ -53,7 +53,9 @@ class Examples:
     answer starts, and where it ends (an item without an answer has none).
     items (n,) int64, ascending: to which item a row belongs. groups (n,) int64: rows of one group are never on both sides of a
     split (the items, or what is coarser). unlabeled: rows of each view without a value. described: for each view
-    (classes, dim) float32, the descriptions of the classes as the trunk embeds them.
+    (classes, dim) float32, the descriptions of the classes as the trunk embeds them. weights (n,) float32, above 0: what a row
+    counts for, so that 2 is as good as two equal rows of one group; None: each counts the same. Only kinds whose TrainerSpec
+    `reads_weights` get any.
     """
 
     views: tuple[FeatureView, ...]
@@ -64,10 +66,16 @@ class Examples:
     groups: Array
     unlabeled: tuple[FeatureView, ...] = ()
     described: tuple[Array, ...] = ()
+    weights: Array | None = None
 
     @property
     def count(self) -> int:
         return len(self.values)
+
+    @property
+    def counted(self) -> Array:
+        """What each row counts for, (n,) float64: its weight, or 1."""
+        return np.ones(self.count) if self.weights is None else self.weights.astype(np.float64)
 
     def take(self, rows: Array) -> Examples:
         """Return some of the rows (positions, ascending)."""
@@ -81,6 +89,7 @@ class Examples:
             self.groups[rows],
             self.unlabeled,
             self.described,
+            None if self.weights is None else self.weights[rows],
         )
 
 
@@ -202,7 +211,7 @@ class TrainerSpec:
     """A plugin's description of a way to train. `min_per_class` is how many examples each class must have. `reads_descriptions`:
     classes may be described, each by a text that the trunk embeds; `needs_descriptions`: they must be, and labels may then be
     missing altogether. `reads_directions`: the head reads a row's direction alone, so that multiples of a row are its copies, and
-    are never on both sides of a split."""
+    are never on both sides of a split. `reads_weights`: it learns from `Examples.weights`."""
 
     kind: str
     trainer: type[Trainer] | type[FineTuner]
@@ -211,6 +220,7 @@ class TrainerSpec:
     reads_descriptions: bool = False
     needs_descriptions: bool = False
     reads_directions: bool = False
+    reads_weights: bool = False
 
     @property
     def tunes(self) -> bool:

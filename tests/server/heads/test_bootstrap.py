@@ -15,7 +15,9 @@ SHARE = (0.0, 1.0)
 def right_or_wrong(right: Array, groups: Array) -> EvaluationData:
     scores = np.stack([~right, right], axis=1).astype(np.float32)
     rows = np.arange(len(right))
-    return EvaluationData(Task.CLASSIFICATION, ("a", "b"), np.ones(len(right), int), scores, rows, groups, rows * 0)
+    return EvaluationData(
+        Task.CLASSIFICATION, ("a", "b"), np.ones(len(right), int), scores, rows, groups, rows * 0, np.ones(len(right))
+    )
 
 
 def covered(truth: float, draws: list[EvaluationData]) -> float:

@@ -20,7 +20,7 @@ def calibrated(rows: int, seed: int = 0) -> tuple[Array, Array]:
 @pytest.mark.parametrize("factor", [0.25, 1.0, 5.0])
 def test_the_temperature_of_too_sure_logits_is_found(factor: float) -> None:
     scores, values = calibrated(5000)
-    _, served = calibration.temperatures(scores * factor, values, Target.CLASSES, np.zeros(5000, int))
+    _, served = calibration.temperatures(scores * factor, values, Target.CLASSES, np.zeros(5000, int), np.ones(5000))
     assert served == pytest.approx(factor, rel=0.08)
 
 
@@ -28,14 +28,14 @@ def test_the_temperature_of_labels_is_found() -> None:
     random = np.random.default_rng(0)
     scores = random.normal(0, 2, (3000, 3)).astype(np.float32)
     values = (random.random(scores.shape) < 1 / (1 + np.exp(-scores))).astype(np.float32)
-    _, served = calibration.temperatures(scores * 3, values, Target.LABELS, np.zeros(3000, int))
+    _, served = calibration.temperatures(scores * 3, values, Target.LABELS, np.zeros(3000, int), np.ones(3000))
     assert served == pytest.approx(3, rel=0.1)
 
 
 def test_of_many_rows_a_part_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, values = calibrated(20_000)
     monkeypatch.setattr(calibration, "MOST_SCORES", 20_000)
-    _, served = calibration.temperatures(scores * 3, values, Target.CLASSES, np.zeros(20_000, int))
+    _, served = calibration.temperatures(scores * 3, values, Target.CLASSES, np.zeros(20_000, int), np.ones(20_000))
     assert served == pytest.approx(3, rel=0.1)
 
 
@@ -44,7 +44,7 @@ def test_a_fold_is_scaled_by_the_others() -> None:
     scores, values = calibrated(4000)
     parts = np.repeat([0, 1], 2000)
     scores[:2000] *= 4
-    of_rows, served = calibration.temperatures(scores, values, Target.CLASSES, parts)
+    of_rows, served = calibration.temperatures(scores, values, Target.CLASSES, parts, np.ones(len(parts)))
     assert of_rows[0, 0] == pytest.approx(1, rel=0.1)
     assert of_rows[-1, 0] == pytest.approx(4, rel=0.1)
     assert 1 < served < 4
@@ -52,7 +52,7 @@ def test_a_fold_is_scaled_by_the_others() -> None:
 
 def test_answers_without_an_error_do_not_ask_for_boundless_confidence() -> None:
     scores = np.tile([1.0, 0], (20, 1)).astype(np.float32)
-    _, served = calibration.temperatures(scores, np.zeros(20, int), Target.CLASSES, np.zeros(20, int))
+    _, served = calibration.temperatures(scores, np.zeros(20, int), Target.CLASSES, np.zeros(20, int), np.ones(20))
     assert 0.15 < served < 0.8
 
 
@@ -65,6 +65,6 @@ def test_probabilities_of_great_scores_are_finite() -> None:
 
 
 def test_a_reliability_curve_counts_every_row_once() -> None:
-    found = calibration.reliability_curve(np.array([0.52, 0.53, 0.99, 1.0]), np.array([True, False, True, True]))
+    found = calibration.reliability_curve(np.array([0.52, 0.53, 0.99, 1.0]), np.array([True, False, True, True]), np.ones(4))
     assert [(one.count, one.accuracy) for one in found] == [(2, 0.5), (2, 1.0)]
     assert found[0].confidence == pytest.approx(0.525)

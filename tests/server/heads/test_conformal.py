@@ -14,7 +14,7 @@ from topwork_server.heads.conformal import HeldOutScores
 
 def test_the_quantile_is_the_order_statistic_of_split_conformal_prediction() -> None:
     scores = np.random.default_rng(0).permutation(np.arange(1.0, 20.0))
-    kept = HeldOutScores.of(scores)
+    kept = HeldOutScores.of(scores, np.ones(len(scores)))
     for coverage in (0.05, 0.5, 0.9, 0.95):
         assert kept.quantile(coverage) == math.ceil(coverage * 20)
     assert math.isinf(kept.quantile(0.96))
@@ -22,7 +22,7 @@ def test_the_quantile_is_the_order_statistic_of_split_conformal_prediction() -> 
 
 def test_of_many_items_the_quantiles_stay_and_promise_no_less() -> None:
     scores = np.random.default_rng(0).normal(size=7321)
-    kept = HeldOutScores.of(scores)
+    kept = HeldOutScores.of(scores, np.ones(len(scores)))
     assert len(kept.scores) == conformal.MOST_KEPT
     for coverage in (0.1, 0.5, 0.9, 0.99):
         exact = np.sort(scores)[math.ceil(coverage * 7322) - 1]
@@ -33,12 +33,12 @@ def test_of_many_items_the_quantiles_stay_and_promise_no_less() -> None:
 def test_promises_are_kept_on_average(coverage: float) -> None:
     """Over draws of 50 held-out items and one new one."""
     random = np.random.default_rng(0)
-    held = [HeldOutScores.of(random.normal(size=50)).quantile(coverage) >= random.normal() for _ in range(4000)]
+    held = [HeldOutScores.of(random.normal(size=50), np.ones(50)).quantile(coverage) >= random.normal() for _ in range(4000)]
     assert coverage - 0.02 < np.mean(held) < coverage + 0.04
 
 
 def test_a_promise_of_too_few_items_names_how_many_it_needs() -> None:
-    kept = HeldOutScores.of(np.arange(10.0))
+    kept = HeldOutScores.of(np.arange(10.0), np.ones(10))
     assert kept.promised("birds", 0.9) == 9
     with pytest.raises(InvalidInput, match=r"needs 19 held-out items.*'birds' has 10") as caught:
         kept.promised("birds", 0.95)

@@ -17,7 +17,7 @@ from topwork_server.types import Array
 def evaluated(task: Task, values: object, scores: object, names: str = "", items: object = None) -> EvaluationData:
     y_true, y_pred = np.asarray(values), np.asarray(scores, np.float32)
     of = np.arange(len(y_true)) if items is None else np.asarray(items)
-    return EvaluationData(task, tuple(names.split()), y_true, y_pred, of, of, np.zeros(len(y_true), int))
+    return EvaluationData(task, tuple(names.split()), y_true, y_pred, of, of, np.zeros(len(y_true), int), np.ones(len(y_true)))
 
 
 def found(given: EvaluationData, weights: Array | None = None) -> dict[str, float]:
@@ -85,7 +85,7 @@ def test_regression(offset: float, weights: Array) -> None:
     random = np.random.default_rng(0)
     y_true = offset + random.normal(size=(120, 1))
     y_pred, drawn = y_true + np.round(random.normal(size=(120, 1)), 1), {"sample_weight": weights}
-    given = EvaluationData(Task.REGRESSION, (), y_true, y_pred, *[np.arange(120)] * 2, np.zeros(120, int))
+    given = EvaluationData(Task.REGRESSION, (), y_true, y_pred, *[np.arange(120)] * 2, np.zeros(120, int), np.ones(120))
     of = found(given, weights)
     assert list(of) == ["R2", "MAE", "RMSE", "Spearman correlation", metrics.BAND_COVERAGE]
     assert of["R2"] == pytest.approx(skm.r2_score(y_true, y_pred, **drawn))

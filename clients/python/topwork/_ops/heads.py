@@ -47,6 +47,7 @@ def train(
     where: str = "",
     test_where: str = "",
     group: str = "",
+    weight: str = "",
     folds: int = 0,
     seed: int = 0,
     version: int | str = 0,
@@ -73,6 +74,8 @@ def train(
     where         SQL over id and metadata: only these items
     test_where    these items evaluate the head, and are never learned from; none: cross-validation
     group         a column: items with the same value (a patient, a video) are never on both sides of a split
+    weight        a column of numbers above 0: what each item counts for, in learning and in the metrics ("linear", "mlp" and
+                  "prototype" alone)
     folds         of the cross-validation; 0: 5, or one split of a fifth where there are many items
     seed          the same seed gives the same head
     version       of the set, by its number or by the name that it is pinned under; 0: the current one
@@ -99,6 +102,7 @@ def train(
         where=where,
         test_where=test_where,
         group=group,
+        weight=weight,
         folds=folds,
         seed=seed,
         version=number,

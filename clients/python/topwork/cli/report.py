@@ -86,6 +86,8 @@ def _facts(report: Report) -> Iterable[tuple[str, str]]:
     yield "learned by", f"{report.kind} on {report.encoder or 'ready vectors'}/{report.tap} ({report.pooling})"
     yield "judged by", report.estimate
     yield "items", f"{report.labeled:,} with a label, {report.unlabeled:,} without"
+    if report.weight:
+        yield "weighed by", report.weight
     if report.chosen:
         yield "chosen", settings_text(report.chosen)
     if report.temperature != 1.0:

@@ -100,6 +100,7 @@ def task_of(arguments: SimpleNamespace) -> dict[str, Any]:
 @click.option("--name", default="", metavar="N", help="default: SET-TARGET, or close to it")
 @click.option("--target", default="", metavar="COLUMN", help=f"{TARGET} (none: where classes are described)")
 @task_flags
+@click.option("--weight", default="", metavar="COLUMN", help="of numbers: what each item counts for, in metrics too")
 @click.option("--test-where", default="", metavar="SQL", help="these items evaluate the head, and are never learned from")
 @click.option(
     "--version", type=version, default="0", metavar="N|PIN", help="of the set, or a pin of it (default: the current one)"
@@ -117,6 +118,7 @@ def train(arguments: SimpleNamespace) -> int:
             arguments.set,
             **task_of(arguments),
             name=arguments.name,
+            weight=arguments.weight,
             test_where=arguments.test_where,
             version=arguments.version,
             unlabeled=arguments.unlabeled or "",

@@ -81,7 +81,7 @@ class ListTrainersResponse(_message.Message):
     def __init__(self, trainers: _Optional[_Iterable[_Union[Trainer, _Mapping]]] = ...) -> None: ...
 
 class TrainRequest(_message.Message):
-    __slots__ = ("set", "target", "name", "kind", "task", "taps", "poolings", "options", "where", "test_where", "group", "folds", "seed", "version", "unlabeled", "descriptions", "replace")
+    __slots__ = ("set", "target", "name", "kind", "task", "taps", "poolings", "options", "where", "test_where", "group", "folds", "seed", "version", "unlabeled", "descriptions", "replace", "weight")
     class DescriptionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +106,7 @@ class TrainRequest(_message.Message):
     UNLABELED_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
     REPLACE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
     set: str
     target: str
     name: str
@@ -123,7 +124,8 @@ class TrainRequest(_message.Message):
     unlabeled: str
     descriptions: _containers.ScalarMap[str, str]
     replace: bool
-    def __init__(self, set: _Optional[str] = ..., target: _Optional[str] = ..., name: _Optional[str] = ..., kind: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., taps: _Optional[_Iterable[str]] = ..., poolings: _Optional[_Iterable[str]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., where: _Optional[str] = ..., test_where: _Optional[str] = ..., group: _Optional[str] = ..., folds: _Optional[int] = ..., seed: _Optional[int] = ..., version: _Optional[int] = ..., unlabeled: _Optional[str] = ..., descriptions: _Optional[_Mapping[str, str]] = ..., replace: _Optional[bool] = ...) -> None: ...
+    weight: str
+    def __init__(self, set: _Optional[str] = ..., target: _Optional[str] = ..., name: _Optional[str] = ..., kind: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., taps: _Optional[_Iterable[str]] = ..., poolings: _Optional[_Iterable[str]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., where: _Optional[str] = ..., test_where: _Optional[str] = ..., group: _Optional[str] = ..., folds: _Optional[int] = ..., seed: _Optional[int] = ..., version: _Optional[int] = ..., unlabeled: _Optional[str] = ..., descriptions: _Optional[_Mapping[str, str]] = ..., replace: _Optional[bool] = ..., weight: _Optional[str] = ...) -> None: ...
 
 class MetricValue(_message.Message):
     __slots__ = ("name", "value", "low", "high")
@@ -138,7 +140,7 @@ class MetricValue(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
 
 class Head(_message.Message):
-    __slots__ = ("name", "state", "detail", "job", "task", "kind", "set", "version", "target", "encoder", "tap", "pooling", "fingerprint", "names", "metrics", "baseline", "estimate", "options", "chosen", "labeled", "unlabeled", "seed", "temperature", "max_abs_error", "created", "training_seconds", "bytes", "pretrained", "warnings", "server_version")
+    __slots__ = ("name", "state", "detail", "job", "task", "kind", "set", "version", "target", "encoder", "tap", "pooling", "fingerprint", "names", "metrics", "baseline", "estimate", "options", "chosen", "labeled", "unlabeled", "seed", "temperature", "max_abs_error", "created", "training_seconds", "bytes", "pretrained", "warnings", "server_version", "weight")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -169,6 +171,7 @@ class Head(_message.Message):
     PRETRAINED_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: HeadState
     detail: str
@@ -199,7 +202,8 @@ class Head(_message.Message):
     pretrained: bool
     warnings: _containers.RepeatedScalarFieldContainer[str]
     server_version: str
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[HeadState, str]] = ..., detail: _Optional[str] = ..., job: _Optional[_Union[_jobs_pb2.Job, _Mapping]] = ..., task: _Optional[_Union[Task, str]] = ..., kind: _Optional[str] = ..., set: _Optional[str] = ..., version: _Optional[int] = ..., target: _Optional[str] = ..., encoder: _Optional[str] = ..., tap: _Optional[str] = ..., pooling: _Optional[str] = ..., fingerprint: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Iterable[_Union[MetricValue, _Mapping]]] = ..., baseline: _Optional[_Iterable[_Union[MetricValue, _Mapping]]] = ..., estimate: _Optional[str] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., chosen: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., labeled: _Optional[int] = ..., unlabeled: _Optional[int] = ..., seed: _Optional[int] = ..., temperature: _Optional[float] = ..., max_abs_error: _Optional[float] = ..., created: _Optional[float] = ..., training_seconds: _Optional[float] = ..., bytes: _Optional[int] = ..., pretrained: _Optional[bool] = ..., warnings: _Optional[_Iterable[str]] = ..., server_version: _Optional[str] = ...) -> None: ...
+    weight: str
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[HeadState, str]] = ..., detail: _Optional[str] = ..., job: _Optional[_Union[_jobs_pb2.Job, _Mapping]] = ..., task: _Optional[_Union[Task, str]] = ..., kind: _Optional[str] = ..., set: _Optional[str] = ..., version: _Optional[int] = ..., target: _Optional[str] = ..., encoder: _Optional[str] = ..., tap: _Optional[str] = ..., pooling: _Optional[str] = ..., fingerprint: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Iterable[_Union[MetricValue, _Mapping]]] = ..., baseline: _Optional[_Iterable[_Union[MetricValue, _Mapping]]] = ..., estimate: _Optional[str] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., chosen: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., labeled: _Optional[int] = ..., unlabeled: _Optional[int] = ..., seed: _Optional[int] = ..., temperature: _Optional[float] = ..., max_abs_error: _Optional[float] = ..., created: _Optional[float] = ..., training_seconds: _Optional[float] = ..., bytes: _Optional[int] = ..., pretrained: _Optional[bool] = ..., warnings: _Optional[_Iterable[str]] = ..., server_version: _Optional[str] = ..., weight: _Optional[str] = ...) -> None: ...
 
 class ListHeadsRequest(_message.Message):
     __slots__ = ("encoder",)

@@ -32,7 +32,7 @@ def abstention_costs(data: EvaluationData, seed: int) -> tuple[AbstentionCost, .
 def _abstention_cost(data: EvaluationData, cost: float, answered: Array, right: Array, seed: int) -> AbstentionCost:
     sums = UnitSums(data.units)
     for name, amount in (("rows", np.ones(len(answered))), (ANSWERED, answered), ("right", answered & right)):
-        sums.add(name, 1, data.unit, 0, amount.astype(np.float64))
+        sums.add(name, 1, data.unit, 0, amount * data.counted)
 
     def values(weights: Array) -> dict[str, Array]:
         rows, given, hit = (sums.weighted(weights)[name][:, 0] for name in ("rows", ANSWERED, "right"))

@@ -37,17 +37,17 @@ def log_losses(scores: Array, values: Array, target: Target, temperature: float 
     return np.asarray(total + highest - scaled[np.arange(len(scaled)), values])
 
 
-def temperatures(scores: Array, values: Array, target: Target, parts: Array) -> tuple[Array, float]:
+def temperatures(scores: Array, values: Array, target: Target, parts: Array, counted: Array) -> tuple[Array, float]:
     """Fit for each row the temperature on the rows of the other parts, (n, 1), and one on all rows.
 
-    `parts` (n,) are the folds, or two halves. It is the likeliest temperature under a weak prior, log T ~ N(0, 1): without the
-    prior, predictions without an error would ask for unbounded confidence.
+    `parts` (n,) are the folds, or two halves; `counted` (n,) is what each row counts for. It is the likeliest temperature under a
+    weak prior, log T ~ N(0, 1): without the prior, predictions without an error would ask for unbounded confidence.
     """
     thin = slice(None, None, max(1, scores.size // MOST_SCORES))
-    few, truth = scores[thin], values[thin]
+    few, truth, weights = scores[thin], values[thin], counted[thin]
     names, part = np.unique(parts, return_inverse=True)
     tried = np.geomspace(COLDEST, HOTTEST, STEPS)
-    of_parts = np.stack([_sums(log_losses(few, truth, target, step), part[thin], len(names)) for step in tried])
+    of_parts = np.stack([_sums(weights * log_losses(few, truth, target, step), part[thin], len(names)) for step in tried])
     scale = len(scores) / len(few) * (scores.shape[1] if target is Target.LABELS else 1)
     everything = _lowest(tried, of_parts.sum(axis=1) * scale)
     if len(names) < 2:
@@ -82,9 +82,10 @@ def bin_of(confidence: Array) -> Array:
     return np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
 
 
-def reliability_curve(confidence: Array, right: Array) -> tuple[ReliabilityBin, ...]:
-    """Compute the reliability curve; empty bins are left out."""
+def reliability_curve(confidence: Array, right: Array, counted: Array) -> tuple[ReliabilityBin, ...]:
+    """Compute the reliability curve, of means over what each prediction counts for; empty bins are left out."""
     bins = bin_of(confidence)
-    count = np.bincount(bins, minlength=BINS)
-    sure, so = (np.bincount(bins, part, minlength=BINS) for part in (confidence, right))
-    return tuple(ReliabilityBin(float(sure[at] / many), float(so[at] / many), int(many)) for at, many in enumerate(count) if many)
+    many = np.bincount(bins, minlength=BINS)
+    sure, so, whole = (np.bincount(bins, part * counted, minlength=BINS) for part in (confidence, right, np.ones(len(bins))))
+    there = np.flatnonzero(many)
+    return tuple(ReliabilityBin(float(sure[at] / whole[at]), float(so[at] / whole[at]), int(many[at])) for at in there)

@@ -28,7 +28,7 @@ class CrossCoverage:
 
 def held_out_scores(data: EvaluationData) -> HeldOutScores | None:
     """Collect what a head keeps for its promises; None for tasks without any."""
-    return HeldOutScores.of(_scores(data)) if data.task in PROMISING else None
+    return HeldOutScores.of(_scores(data), data.counted) if data.task in PROMISING else None
 
 
 def cross_coverage(data: EvaluationData, coverage: float = USUAL_COVERAGE) -> CrossCoverage | None:
@@ -38,8 +38,9 @@ def cross_coverage(data: EvaluationData, coverage: float = USUAL_COVERAGE) -> Cr
     scores, parts = _scores(data), conformal.parts_of(data.folds, data.unit)
     quantiles = np.full(len(scores), np.inf)
     for part in np.unique(parts):
-        others = scores[parts != part]
-        quantiles[parts == part] = HeldOutScores.of(others).quantile(coverage) if len(others) else np.inf
+        others = parts != part
+        known = HeldOutScores.of(scores[others], data.counted[others]) if others.any() else None
+        quantiles[parts == part] = known.quantile(coverage) if known else np.inf
     if not np.isfinite(quantiles).all():
         return None
     if data.target is Target.NUMBERS:

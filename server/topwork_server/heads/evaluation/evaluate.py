@@ -113,17 +113,16 @@ def _scaled(raw: EvaluationData, seed: int) -> tuple[EvaluationData, float]:
     parts = raw.folds
     if len(np.unique(parts)) < 2:
         parts = (np.random.default_rng(seed).permutation(raw.units) % 2)[raw.unit]
-    of_rows, served = calibration.temperatures(raw.scores, raw.values, raw.target, parts)
+    of_rows, served = calibration.temperatures(raw.scores, raw.values, raw.target, parts, raw.counted)
     return raw.at_temperature(of_rows), served
 
 
 def _reliability(raw: EvaluationData, scaled: EvaluationData) -> tuple[tuple[ReliabilityBin, ...], tuple[ReliabilityBin, ...]]:
     if raw.target not in (Target.CLASSES, Target.LABELS):
         return (), ()
-    before, after = (
-        calibration.reliability_curve(*calibration.confidences(of.probabilities, of.values, of.target)) for of in (raw, scaled)
-    )
-    return before, after
+    before, after = (calibration.confidences(of.probabilities, of.values, of.target) for of in (raw, scaled))
+    counted = np.repeat(raw.counted, len(before[0]) // len(raw.counted))
+    return calibration.reliability_curve(*before, counted), calibration.reliability_curve(*after, counted)
 
 
 def _interval(held_out: HeldOutScores | None) -> float:
@@ -149,17 +148,17 @@ def baseline(examples: Examples, predictions: HeldOutPredictions, training: Exam
 
 
 def _frequencies(training: Examples, items: Array) -> Array:
-    counts = np.bincount(training.values, minlength=len(training.names)) + 0.5
+    counts = np.bincount(training.values, training.counted, minlength=len(training.names)) + 0.5
     return np.asarray(np.log(counts / counts.sum()))
 
 
 def _shares(training: Examples, items: Array) -> Array:
-    positive = (training.values > 0).sum(axis=0)
-    return np.asarray(np.log((positive + 0.5) / (training.count - positive + 0.5)))
+    positive = training.counted @ (training.values > 0)
+    return np.asarray(np.log((positive + 0.5) / (training.counted.sum() - positive + 0.5)))
 
 
 def _mean(training: Examples, items: Array) -> Array:
-    return np.asarray(training.values.mean(axis=0, dtype=np.float64))
+    return np.asarray(np.average(training.values, axis=0, weights=training.counted))
 
 
 def _first_rows(training: Examples, items: Array) -> Array:

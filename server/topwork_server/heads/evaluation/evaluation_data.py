@@ -31,7 +31,8 @@ class HeldOutPredictions:
 class EvaluationData:
     """Everything that metrics are computed from. All arrays have m entries, one per row, in the order of items.
 
-    `temperature` (m, 1) is cross-fitted: that of a row was fitted on rows of other folds.
+    `temperature` (m, 1) is cross-fitted: that of a row was fitted on rows of other folds. `counted` (m,) float64 is what each row
+    counts for.
     """
 
     task: Task
@@ -41,6 +42,7 @@ class EvaluationData:
     items: Array
     groups: Array
     folds: Array
+    counted: Array
     temperature: Array | float = 1.0
 
     @property
@@ -94,4 +96,5 @@ def evaluation_data(examples: Examples, task: Task, predictions: HeldOutPredicti
     if not np.isfinite(predictions.scores).all():
         raise TopworkError("the head gave scores that are not finite", remedy="report it to the trainer's author")
     values, items, groups = examples.values[rows], examples.items[rows], examples.groups[rows]
-    return EvaluationData(task, examples.names, values, predictions.scores, items, groups, predictions.folds)
+    counted = examples.counted[rows]
+    return EvaluationData(task, examples.names, values, predictions.scores, items, groups, predictions.folds, counted)

@@ -107,80 +107,83 @@ def unit_sums(data: EvaluationData, whole: bool = True) -> UnitSums:
 
 def _add_classes(data: EvaluationData, sums: UnitSums) -> None:
     many, right = len(data.names), data.y_pred == data.y_true
-    sums.add("rows", 1, data.unit)
-    sums.add("truth", many, data.unit, data.y_true)
-    sums.add("predicted", many, data.unit, data.y_pred)
-    sums.add("hit", many, data.unit[right], data.y_true[right])
+    sums.add("rows", 1, data.unit, 0, data.counted)
+    sums.add("truth", many, data.unit, data.y_true, data.counted)
+    sums.add("predicted", many, data.unit, data.y_pred, data.counted)
+    sums.add("hit", many, data.unit[right], data.y_true[right], data.counted[right])
 
 
 def _add_labels(data: EvaluationData, sums: UnitSums) -> None:
-    sums.add("rows", 1, data.unit)
+    sums.add("rows", 1, data.unit, 0, data.counted)
     for name, cells in (("truth", data.y_true), ("predicted", data.y_pred), ("hit", data.y_true & data.y_pred)):
         row, label = np.nonzero(cells)
-        sums.add(name, len(data.names), data.unit[row], label)
-    sums.add("exact", 1, data.unit[(data.y_true == data.y_pred).all(axis=1)])
+        sums.add(name, len(data.names), data.unit[row], label, data.counted[row])
+    exact = (data.y_true == data.y_pred).all(axis=1)
+    sums.add("exact", 1, data.unit[exact], 0, data.counted[exact])
 
 
 def _add_numbers(data: EvaluationData, sums: UnitSums) -> None:
     """Add moments of centered numbers of unit spread: plain sums of squares would lose their digits."""
     middle, spread = data.y_true.mean(), stable_deviation(data.y_true) or 1.0
     truth, predicted = (data.y_true - middle) / spread, (data.y_pred - middle) / spread
-    sums.add("rows", 1, data.unit)
+    sums.add("rows", 1, data.unit, 0, data.counted)
     moments = {"y": truth, "yy": truth**2, "absolute": np.abs(predicted - truth), "squared": (predicted - truth) ** 2}
     for name, amount in moments.items():
-        sums.add(name, 1, data.unit, 0, amount)
+        sums.add(name, 1, data.unit, 0, amount * data.counted)
 
 
 def _add_ranks(data: EvaluationData, sums: UnitSums) -> None:
-    a, b = _ranks(data.y_true), _ranks(data.y_pred)
+    a, b = _ranks(data.y_true, data.counted), _ranks(data.y_pred, data.counted)
     for name, amount in {"a": a, "b": b, "aa": a**2, "bb": b**2, "ab": a * b}.items():
-        sums.add(name, 1, data.unit, 0, amount)
+        sums.add(name, 1, data.unit, 0, amount * data.counted)
 
 
 def _add_entities(data: EvaluationData, sums: UnitSums) -> None:
     truth, predicted = (span_metrics.entity_spans(data, classes) for classes in (data.y_true, data.y_pred))
     right = np.isin(truth.key(len(data.y_true)), predicted.key(len(data.y_true)))
-    many = max(1, len(entity_labels(data.names)))
-    sums.add("rows", 1, data.unit)
-    sums.add("right", 1, data.unit[data.y_true == data.y_pred])
-    sums.add("truth", many, data.unit[truth.start], truth.label)
-    sums.add("predicted", many, data.unit[predicted.start], predicted.label)
-    sums.add("hit", many, data.unit[truth.start[right]], truth.label[right])
+    many, of, correct = max(1, len(entity_labels(data.names))), data.counted, data.y_true == data.y_pred
+    sums.add("rows", 1, data.unit, 0, of)
+    sums.add("right", 1, data.unit[correct], 0, of[correct])
+    sums.add("truth", many, data.unit[truth.start], truth.label, of[truth.start])
+    sums.add("predicted", many, data.unit[predicted.start], predicted.label, of[predicted.start])
+    sums.add("hit", many, data.unit[truth.start[right]], truth.label[right], of[truth.start[right]])
 
 
 def _add_answers(data: EvaluationData, sums: UnitSums) -> None:
-    answered, unit = span_metrics.answer_spans(data), data.unit[data.starts[:-1]]
-    sums.add("items", 1, unit)
-    sums.add("f1", 1, unit, 0, np.array([answer.f1 for answer in answered]))
-    sums.add("exact", 1, unit, 0, np.array([float(answer.exact) for answer in answered]))
+    answered, first = span_metrics.answer_spans(data), data.starts[:-1]
+    unit, counted = data.unit[first], data.counted[first]
+    sums.add("items", 1, unit, 0, counted)
+    sums.add("f1", 1, unit, 0, counted * np.array([answer.f1 for answer in answered]))
+    sums.add("exact", 1, unit, 0, counted * np.array([float(answer.exact) for answer in answered]))
 
 
 def _add_calibration(data: EvaluationData, sums: UnitSums) -> None:
     """Add the log loss, and for each bin by how much confidence exceeds accuracy."""
     losses = calibration.log_losses(data.scores, data.values, data.target, data.temperature)
-    sums.add("loss", 1, data.unit, 0, losses)
+    sums.add("loss", 1, data.unit, 0, losses * data.counted)
     for name, probable in (
         ("gap before", calibration.probabilities(data.scores, data.target)),
         ("gap", data.probabilities),
     ):
         sure, so = calibration.confidences(probable, data.values, data.target)
-        unit = np.repeat(data.unit, len(sure) // len(data.unit))
-        sums.add(name, calibration.BINS, unit, calibration.bin_of(sure), sure - so)
+        unit, counted = (np.repeat(of_rows, len(sure) // len(data.unit)) for of_rows in (data.unit, data.counted))
+        sums.add(name, calibration.BINS, unit, calibration.bin_of(sure), counted * (sure - so))
 
 
 def _add_coverage(data: EvaluationData, sums: UnitSums) -> None:
     """Add how often the truth is in the set or band that the other folds promise, and how many classes a set has."""
     found = cross_coverage(data)
     if found is not None:
-        sums.add("covered", 1, data.unit[found.covered])
-        sums.add("sizes", 1, data.unit, 0, found.sizes)
+        sums.add("covered", 1, data.unit[found.covered], 0, data.counted[found.covered])
+        sums.add("sizes", 1, data.unit, 0, found.sizes * data.counted)
 
 
-def _ranks(numbers: Array) -> Array:
-    """Rank numbers from -1 to 1; equal numbers get their mean rank."""
-    _, place, count = np.unique(numbers, return_inverse=True, return_counts=True)
+def _ranks(numbers: Array, counted: Array) -> Array:
+    """Rank numbers from -1 to 1, each counted so often; equal numbers get their mean rank."""
+    _, place = np.unique(numbers, return_inverse=True)
+    count = np.bincount(place, counted)
     middle = np.cumsum(count) - (count + 1) / 2
-    return np.asarray(2 * middle[place] / max(1, len(numbers) - 1) - 1)
+    return np.asarray(2 * middle[place] / max(1, counted.sum() - 1) - 1)
 
 
 FILL: dict[Task, Callable[[EvaluationData, UnitSums], None]] = {

@@ -146,6 +146,7 @@ def _facts(report: Report) -> tuple[tuple[str, str], ...]:
     """List how the head was made: (name, text)."""
     return (
         ("trained on", f"version {report.version} of {report.set}, column {report.target}"),
+        *([("weighed by", f"column {report.weight}")] if report.weight else []),
         ("items", f"{report.labeled:,} labeled, {report.unlabeled:,} without a label, {report.items:,} evaluated"),
         ("reads", _reads(report) + (f", fingerprint {report.fingerprint}" if report.fingerprint else "")),
         ("chosen", _settings(report.chosen)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from topwork.heads import MetricValue
@@ -35,11 +36,12 @@ def class_metrics(data: EvaluationData) -> tuple[ClassMetrics, ...]:
     if data.target not in (Target.CLASSES, Target.LABELS):
         return ()
     sums = metrics.unit_sums(data, whole=False).weighted(np.ones((1, data.units)))
-    hit, truth, predicted = (sums[name][0] for name in ("hit", "truth", "predicted"))
+    plain = metrics.unit_sums(replace(data, counted=np.ones(len(data.values))), whole=False).weighted(np.ones((1, data.units)))
+    hit, truth, predicted, support = sums["hit"][0], sums["truth"][0], sums["predicted"][0], plain["truth"][0]
     with np.errstate(invalid="ignore", divide="ignore"):
         parts = [np.nan_to_num(part) for part in (hit / predicted, hit / truth, metrics.f1(sums)[0])]
     names = entity_labels(data.names) if data.task is Task.TAGGING else data.names
-    return tuple(ClassMetrics(name, int(truth[at]), *(float(part[at]) for part in parts)) for at, name in enumerate(names))
+    return tuple(ClassMetrics(name, int(support[at]), *(float(part[at]) for part in parts)) for at, name in enumerate(names))
 
 
 def confusion_matrix(data: EvaluationData) -> ConfusionMatrix | None:

@@ -97,7 +97,7 @@ def _of_rankings(data: EvaluationData, seed: int) -> dict[str, ConfidenceInterva
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def of_part(weights: Array) -> dict[str, Array]:
-        of_rows = weights.astype(np.float32)[:, data.unit]
+        of_rows = weights.astype(np.float32)[:, data.unit] * data.counted.astype(np.float32)
         areas, precisions = zip(*(auroc_and_precision(ranking, of_rows) for ranking in of_classes), strict=True)
         means = (metrics.mean_of_defined(np.stack(part, axis=1)) for part in (areas, precisions))
         return dict(zip((AUROC, PRECISION), means, strict=True))

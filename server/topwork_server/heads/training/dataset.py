@@ -19,6 +19,7 @@ from topwork_server.heads.training.labeled_items import (
     LabeledItems,
     Read,
     both,
+    check_weights,
     group_numbers,
     labeled_items,
     test_labels,
@@ -69,8 +70,10 @@ def labels_of(read: Read, definition: HeadDefinition, min_per_class: int) -> Lab
     every = labeled_items(read, definition)
     training = every.take(np.flatnonzero(~every.test))
     labels = training_labels(training, definition, min_per_class)
+    check_weights(_chosen(training, labels.labeled), definition.weight)
     if every.test.any():
-        test_labels(every.take(np.flatnonzero(every.test)), labels, definition)
+        test = every.take(np.flatnonzero(every.test))
+        check_weights(_chosen(test, test_labels(test, labels, definition).labeled), definition.weight)
     return labels
 
 
@@ -246,6 +249,8 @@ class _Loader:
         views = self._views([view if values.keep.all() else view[values.keep] for view in rows.views])
         items = np.asarray(places, np.int64)
         examples = Examples(views, definition.task.target, labels.names, values.values[values.keep], items, groups)
+        if some.weights is not None:
+            examples = replace(examples, weights=some.weights[owners].astype(np.float32))
         return examples, there
 
     def _views(self, rows: Sequence[Array]) -> tuple[FeatureView, ...]:

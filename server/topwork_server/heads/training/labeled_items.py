@@ -24,18 +24,21 @@ GROUPS = (ColumnType.STRING, ColumnType.INT, ColumnType.BOOL, ColumnType.TIME)
 
 @dataclass(frozen=True)
 class LabeledItems:
-    """The items that match `where`, by id. `groups` are values of the group column, None where there is none."""
+    """The items that match `where`, by id. `groups` are values of the group column, None where there is none; `weights` (n,) are
+    those of the weight column, NaN where an item has none, or None."""
 
     ids: tuple[str, ...]
     column: Column
     groups: Sequence[Hashable | None]
     test: Array  # (n,) bool: test items
+    weights: Array | None = None
 
     def take(self, positions: Array) -> LabeledItems:
         """Take some of them, by ascending positions."""
         values = [self.column.values[i] for i in positions]
         ids, groups = tuple(self.ids[i] for i in positions), [self.groups[i] for i in positions]
-        return LabeledItems(ids, replace(self.column, values=values), groups, self.test[positions])
+        weights = None if self.weights is None else self.weights[positions]
+        return LabeledItems(ids, replace(self.column, values=values), groups, self.test[positions], weights)
 
 
 def labeled_items(read: Read, definition: HeadDefinition) -> LabeledItems:
@@ -54,13 +57,29 @@ def labeled_items(read: Read, definition: HeadDefinition) -> LabeledItems:
     test = _matching(read, definition)
     column = replace(column, values=[column.values[i] for i in order])
     groups = [group.values[i] for i in order]
-    return LabeledItems(tuple(ids[i] for i in order), column, groups, np.array([ids[i] in test for i in order], bool))
+    tested = np.array([ids[i] in test for i in order], bool)
+    return LabeledItems(tuple(ids[i] for i in order), column, groups, tested, _weights(definition, found, ids, order))
+
+
+def _weights(definition: HeadDefinition, found: Mapping[str, Column], ids: Sequence[str], order: Sequence[int]) -> Array | None:
+    """Return the weights in that order. InvalidInput for one that is not a finite number above 0; NaN stands for none."""
+    if not definition.weight:
+        return None
+    given = found[definition.weight].values
+    weights = np.array([np.nan if given[i] is None else given[i] for i in order], np.float64)
+    wrong = [i for i in order if given[i] is not None and not 0 < given[i] < np.inf]
+    if wrong:
+        raise InvalidInput(
+            f"item {ids[wrong[0]]!r}: the weight {given[wrong[0]]:g} in column {definition.weight!r}",
+            remedy="give numbers above 0, and leave items out that count for nothing: `where`",
+        )
+    return weights
 
 
 def _columns(read: Read, definition: HeadDefinition) -> tuple[list[str], dict[str, Column]]:
     """Read all ids, and the target and the group of each, as far as they are named."""
     ids: list[str] = []
-    values: dict[str, list[Any]] = {name: [] for name in (definition.target, definition.group) if name}
+    values: dict[str, list[Any]] = {name: [] for name in (definition.target, definition.group, definition.weight) if name}
     types: dict[str, ColumnType] = {}
     for block in read(_selection(definition, definition.where, list(values))).batches:
         ids += block.ids
@@ -107,6 +126,12 @@ def training_labels(items: LabeledItems, definition: HeadDefinition, min_per_cla
         return read_labels(items.column, definition.task, min_per_class, definition.target, names)
     except InvalidInput as error:
         raise _with_id(error, items.ids) from None
+
+
+def check_weights(items: LabeledItems, weight: str) -> None:
+    """Raise InvalidInput with the id of the first item without a weight; the items are those with a label."""
+    for at in np.flatnonzero(np.isnan(items.weights)) if items.weights is not None else ():
+        raise InvalidInput(f"item {items.ids[at]!r} has a label and no weight in column {weight!r}", remedy="give it one")
 
 
 def test_labels(test: LabeledItems, labels: LabelColumn, definition: HeadDefinition) -> LabelColumn:

@@ -15,7 +15,7 @@ from topwork_server.blocking_calls import Check, in_thread
 from topwork_server.errors import InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets
-from topwork_server.feature_sets.set_types import Column, ReadResult, Selection, SetDescription
+from topwork_server.feature_sets.set_types import Column, ColumnType, ReadResult, Selection, SetDescription
 from topwork_server.features import TapRows
 from topwork_server.heads.head_types import DEFAULT_KIND, DESCRIBABLE, HeadDefinition, Pooling, Task, TrainRequest, UnlabeledUse
 from topwork_server.heads.pair_features import is_pair
@@ -211,6 +211,7 @@ def _definition_of(
         where=request.where,
         test_where=request.test_where,
         group=request.group,
+        weight=request.weight,
         folds=request.folds,
         seed=request.seed,
         unlabeled=request.unlabeled,
@@ -230,7 +231,25 @@ def _check_settings(request: TrainRequest, spec: TrainerSpec) -> None:
             )
 
 
+def _check_weight(request: TrainRequest, spec: TrainerSpec, described: SetDescription) -> None:
+    if not request.weight:
+        return
+    if not spec.reads_weights:
+        raise InvalidInput(
+            f"the kind {spec.kind} does not weigh its items by {request.weight!r}",
+            remedy="leave `weight` out, or train a kind that does: linear, mlp or prototype",
+        )
+    type = described.columns.get(request.weight)
+    if type not in (ColumnType.FLOAT, ColumnType.INT):
+        what = f"holds {type.value}" if type else "is not there"
+        raise InvalidInput(
+            f"the column {request.weight!r} of the set {request.set}, to weigh items by, {what}",
+            remedy="name a column of numbers above 0, which says what each item counts for",
+        )
+
+
 def _check_columns(request: TrainRequest, spec: TrainerSpec, described: SetDescription) -> None:
+    _check_weight(request, spec, described)
     if request.target:
         check_target(request.target, described.columns, request.set)
     elif not (spec.needs_descriptions and request.descriptions):

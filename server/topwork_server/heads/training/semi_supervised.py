@@ -164,9 +164,11 @@ def joined(examples: Examples, subset: Array, pseudo: Pseudo, groups: Array, fre
         FeatureView(view.tap, view.pooling, np.concatenate([view.rows, free.rows[positions]]))
         for view, free in zip(mine.views, examples.unlabeled, strict=True)
     )
+    counted = None if mine.weights is None else np.concatenate([mine.weights, np.ones(len(positions), np.float32)])
     return replace(
         mine,
         views=tuple(views),
+        weights=counted,
         values=np.concatenate([mine.values, classes.astype(mine.values.dtype)]),
         items=np.concatenate([mine.items, mine.items.max(initial=-1) + extra]),
         groups=np.concatenate([groups[subset], free_groups[positions]]),

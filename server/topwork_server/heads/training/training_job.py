@@ -127,6 +127,7 @@ def _report(head: Head, result: TrainingResult) -> Report:
         trials=tuple(asdict(trial) for trial in result.fitted.trials),
         history=tuple(result.history),
         options=definition.options,
+        weight=definition.weight,
         seed=definition.seed,
         server_version=head.server_version,
         training_seconds=head.training_seconds,

@@ -68,6 +68,7 @@ def train_request(request: heads_pb2.TrainRequest) -> TrainRequest:
         where=request.where,
         test_where=request.test_where,
         group=request.group,
+        weight=request.weight,
         folds=request.folds,
         seed=request.seed,
         version=request.version,
@@ -134,6 +135,7 @@ def _fill_definition(message: heads_pb2.Head, definition: HeadDefinition) -> Non
     message.kind, message.set, message.version = definition.kind, definition.set, definition.version
     message.target, message.encoder, message.seed = definition.target, definition.encoder, definition.seed
     message.tap, message.pooling, message.fingerprint = tap.tap.name, pooling, tap.fingerprint
+    message.weight = definition.weight
     message.options.CopyFrom(item_messages.struct(definition.options))
 
 
