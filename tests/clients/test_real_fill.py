@@ -24,8 +24,8 @@ from topwork_server.models import artifacts
 from topwork_server.runtime.export import export_encoder
 from toys import FakePlugins
 
-#: One whose mask is [MASK], one with another mask, and one without a head.
-MODELS = {"bert": "AutoModelForMaskedLM", "roberta": "AutoModelForMaskedLM", "mpnet": "AutoModel"}
+#: One whose mask is [MASK], one with another mask, one without a head, and one that goes from left to right.
+MODELS = {"bert": "AutoModelForMaskedLM", "roberta": "AutoModelForMaskedLM", "mpnet": "AutoModel", "gpt2": "AutoModelForCausalLM"}
 #: CBOW with the mean and with the sum of the words around, and word vectors without those of its output.
 WORDS = {"mean": {"cbow_mean": 1}, "sum": {"cbow_mean": 0}, "input-only": {"cbow_mean": 1}}
 SENTENCES = ["a red bird sings in the old tree", "the blue whale sings in the deep sea", "an old owl sleeps in a red tree"]
@@ -97,6 +97,38 @@ def test_words_and_probabilities_are_those_of_transformers(name: str, folder: Pa
             assert [word.entry for word in gap.words] == [word["token"] for word in words]
             assert [word.word for word in gap.words] == [word["token_str"] for word in words]
             np.testing.assert_allclose([word.probability for word in gap.words], [word["score"] for word in words], rtol=1e-3)
+
+
+def test_what_comes_next_is_what_transformers_says(folder: Path, client: topwork.Client) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(folder / "gpt2"),
+        AutoModelForCausalLM.from_pretrained(folder / "gpt2").eval(),
+    )
+    with torch.no_grad():
+        likely = model(**tokenizer("A small bird sings", return_tensors="pt")).logits[0, -1].softmax(0).topk(6)
+    found = client.fill("gpt2", ["A small bird sings", "A small bird sings [MASK]"], k=6, taps=["last"])
+    assert found.head == "lm"
+    for text in found:
+        assert [word.entry for word in text.words] == likely.indices.tolist()
+        np.testing.assert_allclose([word.probability for word in text.words], likely.values.numpy(), rtol=1e-3)
+        assert [word.word for word in text.words] == [tokenizer.decode([entry]) for entry in likely.indices.tolist()]
+    assert [(text.gaps[0].start, text.gaps[0].end) for text in found] == [(18, 18), (19, 25)]
+    np.testing.assert_array_equal(found.features["last"].rows[0], found.features["last"].rows[1])
+    assert found[0].filled == "A small bird sings" + found[0].words[0].word
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "word"), [("a [MASK] bird", {}, "before its end"), ("bird " * 200, {"truncate": True}, "cut off")]
+)
+def test_a_gap_that_is_not_at_the_end_of_what_is_read_is_refused(
+    text: str, options: dict[str, Any], word: str, client: topwork.Client
+) -> None:
+    with pytest.raises(topwork.InvalidInput, match=word) as caught:
+        client.fill("gpt2", ["fine", text], options=options)
+    assert caught.value.item == 1
 
 
 @pytest.mark.parametrize("name", ["mean", "sum"])

@@ -1,10 +1,10 @@
-"""The head of a masked language model: transformers' own scores out of the trunk's tokens; no part of a fingerprint."""
+"""The heads of language models: transformers' own scores out of the trunk's tokens; no part of a fingerprint."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_berts
+from topwork_plugins.bert.architectures import DECODERS
 from topwork_plugins.bert.plugin import BertEncoder
-from topwork_server import GapRows, InvalidInput, Session, TextItem, Trunk
+from topwork_plugins.bert.tokens import WORD_MARK, Tokenization
+from topwork_server import GapRows, InvalidInput, Sample, Session, TextItem, Trunk
 from topwork_server.errors import ExportFailed
 from topwork_server.models import pretrained_heads
 from topwork_server.types import Array
 
-MASKED = "AutoModelForMaskedLM"
+MASKED, CAUSAL = "AutoModelForMaskedLM", "AutoModelForCausalLM"
 #: An architecture, and what its configuration says beside the usual.
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
-    *((name, {}) for name in tiny_berts.ARCHITECTURES),
+    *((name, {}) for name in tiny_berts.ARCHITECTURES if name != "xlnet"),
     *((name, {"tie_word_embeddings": False}) for name in ("bert", "distilbert", "roberta", "electra", "modernbert")),
     ("deberta-v2", {"legacy": False}),
 ]
@@ -33,49 +35,93 @@ def exported(folder: Path, out: Path) -> Trunk:
     return BertEncoder.export(tiny_berts.spec_of(folder), folder, out)
 
 
-def transformers_scores(folder: Path, texts: Sequence[str]) -> list[Array]:
-    """The scores (masks, words) of each text, by transformers' own model."""
-    import torch
-    from transformers import AutoModelForMaskedLM, AutoTokenizer
+def fed(folder: Path, text: str) -> Any:
+    """What transformers' own tokenizer makes of a text."""
+    from transformers import AutoTokenizer
 
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForMaskedLM.from_pretrained(folder).eval()
-    types = model.config.model_type == "albert" or None
-    found = []
-    for text in texts:
-        fed = tokenizer(text, return_tensors="pt", return_token_type_ids=types)
-        with torch.no_grad():
-            found.append(model(**fed).logits[0, fed["input_ids"][0] == tokenizer.mask_token_id].numpy())
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    types = json.loads((folder / "config.json").read_text())["model_type"] == "albert" or None
+    return tokenizer(text, return_tensors="pt", return_token_type_ids=types)
+
+
+def scores_of(trunk: Trunk, encoder: BertEncoder, text: str, graph: Path, rows: Callable[[Sample], list[int]]) -> Array:
+    """The scores of some of a text's rows, by the trunk in torch and the graph of its head."""
+    import torch
+
+    [head] = trunk.heads
+    assert trunk.module is not None
+    assert head.module is not None
+    dim = next(tap.dim for tap in trunk.taps if tap.name == head.tap)
+    pretrained_heads.save(pretrained_heads.module_graph(head.module, dim), graph)
+    [sample] = encoder.preprocess(TextItem(text), encoder.example_options)
+    assert sample.tokens is not None
+    batch = encoder.collate([sample])
+    with torch.no_grad():
+        tokens = trunk.module(*(torch.from_numpy(batch[name]) for name in trunk.inputs))[1][0].numpy()
+    found: Array = Session(graph, threads=1).run(["scores"], {"rows": tokens[sample.tokens.positions[rows(sample)]]})[0]
     return found
 
 
 @pytest.mark.parametrize(("model_type", "changes"), VARIANTS, ids=NAMES)
-def test_the_scores_are_those_of_transformers(model_type: str, changes: dict[str, Any], tmp_path: Path) -> None:
+def test_the_scores_of_masks_are_those_of_transformers(model_type: str, changes: dict[str, Any], tmp_path: Path) -> None:
     import torch
+    from transformers import AutoModelForMaskedLM
 
     folder = tiny_berts.write(tmp_path / "model", model_type, kind=MASKED, **changes)
-    trunk = exported(folder, tmp_path / "out")
+    trunk, model = exported(folder, tmp_path / "out"), AutoModelForMaskedLM.from_pretrained(folder).eval()
     [head] = trunk.heads
     assert (head.name, head.tap, head.gaps, head.names) == ("mlm", "tokens", GapRows.MASK, ())
     assert trunk.unused == []
     encoder = BertEncoder(tiny_berts.spec_of(folder), tmp_path / "out")
-    texts = [f"A small {encoder.mask} sings.", f"{encoder.mask} and café {encoder.mask} bread."]
-    expected = transformers_scores(folder, texts)
-    assert trunk.module is not None
-    assert head.module is not None
-    graph = tmp_path / "head.onnx"
-    pretrained_heads.save(pretrained_heads.module_graph(head.module, tiny_berts.DIM), graph)
-    session = Session(graph, threads=1)
-    for text, scores in zip(texts, expected, strict=True):
-        [sample] = encoder.preprocess(TextItem(text), encoder.example_options)
-        batch = encoder.collate([sample])
+    for text in (f"A small {encoder.mask} sings.", f"{encoder.mask} and café {encoder.mask} bread."):
+        inputs, mask = fed(folder, text), tiny_berts.tokenizer_of(model_type).mask_token_id
         with torch.no_grad():
-            tokens = trunk.module(*(torch.from_numpy(batch[name]) for name in trunk.inputs))[1][0].numpy()
-        assert sample.tokens is not None
-        chars = sample.tokens.chars[:, 0], sample.tokens.chars[:, 1]
-        masks = [i for i, (start, end) in enumerate(zip(*chars, strict=True)) if text[start:end] == encoder.mask]
-        [found] = session.run(["scores"], {"rows": tokens[sample.tokens.positions[masks]]})
-        np.testing.assert_allclose(found, scores, rtol=1e-3, atol=1e-4)
-        assert found.shape == (text.count(encoder.mask), len(encoder.words(range(found.shape[1]))))
+            expected = model(**inputs).logits[0, inputs["input_ids"][0] == mask].numpy()
+
+        def masks(sample: Sample, text: str = text) -> list[int]:
+            assert sample.tokens is not None
+            return [i for i, (start, end) in enumerate(sample.tokens.chars.tolist()) if text[start:end] == encoder.mask]
+
+        found = scores_of(trunk, encoder, text, tmp_path / "head.onnx", masks)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+        assert len(encoder.words(range(found.shape[1]))) == found.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes"), [*((name, {}) for name in DECODERS), ("llama", {"tie_word_embeddings": True})], ids=str
+)
+def test_the_scores_of_what_comes_next_are_those_of_transformers(
+    model_type: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = tiny_berts.write(tmp_path / "model", model_type, kind=CAUSAL, **changes)
+    trunk, model = exported(folder, tmp_path / "out"), AutoModelForCausalLM.from_pretrained(folder).eval()
+    [head] = trunk.heads
+    assert (head.name, head.tap, head.gaps) == ("lm", "tokens", GapRows.LAST)
+    assert trunk.unused == []
+    encoder = BertEncoder(tiny_berts.spec_of(folder), tmp_path / "out")
+    with torch.no_grad():
+        expected = model(**fed(folder, "A small bird sings")).logits[0, -1:].numpy()
+    found = scores_of(trunk, encoder, "A small bird sings", tmp_path / "head.onnx", lambda sample: [-1])
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_language_model_that_sees_what_comes_after_brings_no_head(tmp_path: Path) -> None:
+    trunk = exported(tiny_berts.write(tmp_path / "model", "xlnet", kind=CAUSAL), tmp_path / "out")
+    assert not trunk.heads
+    assert "lm_loss.weight" in trunk.unused or "lm_loss.bias" in trunk.unused
+
+
+def test_a_word_keeps_the_space_before_it_where_a_text_goes_on(tmp_path: Path) -> None:
+    folder = tiny_berts.write(tmp_path / "model", "albert")
+    tokenization, vocabulary = Tokenization(folder / "tokenizer.json", 96), tiny_berts.tokenizer_of("albert").get_vocab()
+    begun = next(token for token in vocabulary if token.startswith(WORD_MARK) and token[1:].isalpha())
+    within = next(token for token in vocabulary if token.isalpha())
+    ids = [vocabulary[begun], vocabulary[within]]
+    assert tokenization.words_of(ids) == [begun[1:], within]
+    assert tokenization.words_of(ids, spaced=True) == [f" {begun[1:]}", within]
 
 
 def test_words_are_decoded_as_transformers_does(tmp_path: Path) -> None:

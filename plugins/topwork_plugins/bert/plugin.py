@@ -59,8 +59,8 @@ class BertEncoder(Encoder):
     budget = 1024
     inline_max_chars = 512
     needs_to_fill = (
-        "pull weights that hold the head of a masked language model (config.json: ...ForMaskedLM) and a tokenizer with a mask; an"
-        " encoder from before heads were read gets its own by `topwork export NAME --force`"
+        "pull weights that hold the head of a language model (config.json: ...ForMaskedLM with a mask, ...ForCausalLM), or train"
+        " one with `topwork pretrain mlm`; an encoder from before heads were read gets its own by `topwork export NAME --force`"
     )
 
     @classmethod
@@ -126,7 +126,7 @@ class BertEncoder(Encoder):
         return self._settings.mask
 
     def words(self, entries: Sequence[int]) -> list[str]:
-        return self._tokenization.words_of(entries)
+        return self._tokenization.words_of(entries, spaced=not self.mask)
 
     def _sample(self, tokens: Tokens) -> Sample:
         notes = {"truncated_tokens": tokens.cut, "unknown_tokens": tokens.unknown}

@@ -65,9 +65,14 @@ class Tokenization:
         found = (word for word in sorted(self._tokenizer.get_vocab()) if word.isalpha() and len(word) > 1)
         return [word for word in islice(found, 1000) if not self.encode(word).strange][:count]
 
-    def words_of(self, ids: Sequence[int]) -> list[str]:
-        """Decode tokens one by one, as transformers' pipelines show them; "" for a row of the word table without a token."""
-        return [self._tokenizer.decode([id], skip_special_tokens=False) for id in ids]
+    def words_of(self, ids: Sequence[int], *, spaced: bool = False) -> list[str]:
+        """Decode tokens one by one, as transformers' pipelines show them; "" for a row of the word table without a token.
+        `spaced` keeps the space before a word that SentencePiece marks, which decoding drops at the beginning of a text."""
+        words = [self._tokenizer.decode([id], skip_special_tokens=False) for id in ids]
+        if not spaced:
+            return words
+        marked = [(self._tokenizer.id_to_token(id) or "").startswith(WORD_MARK) for id in ids]
+        return [f" {word}" if mark and not word.startswith(" ") else word for word, mark in zip(words, marked, strict=True)]
 
     def encode(self, text: str, pair: str | None = None, *, prompt: str = "", truncate: bool = False) -> Tokens:
         """Tokens of `prompt` + `text` (and `pair`); spans are characters of `text` and of `pair`.

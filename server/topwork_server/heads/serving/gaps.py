@@ -101,12 +101,19 @@ def gap_rows(head: Head, text: GappedText, rows: ItemFeatures) -> Array:
     assert rows.spans is not None, "TOKEN rows have spans"
     match head.pooling:
         case Pooling.LAST:
+            _check_read_to_its_end(text, rows.spans)
             return np.asarray(rows.rows[-1:])
         case Pooling.MASK:
             return rows.rows[[_row_of(gap, rows.spans) for gap in text.gaps]]
     size, mean = int(head.chosen["window"]), bool(head.chosen["mean"])
     around = [rows.rows[_around(gap, rows.spans, size)] for gap in text.gaps]
     return np.stack([one.mean(axis=0) if mean else one.sum(axis=0) for one in around]).astype(np.float32, copy=False)
+
+
+def _check_read_to_its_end(text: GappedText, spans: Spans) -> None:
+    last = text.item.text if text.item.pair is None else text.item.pair
+    if last[int(spans.values[-1, 1]) :].strip():
+        raise InvalidInput("the end of the text, where the gap is, was cut off", remedy="shorten it")
 
 
 def _row_of(gap: Gap, spans: Spans) -> int:
