@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from topwork_server.blocking_calls import Report, check_caller
     from topwork_server.errors import DiskFull, InvalidInput, TopworkError
     from topwork_server.features import rows_of, starts_of, sums_of
+    from topwork_server.models.onnx_files import save as save_onnx
     from topwork_server.models.onnx_graph import node_inputs, node_subgraphs
     from topwork_server.models.torch_compat import prepare_torchvision
     from topwork_server.plugin_api.encoder import Encoder, NoOptions, Trunk, batch_key
@@ -114,6 +115,7 @@ __all__ = [
     "prepare_torchvision",
     "rest",
     "rows_of",
+    "save_onnx",
     "starts_of",
     "sums_of",
 ]
@@ -124,6 +126,7 @@ _MODULES = {
     "blocking_calls": "Report check_caller",
     "errors": "DiskFull InvalidInput TopworkError",
     "features": "rows_of starts_of sums_of",
+    "models.onnx_files": "save_onnx=save",
     "models.onnx_graph": "node_inputs node_subgraphs",
     "models.torch_compat": "prepare_torchvision",
     "plugin_api.encoder": "Encoder NoOptions Trunk batch_key",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 import zipfile
 from pathlib import Path
@@ -123,6 +124,14 @@ def test_the_hubs_own_cache_is_read_offline(tmp_path: Path, monkeypatch: pytest.
     assert sources.locate(source, tmp_path) is None, "a snapshot without weights is not complete"
     (snapshot / "model.safetensors").write_bytes(b"weights")
     assert sources.locate(source, tmp_path) == snapshot
+    (snapshot / "model.safetensors").rename(snapshot / "model-00001-of-00002.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert sources.locate(source, tmp_path) is None, "one of two files of weights is not complete"
+    (snapshot / "model-00002-of-00002.safetensors").write_bytes(b"weights")
+    assert sources.locate(source, tmp_path) == snapshot
+    (snapshot / "model.safetensors.index.json").write_text('{"weight_map')
+    assert sources.locate(source, tmp_path) is None, "an index that was cut short is not complete"
 
 
 def test_an_unreachable_hub_is_said_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from topwork_server import (
     batch_key,
     difference,
     rows_of,
+    save_onnx,
 )
 
 from topwork_plugins.onnx_file import description as onnx_description
@@ -50,7 +51,7 @@ def export(spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
     items, samples = _usable(encoder, wired.examples or spec.encoder.examples(spec), description.file)
     found = _raw_outputs(model, encoder.collate(samples[:1]), description)
     taps = onnx_taps.add_taps(model, description.taps, found, description.file)
-    onnx.save(model, str(out / MODEL))
+    save_onnx(model, out / MODEL)
     _check_batches(Session(out / MODEL), encoder, samples, taps, assets.name)
     return Trunk(wired.axes, taps, {}, wired.preprocessing, graph=out / MODEL, examples=items, unused=unused)
 
@@ -73,7 +74,7 @@ def _raw_outputs(model: onnx.ModelProto, feeds: Mapping[str, Array], description
     names = [value.name for value in model.graph.output]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / MODEL
-        onnx.save(model, str(path))
+        save_onnx(model, path)
         try:
             return dict(zip(names, Session(path).run(names, feeds), strict=True))
         except Exception as error:  # onnxruntime's errors have no common base

@@ -13,8 +13,6 @@ from onnx import helper
 from onnx.inliner import inline_local_functions
 from topwork_server import InvalidInput, node_inputs, node_subgraphs
 
-#: Protobuf's own limit of one message, and so of an ONNX file without external data.
-LARGEST = 2**31 - 1
 #: What weights are stored as; the rest are shapes and indices.
 WEIGHTS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE})
 
@@ -37,8 +35,6 @@ def load(path: Path) -> onnx.ModelProto:
         raise InvalidInput(f"{path.name} is not an ONNX file that can be read: {reason[0]}", remedy="export it again") from error
     if not model.graph.node:
         raise InvalidInput(f"{path.name} is not an ONNX file that can be read: it has no nodes", remedy="export it again")
-    if model.ByteSize() > LARGEST:
-        raise InvalidInput(f"{path.name} has more than 2 GB, external data included", remedy="split it, or export it in float16")
     return inline_local_functions(model) if model.functions else model
 
 

@@ -1,6 +1,7 @@
 """Owns $TOPWORK_HOME/artifacts: one folder an exported encoder, complete or not there at all.
 
 artifacts/NAME-KEY/model.onnx       the graph; its outputs are named as the taps
+                   model.onnx.data  its weights, where they have more than 1 GiB (see `onnx_files.py`); default.onnx shares them
                    default.onnx     the way to the default tap alone, where that is less
                    manifest.json    taps with fingerprints, parity, checksums; written last
                    parity.npz       the real inputs that parity is measured on

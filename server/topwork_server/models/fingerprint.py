@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from topwork_server.models import onnx_files
+
 if TYPE_CHECKING:
     import torch
 
@@ -39,13 +41,12 @@ def module_digest(module: torch.nn.Module) -> str:
 
 def graph_digest(path: Path) -> str:
     """Hash an ONNX file's constants and nodes; nothing else that it may carry (producer, documentation)."""
-    import onnx
     from onnx import numpy_helper
 
-    graph = onnx.load(str(path)).graph
+    graph = onnx_files.load_structure(path).graph
     digest = hashlib.sha256()
     for tensor in sorted(graph.initializer, key=lambda t: str(t.name)):
-        _add(digest, tensor.name, numpy_helper.to_array(tensor))
+        _add(digest, tensor.name, numpy_helper.to_array(tensor, str(path.parent)))
     for node in graph.node:
         digest.update(json.dumps([node.domain, node.op_type, list(node.input), list(node.output)]).encode())
         for attribute in sorted(node.attribute, key=lambda a: str(a.name)):
@@ -55,4 +56,4 @@ def graph_digest(path: Path) -> str:
 
 def _add(digest: hashlib._Hash, name: str, array: np.ndarray[Any, Any]) -> None:
     digest.update(json.dumps([name, str(array.dtype), list(array.shape)]).encode())
-    digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topwork_server.errors import TopworkError
+from topwork_server.models import onnx_files
 from topwork_server.types import Array
 
 if TYPE_CHECKING:
@@ -54,10 +55,10 @@ def ancestors(graph: onnx.GraphProto, output: str) -> set[int]:
 
 def extract_subgraph(model: Path, output: str, out: Path) -> bool:
     """Write the subgraph of one output into `out`; False, and nothing is written, where that is the whole graph, or there is no
-    such output."""
+    such output. It shares the file of weights of a large graph, and so goes into the same folder."""
     import onnx
 
-    loaded = onnx.load(str(model))
+    loaded = onnx_files.load_structure(model)
     if len(ancestors(loaded.graph, output)) in (0, len(loaded.graph.node)):
         return False
     outputs = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in loaded.graph.output if v.name == output]

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -189,14 +190,27 @@ def _hub_snapshot(source: SourceUri, *, offline: bool) -> Path | None:
     try:
         folder = ask(HUB_FILES)
         if not list(folder.glob("*.safetensors")) and not offline:
-            folder = ask([*HUB_FILES, "pytorch_model.bin"])  # read with weights_only=True
+            folder = ask([*HUB_FILES, "pytorch_model*.bin"])  # read with weights_only=True
     except LocalEntryNotFoundError as error:
         if offline:
             return None
         raise _hub_unreachable(source, error) from error
     except Exception as error:
         raise _hub_unreachable(source, error) from error
-    return folder if list(folder.glob("*.safetensors")) or (folder / "pytorch_model.bin").exists() else None
+    return folder if _has_weights(folder) else None
+
+
+def _has_weights(folder: Path) -> bool:
+    """True if a folder has weights, and of weights in several files all of them: a download may have been cut short."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        try:
+            parts = set(json.loads((folder / f"{name}.index.json").read_text("utf-8"))["weight_map"].values())
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            return False  # cut short itself
+        return all((folder / part).exists() for part in parts)
+    return any(folder.glob("*.safetensors")) or (folder / "pytorch_model.bin").exists()
 
 
 def _hub_unreachable(source: SourceUri, error: Exception) -> NotReady:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -26,7 +27,7 @@ import numpy as np
 
 from topwork_server import atomic_store
 from topwork_server.errors import ExportFailed, TopworkError
-from topwork_server.models import artifacts, fingerprint, onnx_graph, pretrained_heads
+from topwork_server.models import artifacts, fingerprint, onnx_files, onnx_graph, pretrained_heads
 from topwork_server.models.artifacts import Manifest
 from topwork_server.models.head_graph import ROWS, SCORES
 from topwork_server.models.towers import join_fingerprints, join_manifests
@@ -54,15 +55,16 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     encoder = spec.encoder(spec, folder)
     examples = trunk.examples or spec.encoder.examples(spec)
     batches = parity.example_batches(encoder, examples)
-    reference = parity.reference_of(trunk)
     parameters = _parameters(trunk)
     _place_graph(encoder, trunk, batches, folder)
+    taps = _fingerprints(spec, trunk, folder)
+    reference = parity.recorded(parity.reference_of(trunk), trunk.taps, batches)
+    trunk = replace(trunk, module=None)  # a large network is not in memory beside the session of its graph
     onnx_graph.extract_subgraph(folder / artifacts.MODEL, spec.default_tap, folder / artifacts.DEFAULT)
     record = _measured(trunk, spec.default_tap, batches, reference.run, folder)
     record = _check_fp32(spec, record, reference.name) if spec.int8 is None else _as_int8(record, spec.int8)
     parity.save_inputs(batches, folder / artifacts.PARITY_INPUTS)
     sample_inputs.save(examples, batches, folder)
-    taps = _fingerprints(spec, trunk, folder)
     for head in trunk.heads if spec.tuned is None else ():  # a tuned trunk's features are not what they were trained on
         _check_head(spec, trunk, head, pretrained_heads.write(folder, spec, head, taps))
     manifest = Manifest(
@@ -216,11 +218,8 @@ def _fingerprints(spec: EncoderSpec, trunk: Trunk, folder: Path) -> tuple[Finger
 def _parameters(trunk: Trunk) -> int:
     if trunk.module is not None:
         return sum(p.numel() for p in trunk.module.parameters())
-    import onnx
-    from onnx import numpy_helper
-
     assert trunk.graph is not None
-    return int(sum(numpy_helper.to_array(t).size for t in onnx.load(str(trunk.graph)).graph.initializer))
+    return sum(math.prod(tensor.dims) for tensor in onnx_files.load_structure(trunk.graph).graph.initializer)
 
 
 def _write_graph(trunk: Trunk, module: torch.nn.Module, arguments: dict[str, Array], model: Path) -> None:
@@ -229,26 +228,37 @@ def _write_graph(trunk: Trunk, module: torch.nn.Module, arguments: dict[str, Arr
     module.eval()  # on the wrapper itself: the legacy exporter restores the mode it finds, recursively
     tensors = tuple(torch.from_numpy(arguments[name]) for name in trunk.inputs)
     names: dict[str, Any] = {"input_names": list(trunk.inputs), "output_names": [tap.name for tap in trunk.taps]}
+    large = sum(p.numel() * p.element_size() for p in module.state_dict().values()) > onnx_files.EXTERNAL_FROM
+    write = _write_legacy if trunk.exporter == "legacy" else _write_dynamo
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporters' own deprecations
-        if trunk.exporter == "legacy":
-            axes = {n: {i: a for i, a in enumerate(dims) if isinstance(a, str)} for n, dims in trunk.inputs.items()}
-            axes |= {tap.name: {0: "batch"} | ({1: "rows"} if tap.granularity == "token" else {}) for tap in trunk.taps}
-            torch.onnx.export(
-                module, tensors, str(model), dynamo=False, opset_version=OPSET["legacy"], dynamic_axes=axes, **names
-            )
-        else:
-            program = torch.onnx.export(
-                module,
-                tensors,
-                dynamo=True,
-                opset_version=OPSET["dynamo"],
-                dynamic_shapes=_shapes(trunk),
-                verbose=False,
-                **names,
-            )
-            assert program is not None
-            program.save(str(model), external_data=False)
+        write(trunk, module, tensors, names, model, large)
+
+
+def _write_dynamo(trunk: Trunk, module: Any, tensors: Any, names: Mapping[str, Any], model: Path, large: bool) -> None:
+    import torch
+
+    shapes = _shapes(trunk)
+    program = torch.onnx.export(
+        module, tensors, dynamo=True, opset_version=OPSET["dynamo"], dynamic_shapes=shapes, verbose=False, **names
+    )
+    assert program is not None
+    program.save(str(model), external_data=large)
+
+
+def _write_legacy(trunk: Trunk, module: Any, tensors: Any, names: Mapping[str, Any], model: Path, large: bool) -> None:
+    import torch
+
+    axes = {name: {i: axis for i, axis in enumerate(dims) if isinstance(axis, str)} for name, dims in trunk.inputs.items()}
+    axes |= {tap.name: {0: "batch"} | ({1: "rows"} if tap.granularity == "token" else {}) for tap in trunk.taps}
+    named = {**names, "opset_version": OPSET["legacy"], "dynamic_axes": axes}
+    if not large:
+        torch.onnx.export(module, tensors, str(model), dynamo=False, **named)
+        return
+    with tempfile.TemporaryDirectory() as folder:  # of more than 2 GiB it writes each weight into a file of its own
+        parts = Path(folder) / model.name
+        torch.onnx.export(module, tensors, str(parts), dynamo=False, **named)
+        onnx_files.gather(parts, model)
 
 
 def _shapes(trunk: Trunk) -> tuple[dict[int, Any], ...]:

@@ -13,6 +13,7 @@ from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import Head, Pooling, Task
 from topwork_server.heads.pooling import TOWERS
 from topwork_server.heads.pretrained import pretrained_head
+from topwork_server.models import onnx_files
 from topwork_server.models.artifacts import MODEL, verify
 from topwork_server.models.catalog import Catalog
 from topwork_server.models.head_graph import PROBABILITIES, ROWS, SCORES, TYPICALITY
@@ -29,6 +30,8 @@ TRUNK = "topwork.trunk/"
 SECOND = "topwork.second/"
 #: An axis name that no trunk uses: an axis of this name and another length would mislead onnxruntime.
 TOKENS = "topwork.tokens"
+#: Bytes of a file of 2 GiB that are left to the head and to the nodes of the trunk.
+ROOM_FOR_HEAD = 64 << 20
 #: Key of the model card, in JSON, in the metadata of the file.
 METADATA = "topwork"
 
@@ -75,9 +78,12 @@ def merge_onnx(trunk: Path, graph: Path, head: Head, typicality: Path | None = N
     on the event loop.
     """
     import onnx
+    from onnx.external_data_helper import load_external_data_for_model
 
-    model, small = onnx.load(str(trunk)), onnx.load(str(graph))
+    model, small = onnx_files.load_structure(trunk), onnx.load(str(graph))
     prune_to(model, head.tap.tap.name)
+    _check_size(model, head)
+    load_external_data_for_model(model, str(trunk.parent))
     later = max(opset_of(model), opset_of(small))
     model, small = convert_opset(model, later), convert_opset(small, later)
     tap = _free_names(model.graph, head)
@@ -95,6 +101,16 @@ def merge_onnx(trunk: Path, graph: Path, head: Head, typicality: Path | None = N
     del model.metadata_props[:]
     model.metadata_props.add(key=METADATA, value=json.dumps(card))
     return model.SerializeToString(), card
+
+
+def _check_size(model: onnx.ModelProto, head: Head) -> None:
+    weights = onnx_files.weight_bytes(model)
+    if weights > onnx_files.LARGEST_FILE - ROOM_FOR_HEAD:
+        raise NotReady(
+            f"the trunk {head.encoder} has {weights / 1e9:.1f} GB of weights below {head.tap.tap.name}, and a single ONNX file"
+            f" holds {onnx_files.LARGEST_FILE / 1e9:.1f}",
+            remedy="serve the head beside its trunk, or train one on a lower tap",
+        )
 
 
 def _free_names(graph: onnx.GraphProto, head: Head) -> str:

@@ -28,9 +28,8 @@ WIDEST, NARROWEST = 16384.0, 2.0**-14
 
 def to_fp16(model: Model, inputs: Sequence[Mapping[str, Array]] = ()) -> Model:
     """A converted copy. `inputs` are real ones, on which ranges are measured. StartError where fp16 cannot be had."""
-    import onnx
-
-    model = onnx.ModelProto.FromString(model.SerializeToString())
+    original, model = model, type(model)()
+    model.CopyFrom(original)
     _check(model)
     for i, node in enumerate(model.graph.node):
         node.name = f"{i}:{node.op_type}"

@@ -33,7 +33,6 @@ def fuse_attention(model: Model) -> Model:
 
 
 def _match_attention(model: Model, heads: int, hidden: int) -> Model:
-    import onnx
     from onnxruntime.transformers.fusion_options import AttentionMaskFormat, FusionOptions
     from onnxruntime.transformers.onnx_model_bert import BertOnnxModel
 
@@ -45,7 +44,9 @@ def _match_attention(model: Model, heads: int, hidden: int) -> Model:
     options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = (
         False  # the CUDA provider does it when it opens a graph
     )
-    optimizer = BertOnnxModel(onnx.ModelProto.FromString(model.SerializeToString()), heads, hidden)
+    copy = type(model)()
+    copy.CopyFrom(model)
+    optimizer = BertOnnxModel(copy, heads, hidden)
     optimizer.disable_shape_inference()  # it fails on our graphs, and says so on stdout
     optimizer.optimize(options)
     optimizer.topological_sort()

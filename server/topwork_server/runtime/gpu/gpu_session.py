@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server.errors import StartError
+from topwork_server.models import onnx_files
 from topwork_server.runtime.gpu.device_memory import CudaMemory, DeviceMemory, HostMemory
 from topwork_server.runtime.gpu.io_binding import BufferSlot, BufferSlotPool, dtype_of, key_of
 from topwork_server.runtime.gpu.optimized_graph import optimized_graph, spatial_axes
@@ -148,9 +149,7 @@ class GpuSession:
 
 def _opened(path: Path, folder: Path, device: Device, *, capture: bool) -> tuple[Any, bool]:
     """Open the session; True if it can capture CUDA graphs, which onnxruntime refuses where a node stays on the CPU."""
-    import onnx
-
-    model = onnx.load(str(path))
+    model = onnx_files.load_structure(path)
     planes, inputs = spatial_axes(model), _declared(model.graph.input)
     if capture and device.provider == "cuda":
         with contextlib.suppress(Exception):

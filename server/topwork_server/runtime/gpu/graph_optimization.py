@@ -6,6 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from topwork_server.models import onnx_files
+
+#: onnxruntime's option that names the file for the weights of the optimized graph.
+BESIDE = "session.optimized_model_external_initializers_file_name"
 #: onnx.ModelProto. The package is imported where it is used.
 Model = Any
 
@@ -21,6 +25,8 @@ def simplify(model: Path) -> Model:
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(path)
+        if onnx_files.is_large(onnx_files.load_structure(model)):
+            options.add_session_config_entry(BESIDE, onnx_files.data_of(path).name)
         onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         return onnx.load(str(path))
 
@@ -39,7 +45,8 @@ def with_outputs(model: Model, names: Any) -> Model:
     """A copy whose outputs are `names`, of types that onnxruntime is to find out."""
     import onnx
 
-    copy = onnx.ModelProto.FromString(model.SerializeToString())
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
     del copy.graph.output[:]
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     return copy
@@ -52,4 +59,7 @@ def plain_session(model: Model) -> Any:
     onnxruntime.set_default_logger_severity(3)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "plain.onnx"
+        onnx_files.save(model, path)
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from topwork_server import atomic_store
+from topwork_server.models import onnx_files
 from topwork_server.models.artifacts import PARITY_INPUTS
 from topwork_server.runtime.gpu.fp16 import to_fp16
 from topwork_server.runtime.gpu.fusion import fuse_attention
@@ -24,10 +25,14 @@ def optimized_graph(model: Path, device: Device) -> Path:
     target = model.with_name(f"{model.stem}-{device.provider}-{device.precision}-{REVISION}.onnx")
     if target.exists() and target.stat().st_mtime_ns >= model.stat().st_mtime_ns:
         return target
-    import onnx
-
-    with atomic_store.replacing(target) as file:
-        onnx.save(optimize(model, device), file)
+    with atomic_store.scratch_folder(target.parent, f".{target.name}.") as scratch:
+        made = scratch / target.name
+        onnx_files.save(optimize(model, device), made)
+        for path in (onnx_files.data_of(made), made):  # the graph last: it stands for both
+            if path.exists():
+                atomic_store.sync(path)
+                path.replace(target.with_name(path.name))
+    atomic_store.sync(target.parent)
     return target
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from topwork_server.errors import InvalidInput
 from topwork_server.features import rows_of
+from topwork_server.models import onnx_files
 from topwork_server.models.artifacts import MODEL
 from topwork_server.models.catalog import CatalogEntry
 from topwork_server.models.onnx_graph import ancestors
@@ -54,6 +55,8 @@ def quantize(entry: CatalogEntry, data: CalibrationData, floor: float, out: Path
     default tap on the calibration inputs."""
     assert entry.folder is not None, "it is ready"
     assert entry.manifest is not None, "it is ready"
+    if onnx_files.data_of(entry.folder / MODEL).exists():
+        raise InvalidInput(f"{entry.spec.name} is too large to be quantized here", remedy="serve it as it is")
     taps = [info.tap for info in entry.manifest.taps]
     (default,) = (tap for tap in taps if tap.name == entry.spec.default_tap)
     reference = Session(entry.folder / MODEL)
