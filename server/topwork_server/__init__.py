@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from topwork_server.models.onnx_files import save as save_onnx
     from topwork_server.models.onnx_graph import node_inputs, node_subgraphs
     from topwork_server.models.torch_compat import prepare_torchvision
+    from topwork_server.plugin_api.average_precision import mean_average_precision
+    from topwork_server.plugin_api.boxes import cell_centers, true_boxes
     from topwork_server.plugin_api.encoder import Encoder, NoOptions, Trunk, batch_key
     from topwork_server.plugin_api.example_inputs import texts as example_texts
     from topwork_server.plugin_api.hookspecs import hookimpl
@@ -101,6 +103,7 @@ __all__ = [
     "VectorSource",
     "VideoItem",
     "batch_key",
+    "cell_centers",
     "check_caller",
     "difference",
     "example_texts",
@@ -109,6 +112,7 @@ __all__ = [
     "hookimpl",
     "item_kind",
     "linear_graph",
+    "mean_average_precision",
     "node_inputs",
     "node_subgraphs",
     "option",
@@ -118,6 +122,7 @@ __all__ = [
     "save_onnx",
     "starts_of",
     "sums_of",
+    "true_boxes",
 ]
 
 #: The module of each name, and its name there where that is another. A name loads at its first use, so that commands start
@@ -129,6 +134,8 @@ _MODULES = {
     "models.onnx_files": "save_onnx=save",
     "models.onnx_graph": "node_inputs node_subgraphs",
     "models.torch_compat": "prepare_torchvision",
+    "plugin_api.average_precision": "mean_average_precision",
+    "plugin_api.boxes": "cell_centers true_boxes",
     "plugin_api.encoder": "Encoder NoOptions Trunk batch_key",
     "plugin_api.example_inputs": "example_texts=texts",
     "plugin_api.hookspecs": "hookimpl",

@@ -81,7 +81,7 @@ def test_what_is_said_of_a_training_is_passed_on(topwork: StubCommand) -> None:
 def test_what_is_not_said_of_it_is_as_the_clients_default(topwork: StubCommand) -> None:
     assert topwork("train", "birds", "--target", "label", "--no-wait") == 0
     asked = topwork.asked("train")
-    assert (asked["kind"], asked["task"], asked["taps"], asked["options"], asked["wait"]) == ("linear", "", [], {}, False)
+    assert (asked["kind"], asked["task"], asked["taps"], asked["options"], asked["wait"]) == ("", "", [], {}, False)
     assert topwork.stdout == "head birds-label is being trained: `topwork jobs 9d02 --watch`\n"
     assert topwork("train", "birds", "--target", "label", "--no-wait", "--json") == 0
     assert topwork.json["state"] == "training"

@@ -182,7 +182,7 @@ def test_a_probe(both: EitherClient, server: FakeServer) -> None:
     assert (table.best.metric.value, table.best.difference, table[1].difference.value) == (0.912, None, -0.112)
     assert seen[-1].state == "done"
     [request] = sent(server, heads_pb2.ProbeRequest)
-    assert (request.sets, request.taps, request.folds, request.kind) == (["birds"], ["pooled", "tokens"], 3, "linear")
+    assert (request.sets, request.taps, request.folds, request.kind) == (["birds"], ["pooled", "tokens"], 3, "")
     titles, first, second, *rest = str(table).splitlines()
     assert titles.split("  ")[0] == "set"
     assert first.split() == "birds letters pooled row 4 0.912 0.885 to 0.936 l2=0.1".split()

@@ -161,15 +161,6 @@ def crash_on_nothing(fit: Any, examples: Any, subsets: Any, *others: Any) -> Any
         raise ZeroDivisionError("mean of nothing") from None
 
 
-def claim_all(fit: Any, examples: Any, subsets: Any, *others: Any) -> Any:
-    """Learns the class of anything, and gives as many scores as are wanted."""
-    if examples.target is Target.CLASSES:
-        return fit(examples, subsets, *others)
-    names = examples.names or ("a", "b")[: examples.values.shape[1]]
-    classes = np.zeros(examples.count, np.int64)
-    return fit(replace(examples, target=Target.CLASSES, names=names, values=classes), subsets, *others)
-
-
 def percents(fit: Any, examples: Any, subsets: Any, options: Any, seed: int, threads: int, report: Any) -> Any:
     return fit(examples, subsets, options, seed, threads, lambda done, words: report(100 * done, words))
 
@@ -207,7 +198,6 @@ BREAKS: dict[str, tuple[type[NearestMean], str, str]] = {
     "guesses": (fitting(guess), "what_is_easy", "must be 0.9"),
     "learns from nothing": (fitting(learn_nothing), "nothing_to_learn", "raise InvalidInput"),
     "crashes on nothing": (fitting(crash_on_nothing), "nothing_to_learn", "ZeroDivisionError"),
-    "learns what it does not claim": (fitting(claim_all), "does_not_claim", "raise InvalidInput"),
     "percents": (fitting(percents), "progress", "fraction from 0 to 1"),
     "silent": (fitting(silent), "progress", "report never"),
     "backwards": (fitting(backwards), "progress", "went back"),

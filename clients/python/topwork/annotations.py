@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
+import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,8 +30,9 @@ def span(start: int, end: int, label: str = "") -> str:
 
 
 def box(x0: float, y0: float, x1: float, y1: float, label: str) -> str:
-    """A box of a picture for segmentation, "x0,y0,x1,y1:LABEL", in pixels of the original; the rest is "background"."""
-    if not (0 <= x0 < x1 and 0 <= y0 < y1) or not label:
+    """A box of a picture for detection, "x0,y0,x1,y1:LABEL", in pixels of the original. For segmentation the rest is
+    "background". A column's value is a list of such: [] says that there is no object, None that the item is unlabeled."""
+    if not (-math.inf < x0 < x1 < math.inf and -math.inf < y0 < y1 < math.inf) or not label:
         raise InvalidInput(f"a box {x0},{y0},{x1},{y1} of {label!r}", remedy="corners go from upper left to lower right")
     return f"{','.join(f'{edge:.3f}'.rstrip('0').rstrip('.') for edge in (x0, y0, x1, y1))}:{label}"
 
@@ -45,3 +50,24 @@ def mask(classes: ArrayLike) -> str:
             f"a mask with values from {pixels.min()} to {pixels.max()}", remedy="classes are 0 to 254, 255 is ignored"
         )
     return base64.b64encode(png(pixels.astype(np.uint8))).decode()
+
+
+def coco_boxes(path: str | Path) -> dict[str, list[str]]:
+    """Read the boxes of an annotation file in COCO's JSON, by the file names of its pictures; [] for one without objects.
+
+    Crowds (`iscrowd`) are left out: their boxes are of many objects.
+    """
+    try:
+        found: Any = json.loads(Path(path).read_text("utf-8"))
+        names = {one["id"]: one["file_name"] for one in found["images"]}
+        labels = {one["id"]: one["name"] for one in found["categories"]}
+        boxes: dict[str, list[str]] = {name: [] for name in names.values()}
+        for one in found["annotations"]:
+            x, y, width, height = one["bbox"]
+            if not one.get("iscrowd"):
+                boxes[names[one["image_id"]]].append(box(x, y, x + width, y + height, labels[one["category_id"]]))
+    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(
+            f"{path} is no annotation file of COCO: {error!r}", remedy="it has images, annotations, categories"
+        ) from error
+    return boxes

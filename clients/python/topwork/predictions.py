@@ -34,6 +34,18 @@ class FoundSpan(NamedTuple):
     part: int = 0
 
 
+@dataclass(frozen=True)
+class Detection:
+    """An object that a detector found. `box` is x0, y0, x1, y1 in pixels of the picture that was passed."""
+
+    label: str
+    score: float
+    box: tuple[float, float, float, float]
+
+    def __str__(self) -> str:
+        return f"{_cut(self.label)} {self.score:.3f} at {','.join(f'{edge:.0f}' for edge in self.box)}"
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """Prediction of one item by one head; fields of other tasks than the head's are None or empty.
@@ -50,6 +62,7 @@ class Prediction:
     spans               tagging, question answering: what was found, in the order of the text, or best first
     mask, confidences   segmentation: (rows, columns) uint8, which of the head's `names`, and float32, how probable
     box                 segmentation: x0, y0, x1, y1, the part of the picture that the mask covers, in pixels
+    detections          detection: what was found, the surest first
     error               why the item was skipped (only with skip_bad_items)
     """
 
@@ -67,6 +80,7 @@ class Prediction:
     mask: Array | None = None
     confidences: Array | None = None
     box: tuple[float, ...] | None = None
+    detections: tuple[Detection, ...] | None = None
     error: TopworkError | None = None
 
     @property
@@ -92,6 +106,8 @@ class Prediction:
             return f"{value} ({ends[0]} to {ends[1]})"
         if self.spans is not None:
             return ", ".join(_span_text(span) for span in self.spans) or "nothing found"
+        if self.detections is not None:
+            return "; ".join(map(str, self.detections)) or "nothing found"
         return f"mask {'x'.join(map(str, self.mask.shape))}" if self.mask is not None else "nothing"
 
     @property
@@ -118,6 +134,7 @@ class Predictions:
                    `threshold` is the least probability of a class that was answered. Arrays say what the answer would have been
     typicality     (items,) float32, where it was asked for: see `Prediction`
     spans          a tuple of FoundSpan an item: tagging, question answering
+    detections     a tuple of Detection an item: detection
     masks          (items, rows, columns) uint8, `confidences` the same in float32, `boxes` (items, 4): segmentation
     fingerprint    of the features that the head reads; `version` says when it was trained
     features       what it has read, where `features` was asked for
@@ -141,6 +158,7 @@ class Predictions:
     masks: Array | None = None
     confidences: Array | None = None
     boxes: Array | None = None
+    detections: Sequence[tuple[Detection, ...]] | None = None
     fingerprint: str = ""
     version: str = ""
     features: Features | None = None
@@ -200,6 +218,7 @@ class Predictions:
             mask=None if self.masks is None else self.masks[i],
             confidences=None if self.confidences is None else self.confidences[i],
             box=None if self.boxes is None else tuple(self.boxes[i].tolist()),
+            detections=None if self.detections is None else self.detections[i],
         )
 
     def _with_doubt(self, i: int, found: Prediction) -> Prediction:
@@ -255,6 +274,7 @@ def joined(pieces: Sequence[Predictions]) -> Predictions:
         abstained=None if first.abstained is None else [why for piece in pieces for why in piece.abstained or ()],
         candidates=None if first.candidates is None else [held for piece in pieces for held in piece.candidates or ()],
         spans=None if first.spans is None else [spans for piece in pieces for spans in piece.spans or ()],
+        detections=None if first.detections is None else [found for piece in pieces for found in piece.detections or ()],
         fingerprint=first.fingerprint,
         version=first.version,
         features=concatenate(features) if features else None,

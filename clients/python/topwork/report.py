@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from topwork.heads import MetricValue
+from topwork.predictions import Detection
 
 #: How pictures of a report begin.
 JPEG = "data:image/jpeg;base64,"
@@ -80,6 +81,21 @@ class Misclassified:
 
 
 @dataclass(frozen=True)
+class DrawnPicture:
+    """A held-out picture of a detector: its size in pixels, its true boxes (with a score of 1) and those that the head predicted.
+
+    `shown`: a small JPEG as a data: URI, where the set kept its inputs.
+    """
+
+    id: str
+    width: float
+    height: float
+    truth: tuple[Detection, ...]
+    predicted: tuple[Detection, ...]
+    shown: str = ""
+
+
+@dataclass(frozen=True)
 class SemiSupervisedGain:
     """The effect of unlabeled items on the main metric, on the same held-out items: with, without, and the paired difference.
 
@@ -125,6 +141,7 @@ class Report:
                      `learning_curve_estimate` says on which, where they are not those of the metrics
     scatter       (truth, prediction) of items; regression
     misclassified   items that the head got wrong, the most confident first
+    pictures      of a detector: up to 20 held-out pictures, with true and predicted boxes
     semi_supervised   the effect of unlabeled items, where they were used
     chosen        by cross-validation, out of `trials`: {"tap", "pooling", "settings", "score"}; `measure` names their scores
     history       of a fine-tuning, an entry for each epoch: {"epoch", "loss", "score"}
@@ -159,6 +176,7 @@ class Report:
     learning_curve_estimate: str = ""
     scatter: tuple[tuple[float, float], ...] = ()
     misclassified: tuple[Misclassified, ...] = ()
+    pictures: tuple[DrawnPicture, ...] = ()
     semi_supervised: SemiSupervisedGain | None = None
     chosen: Mapping[str, Any] = field(default_factory=dict)
     measure: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,8 +15,6 @@ from topwork_server.heads.conformal import HeldOutScores
 from topwork_server.plugin_api.trainer import Target
 from topwork_server.types import FingerprintedTap, Modality
 
-DEFAULT_KIND = "linear"
-
 
 class Task(StrEnum):
     """The task of a head. `training/label_formats.py` says how the labels of each are written."""
@@ -27,6 +26,7 @@ class Task(StrEnum):
     QUESTION_ANSWERING = "question-answering"
     SEGMENTATION = "segmentation"
     FILL = "fill"  # words for the gaps of a text; only heads that came with their encoder
+    DETECTION = "detection"
 
     @property
     def target(self) -> Target:
@@ -35,7 +35,7 @@ class Task(StrEnum):
     @property
     def every_row(self) -> bool:
         """True where each row (TOKEN, CELL) has a value of its own, rather than the item as a whole."""
-        return self in (Task.TAGGING, Task.QUESTION_ANSWERING, Task.SEGMENTATION)
+        return self in (Task.TAGGING, Task.QUESTION_ANSWERING, Task.SEGMENTATION, Task.DETECTION)
 
 
 TARGETS = {
@@ -46,9 +46,15 @@ TARGETS = {
     Task.QUESTION_ANSWERING: Target.SPAN,
     Task.SEGMENTATION: Target.CLASSES,
     Task.FILL: Target.CLASSES,
+    Task.DETECTION: Target.BOXES,
 }
 #: Tasks that a trainer may learn.
 LEARNED = tuple(task for task in Task if task is not Task.FILL)
+
+
+def usual_kind(task: Task | None) -> str:
+    """Name the kind of training where a request names none."""
+    return "fcos" if task is Task.DETECTION else "linear"
 
 
 #: Tasks whose classes may be described by text.
@@ -86,7 +92,7 @@ class TrainRequest:
     set: str
     target: str
     name: str = ""
-    kind: str = DEFAULT_KIND
+    kind: str = ""
     task: Task | None = None
     taps: tuple[str, ...] = ()
     poolings: tuple[str, ...] = ()
@@ -141,7 +147,7 @@ class Head:
 
     The graph takes `rows` (n, dim) float32 of `tap`, pooled by `pooling`. It gives `scores`, as the Target defines them, and
     `probabilities`: for CLASSES and LABELS after the temperature, for SPAN the scores (their softmax is over the rows of an
-    item), for NUMBERS the numbers. Both are float32, or float64 for NUMBERS.
+    item), for NUMBERS the numbers; of BOXES the distances stay as they are. Both are float32, or float64 for NUMBERS.
     """
 
     name: str
@@ -171,6 +177,11 @@ class Head:
     tuned: str = ""  # the encoder that was fine-tuned with it, and is dropped with it
     target_center: float = 0.0  # REGRESSION: trained on (number - center) / unit; the graph gives plain numbers
     target_unit: float = 1.0
+
+    @property
+    def together(self) -> int:
+        """How many rows the graph must read together: the cells of a picture for DETECTION, else 1."""
+        return math.prod(self.tap.tap.grid or ()) if self.task is Task.DETECTION else 1
 
     @property
     def pretrained(self) -> bool:

@@ -17,6 +17,7 @@ GRANULARITIES = {
     Task.TAGGING: Granularity.TOKEN,
     Task.QUESTION_ANSWERING: Granularity.TOKEN,
     Task.SEGMENTATION: Granularity.CELL,
+    Task.DETECTION: Granularity.CELL,
 }
 PARTS = {Task.TAGGING: 0, Task.QUESTION_ANSWERING: 1}
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from topwork_server.errors import TopworkError
+from topwork_server.plugin_api.boxes import EDGES
 from topwork_server.plugin_api.trainer import Target
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def served_graph(head: onnx.ModelProto, target: Target, temperature: float) -> b
 def served_model(model: onnx.ModelProto, target: Target, temperature: float) -> onnx.ModelProto:
     """Add an output `probabilities`, computed after the temperature, to a trainer's graph, in place.
 
-    For SPAN it holds the scores over the temperature (their softmax is over the rows of an item), for NUMBERS the scores.
+    For SPAN it holds the scores over the temperature (their softmax is over the rows of an item), for NUMBERS the scores, for
+    BOXES the probability of each class and the distances.
     """
     _check(model, temperature)
     model.graph.node.extend(_probability_nodes(target, temperature))
@@ -68,7 +70,28 @@ def _probability_nodes(target: Target, temperature: float) -> list[onnx.NodeProt
             return [*nodes, helper.make_node("Softmax", [_PREFIX + "cooled"], [PROBABILITIES], axis=-1)]
         case Target.LABELS:
             return [*nodes, helper.make_node("Sigmoid", [_PREFIX + "cooled"], [PROBABILITIES])]
+        case Target.BOXES:
+            return [*nodes, *_box_nodes()]
     return [*nodes, helper.make_node("Identity", [_PREFIX + "cooled"], [PROBABILITIES])]
+
+
+def _box_nodes() -> list[onnx.NodeProto]:
+    """Replace the logits of the classes by their probabilities; the last columns are distances."""
+    from onnx import helper, numpy_helper
+
+    ends = {"first": 0, "edges": -EDGES, "last": 2**31, "columns": 1}
+    made = [
+        helper.make_node("Constant", [], [_PREFIX + name], value=numpy_helper.from_array(np.array([at], np.int64)))
+        for name, at in ends.items()
+    ]
+    first, edges, last, columns = (_PREFIX + name for name in ends)
+    return [
+        *made,
+        helper.make_node("Slice", [_PREFIX + "cooled", first, edges, columns], [_PREFIX + "classes"]),
+        helper.make_node("Sigmoid", [_PREFIX + "classes"], [_PREFIX + "sure"]),
+        helper.make_node("Slice", [SCORES, edges, last, columns], [_PREFIX + "distances"]),
+        helper.make_node("Concat", [_PREFIX + "sure", _PREFIX + "distances"], [PROBABILITIES], axis=1),
+    ]
 
 
 def _like(value: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:

@@ -5,13 +5,15 @@ A fault is then reported as the plugin's, with what was expected and what was fo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from topwork_server.blocking_calls import Report
-from topwork_server.errors import PluginFault
+from topwork_server.errors import InvalidInput, PluginFault
+from topwork_server.plugin_api.boxes import EDGES
 from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.plugin_api.trainer import Examples, FittedHead, Target, Trainer
 from topwork_server.plugin_api.vector_index import VectorIndex
@@ -40,7 +42,9 @@ def fit_heads(
     trainer: type[Trainer], examples: Examples, subsets: Sequence[Array], options: Any, seed: int, threads: int, report: Report
 ) -> list[FittedHead]:
     """Call `trainer.fit`, whose heads are checked: one for each subset, on a view that there is, with scores as the target has
-    them. PluginFault."""
+    them. PluginFault; InvalidInput for a target that the trainer does not learn."""
+    if examples.target not in trainer.targets:
+        raise InvalidInput(f"{trainer.__name__} does not learn {examples.target.value}", remedy="choose another kind of training")
     heads = trainer.fit(examples, subsets, options, seed, threads, report)
     if not isinstance(heads, Sequence) or len(heads) != len(subsets):
         found = f"{len(heads)} heads" if isinstance(heads, Sequence) else type(heads).__name__
@@ -55,7 +59,7 @@ def _check_head(trainer: type[Trainer], head: FittedHead, examples: Examples) ->
         raise _fault(trainer, "fit returned", "a list of FittedHead", f"a {type(head).__name__} in it")
     if not 0 <= head.view < len(examples.views):
         raise _fault(trainer, "fit returned a head of view", f"0 to {len(examples.views) - 1}", str(head.view))
-    rows = examples.views[head.view].rows[:2]
+    rows = examples.views[head.view].rows[: math.prod(examples.grid or (2,))]
     scores, shape = head.scores(rows), (len(rows), _outputs(examples))
     if not isinstance(scores, np.ndarray) or scores.dtype != np.float32 or scores.shape != shape:
         raise _fault(trainer, "a head's scores are", f"float32 {list(shape)}", _described(scores))
@@ -81,6 +85,8 @@ def check_sample(encoder: Encoder, sample: Sample) -> Sample:
 def _outputs(examples: Examples) -> int:
     if examples.target is Target.SPAN:
         return 2
+    if examples.target is Target.BOXES:
+        return len(examples.names) + EDGES
     return examples.values.shape[1] if examples.target is Target.NUMBERS else len(examples.names)
 
 

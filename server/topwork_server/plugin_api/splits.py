@@ -43,7 +43,8 @@ def rest(count: int, held: Array) -> Array:
 
 
 def strata(examples: Examples, count: int) -> Array:
-    """Find the stratum by which each row is spread, (n,) int64: its class, its rarest label or its quantile.
+    """Find the stratum by which each row is spread, (n,) int64: its class (or that of its box), its rarest label or its
+    quantile.
 
     The rarest labels are the hardest to spread, so that they come first (Sechidis et al. 2011, section 3.1).
     """
@@ -59,6 +60,8 @@ def strata(examples: Examples, count: int) -> Array:
         rank: Array = np.argsort(np.argsort(values[:, 0], kind="stable"), kind="stable")
         binned: Array = rank * bins // len(values)
         return binned
+    if examples.target is Target.BOXES:
+        return np.asarray(values[:, 0] + 1, np.int64)
     return np.zeros(len(values), np.int64)
 
 

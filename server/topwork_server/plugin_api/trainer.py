@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -33,6 +33,12 @@ class Target(StrEnum):
     LABELS = "labels"  # any of several: scores (n, labels) are logits, each with its own sigmoid
     NUMBERS = "numbers"  # regression: scores (n, 1) are the numbers themselves, in the scale of Examples.values
     SPAN = "span"  # where an answer starts and ends: scores (n, 2) are logits, whose softmax is over the rows of an item
+    BOXES = "boxes"  # what is where in a picture: scores (n, classes + 4) are a cell's logits, each with its own sigmoid, then
+    # the distances from its center to the left, upper, right and lower edge of its box, in cells
+
+
+#: Targets whose heads score each row by itself, or the rows of an item together but without their places.
+ROW_TARGETS = frozenset(Target) - {Target.BOXES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,9 @@ class Examples:
 
     values: CLASSES (n,) int64; LABELS (n, labels) float32, 0 or 1; NUMBERS (n, 1) float32, of
     mean 0 and deviation 1 (the server puts offset and unit back, in float64); SPAN (n, 2) float32, 1 where an
-    answer starts, and where it ends (an item without an answer has none).
+    answer starts, and where it ends (an item without an answer has none); BOXES (n, 5) float32: the boxes of an item stand in
+    its first rows, class and x0, y0, x1, y1 in cells from the upper left corner of the grid; class -1 in the other rows.
+    grid (rows, columns) of BOXES: the rows of an item are its cells, row-major, always all of them.
     items (n,) int64, ascending: to which item a row belongs. groups (n,) int64: rows of one group are never on both sides of a
     split (the items, or what is coarser). unlabeled: rows of each view without a value. described: for each view
     (classes, dim) float32, the descriptions of the classes as the trunk embeds them. weights (n,) float32, above 0: what a row
@@ -67,6 +75,7 @@ class Examples:
     unlabeled: tuple[FeatureView, ...] = ()
     described: tuple[Array, ...] = ()
     weights: Array | None = None
+    grid: tuple[int, int] | None = None
 
     @property
     def count(self) -> int:
@@ -80,17 +89,9 @@ class Examples:
     def take(self, rows: Array) -> Examples:
         """Return some of the rows (positions, ascending)."""
         views = tuple(FeatureView(view.tap, view.pooling, view.rows[rows]) for view in self.views)
-        return Examples(
-            views,
-            self.target,
-            self.names,
-            self.values[rows],
-            self.items[rows],
-            self.groups[rows],
-            self.unlabeled,
-            self.described,
-            None if self.weights is None else self.weights[rows],
-        )
+        values, items, groups = self.values[rows], self.items[rows], self.groups[rows]
+        weights = None if self.weights is None else self.weights[rows]
+        return replace(self, views=views, values=values, items=items, groups=groups, weights=weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,8 @@ class FittedHead(ABC):
 
     @abstractmethod
     def scores(self, rows: Array) -> Array:
-        """Map (n, dim) float32 rows of its view to (n, outputs) float32, as Target has them. Never depends on its batch-mates."""
+        """Map (n, dim) float32 rows of its view to (n, outputs) float32, as Target has them. Never depends on its batch-mates: of
+        BOXES, whose rows are whole pictures, on other pictures."""
 
     @abstractmethod
     def graph(self) -> onnx.ModelProto:
@@ -128,10 +130,10 @@ class FittedHead(ABC):
 
 class Trainer(ABC):
     """`options` is a frozen dataclass of what Train may set, with defaults; its field types are checked.
-    `targets` are those that it learns."""
+    `targets` are those that it learns: all but BOXES, unless it says."""
 
     options: ClassVar[type[Any]] = NoOptions
-    targets: ClassVar[frozenset[Target]] = frozenset(Target)
+    targets: ClassVar[frozenset[Target]] = ROW_TARGETS
 
     @classmethod
     @abstractmethod
@@ -186,7 +188,7 @@ class FineTuner(ABC):
     """Learns the trunk, too. `options` and `targets` as Trainer has them."""
 
     options: ClassVar[type[Any]] = NoOptions
-    targets: ClassVar[frozenset[Target]] = frozenset(Target)
+    targets: ClassVar[frozenset[Target]] = ROW_TARGETS
 
     @classmethod
     @abstractmethod

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from topwork_server.plugin_api.boxes import BoxFilter, box_probabilities, decode_boxes, overlaps, true_boxes
 from topwork_server.plugin_api.trainer import Examples, FeatureView, Target
 from topwork_server.types import Array
 
 CENTRES = 4
 LENGTH = 8  # rows of an item whose answer is a span
+GRID = (2, 3)  # cells of a picture with a box
 
 
 def problem(target: Target, count: int = 120, dim: int = 16, seed: int = 0, *, described: bool = False) -> Examples:
@@ -19,6 +22,7 @@ def problem(target: Target, count: int = 120, dim: int = 16, seed: int = 0, *, d
 
     CLASSES: the center; with `described` each class is described by its center. LABELS: three sets of centers. NUMBERS: one a
     center, with noise of 0.1. SPAN: items of 8 rows; an answer starts at a row of the third center, ends at one of the last.
+    BOXES: pictures of 6 cells, each with a box around one cell, which is of the third center or the last, as its class says.
     """
     random = np.random.default_rng(seed)
     centers = np.random.default_rng(99).standard_normal((CENTRES, dim))
@@ -32,11 +36,17 @@ def problem(target: Target, count: int = 120, dim: int = 16, seed: int = 0, *, d
     elif target is Target.SPAN:
         items = np.repeat(np.arange(count // LENGTH), LENGTH)
         near, values = _answers(count // LENGTH, random)
+    elif target is Target.BOXES:
+        items = np.repeat(np.arange(count // math.prod(GRID)), math.prod(GRID))
+        near, values = _boxes(count // math.prod(GRID), random)
     rows = (centers[near] + 0.5 * random.standard_normal((len(near), dim))).astype(np.float32)
-    names = {Target.CLASSES: "abcd", Target.LABELS: "xyz", Target.NUMBERS: "", Target.SPAN: ""}[target]
+    names = {Target.CLASSES: "abcd", Target.LABELS: "xyz", Target.NUMBERS: "", Target.SPAN: "", Target.BOXES: "xy"}[target]
     texts = (centers.astype(np.float32),) if described else ()
     unlabeled = (FeatureView("pooled", "row", rows[: count // 10] + np.float32(0.1)),)
-    made = Examples((FeatureView("pooled", "row", rows),), target, tuple(names), values, items, items, unlabeled, texts)
+    grid = GRID if target is Target.BOXES else None
+    made = Examples(
+        (FeatureView("pooled", "row", rows),), target, tuple(names), values, items, items, unlabeled, texts, grid=grid
+    )
     for array in (rows, values, items, unlabeled[0].rows, *texts):
         array.flags.writeable = False
     return made
@@ -53,8 +63,21 @@ def _answers(items: int, random: np.random.Generator) -> tuple[Array, Array]:
     return near.ravel(), values.reshape(-1, 2)
 
 
+def _boxes(pictures: int, random: np.random.Generator) -> tuple[Array, Array]:
+    """Return to which center each row belongs, and (rows, 5) values."""
+    cells = math.prod(GRID)
+    near, values = random.integers(2, size=(pictures, cells)), np.zeros((pictures, cells, 5), np.float32)
+    where, label, every = random.integers(cells, size=pictures), random.integers(2, size=pictures), np.arange(pictures)
+    near[every, where] = 2 + label
+    y, x = np.divmod(where, GRID[1])
+    values[:, 1:, 0] = -1
+    values[:, 0] = np.stack([label, x, y, x + 1, y + 1], axis=1)
+    return near.ravel(), values.reshape(-1, 5)
+
+
 def quality(examples: Examples, scores: Array) -> float:
-    """Return a quality of at most 1: accuracy of CLASSES, of LABELS over all pairs, and of both ends of a SPAN; R2 of NUMBERS."""
+    """Return a quality of at most 1: accuracy of CLASSES, of LABELS over all pairs, and of both ends of a SPAN; R2 of NUMBERS; of
+    BOXES the share of pictures whose surest box is that of the truth, by more than half of both."""
     values = examples.values
     if examples.target is Target.CLASSES:
         return float((scores.argmax(axis=1) == values).mean())
@@ -62,8 +85,20 @@ def quality(examples: Examples, scores: Array) -> float:
         return float(((scores > 0) == (values > 0.5)).mean())
     if examples.target is Target.NUMBERS:
         return float(1 - ((scores - values) ** 2).mean() / values.var())
+    if examples.target is Target.BOXES:
+        return _surest_boxes(values, scores)
     found, true = (array.reshape(-1, LENGTH, 2).argmax(axis=1) for array in (scores, values))
     return float((found == true).mean())
+
+
+def _surest_boxes(values: Array, scores: Array) -> float:
+    cells, right = math.prod(GRID), []
+    for start in range(0, len(values), cells):
+        part = slice(start, start + cells)
+        truth, found = true_boxes(values[part]), decode_boxes(box_probabilities(scores[part]), GRID, BoxFilter(most=1))
+        same = found.labels.tolist() == truth.labels.tolist()
+        right.append(same and bool((overlaps(found.boxes, truth.boxes) > 0.5).all()))
+    return float(np.mean(right))
 
 
 def with_rows(examples: Examples, change: Any) -> Examples:
@@ -76,9 +111,11 @@ def with_rows(examples: Examples, change: Any) -> Examples:
 
 
 def few(examples: Examples, each: int) -> Array:
-    """Positions of `each` rows of each center; of a SPAN, of two items."""
+    """Positions of `each` rows of each center; of a SPAN and of BOXES, of two items."""
     if examples.target is Target.SPAN:
         return np.arange(2 * LENGTH)
+    if examples.target is Target.BOXES:
+        return np.arange(2 * math.prod(GRID))
     keys = examples.values if examples.target is Target.CLASSES else np.round(examples.values)
     _, found = np.unique(keys, axis=0, return_inverse=True)
     return np.sort(np.concatenate([np.flatnonzero(found.ravel() == key)[:each] for key in range(found.max() + 1)]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -327,7 +327,7 @@ def test_many_classes_are_confused_as_others() -> None:
     assert len(found.classes) == 40
 
 
-@pytest.mark.parametrize("task", [task for task in LEARNED if task.target is not Target.SPAN])
+@pytest.mark.parametrize("task", [task for task in LEARNED if task.target not in (Target.SPAN, Target.BOXES)])
 def test_the_main_figure_is_that_of_the_evaluation(task: Task) -> None:
     random = np.random.default_rng(0)
     values: Array = random.integers(0, 5, 200)
@@ -341,6 +341,34 @@ def test_the_main_figure_is_that_of_the_evaluation(task: Task) -> None:
     main = evaluate.main_metric(given, task, predictions, 0)
     assert main.name == metrics.MAIN_METRIC[task]
     assert main == evaluate.evaluate_predictions(given, task, predictions, ids(given), None, 0).metrics[0]
+
+
+def test_detection() -> None:
+    """Every box of class a is found exactly, of b one of two, beside one of a that is none: known by hand."""
+    boxes = [[(0, 0, 0, 1, 1)], [(1, 1, 0, 2, 1)], [(0, 0, 0, 2, 1), (1, 1, 0, 2, 1)], []]
+    found = [[(0, 0, 0, 1, 1)], [], [(0, 0, 0, 2, 1), (1, 1, 0, 2, 1)], [(0, 0, 0, 1, 1)]]
+    values, scores = np.full((8, 5), -1, np.float32), np.full((8, 2 + 4), -9, np.float32)
+    for at, (truth, mine) in enumerate(zip(boxes, found, strict=True)):
+        values[2 * at : 2 * at + len(truth)] = np.array(truth, np.float32).reshape(-1, 5)
+        for label, x0, y0, x1, y1 in mine:
+            cell = label
+            scores[2 * at + cell, label] = 2.0 if at < 3 else 1.0
+            scores[2 * at + cell, 2:] = (cell + 0.5 - x0, 0.5 - y0, x1 - cell - 0.5, y1 - 0.5)
+    items = np.repeat(np.arange(4), 2)
+    given = replace(examples(Task.DETECTION, values, ("a", "b"), items), grid=(1, 2))
+    predictions = answered(given, scores, 2)
+    judged = evaluate.evaluate_predictions(given, Task.DETECTION, predictions, ids(given), None, 0)
+    values_of = {metric.name: metric.value for metric in judged.metrics}
+    assert list(values_of) == ["mAP", "mAP at .5", "box F1", "AP of a", "AP of b"]
+    assert values_of["AP of a"] == pytest.approx(1)
+    assert values_of["AP of b"] == pytest.approx(51 / 101)
+    assert values_of["mAP"] == values_of["mAP at .5"] == pytest.approx((1 + 51 / 101) / 2)
+    assert values_of["box F1"] == pytest.approx(2 * 3 / (4 + 3)), "from the score on that leaves the box that is none out"
+    assert judged.min_score == pytest.approx(1 / (1 + np.exp(-2)))
+    assert [(of.name, of.support, of.precision, of.recall) for of in judged.classes] == [("a", 2, 1, 1), ("b", 2, 1, 0.5)]
+    assert judged.baseline[1].value < values_of["mAP at .5"]
+    assert judged.misclassified == ()
+    assert evaluate.main_metric(given, Task.DETECTION, predictions, 0) == judged.metrics[0]
 
 
 def test_a_difference_is_paired() -> None:

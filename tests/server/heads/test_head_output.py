@@ -184,11 +184,12 @@ def test_no_items_and_none_that_is_good(task):
         Task.TAGGING: head(task, Granularity.TOKEN, Pooling.ROWS, bio_names(("PER",))),
         Task.QUESTION_ANSWERING: head(task, Granularity.TOKEN, Pooling.ROWS, ()),
         Task.SEGMENTATION: head(task, Granularity.CELL, Pooling.ROWS, grid=(2, 2)),
+        Task.DETECTION: head(task, Granularity.CELL, Pooling.ROWS, grid=(2, 2)),
     }.get(task, head(task))
     spans = {Granularity.TOKEN: Spans("chars", np.zeros((0, 2)), np.zeros(0, np.int32)), Granularity.CELL: None}
     for items in (0, 2):
         rows = TapRows(of.tap, np.zeros((0, DIM), np.float32), np.zeros(items, np.int64), spans.get(of.tap.tap.granularity))
         found = decode_output(of, rows, echo, skip_bad_items=True)
         assert list(found.failures) == list(range(items))
-        told = [found.probabilities, found.values, found.spans, found.masks]
+        told = [found.probabilities, found.values, found.spans, found.masks, found.detections]
         assert [len(one) for one in told if one is not None] == [items]

@@ -30,7 +30,7 @@ def data(kind: type[TrainingDataset], task: Task) -> TrainingDataset:
     values = np.zeros(3, np.int64)
     examples = Examples((), task.target, (), values, values, values)
     chars = {"a": np.array([[0, 3], [4, 9], [9, 10]], np.float32), "long": np.array([[0, 999]], np.float32)}
-    return kind(LabelColumn(task, (), [[]], np.ones(1, bool)), examples, ("a", "long"), chars=chars)
+    return kind(LabelColumn(task, (), [[]], np.ones(1, bool)), examples, ("a", "long"), covers=chars)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_long_span_is_cut() -> None:
 
 
 def test_what_none_covers_is_named_by_its_characters() -> None:
-    elsewhere = replace(data(Kept, Task.TAGGING), chars={"a": np.array([[40, 50]], np.float32)})
+    elsewhere = replace(data(Kept, Task.TAGGING), covers={"a": np.array([[40, 50]], np.float32)})
     assert SpanPreviews(elsewhere)("a", 0, 1) == "40:50"
 
 

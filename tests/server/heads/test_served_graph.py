@@ -49,11 +49,38 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("target", list(Target))
+@pytest.mark.parametrize("target", list(EXPECTED))
 def test_scores_stay_and_probabilities_follow_the_target(tmp_path, target):
     scores, probabilities = computed(tmp_path, target, 2.5)
     np.testing.assert_allclose(scores, SCORES, rtol=1e-5)
     np.testing.assert_allclose(probabilities, EXPECTED[target], rtol=1e-5)
+
+
+def test_of_boxes_the_distances_stay(tmp_path):
+    weight = np.concatenate([WEIGHT, WEIGHT[:2], WEIGHT[:1]])  # two classes and four distances
+    graph = linear_graph(weight, np.zeros(len(weight), np.float32))
+    (tmp_path / "head.onnx").write_bytes(served_graph(graph, Target.BOXES, 2.0))
+    scores, probabilities = run_head(Session(tmp_path / "head.onnx", 1), ROWS)
+    np.testing.assert_allclose(probabilities[:, :2], 1 / (1 + np.exp(-scores[:, :2] / 2)), rtol=1e-5)
+    np.testing.assert_array_equal(probabilities[:, 2:], scores[:, 2:])
+
+
+def test_rows_of_a_picture_are_computed_together(tmp_path):
+    """The graph subtracts the mean of each three rows; parts of a size that three does not divide would mix pictures."""
+    nodes = [
+        helper.make_node("Reshape", ["rows", "picture"], ["pictures"]),
+        helper.make_node("ReduceMean", ["pictures", "middle"], ["mean"]),
+        helper.make_node("Sub", ["pictures", "mean"], ["apart"]),
+        helper.make_node("Reshape", ["apart", "flat"], ["scores"]),
+    ]
+    constants = {"picture": np.array([-1, 3, 4]), "middle": np.array([1]), "flat": np.array([-1, 4])}
+    (tmp_path / "head.onnx").write_bytes(served_graph(head_graph(nodes, constants, 4, 4), Target.NUMBERS, 1.0))
+    rows = np.random.default_rng(0).normal(size=(CHUNK_ROWS + 2, 4)).astype(np.float32)
+    rows = rows[: len(rows) // 3 * 3]
+    assert len(rows) > CHUNK_ROWS - CHUNK_ROWS % 3
+    found, _ = run_head(Session(tmp_path / "head.onnx", 1), rows, 3)
+    pictures = rows.reshape(-1, 3, 4)
+    np.testing.assert_allclose(found, (pictures - pictures.mean(axis=1, keepdims=True)).reshape(-1, 4), atol=1e-5)
 
 
 def test_many_rows_go_in_parts_and_none_is_fine(tmp_path):

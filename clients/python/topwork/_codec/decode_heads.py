@@ -12,7 +12,7 @@ from topwork._transport import status
 from topwork.errors import InvalidInput
 from topwork.features import Array, Timings
 from topwork.heads import HeadInfo, MetricValue, TrainerInfo
-from topwork.predictions import FoundSpan, Predictions
+from topwork.predictions import Detection, FoundSpan, Predictions
 from topwork.v1 import heads_pb2, types_pb2
 
 TASKS = {
@@ -22,6 +22,7 @@ TASKS = {
     "tagging": heads_pb2.TASK_TAGGING,
     "question-answering": heads_pb2.TASK_QUESTION_ANSWERING,
     "segmentation": heads_pb2.TASK_SEGMENTATION,
+    "detection": heads_pb2.TASK_DETECTION,
 }
 #: Fields of Predictions that are tensors, by the names that they have here as there.
 ARRAYS = ("probabilities", "best", "values", "masks", "confidences", "boxes", "typicality")
@@ -75,12 +76,13 @@ def predictions(
         head=message.head,
         task=task_name(message.task),
         names=tuple(message.names),
-        items=len(items) or max([len(message.spans), *(len(array) for array in tensors.values())]),
+        items=len(items) or max([len(message.spans), len(message.detections), *(len(array) for array in tensors.values())]),
         interval=message.interval,
         spans=[tuple(_spans(of.spans, item)) for of, item in _with_items(message.spans, items)] if message.spans else None,
         candidates=[tuple(of.names) for of in message.candidates] if message.candidates else None,
         abstained=[ABSTENTIONS.get(why, "") for why in message.abstained] if message.abstained else None,
         threshold=message.threshold,
+        detections=[tuple(map(_detection, of.boxes)) for of in message.detections] if message.detections else None,
         fingerprint=message.fingerprint,
         version=message.version,
         features=messages.tap_features(found[0], encoder, start, notes, failures, None, timings) if found else None,
@@ -94,7 +96,12 @@ def predictions(
 def _is_missing(message: heads_pb2.Predictions, tensors: Mapping[str, Array], item: int) -> bool:
     """Tell whether the head has no prediction of that item; another head, which reads other taps, may have one."""
     numbers = [array[item] for array in tensors.values() if array.dtype.kind == "f"]
-    return any(np.isnan(of_item).any() for of_item in numbers) or (bool(message.spans) and not message.spans[item].spans)
+    lists = [of[item] for of in (message.spans, message.detections) if of]
+    return any(np.isnan(of_item).any() for of_item in numbers) or any(not of_item.ListFields() for of_item in lists)
+
+
+def _detection(found: heads_pb2.DetectedBox) -> Detection:
+    return Detection(found.label, found.score, (found.x0, found.y0, found.x1, found.y1))
 
 
 def _tensors(message: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
@@ -51,6 +52,8 @@ def record(found: Prediction) -> dict[str, Any]:
         plain |= {} if value is None or value == {} else {name: value}
     if found.spans is not None:
         plain["spans"] = [span._asdict() for span in found.spans]
+    if found.detections is not None:
+        plain["detections"] = [asdict(one) for one in found.detections]
     if found.mask is not None:
         plain |= {"mask": found.mask.tolist(), "box": found.box}
         plain |= {} if found.confidences is None else {"confidences": found.confidences.tolist()}

@@ -38,7 +38,7 @@ def train(
     set: str,
     *,
     target: str = "",
-    kind: str = "linear",
+    kind: str = "",
     name: str = "",
     task: str = "",
     taps: Sequence[str] = (),
@@ -62,10 +62,11 @@ def train(
 
     target        the column of metadata that holds the labels; items without a value are unlabeled. None where `descriptions`
                   are all there is to learn from; such a head is not evaluated
-    kind          one of `trainers()`: "linear" (softmax or ridge regression), "fine-tune" (the trunk, too) ...
+    kind          one of `trainers()`: "linear" (softmax or ridge regression; where none is named), "fine-tune" (the trunk, too),
+                  "fcos" (of detection the only one) ...
     name          none: SET-TARGET, or SET-KIND
-    task          "classification", "multi-label", "regression", "tagging", "question-answering" or "segmentation"; none: by the
-                  type of the column. How labels of each are written: `topwork.span`, `topwork.box`, `topwork.mask`
+    task          "classification", "multi-label", "regression", "tagging", "question-answering", "segmentation" or "detection";
+                  none: by the type of the column. How labels of each are written: `topwork.span`, `topwork.box`, `topwork.mask`
     taps          of the set; none: its first. Of several, cross-validation chooses
     poolings      of taps with several rows an item: "mean", "max", "mean+std" or "pair"; of pairs of texts that the set keeps,
                   "two-tower" or "cosine" (each text encoded by itself), too; of several, cross-validation chooses. None: the
@@ -158,7 +159,7 @@ def probe(
     taps: Sequence[str] = (),
     poolings: Sequence[str] = (),
     task: str = "",
-    kind: str = "linear",
+    kind: str = "",
     options: Mapping[str, Any] | None = None,
     where: str = "",
     group: str = "",

@@ -75,6 +75,9 @@ class PredictSettings(TypedDict, total=False):
     coverage: float
     abstain: float | None
     unlike: float | None
+    min_score: float | None
+    max_overlap: float | None
+    max_boxes: int
     features: bool
     options: Mapping[str, Any] | None
     skip_bad_items: bool

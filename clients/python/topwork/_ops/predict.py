@@ -40,6 +40,9 @@ def predict(
     coverage: float = 0.0,
     abstain: float | None = None,
     unlike: float | None = None,
+    min_score: float | None = None,
+    max_overlap: float | None = None,
+    max_boxes: int = 0,
     features: bool = False,
     options: Mapping[str, Any] | None = None,
     skip_bad_items: bool = False,
@@ -60,6 +63,9 @@ def predict(
                     given, and `abstained` is "unsure". None: every item has an answer
     unlike          the least `typicality` of an item with an answer, such as 0.01: one that is less like the training items is
                     `abstained` as "unlike". 0: typicality alone; None: it is not computed
+    min_score       detection: only boxes of at least this score; None: that at which F1 was best on held-out items
+    max_overlap     detection: of two boxes of one class that overlap by more (intersection over union) the surer one; None: 0.6
+    max_boxes       detection: at most so many an item, the surest; 0: 100
     features        what the heads have read, too: `Predictions.features`
     options         of the encoder; None: those of the set that the head learned from
     skip_bad_items  a bad item stands in `failures`; without it the first one raises InvalidInput
@@ -79,6 +85,9 @@ def predict(
         coverage=coverage,
         abstain=abstain,
         unlike=unlike,
+        min_score=min_score,
+        max_overlap=max_overlap,
+        max_boxes=max_boxes,
         features=features,
         options=messages.struct(options),
         skip_bad_items=skip_bad_items,

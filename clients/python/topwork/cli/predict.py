@@ -26,6 +26,7 @@ from topwork.predictions import Prediction, Predictions
 
 #: Items on a terminal; letters of an item and of its prediction.
 SHOWN, ITEM, PREDICTION = 50, 60, 80
+SHARE = click.FloatRange(0, 1)
 EXAMPLES = """\
 Items are given as to `topwork embed`: texts, paths, folders, - for lines of stdin, or --from a file of them. Those of a set are
 predicted from its features; nothing is encoded.
@@ -34,6 +35,7 @@ examples:
   topwork predict birds-label photos/ --top 3
   topwork predict reviews-stars,reviews-topic --from new.csv --column body --keep id,date -o predictions.csv
   topwork predict birds-label photos/ --abstain 0.2 --unlike 0.01
+  topwork predict scenes-boxes photos/ --min-score 0.5 --json
   topwork predict birds-label --set birds --where "label IS NULL" -o guessed.parquet
 """
 
@@ -53,6 +55,9 @@ examples:
 )
 @click.option("--abstain", type=float, metavar="COST", help='of no answer, where a wrong one costs 1: "none of these" if unsure')
 @click.option("--unlike", type=float, metavar="P", help="none of these, for items less typical of the training items (0.01)")
+@click.option("--min-score", type=SHARE, metavar="P", help="of boxes (default: that of the best F1 on held-out items)")
+@click.option("--max-overlap", type=SHARE, metavar="P", help="of boxes of one class (default: 0.6)")
+@click.option("--max-boxes", type=COUNT, metavar="N", help="of an item (default: 100)")
 @encoding_flags
 @click.option("-o", "--out", type=PATH, metavar="FILE", help=".csv, .jsonl or .parquet")
 @connection
@@ -76,6 +81,9 @@ def predict(arguments: SimpleNamespace) -> int:
             coverage=arguments.coverage,
             abstain=arguments.abstain,
             unlike=arguments.unlike,
+            min_score=arguments.min_score,
+            max_overlap=arguments.max_overlap,
+            max_boxes=arguments.max_boxes or 0,
             options=dict(arguments.option) or None,
             skip_bad_items=arguments.skip_bad_items,
             priority=arguments.priority,

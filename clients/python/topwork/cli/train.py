@@ -53,7 +53,7 @@ def _description(text: str) -> tuple[str, str]:
 
 #: How a head is learned: of `train` and of `probe`.
 task_flags = flags(
-    click.option("--kind", default="linear", show_default=True, metavar="K"),
+    click.option("--kind", default="", metavar="K", help="default: linear; of detection fcos"),
     click.option("--task", type=click.Choice(list(TASKS)), help="default: by the column's type"),
     click.option(
         "--tap",
@@ -166,7 +166,13 @@ def _facts(head: HeadInfo) -> Iterator[tuple[str, str]]:
 
 def what(head: HeadInfo) -> str:
     """Format as "classification of 16 classes, linear on efficientnet-lite0/pooled"."""
-    names = {"classification": "classes", "multi-label": "labels", "segmentation": "classes", "tagging": "tags"}
+    names = {
+        "classification": "classes",
+        "multi-label": "labels",
+        "segmentation": "classes",
+        "tagging": "tags",
+        "detection": "classes",
+    }
     of = f" of {len(head.names)} {names[head.task]}" if head.task in names and head.names else ""
     return f"{head.task}{of}, {head.kind or 'pretrained'} on {head.encoder or 'ready vectors'}/{head.tap}"
 

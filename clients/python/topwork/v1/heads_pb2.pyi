@@ -21,6 +21,7 @@ class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TASK_QUESTION_ANSWERING: _ClassVar[Task]
     TASK_SEGMENTATION: _ClassVar[Task]
     TASK_FILL: _ClassVar[Task]
+    TASK_DETECTION: _ClassVar[Task]
 
 class HeadState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -42,6 +43,7 @@ TASK_TAGGING: Task
 TASK_QUESTION_ANSWERING: Task
 TASK_SEGMENTATION: Task
 TASK_FILL: Task
+TASK_DETECTION: Task
 HEAD_STATE_UNSPECIFIED: HeadState
 HEAD_STATE_TRAINING: HeadState
 HEAD_STATE_READY: HeadState
@@ -276,7 +278,7 @@ class ProbeRequest(_message.Message):
     def __init__(self, sets: _Optional[_Iterable[str]] = ..., target: _Optional[str] = ..., taps: _Optional[_Iterable[str]] = ..., poolings: _Optional[_Iterable[str]] = ..., task: _Optional[_Union[Task, str]] = ..., kind: _Optional[str] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., where: _Optional[str] = ..., group: _Optional[str] = ..., folds: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class PredictSettings(_message.Message):
-    __slots__ = ("heads", "top", "features", "options", "skip_bad_items", "priority", "coverage", "abstain", "unlike")
+    __slots__ = ("heads", "top", "features", "options", "skip_bad_items", "priority", "coverage", "abstain", "unlike", "min_score", "max_overlap", "max_boxes")
     HEADS_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
@@ -286,6 +288,9 @@ class PredictSettings(_message.Message):
     COVERAGE_FIELD_NUMBER: _ClassVar[int]
     ABSTAIN_FIELD_NUMBER: _ClassVar[int]
     UNLIKE_FIELD_NUMBER: _ClassVar[int]
+    MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
+    MAX_OVERLAP_FIELD_NUMBER: _ClassVar[int]
+    MAX_BOXES_FIELD_NUMBER: _ClassVar[int]
     heads: _containers.RepeatedScalarFieldContainer[str]
     top: int
     features: bool
@@ -295,7 +300,10 @@ class PredictSettings(_message.Message):
     coverage: float
     abstain: float
     unlike: float
-    def __init__(self, heads: _Optional[_Iterable[str]] = ..., top: _Optional[int] = ..., features: _Optional[bool] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., skip_bad_items: _Optional[bool] = ..., priority: _Optional[_Union[_encoders_pb2.Priority, str]] = ..., coverage: _Optional[float] = ..., abstain: _Optional[float] = ..., unlike: _Optional[float] = ...) -> None: ...
+    min_score: float
+    max_overlap: float
+    max_boxes: int
+    def __init__(self, heads: _Optional[_Iterable[str]] = ..., top: _Optional[int] = ..., features: _Optional[bool] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., skip_bad_items: _Optional[bool] = ..., priority: _Optional[_Union[_encoders_pb2.Priority, str]] = ..., coverage: _Optional[float] = ..., abstain: _Optional[float] = ..., unlike: _Optional[float] = ..., min_score: _Optional[float] = ..., max_overlap: _Optional[float] = ..., max_boxes: _Optional[int] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
     __slots__ = ("settings", "items", "vectors", "stored", "fingerprint")
@@ -349,8 +357,30 @@ class FoundSpans(_message.Message):
     spans: _containers.RepeatedCompositeFieldContainer[FoundSpan]
     def __init__(self, spans: _Optional[_Iterable[_Union[FoundSpan, _Mapping]]] = ...) -> None: ...
 
+class DetectedBox(_message.Message):
+    __slots__ = ("x0", "y0", "x1", "y1", "label", "score")
+    X0_FIELD_NUMBER: _ClassVar[int]
+    Y0_FIELD_NUMBER: _ClassVar[int]
+    X1_FIELD_NUMBER: _ClassVar[int]
+    Y1_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    label: str
+    score: float
+    def __init__(self, x0: _Optional[float] = ..., y0: _Optional[float] = ..., x1: _Optional[float] = ..., y1: _Optional[float] = ..., label: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
+
+class DetectedBoxes(_message.Message):
+    __slots__ = ("boxes",)
+    BOXES_FIELD_NUMBER: _ClassVar[int]
+    boxes: _containers.RepeatedCompositeFieldContainer[DetectedBox]
+    def __init__(self, boxes: _Optional[_Iterable[_Union[DetectedBox, _Mapping]]] = ...) -> None: ...
+
 class Predictions(_message.Message):
-    __slots__ = ("head", "task", "names", "probabilities", "best", "values", "interval", "spans", "masks", "confidences", "boxes", "fingerprint", "version", "candidates", "typicality", "abstained", "threshold")
+    __slots__ = ("head", "task", "names", "probabilities", "best", "values", "interval", "spans", "masks", "confidences", "boxes", "fingerprint", "version", "candidates", "typicality", "abstained", "threshold", "detections")
     HEAD_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
@@ -368,6 +398,7 @@ class Predictions(_message.Message):
     TYPICALITY_FIELD_NUMBER: _ClassVar[int]
     ABSTAINED_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    DETECTIONS_FIELD_NUMBER: _ClassVar[int]
     head: str
     task: Task
     names: _containers.RepeatedScalarFieldContainer[str]
@@ -385,7 +416,8 @@ class Predictions(_message.Message):
     typicality: _types_pb2.Tensor
     abstained: _containers.RepeatedScalarFieldContainer[Abstention]
     threshold: float
-    def __init__(self, head: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., names: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., best: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., values: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., interval: _Optional[float] = ..., spans: _Optional[_Iterable[_Union[FoundSpans, _Mapping]]] = ..., masks: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., confidences: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., boxes: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., fingerprint: _Optional[str] = ..., version: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[Candidates, _Mapping]]] = ..., typicality: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., abstained: _Optional[_Iterable[_Union[Abstention, str]]] = ..., threshold: _Optional[float] = ...) -> None: ...
+    detections: _containers.RepeatedCompositeFieldContainer[DetectedBoxes]
+    def __init__(self, head: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., names: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., best: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., values: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., interval: _Optional[float] = ..., spans: _Optional[_Iterable[_Union[FoundSpans, _Mapping]]] = ..., masks: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., confidences: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., boxes: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., fingerprint: _Optional[str] = ..., version: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[Candidates, _Mapping]]] = ..., typicality: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., abstained: _Optional[_Iterable[_Union[Abstention, str]]] = ..., threshold: _Optional[float] = ..., detections: _Optional[_Iterable[_Union[DetectedBoxes, _Mapping]]] = ...) -> None: ...
 
 class Candidates(_message.Message):
     __slots__ = ("names",)

@@ -20,6 +20,8 @@ from topwork_server.heads.evaluation.report_tables import SpanText, misclassifie
 from topwork_server.heads.evaluation.span_metrics import right_answers
 from topwork_server.heads.head_types import Task
 from topwork_server.plugin_api import splits
+from topwork_server.plugin_api.average_precision import best_score
+from topwork_server.plugin_api.boxes import EDGES, cell_centers
 from topwork_server.plugin_api.trainer import Examples, Target
 from topwork_server.types import Array
 
@@ -29,7 +31,8 @@ class Evaluation:
     """Results of an evaluation; `Report` describes its fields.
 
     Log loss, calibration error and confidences belong to probabilities after a temperature that was fitted on the other folds;
-    `temperature` is fitted on all held-out rows, and is the one that is served.
+    `temperature` is fitted on all held-out rows, and is the one that is served. `min_score`, of detection, is the score of the
+    best F1.
     """
 
     metrics: tuple[MetricValue, ...]
@@ -37,6 +40,7 @@ class Evaluation:
     temperature: float = 1.0
     interval: float = 0.0
     held_out: HeldOutScores | None = None
+    min_score: float = 0.0
     calibration_before: tuple[ReliabilityBin, ...] = ()
     calibration_after: tuple[ReliabilityBin, ...] = ()
     abstaining: tuple[AbstentionCost, ...] = ()
@@ -78,6 +82,7 @@ def evaluate_predictions(
         temperature=temperature,
         interval=_interval(held_out) if raw.target is Target.NUMBERS else 0.0,
         held_out=held_out,
+        min_score=best_score(raw.matches) if raw.target is Target.BOXES else 0.0,
         calibration_before=before,
         calibration_after=after,
         abstaining=abstention_costs(scaled, seed),
@@ -133,7 +138,8 @@ def _interval(held_out: HeldOutScores | None) -> float:
 
 
 def baseline(examples: Examples, predictions: HeldOutPredictions, training: Examples | None) -> HeldOutPredictions:
-    """Predict what takes no features: frequencies of classes or labels, the mean of numbers, an answer of the first rows.
+    """Predict what takes no features: frequencies of classes or labels, the mean of numbers, an answer of the first rows, the
+    mean box of the most frequent class.
 
     They are computed from `training`, or for each fold from the rows outside it. scikit-learn's DummyClassifier knows no spans,
     and gives a class that is not in a fold no probability at all.
@@ -175,6 +181,20 @@ def _first_rows(training: Examples, items: Array) -> Array:
     return scores
 
 
+def _mean_box(training: Examples, items: Array) -> Array:
+    """Give each picture one box: the mean one of the most frequent class."""
+    assert training.grid is not None, "BOXES have a grid"
+    rows, columns = training.grid
+    boxes = training.values[training.values[:, 0] >= 0]
+    usual = int(np.bincount(boxes[:, 0].astype(np.int64), minlength=len(training.names)).argmax())
+    x0, y0, x1, y1 = boxes[boxes[:, 0] == usual, 1:].mean(axis=0) if len(boxes) else (0, 0, columns, rows)
+    cell = int(np.clip((y0 + y1) / 2, 0, rows - 1)) * columns + int(np.clip((x0 + x1) / 2, 0, columns - 1))
+    scores = np.full((rows * columns, len(training.names) + EDGES), -20.0)
+    x, y = cell_centers(training.grid)[cell]
+    scores[cell, usual], scores[cell, -EDGES:] = 20.0, (x - x0, y - y0, x1 - x, y1 - y)
+    return np.tile(scores, (len(items) // len(scores), 1))
+
+
 def _edges(items: Array) -> Array:
     edges: Array = np.concatenate([[0], np.flatnonzero(np.diff(items)) + 1, [len(items)]])
     return edges
@@ -185,4 +205,5 @@ BASELINE_SCORES: dict[Target, Callable[[Examples, Array], Array]] = {
     Target.LABELS: _shares,
     Target.NUMBERS: _mean,
     Target.SPAN: _first_rows,
+    Target.BOXES: _mean_box,
 }

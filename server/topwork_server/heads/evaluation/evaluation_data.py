@@ -10,6 +10,7 @@ import numpy as np
 from topwork_server.errors import TopworkError
 from topwork_server.heads.evaluation import calibration
 from topwork_server.heads.head_types import Task
+from topwork_server.plugin_api.average_precision import ClassMatches, match_pictures
 from topwork_server.plugin_api.trainer import Examples, Target
 from topwork_server.types import Array
 
@@ -44,6 +45,7 @@ class EvaluationData:
     folds: Array
     counted: Array
     temperature: Array | float = 1.0
+    grid: tuple[int, int] | None = None
 
     @property
     def target(self) -> Target:
@@ -79,6 +81,12 @@ class EvaluationData:
         return calibration.probabilities(self.scores, self.target, self.temperature)
 
     @cached_property
+    def matches(self) -> list[ClassMatches]:
+        """The boxes of whole pictures, matched to the true ones, class by class: BOXES."""
+        assert self.grid is not None, "BOXES have a grid"
+        return match_pictures(self.values, self.scores, self.grid, self.unit[self.starts[:-1]])
+
+    @cached_property
     def starts(self) -> Array:
         """Return the first row of each item, and the end of the last, (items + 1,)."""
         edges: Array = np.concatenate([[0], np.flatnonzero(np.diff(self.items)) + 1, [len(self.items)]])
@@ -96,5 +104,5 @@ def evaluation_data(examples: Examples, task: Task, predictions: HeldOutPredicti
     if not np.isfinite(predictions.scores).all():
         raise TopworkError("the head gave scores that are not finite", remedy="report it to the trainer's author")
     values, items, groups = examples.values[rows], examples.items[rows], examples.groups[rows]
-    counted = examples.counted[rows]
-    return EvaluationData(task, examples.names, values, predictions.scores, items, groups, predictions.folds, counted)
+    counted, folds = examples.counted[rows], predictions.folds
+    return EvaluationData(task, examples.names, values, predictions.scores, items, groups, folds, counted, grid=examples.grid)

@@ -18,6 +18,7 @@ from topwork_server.heads.evaluation.coverage import cross_coverage
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData
 from topwork_server.heads.head_types import Task
 from topwork_server.heads.span_decoding import entity_labels
+from topwork_server.plugin_api.average_precision import THRESHOLDS, ClassMatches, average_precisions, best_score
 from topwork_server.plugin_api.trainer import Target
 from topwork_server.types import Array
 
@@ -31,6 +32,7 @@ MAIN_METRIC = {
     Task.TAGGING: "entity F1",
     Task.QUESTION_ANSWERING: "F1",
     Task.SEGMENTATION: "mean IoU",
+    Task.DETECTION: "mAP",
 }
 CALIBRATION_BEFORE, CALIBRATION = "calibration error before scaling", "calibration error"
 COVERAGE, BAND_COVERAGE, SIZE = "coverage of 90% sets", "coverage of the 90% band", "size of 90% sets"
@@ -43,7 +45,7 @@ BOUNDS = {
     "log loss": (0.0, ENDLESS),
     SIZE: (0.0, ENDLESS),
 }
-FEW_CLASSES = 25  # up to so many classes have their own IoU among the metrics
+FEW_CLASSES = 25  # up to so many classes have their own IoU or average precision among the metrics
 NARROW = 64  # columns up to which sums are dense: a matrix product
 DENSE_SPEED = 16  # so many numbers of a matrix product take the time of one sparse entry
 
@@ -60,12 +62,14 @@ def stable_deviation(numbers: Array) -> float:
 
 
 class UnitSums:
-    """Named rows of sums, to whose columns each unit (an item, or a group of items) adds amounts."""
+    """Named rows of sums, to whose columns each unit (an item, or a group of items) adds amounts, and average precisions, which
+    are computed from the same weights."""
 
     def __init__(self, units: int) -> None:
         self.units = units
         self._dense: dict[str, Array] = {}
         self._sparse: dict[str, tuple[int, Array, Array, Array]] = {}
+        self._matches: dict[str, list[ClassMatches]] = {}
 
     def add(self, name: str, width: int, unit: Array, column: Array | int = 0, amount: Array | float = 1.0) -> None:
         """Add `amount` of `unit` to `column` (0 .. width - 1) of `name`; arrays of one length, or one value for all."""
@@ -78,17 +82,24 @@ class UnitSums:
         cells, place = np.unique(cell, return_inverse=True)
         self._sparse[name] = (width, cells // width, cells % width, np.bincount(place, amounts, minlength=len(cells)))
 
+    def add_matches(self, name: str, matches: list[ClassMatches]) -> None:
+        """Add the average precisions of classes, (b, classes * thresholds)."""
+        self._matches[name] = matches
+
     @property
     def cost(self) -> int:
         """The cost of one resample, in sparse entries; drawing it costs one per unit."""
         dense = sum(sums.size for sums in self._dense.values())
-        return self.units + dense // DENSE_SPEED + sum(len(unit) for _, unit, _, _ in self._sparse.values())
+        ranked = sum(one.hits.size for matches in self._matches.values() for one in matches)
+        return self.units + dense // DENSE_SPEED + ranked + sum(len(unit) for _, unit, _, _ in self._sparse.values())
 
     def weighted(self, weights: Array) -> dict[str, Array]:
         """Turn (b, units) weights into (b, width) sums of each name."""
         totals = {name: np.asarray(weights @ sums) for name, sums in self._dense.items()}
         for name, (width, unit, column, amount) in self._sparse.items():
             totals[name] = np.stack([np.bincount(column, amount * row[unit], minlength=width) for row in weights])
+        for name, matches in self._matches.items():
+            totals[name] = np.concatenate([average_precisions(one, weights) for one in matches], axis=1)
         return totals
 
 
@@ -157,6 +168,20 @@ def _add_answers(data: EvaluationData, sums: UnitSums) -> None:
     sums.add("exact", 1, unit, 0, counted * np.array([float(answer.exact) for answer in answered]))
 
 
+def _add_boxes(data: EvaluationData, sums: UnitSums) -> None:
+    """Add average precisions, and of the overlap of one half the boxes that are served."""
+    sums.add_matches("precisions", data.matches)
+    many, least = len(data.names), best_score(data.matches)
+    served = [one.scores >= least for one in data.matches]
+    for name, units in (
+        ("truth", [np.repeat(np.arange(data.units), one.truths.astype(np.int64)) for one in data.matches]),
+        ("predicted", [one.unit[taken] for one, taken in zip(data.matches, served, strict=True)]),
+        ("hit", [one.unit[taken & one.hits[0]] for one, taken in zip(data.matches, served, strict=True)]),
+    ):
+        labels = np.repeat(np.arange(many), [len(of_class) for of_class in units])
+        sums.add(name, many, np.concatenate(units), labels)
+
+
 def _add_calibration(data: EvaluationData, sums: UnitSums) -> None:
     """Add the log loss, and for each bin by how much confidence exceeds accuracy."""
     losses = calibration.log_losses(data.scores, data.values, data.target, data.temperature)
@@ -193,6 +218,7 @@ FILL: dict[Task, Callable[[EvaluationData, UnitSums], None]] = {
     Task.TAGGING: _add_entities,
     Task.QUESTION_ANSWERING: _add_answers,
     Task.SEGMENTATION: _add_classes,
+    Task.DETECTION: _add_boxes,
 }
 
 
@@ -275,6 +301,16 @@ def _of_cells(data: EvaluationData, sums: Sums) -> Values:
     return found
 
 
+def _of_boxes(data: EvaluationData, sums: Sums) -> Values:
+    """COCO's means over the classes that have true boxes; a class's own is over the overlaps of .5 to .95."""
+    precisions = sums["precisions"].reshape(len(sums["precisions"]), len(data.names), len(THRESHOLDS))
+    of_classes = precisions.mean(axis=2)
+    found = {"mAP": mean_of_defined(of_classes), "mAP at .5": mean_of_defined(precisions[:, :, 0]), "box F1": _micro(sums)}
+    if len(data.names) <= FEW_CLASSES:
+        found |= {f"AP of {name}": of_classes[:, at] for at, name in enumerate(data.names)}
+    return found
+
+
 def _of_calibration(data: EvaluationData, sums: Sums) -> Values:
     """Compute log loss and the expected calibration error (Guo et al. 2017, equation 5), for LABELS over all decisions.
 
@@ -308,4 +344,5 @@ OF_SUMS: dict[Task, Callable[[EvaluationData, Sums], Values]] = {
     Task.TAGGING: _of_entities,
     Task.QUESTION_ANSWERING: _of_answers,
     Task.SEGMENTATION: _of_cells,
+    Task.DETECTION: _of_boxes,
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topwork.heads import MetricValue, beside
-from topwork.report import JPEG, AbstentionCost, ClassMetrics, Report
+from topwork.report import JPEG, AbstentionCost, ClassMetrics, DrawnPicture, Report
 
 from topwork_server.heads.evaluation import report_plots
 
@@ -21,7 +21,11 @@ ERRORS = (("calibration error",), ("log loss",), ("mae", "rmse"))
 #: The least end of their scales, so that a small error looks small.
 LEAST = {"calibration error": 0.2, "log loss": 0.7}
 #: The baseline, where it is not the majority class.
-BASELINES = {"regression": "the mean", "question-answering": "an answer of the first tokens"}
+BASELINES = {
+    "regression": "the mean",
+    "question-answering": "an answer of the first tokens",
+    "detection": "the mean box of the most frequent class",
+}
 #: Trials that are listed.
 MOST_TRIALS = 12
 
@@ -62,6 +66,7 @@ def _template() -> Template:
         "curve": _curve,
         "reliability": _reliability,
         "scatter": _scatter,
+        "drawn": _drawn,
         "jpeg": JPEG,
         "most_trials": MOST_TRIALS,
         "zip": zip,
@@ -126,6 +131,15 @@ def _cost_cells(one: AbstentionCost) -> tuple[str, ...]:
 
 def _scatter(report: Report) -> str:
     return report_plots.scatter(report.scatter, report.interval)
+
+
+def _drawn(picture: DrawnPicture) -> str:
+    truth, predicted = (
+        [(one.box, f"{one.label} {one.score:.2f}" if predicted else one.label) for one in found]
+        for found, predicted in ((picture.truth, False), (picture.predicted, True))
+    )
+    shown = picture.shown if picture.shown.startswith(JPEG) else ""
+    return report_plots.boxes(picture.width, picture.height, truth, predicted, shown)
 
 
 def _class_cells(one: ClassMetrics) -> tuple[str, ...]:

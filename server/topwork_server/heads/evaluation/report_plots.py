@@ -159,6 +159,32 @@ def _offset(low: float, high: float) -> float:
     return ticks(low, high)[0]
 
 
+def boxes(
+    width: float,
+    height: float,
+    truth: Sequence[tuple[tuple[float, ...], str]],
+    predicted: Sequence[tuple[tuple[float, ...], str]],
+    shown: str,
+) -> str:
+    """Draw true and predicted boxes (x0, y0, x1, y1 in pixels, and what is written beside them) on a picture, 224 pixels wide or
+    high. `shown` is a data URI, or "" where there is no picture."""
+    scale = 224 / max(width, height)
+    parts = [f'<rect width="{width * scale:g}" height="{height * scale:g}" class="sheet"/>']
+    if shown:
+        parts.append(f'<image width="{width * scale:g}" height="{height * scale:g}" href="{escape(shown)}"/>')
+    parts += [_box([edge * scale for edge in box], text, "truth") for box, text in truth]
+    parts += [_box([edge * scale for edge in box], text, "found") for box, text in predicted]
+    return svg(round(width * scale, 1), round(height * scale, 1), parts)
+
+
+def _box(edges: Sequence[float], text: str, kind: str) -> str:
+    """Draw a box; its text stands above it for what was found, and below for the truth."""
+    x0, y0, x1, y1 = (round(edge, 1) for edge in edges)
+    rect = f'<rect x="{x0}" y="{y0}" width="{round(x1 - x0, 1)}" height="{round(y1 - y0, 1)}" class="box {kind}"/>'
+    y = max(9.0, y0 - 2) if kind == "found" else y1 - 2
+    return f'{rect}<text x="{x0 + 2}" y="{round(y, 1)}" class="label {kind}">{escape(text)}</text>'
+
+
 def padded(ends: tuple[float, float]) -> tuple[float, float]:
     room = 0.04 * ((ends[1] - ends[0]) or 1.0)
     return ends[0] - room, ends[1] + room

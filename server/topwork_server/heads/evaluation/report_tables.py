@@ -32,8 +32,9 @@ SpanText = Callable[[str, int, int], str]
 
 
 def class_metrics(data: EvaluationData) -> tuple[ClassMetrics, ...]:
-    """Compute precision, recall and F1 of each class; all are 0 for one that is neither true nor predicted."""
-    if data.target not in (Target.CLASSES, Target.LABELS):
+    """Compute precision, recall and F1 of each class (of boxes that overlap by one half or more, from the score on that is
+    served); all are 0 for one that is neither true nor predicted."""
+    if data.target not in (Target.CLASSES, Target.LABELS, Target.BOXES):
         return ()
     sums = metrics.unit_sums(data, whole=False).weighted(np.ones((1, data.units)))
     plain = metrics.unit_sums(replace(data, counted=np.ones(len(data.values))), whole=False).weighted(np.ones((1, data.units)))
@@ -74,10 +75,11 @@ def scatter_points(data: EvaluationData, seed: int) -> tuple[tuple[float, float]
 
 
 def misclassified(data: EvaluationData, ids: Sequence[str], spell: SpanText) -> tuple[Misclassified, ...]:
-    """List up to 20 misclassified items, the most confident first; `ids` are those of all items."""
+    """List up to 20 misclassified items, the most confident first; `ids` are those of all items. Pictures of boxes are drawn
+    instead (`drawn_pictures.py`)."""
     if data.task in SPAN_FINDERS:
         return SPAN_FINDERS[data.task](data, ids, spell)
-    return FINDERS[data.task](data, ids)
+    return FINDERS[data.task](data, ids) if data.task in FINDERS else ()
 
 
 def span_by_number(id: str, start: int, end: int) -> str:
@@ -229,7 +231,7 @@ def _class_warning(data: EvaluationData, examples: Examples, training: Examples 
     """Name classes that were trained on and never evaluated, or on few examples."""
     never = [of.name for of in classes if not of.support and _known(training or examples, of.name)]
     few = [f"{of.name} ({of.support})" for of in classes if 0 < of.support < FEW]
-    kind = "entities" if data.task is Task.TAGGING else "examples"
+    kind = {Task.TAGGING: "entities", Task.DETECTION: "boxes"}.get(data.task, "examples")
     texts = [f"trained on, but never evaluated: {_listed(never)}"] if never else []
     texts += [f"evaluated on fewer than {FEW} {kind}, so little is known of: {_listed(few)}"] if few else []
     return "; ".join(texts)
@@ -240,6 +242,8 @@ def _known(examples: Examples, name: str) -> bool:
     at = [place for place, of in enumerate(examples.names) if of in (name, f"B-{name}", f"I-{name}")]
     if examples.target is Target.CLASSES:
         return bool(np.isin(examples.values, at).any())
+    if examples.target is Target.BOXES:
+        return bool(np.isin(examples.values[:, 0], at).any())
     return bool((examples.values[:, at] > 0).any())
 
 

@@ -12,6 +12,7 @@ from topwork_server.types import Array
 
 USUAL_FOLDS = 5
 MANY_ITEMS = 20_000  # beyond so many, one split of a fifth is accurate enough
+MANY_PICTURES = 300  # the same of a detector, which learns for minutes
 PARTS = 16  # of a fold: the learning curve uses 1, 2, 4 and 8 of them
 FEWEST_ITEMS = 8  # of a point of the learning curve
 CURVE_ITEMS = 300  # up to so many, every fold has a curve of its own: one fold alone tests few
@@ -32,12 +33,12 @@ class SplitPlan:
 
 
 def plan_splits(examples: Examples, folds: int, seed: int) -> SplitPlan:
-    """Plan the splits. `folds` 0: five, or one split of a fifth where there are many items; 1: one split of a fifth.
+    """Plan the splits. `folds` 0: five, or one split of a fifth where there are many items or pictures; 1: one split of a fifth.
 
     A class that occurs in a single group is always trained on and never tested.
     """
     items = len(np.unique(examples.items))
-    single = folds == 1 or (folds == 0 and items > MANY_ITEMS)
+    single = folds == 1 or (folds == 0 and items > (MANY_PICTURES if examples.target is Target.BOXES else MANY_ITEMS))
     testable = testable_rows(examples)
     if len(np.unique(examples.groups)) < 2 or not testable.any():
         return SplitPlan([], [], [], "nothing could be evaluated: no class has two examples that share no group")

@@ -14,6 +14,7 @@ from topwork_server.heads.span_decoding import LONGEST_ANSWER
 from topwork_server.models.artifacts import MANIFEST, Manifest
 from topwork_server.models.head_graph import PROBABILITIES, SCORES, TYPICALITY
 from topwork_server.models.pretrained_heads import PREFIX
+from topwork_server.plugin_api.boxes import MAX_OVERLAP
 from topwork_server.runtime import sample_inputs
 from topwork_server.types import Granularity
 
@@ -41,6 +42,11 @@ READ = {
     f" {LONGEST_ANSWER} tokens from one to the other",
     Task.SEGMENTATION: "probabilities[i, c, j]: that cell c of picture i is names[j]; cells are in row-major order of `grid`,"
     " which divides the part of the picture that the preprocessing keeps",
+    Task.DETECTION: "probabilities[i, c, j]: that an object of names[j] is at cell c of picture i; the last four are the"
+    " distances from the cell's center to the left, upper, right and lower edge of its box, in cells; cells are in row-major"
+    " order of `grid`, which divides the part of the picture that the preprocessing keeps. Of boxes of one class that overlap by"
+    f" more than {MAX_OVERLAP} (intersection over union) keep the likeliest; from `min_score` on F1 was best on held-out"
+    " pictures",
 }
 
 
@@ -61,6 +67,7 @@ def model_card(head: Head, model: onnx.ModelProto, artifact: Path) -> dict[str, 
         "temperature": head.temperature,
         "interval": head.interval,
         "promises": _promises(head),
+        "min_score": head.chosen.get("min_score"),
         "created": head.created,
         "server_version": head.server_version,
         "inputs": [_value(value, _input(value.name, head)) for value in model.graph.input],

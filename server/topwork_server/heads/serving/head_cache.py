@@ -38,7 +38,7 @@ class OpenedHead:
     def predict(self, rows: Array) -> tuple[Array, Array]:
         """Compute scores and probabilities (n, outputs) float32 of (n, head.dim) pooled rows."""
         with self._lock:
-            return run_head(self.session, rows)
+            return run_head(self.session, rows, self.head.together)
 
     def typicality(self, rows: Array) -> Array:
         """Compute how like the training items each of (n, head.dim) pooled rows is, (n,) float32, by a graph that is opened when
@@ -112,10 +112,13 @@ class HeadCache:
             raise stored.damage(f"cannot be opened: {str(error).partition(chr(10))[0]}") from error
 
 
-def run_head(session: Session, rows: Array) -> tuple[Array, Array]:
-    """Compute scores and probabilities (n, outputs) of (n, dim) rows: float32, or float64 for the numbers of a regression."""
-    rows = np.ascontiguousarray(rows, np.float32)
-    starts = range(0, max(len(rows), 1), CHUNK_ROWS)
-    parts = [session.run([SCORES, PROBABILITIES], {ROWS: rows[start : start + CHUNK_ROWS]}) for start in starts]
+def run_head(session: Session, rows: Array, together: int = 1) -> tuple[Array, Array]:
+    """Compute scores and probabilities (n, outputs) of (n, dim) rows: float32, or float64 for the numbers of a regression.
+
+    `together` rows, those of a picture, are never apart.
+    """
+    rows, chunk = np.ascontiguousarray(rows, np.float32), max(1, CHUNK_ROWS // together) * together
+    starts = range(0, max(len(rows), 1), chunk)
+    parts = [session.run([SCORES, PROBABILITIES], {ROWS: rows[start : start + chunk]}) for start in starts]
     scores, probabilities = (np.concatenate(chunks) for chunks in zip(*parts, strict=True))
     return scores, probabilities

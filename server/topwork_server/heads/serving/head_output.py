@@ -13,8 +13,11 @@ import numpy as np
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.features import TapRows
 from topwork_server.heads import pooling
+from topwork_server.heads.cell_scale import CellScale
 from topwork_server.heads.head_types import Head, Task
 from topwork_server.heads.span_decoding import answer, entities, entity_labels
+from topwork_server.plugin_api.average_precision import UNKNOWN
+from topwork_server.plugin_api.boxes import MAX_OVERLAP, MOST_BOXES, BoxFilter, decode_boxes
 from topwork_server.types import Array
 
 #: Maps rows (n, head.dim) to scores and probabilities (n, outputs).
@@ -47,19 +50,48 @@ class PredictedSpan:
     part: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class DetectedBox:
+    """A box x0, y0, x1, y1 in pixels of the picture, its label and its score."""
+
+    box: tuple[float, ...]
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class BoxQuery:
+    """The boxes that are asked for; None where the head's own least score, or the usual ones, will do. See `BoxFilter`."""
+
+    min_score: float | None = None
+    max_overlap: float | None = None
+    max_boxes: int = 0
+
+    def filter(self, head: Head) -> BoxFilter:
+        least = head.chosen.get("min_score", UNKNOWN) if self.min_score is None else self.min_score
+        overlap = MAX_OVERLAP if self.max_overlap is None else self.max_overlap
+        return BoxFilter(float(least), overlap, self.max_boxes or MOST_BOXES)
+
+
+#: Of a request that asks for none in particular.
+USUAL_BOXES = BoxQuery()
 #: Fields of HeadOutput that are arrays with one entry per item.
 ARRAYS = ("probabilities", "values", "masks", "confidences", "boxes", "typicality")
 #: Fields of HeadOutput that are tuples with one entry per item, and what that of an item that failed is.
-LISTS: Mapping[str, Any] = {"spans": (), "candidates": (), "abstained": None}
+LISTS: Mapping[str, Any] = {"spans": (), "detections": (), "candidates": (), "abstained": None}
+#: Tasks that read all cells of one picture.
+WHOLE_PICTURES = (Task.SEGMENTATION, Task.DETECTION)
 
 
 @dataclass(frozen=True)
 class HeadOutput:
-    """The output of a head for all items. Fields of other tasks are None; failed items have NaN, no spans, masks of 255.
+    """The output of a head for all items. Fields of other tasks are None; failed items have NaN, no spans or boxes, masks
+    of 255.
 
     probabilities  (items, names) float32: classification, multi-label
     values         (items,) float64: regression
     spans          one entry per item: tagging, question answering
+    detections     one entry per item: detection, the surest first
     masks, confidences  (items, rows, columns) uint8 and float32: segmentation; the likeliest class, and its probability
     boxes          (items, 4) float32 x0, y0, x1, y1: the part of its picture, in pixels, that a mask covers
     typicality     (items,) float32, where it was asked for: the share of training items that lie further from the others
@@ -74,6 +106,7 @@ class HeadOutput:
     probabilities: Array | None = None
     values: Array | None = None
     spans: tuple[tuple[PredictedSpan, ...], ...] | None = None
+    detections: tuple[tuple[DetectedBox, ...], ...] | None = None
     masks: Array | None = None
     confidences: Array | None = None
     boxes: Array | None = None
@@ -86,16 +119,21 @@ class HeadOutput:
 
 
 def decode_output(
-    head: Head, rows: TapRows, run: RunHead, skip_bad_items: bool = False, typicality: RunTypicality | None = None
+    head: Head,
+    rows: TapRows,
+    run: RunHead,
+    skip_bad_items: bool = False,
+    typicality: RunTypicality | None = None,
+    boxes: BoxQuery = USUAL_BOXES,
 ) -> HeadOutput:
     """Run a head on the rows of its tap and decode. InvalidInput for an item that lacks rows, unless it is skipped."""
     usable = _usable(head, rows)
     if usable.all():
-        return _decoded(head, rows, run, typicality)
+        return _decoded(head, rows, run, typicality, boxes)
     good, bad = np.flatnonzero(usable), np.flatnonzero(~usable).tolist()
     if not skip_bad_items:
         raise _lacking(head, rows, bad[0])
-    found = spread_output(_decoded(head, rows.take(good), run, typicality), good, len(usable))
+    found = spread_output(_decoded(head, rows.take(good), run, typicality, boxes), good, len(usable))
     return replace(found, failures={item: _lacking(head, rows, item) for item in bad})
 
 
@@ -110,7 +148,7 @@ def output_of_pooled(head: Head, rows: Array, run: RunHead, typicality: RunTypic
 
 def _usable(head: Head, rows: TapRows) -> Array:
     usable = pooling.usable_items(head.task, head.pooling, rows)
-    return usable & (rows.counts == _cells(head)) if head.task is Task.SEGMENTATION else usable
+    return usable & (rows.counts == _cells(head)) if head.task in WHOLE_PICTURES else usable
 
 
 def _lacking(head: Head, rows: TapRows, item: int) -> TopworkError:
@@ -118,11 +156,11 @@ def _lacking(head: Head, rows: TapRows, item: int) -> TopworkError:
         pooling.pool_rows(head.task, head.pooling, rows.take(np.array([item])))
     except InvalidInput as error:
         return error.at(item)
-    what = f"it has {rows.counts[item]} cells, and a mask of {head.name!r} has {_cells(head)}"
+    what = f"it has {rows.counts[item]} cells, and {head.name!r} reads {_cells(head)}"
     return InvalidInput(what, remedy="send one picture an item", item=item)
 
 
-def _decoded(head: Head, rows: TapRows, run: RunHead, typicality: RunTypicality | None) -> HeadOutput:
+def _decoded(head: Head, rows: TapRows, run: RunHead, typicality: RunTypicality | None, boxes: BoxQuery) -> HeadOutput:
     read, counts = pooling.pool_rows(head.task, head.pooling, rows)
     match head.task:
         case Task.TAGGING:
@@ -131,6 +169,8 @@ def _decoded(head: Head, rows: TapRows, run: RunHead, typicality: RunTypicality 
             return HeadOutput(head, spans=_answered(head, rows, read, counts, run))
         case Task.SEGMENTATION:
             return _segmented(head, rows, read, run)
+        case Task.DETECTION:
+            return HeadOutput(head, detections=_detected(head, rows, read, run, boxes.filter(head)))
     return output_of_pooled(head, read, run, typicality)
 
 
@@ -187,6 +227,22 @@ def _segmented(head: Head, rows: TapRows, read: Array, run: RunHead) -> HeadOutp
         confidences=probabilities.max(axis=1).reshape(shape),
         boxes=_covered(rows, _cells(head)),
     )
+
+
+def _detected(head: Head, rows: TapRows, read: Array, run: RunHead, keep: BoxFilter) -> tuple[tuple[DetectedBox, ...], ...]:
+    if not len(read) or rows.spans is None:
+        return ((),) * len(rows.counts)
+    _, probabilities = run(read)
+    grid, cells = head.tap.tap.grid or (1, 1), _cells(head)
+
+    def one(of: slice) -> tuple[DetectedBox, ...]:
+        assert rows.spans is not None, "looked at above"
+        found = decode_boxes(probabilities[of], grid, keep)
+        pixels = CellScale.of(rows.spans.values[of]).to_pixels(found.boxes)
+        every = zip(pixels.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
+        return tuple(DetectedBox(tuple(box), head.names[label], score) for box, label, score in every)
+
+    return tuple(one(slice(start, start + cells)) for start in range(0, len(read), cells))
 
 
 def _covered(rows: TapRows, cells: int) -> Array:

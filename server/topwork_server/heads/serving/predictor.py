@@ -21,7 +21,15 @@ from topwork_server.heads.pooling import TOWERS
 from topwork_server.heads.pretrained import pretrained_head
 from topwork_server.heads.serving.caution import Caution
 from topwork_server.heads.serving.head_cache import HeadCache, OpenedHead
-from topwork_server.heads.serving.head_output import HeadOutput, RunTypicality, concat_outputs, decode_output, output_of_pooled
+from topwork_server.heads.serving.head_output import (
+    USUAL_BOXES,
+    BoxQuery,
+    HeadOutput,
+    RunTypicality,
+    concat_outputs,
+    decode_output,
+    output_of_pooled,
+)
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.catalog import Catalog
 from topwork_server.types import Array, Item, Priority, Timings, check_modality
@@ -36,7 +44,7 @@ class PredictParams:
     """Settings of a prediction.
 
     `options` of the encoder: None means those of each head's own training. `features`: return the features too. The others are
-    those of EmbedParams.
+    those of EmbedParams. `boxes`: which ones detectors return.
     """
 
     options: Mapping[str, Any] | None = None
@@ -47,6 +55,7 @@ class PredictParams:
     caution: Caution = NO_CAUTION
     client: Hashable = None
     priority: Priority = Priority.NORMAL
+    boxes: BoxQuery = USUAL_BOXES
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ class Predictor:
             options = heads[0].head.encoder_options if ask.options is None else ask.options
             asked = EmbedParams(encoder, taps, options, ask.deadline, ask.wait, ask.skip_bad_items, ask.client, ask.priority)
             features.append(await (_embed_sides(self._engine, asked, items) if towers else self._engine.embed(asked, items)))
-            found |= await asyncio.to_thread(_outputs_of, heads, features[-1].taps, ask.caution, ask.skip_bad_items)
+            found |= await asyncio.to_thread(_outputs_of, heads, features[-1].taps, ask.caution, ask.skip_bad_items, ask.boxes)
         return PredictionResult(
             outputs=tuple(found[name] for name in names),
             features=tuple(features) if ask.features else (),
@@ -96,13 +105,18 @@ class Predictor:
         return await asyncio.to_thread(self._predict_vectors, names, np.asarray(rows), fingerprint, caution)
 
     async def predict_stored(
-        self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str], caution: Caution = NO_CAUTION
+        self,
+        names: Sequence[str],
+        feature_set: FeatureSet,
+        ids: Sequence[str],
+        caution: Caution = NO_CAUTION,
+        boxes: BoxQuery = USUAL_BOXES,
     ) -> PredictionResult:
         """Predict for items of a set, which must have the heads' taps. NotFound names an unknown id."""
         opened = await asyncio.to_thread(self._opened, names, caution)
         towers = [one.head.name for one in opened if one.head.pooling in TOWERS]
         others = [name for name in names if name not in towers]
-        found = await asyncio.to_thread(self._predict_stored, others, feature_set, ids, caution) if others else ()
+        found = await asyncio.to_thread(self._predict_stored, others, feature_set, ids, caution, boxes) if others else ()
         pairs = await self._predict_stored_pairs(towers, feature_set, ids, caution) if towers else ()
         by_name = {one.head.name: one for one in (*found, *pairs)}
         return PredictionResult(tuple(by_name[name] for name in names))
@@ -167,7 +181,7 @@ class Predictor:
         return PredictionResult(tuple(map(caution.applied, outputs)))
 
     def _predict_stored(
-        self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str], caution: Caution
+        self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str], caution: Caution, boxes: BoxQuery
     ) -> Sequence[HeadOutput]:
         opened = self._opened(names)
         has = {info.tap.name: info for info in feature_set.definition.taps}
@@ -182,7 +196,7 @@ class Predictor:
                 head, has[tap].fingerprint, f"the set {feature_set.definition.name!r} has", "name the set that it was trained on"
             )
         starts = range(0, max(1, len(ids)), STORED)
-        parts = [_outputs_of_stored(opened, feature_set, ids, start, caution) for start in starts]
+        parts = [_outputs_of_stored(opened, feature_set, ids, start, caution, boxes) for start in starts]
         return [concat_outputs([part[name] for part in parts]) for name in names]
 
 
@@ -230,19 +244,24 @@ def _groups(opened: Sequence[OpenedHead], options: Mapping[str, Any] | None) -> 
 
 
 def _outputs_of_stored(
-    heads: Sequence[OpenedHead], feature_set: FeatureSet, ids: Sequence[str], start: int, caution: Caution
+    heads: Sequence[OpenedHead],
+    feature_set: FeatureSet,
+    ids: Sequence[str],
+    start: int,
+    caution: Caution,
+    boxes: BoxQuery,
 ) -> dict[str, HeadOutput]:
     """Predict for `STORED` ids from `start` on; an error gives the position among all ids."""
     taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in heads))
     try:
         rows, _ = feature_set.stored_rows(ids[start : start + STORED], taps)
-        return _outputs_of(heads, rows, caution, skip_bad_items=False)
+        return _outputs_of(heads, rows, caution, False, boxes)
     except TopworkError as error:
         raise error if error.item is None else error.at(start + error.item) from None
 
 
 def _outputs_of(
-    heads: Sequence[OpenedHead], taps: Sequence[TapRows], caution: Caution, skip_bad_items: bool
+    heads: Sequence[OpenedHead], taps: Sequence[TapRows], caution: Caution, skip_bad_items: bool, boxes: BoxQuery
 ) -> dict[str, HeadOutput]:
     by_name = {rows.tap.tap.name: rows for rows in taps}
     found = {}
@@ -250,7 +269,8 @@ def _outputs_of(
         head, rows = one.head, by_name[one.head.tap.tap.name]
         remedy = f"train it again, or serve the {head.encoder} that it stands on"
         check_fingerprint(head, rows.tap.fingerprint, f"{head.encoder} now has", remedy)
-        found[head.name] = caution.applied(decode_output(head, rows, one.predict, skip_bad_items, _typicality(one, caution)))
+        decoded = decode_output(head, rows, one.predict, skip_bad_items, _typicality(one, caution), boxes)
+        found[head.name] = caution.applied(decoded)
     return found
 
 

@@ -42,7 +42,7 @@ class TrainingDataset:
     labels     those of `ids`
     unlabeled how many items have no label
     partial    ids of the items that lost some of their rows (unlabeled cells)
-    chars      for tasks whose rows are tokens: (rows, 2), the characters that the rows of each item cover
+    covers     for tasks with a value for each row: (rows, 2 or 4), what the rows of each item cover, characters or pixels
     """
 
     labels: LabelColumn
@@ -53,7 +53,7 @@ class TrainingDataset:
     unlabeled: int = 0
     warnings: tuple[str, ...] = ()
     partial: frozenset[str] = frozenset()
-    chars: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
+    covers: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
     snapshot: Snapshot | None = field(default=None, repr=False, compare=False)
 
     def inputs(self, ids: Sequence[str]) -> dict[str, Item]:
@@ -100,7 +100,7 @@ class _Loader:
         self._snapshot, self._definition, self._least, self._by_direction = taken, definition, min_per_class, by_direction
         self._warnings: list[str] = []
         self._partial: set[str] = set()
-        self._chars: dict[str, Array] = {}
+        self._covers: dict[str, Array] = {}
 
     def load(self, report: Report) -> TrainingDataset:
         definition = self._definition
@@ -215,7 +215,7 @@ class _Loader:
             unlabeled=unlabeled,
             warnings=(*labels.warnings, *self._warnings),
             partial=frozenset(self._partial),
-            chars=self._chars,
+            covers=self._covers,
             snapshot=self._snapshot,
         )
 
@@ -238,7 +238,7 @@ class _Loader:
             values = row_values(labels, some.ids, counts, rows.spans)
             self._warnings += values.warnings
             if definition.task is not Task.SEGMENTATION and rows.spans is not None:
-                self._chars |= zip(some.ids, np.split(rows.spans, np.cumsum(counts)[:-1]), strict=True)
+                self._covers |= zip(some.ids, np.split(rows.spans, np.cumsum(counts)[:-1]), strict=True)
         else:
             values = TargetValues(item_values(labels), np.ones(len(some.ids), bool))
         owners = np.repeat(np.arange(len(some.ids)), counts)
@@ -248,7 +248,8 @@ class _Loader:
         groups = group_numbers(some.ids, some.groups, contents, self._equal([rows]))[owners]
         views = self._views([view if values.keep.all() else view[values.keep] for view in rows.views])
         items = np.asarray(places, np.int64)
-        examples = Examples(views, definition.task.target, labels.names, values.values[values.keep], items, groups)
+        grid = definition.views[0][0].tap.grid if definition.task is Task.DETECTION else None
+        examples = Examples(views, definition.task.target, labels.names, values.values[values.keep], items, groups, grid=grid)
         if some.weights is not None:
             examples = replace(examples, weights=some.weights[owners].astype(np.float32))
         return examples, there

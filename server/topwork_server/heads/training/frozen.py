@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 from topwork.heads import MetricValue
-from topwork.report import LearningCurvePoint, SemiSupervisedGain
+from topwork.report import DrawnPicture, LearningCurvePoint, SemiSupervisedGain
 
 from topwork_server.blocking_calls import Report as Progress
 from topwork_server.blocking_calls import part
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.heads.evaluation import evaluate
+from topwork_server.heads.evaluation.drawn_pictures import drawn_pictures
 from topwork_server.heads.evaluation.evaluate import Evaluation
 from topwork_server.heads.evaluation.evaluation_data import HeldOutPredictions
 from topwork_server.heads.evaluation.split_plan import SplitPlan, plan_splits
@@ -24,14 +26,14 @@ from topwork_server.heads.pair_features import Encode
 from topwork_server.heads.serving.head_cache import run_head
 from topwork_server.heads.training import dataset, semi_supervised
 from topwork_server.heads.training.dataset import TrainingDataset
-from topwork_server.heads.training.previews import SpanPreviews, preview
+from topwork_server.heads.training.previews import LARGE_SIDE, SpanPreviews, preview
 from topwork_server.heads.training.scaling import Scaling, TargetScale
 from topwork_server.heads.training.training_result import TrainingResult, held_out_predictions, item_count
 from topwork_server.heads.typicality import typicality_graph
 from topwork_server.models.head_graph import served_graph
 from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.result_checks import fit_heads
-from topwork_server.plugin_api.trainer import Examples, FittedHead, Trainer, TrainerSpec
+from topwork_server.plugin_api.trainer import Examples, FittedHead, Target, Trainer, TrainerSpec
 from topwork_server.process_resources import limit_blas
 from topwork_server.runtime.session import Session
 from topwork_server.types import Array
@@ -102,6 +104,7 @@ class _Frozen:
             learning_curve_estimate=self._curve_estimate(data, held, len(folds), grown),
             semi_supervised=self._semi_supervised_gain(data, held, predictions, of_folds),
             previews=self._previews(evaluation),
+            pictures=self._pictures(data, predictions, evaluation.min_score),
         )
 
     def _fit(self, subsets: Sequence[Array]) -> list[FittedHead]:
@@ -162,6 +165,14 @@ class _Frozen:
         inputs = self.data.inputs([wrong.id for wrong in evaluation.misclassified])
         return {id: preview(item) for id, item in inputs.items()}
 
+    def _pictures(self, data: Examples, predictions: HeldOutPredictions, min_score: float) -> tuple[DrawnPicture, ...]:
+        if data.target is not Target.BOXES:
+            return ()
+        ids = self.data.ids if data is self.examples else self.data.test_ids
+        drawn = drawn_pictures(data, predictions, ids, self.data.covers, min_score)
+        inputs = self.data.inputs([one.id for one in drawn])
+        return tuple(replace(one, shown=preview(inputs.get(one.id), LARGE_SIDE)) for one in drawn)
+
     def _unevaluated(self, fitted: FittedHead, temperature: float = 1.0) -> TrainingResult:
         tap, pooling = self.definition.views[fitted.view]
         view = self.examples.views[fitted.view]
@@ -178,7 +189,7 @@ class _Frozen:
             items=0,
             labeled=len(self.data.ids),
             unlabeled=self.data.unlabeled,
-            max_abs_error=check_served_graph(fitted, served, view.rows, self._scaling.target),
+            max_abs_error=check_served_graph(fitted, served, view.rows, self._scaling.target, cells_of(self.examples)),
             target=self._scaling.target,
             warnings=self.data.warnings,
             typicality=self._typicality(view.rows),
@@ -189,12 +200,19 @@ class _Frozen:
         return b"" if self.definition.task.every_row else typicality_graph(rows, self.examples.groups, self.definition.seed)
 
 
-def check_served_graph(fitted: FittedHead, served: bytes, rows: Array, target: TargetScale | None) -> float:
+def cells_of(examples: Examples) -> int:
+    """How many rows a head must read together: those of a picture of BOXES."""
+    return math.prod(examples.grid or (1,))
+
+
+def check_served_graph(fitted: FittedHead, served: bytes, rows: Array, target: TargetScale | None, together: int = 1) -> float:
     """Measure the largest difference of scores, in units of the target. TopworkError where the served graph is not the head."""
     if not len(rows):
         return 0.0
-    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), AGREED_ON)).astype(np.int64)]
-    difference = max_score_difference(fitted, served, chosen, target.unit if target else 1.0)
+    parts = rows.reshape(-1, together, rows.shape[1])
+    some = np.linspace(0, len(parts) - 1, min(len(parts), max(1, AGREED_ON // together))).astype(np.int64)
+    chosen = parts[some].reshape(-1, rows.shape[1])
+    difference = max_score_difference(fitted, served, chosen, target.unit if target else 1.0, together)
     scores = fitted.scores(chosen)
     if not difference <= MOST_DISAGREEMENT * max(1.0, float(np.abs(target.to_scores(scores) if target else scores).max())):
         raise TopworkError(
@@ -204,10 +222,10 @@ def check_served_graph(fitted: FittedHead, served: bytes, rows: Array, target: T
     return difference
 
 
-def max_score_difference(fitted: FittedHead, graph: bytes, rows: Array, unit: float = 1.0) -> float:
+def max_score_difference(fitted: FittedHead, graph: bytes, rows: Array, unit: float = 1.0, together: int = 1) -> float:
     """Compute the largest difference, in units, between a score of the fitted head and that of its graph; 0 for no rows."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "head.onnx"
         path.write_bytes(graph)
-        scores, _ = run_head(Session(path, 1), rows)
+        scores, _ = run_head(Session(path, 1), rows, together)
     return float(np.abs((scores - fitted.scores(rows)) / unit).max(initial=0))

@@ -8,12 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.set_types import ColumnType
 from topwork_server.heads.head_types import Task
 from topwork_server.heads.span_decoding import bio_names
 from topwork_server.heads.training import mask_labels, span_labels
-from topwork_server.heads.training.mask_labels import ImageMask
+from topwork_server.heads.training.mask_labels import BoxMask, ImageMask
+from topwork_server.plugin_api.boxes import TrueBoxes
 from topwork_server.types import Array
 
 #: Squares of larger numbers are not finite in float64.
@@ -158,6 +161,21 @@ class LabelMask:
         return self.mask.cells(boxes, self.index)
 
 
+class Detection(LabelFormat):
+    types = (ColumnType.STRINGS,)
+    least_classes = 1
+
+    def parse(self, value: Sequence[str | None]) -> BoxMask:
+        return mask_labels.box_mask(value)
+
+    def classes(self, value: BoxMask) -> Iterable[str]:
+        return set(value.labels)
+
+    def encode(self, value: BoxMask, index: Mapping[str, int]) -> TrueBoxes:
+        labels = np.array([index[label] for label in value.labels], np.int64)
+        return TrueBoxes(np.array(value.boxes, np.float64).reshape(-1, 4), labels)
+
+
 FORMATS: Mapping[Task, LabelFormat] = {
     Task.CLASSIFICATION: Classification(),
     Task.MULTI_LABEL: MultiLabel(),
@@ -165,6 +183,7 @@ FORMATS: Mapping[Task, LabelFormat] = {
     Task.TAGGING: Tagging(),
     Task.QUESTION_ANSWERING: QuestionAnswering(),
     Task.SEGMENTATION: Segmentation(),
+    Task.DETECTION: Detection(),
 }
 
 

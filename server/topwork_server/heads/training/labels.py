@@ -34,7 +34,8 @@ class LabelColumn:
     """A column of labels: one entry for each item in `values` and `labeled`; None in `values` where an item has no label.
 
     values: int class | frozenset of label numbers | float | tagging: [(start, end, number in entity_labels(names))] | question
-    answering: [(start, end)], all of them right | segmentation: LabelMask. Spans are half-open, in characters.
+    answering: [(start, end)], all of them right | segmentation: LabelMask | detection: TrueBoxes in pixels. Spans are half-open,
+    in characters.
     names: classes or labels; of tagging BIO names, of question answering "start" and "end", of regression none.
     """
 

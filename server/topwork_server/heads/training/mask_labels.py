@@ -25,7 +25,7 @@ MOST_BOXES = 1000
 DATA_URI = "data:image/png;base64,"
 #: What the base64 of a PNG begins with.
 PNG_START = "iVBORw0KGgo"
-_NUMBER = r"\s*([0-9]+(?:\.[0-9]*)?)\s*"
+_NUMBER = r"\s*(-?[0-9]+(?:\.[0-9]*)?)\s*"
 BOX = re.compile(f"{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}:(.*\\S.*)", re.DOTALL)
 PNG_FORM = "write a PNG as base64, with the class of each pixel as its gray or palette index, 255 to ignore it"
 BOX_FORM = "write 'x0,y0,x1,y1:LABEL' in pixels of the original picture: '10,20,60,80:owl'"

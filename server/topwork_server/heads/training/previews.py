@@ -12,18 +12,18 @@ from topwork_server.heads.training.dataset import TrainingDataset
 from topwork_server.types import Array, ImageItem, Item, TextItem
 
 LONGEST, LONGEST_SPAN = 300, 60
-SIDE = 112
+SIDE, LARGE_SIDE = 112, 224
 
 
-def preview(item: Item | None) -> str:
-    """Preview an item: its shortened text, a JPEG as a data: URI, or "" where it cannot be shown."""
+def preview(item: Item | None, side: int = SIDE) -> str:
+    """Preview an item: its shortened text, a JPEG of at most `side` pixels as a data: URI, or "" where it cannot be shown."""
     match item:
         case TextItem():
             return " | ".join(_shorten(text) for text in (item.text, item.pair) if text)
         case ImageItem():
-            return _thumbnail(io.BytesIO(item.data))
+            return _thumbnail(io.BytesIO(item.data), side)
         case np.ndarray():
-            return _of_array(item)
+            return _of_array(item, side)
     return ""
 
 
@@ -35,7 +35,7 @@ class SpanPreviews:
         self._texts: dict[str, str] = {}
 
     def __call__(self, id: str, start: int, end: int) -> str:
-        chars = self._data.chars[id][start:end]
+        chars = self._data.covers[id][start:end]
         first, last = int(chars[:, 0].min()), int(chars[:, 1].max())
         words = self._text(id)[first:last]
         return repr(_shorten(words, LONGEST_SPAN)) if words else f"{first}:{last}"
@@ -53,27 +53,27 @@ def _shorten(text: str, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
-def _of_array(array: Array) -> str:
+def _of_array(array: Array, side: int) -> str:
     """Preview an image (height, width, 3) uint8, or the middle frame of a video (frames, height, width, 3)."""
     from PIL import Image
 
     pixels = array[len(array) // 2] if array.ndim == 4 and len(array) else array
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         return ""
-    step = max(1, min(pixels.shape[:2]) // (4 * SIDE))
+    step = max(1, min(pixels.shape[:2]) // (4 * side))
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels[::step, ::step])).save(buffer, "PNG")
-    return _thumbnail(buffer)
+    return _thumbnail(buffer, side)
 
 
-def _thumbnail(data: io.BytesIO) -> str:
+def _thumbnail(data: io.BytesIO, side: int) -> str:
     from PIL import Image, ImageOps
 
     try:
         with Image.open(data) as picture:
-            picture.draft("RGB", (2 * SIDE, 2 * SIDE))
+            picture.draft("RGB", (2 * side, 2 * side))
             small = ImageOps.exif_transpose(picture).convert("RGBA")
-            small.thumbnail((SIDE, SIDE))
+            small.thumbnail((side, side))
             ground = Image.new("RGB", small.size, "white")
             ground.paste(small, mask=small.getchannel("A"))
     except (OSError, ValueError, Image.DecompressionBombError):

@@ -9,7 +9,7 @@ from typing import Any
 
 from topwork_server.errors import InvalidInput, NotFound
 from topwork_server.feature_sets.set_registry import FeatureSets
-from topwork_server.heads.head_types import DEFAULT_KIND, HeadDefinition, Task, TrainRequest
+from topwork_server.heads.head_types import HeadDefinition, Task, TrainRequest
 from topwork_server.heads.training.request import TrainRequests
 
 
@@ -19,7 +19,7 @@ class ProbeRequest:
 
     sets: tuple[str, ...]
     target: str
-    kind: str = DEFAULT_KIND
+    kind: str = ""
     task: Task | None = None
     taps: tuple[str, ...] = ()
     poolings: tuple[str, ...] = ()
@@ -32,7 +32,7 @@ class ProbeRequest:
 
 async def definitions(request: ProbeRequest, requests: TrainRequests, sets: FeatureSets) -> list[HeadDefinition]:
     """Resolve a probe, in the order of its sets. InvalidInput where their tasks differ, and as `TrainRequests.definition`."""
-    requests.check_probe(request.kind)
+    requests.check_probe(request.kind, request.task)
     if not request.sets:
         raise InvalidInput("no set is named", remedy="name one set, or several to compare their encoders")
     if len(set(request.sets)) != len(request.sets):

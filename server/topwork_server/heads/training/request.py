@@ -17,7 +17,15 @@ from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import Column, ColumnType, ReadResult, Selection, SetDescription
 from topwork_server.features import TapRows
-from topwork_server.heads.head_types import DEFAULT_KIND, DESCRIBABLE, HeadDefinition, Pooling, Task, TrainRequest, UnlabeledUse
+from topwork_server.heads.head_types import (
+    DESCRIBABLE,
+    HeadDefinition,
+    Pooling,
+    Task,
+    TrainRequest,
+    UnlabeledUse,
+    usual_kind,
+)
 from topwork_server.heads.pair_features import is_pair
 from topwork_server.heads.pooling import GRANULARITIES, TOWERS, check_pooling, default_pooling, pool_rows
 from topwork_server.heads.training.dataset import labels_of
@@ -49,7 +57,7 @@ class TrainerKinds(Protocol):
 
 def head_name(request: TrainRequest) -> str:
     """Choose the head's name: the given one, or one made of set and column. InvalidInput for one that no head can have."""
-    name = request.name or default_name(request.set, request.target or request.kind or DEFAULT_KIND)
+    name = request.name or default_name(request.set, request.target or request.kind or usual_kind(request.task))
     if "/" in name:
         raise InvalidInput(
             f"{name!r} names a head that comes with its encoder",
@@ -78,9 +86,9 @@ class TrainRequests:
     def __init__(self, sets: FeatureSets, engine: Engine, trainers: TrainerKinds) -> None:
         self._sets, self._engine, self._trainers = sets, engine, trainers
 
-    def check_probe(self, kind: str) -> None:
+    def check_probe(self, kind: str, task: Task | None) -> None:
         """Raise InvalidInput for a kind that needs more than features and labels."""
-        spec = self._trainers.trainer(kind or DEFAULT_KIND)
+        spec = self._trainers.trainer(kind or usual_kind(task))
         if spec.tunes or spec.needs_descriptions:
             needs = "trains the trunk, too" if spec.tunes else "needs descriptions of classes"
             raise InvalidInput(f"a probe compares frozen features, and the kind {kind} {needs}", remedy="probe with linear")
@@ -90,7 +98,7 @@ class TrainRequests:
         not have what the kind needs.
 
         `any_tap`: of the taps those that suit the task, rather than InvalidInput for one that does not."""
-        spec = self._trainers.trainer(request.kind or DEFAULT_KIND)
+        spec = self._trainers.trainer(request.kind or usual_kind(request.task))
         definition = await in_thread(lambda caller: self._resolve(request, spec, any_tap, caller), None)
         if not definition.descriptions:
             return definition
@@ -105,7 +113,8 @@ class TrainRequests:
         _check_columns(request, spec, described)
         _check_trunk(request, spec, described)
         taps = select_taps(request.set, described.definition.taps, request.taps)
-        task = request.task or (task_of(_column(request, read)) if request.target else Task.CLASSIFICATION)
+        task = request.task or only_task(spec)
+        task = task or (task_of(_column(request, read)) if request.target else Task.CLASSIFICATION)
         if any_tap:
             taps = _readable_taps(task, taps)
         views = views_of(task, taps, request.poolings)
@@ -121,6 +130,12 @@ class TrainRequests:
         if request.unlabeled is not UnlabeledUse.LEFT_OUT and labels.labeled.all():
             raise InvalidInput(f"every item has a label: there is none for {request.unlabeled}", remedy="leave `unlabeled` out")
         return definition
+
+
+def only_task(spec: TrainerSpec) -> Task | None:
+    """Find the task of a kind that learns one alone."""
+    tasks = [task for task in Task if task.target in spec.trainer.targets]
+    return tasks[0] if len(tasks) == 1 else None
 
 
 def _tower_views(taps: Sequence[FingerprintedTap]) -> Views:

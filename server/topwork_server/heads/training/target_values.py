@@ -11,6 +11,7 @@ import numpy as np
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.head_types import Task
 from topwork_server.heads.span_decoding import bio
+from topwork_server.heads.training.box_labels import place_boxes
 from topwork_server.heads.training.labels import LabelColumn
 from topwork_server.heads.training.span_labels import rows_of_tags, values_of_answers
 from topwork_server.plugin_api.trainer import Target
@@ -91,10 +92,23 @@ def _cells(labels: LabelColumn, ids: Sequence[str], parts: Sequence[Array]) -> T
     return TargetValues(found, found >= 0, (warning,) if without and len(found) else ())
 
 
+def _boxes(labels: LabelColumn, ids: Sequence[str], parts: Sequence[Array]) -> TargetValues:
+    placed = [place_boxes(id, truth, cells) for id, truth, cells in zip(ids, labels.values, parts, strict=True)]
+    found = _joined([one.values for one in placed], np.float32, 5)
+    warnings, clipped, hidden = [], sum(one.clipped for one in placed), sum(one.hidden for one in placed)
+    if clipped:
+        which = next(id for id, one in zip(ids, placed, strict=True) if one.clipped)
+        warnings.append(f"{clipped:,} boxes reach out of their pictures, such as one of {which!r}: they are cut at the edge")
+    if hidden:
+        warnings.append(f"{hidden:,} boxes lie where the preprocessing cuts their pictures off: no head can find them")
+    return TargetValues(found, np.ones(len(found), bool), tuple(warnings))
+
+
 ROWS: dict[Task, Callable[[LabelColumn, Sequence[str], Sequence[Array]], TargetValues]] = {
     Task.TAGGING: _tags,
     Task.QUESTION_ANSWERING: _answers,
     Task.SEGMENTATION: _cells,
+    Task.DETECTION: _boxes,
 }
 
 

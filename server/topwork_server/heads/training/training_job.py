@@ -13,7 +13,7 @@ from topwork.report import Report
 import topwork_server
 from topwork_server.blocking_calls import Report as Progress
 from topwork_server.heads.head_store import HeadStore
-from topwork_server.heads.head_types import Head, HeadDefinition, definition_of
+from topwork_server.heads.head_types import Head, HeadDefinition, Task, definition_of
 from topwork_server.heads.pair_features import PairEncoder
 from topwork_server.heads.training import frozen
 from topwork_server.heads.training.training_result import TrainingResult
@@ -90,6 +90,7 @@ def _head(definition: HeadDefinition, result: TrainingResult, seconds: float) ->
         temperature=evaluation.temperature,
         interval=evaluation.interval,
         held_out=evaluation.held_out,
+        chosen={**head.chosen, "min_score": evaluation.min_score} if head.task is Task.DETECTION else head.chosen,
         metrics=evaluation.metrics,
         baseline=evaluation.baseline,
         warnings=(*head.warnings, *evaluation.warnings),
@@ -144,5 +145,6 @@ def _report(head: Head, result: TrainingResult) -> Report:
         classes=evaluation.classes,
         confusion=evaluation.confusion,
         scatter=evaluation.scatter,
+        pictures=result.pictures,
         misclassified=tuple(replace(wrong, shown=shown.get(wrong.id, "")) for wrong in evaluation.misclassified),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from topwork.report import LearningCurvePoint, SemiSupervisedGain
+from topwork.report import DrawnPicture, LearningCurvePoint, SemiSupervisedGain
 
 from topwork_server.heads.evaluation.evaluate import Evaluation
 from topwork_server.heads.evaluation.evaluation_data import HeldOutPredictions
@@ -43,6 +43,7 @@ class TrainingResult:
     learning_curve_estimate: str = ""
     semi_supervised: SemiSupervisedGain | None = None
     previews: Mapping[str, str] | None = None  # of the items that were got wrong, by id
+    pictures: tuple[DrawnPicture, ...] = ()
     history: Sequence[Mapping[str, Any]] = ()
     warnings: tuple[str, ...] = ()
     tuned_encoder: str = ""

@@ -12,7 +12,6 @@ from topwork.v1 import heads_pb2
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.head_status import HeadDescription, HeadState
 from topwork_server.heads.head_types import (
-    DEFAULT_KIND,
     DESCRIBABLE,
     LEARNED,
     Head,
@@ -22,10 +21,11 @@ from topwork_server.heads.head_types import (
     UnlabeledUse,
 )
 from topwork_server.heads.serving.caution import Caution
-from topwork_server.heads.serving.head_output import Abstention, HeadOutput, PredictedSpan
+from topwork_server.heads.serving.head_output import Abstention, BoxQuery, DetectedBox, HeadOutput, PredictedSpan
 from topwork_server.heads.serving.predictor import PredictionResult, PredictParams
 from topwork_server.heads.training.probe_request import ProbeRequest
 from topwork_server.inference.output_format import OutputFormat
+from topwork_server.plugin_api.boxes import CANDIDATES
 from topwork_server.plugin_api.plugin_registry import RegisteredTrainer
 from topwork_server.plugin_api.trainer import TrainerSpec
 from topwork_server.services.convert import encoder_messages, item_messages
@@ -41,6 +41,7 @@ TASKS: Mapping[int, Task] = {
     heads_pb2.TASK_QUESTION_ANSWERING: Task.QUESTION_ANSWERING,
     heads_pb2.TASK_SEGMENTATION: Task.SEGMENTATION,
     heads_pb2.TASK_FILL: Task.FILL,
+    heads_pb2.TASK_DETECTION: Task.DETECTION,
 }
 TASK_NUMBERS = {task: heads_pb2.Task.Name(heads_pb2.Task.ValueType(number)) for number, task in TASKS.items()}
 ABSTENTIONS: Mapping[Abstention | None, heads_pb2.Abstention] = {
@@ -48,6 +49,8 @@ ABSTENTIONS: Mapping[Abstention | None, heads_pb2.Abstention] = {
     Abstention.UNSURE: heads_pb2.ABSTENTION_UNSURE,
     Abstention.UNLIKE: heads_pb2.ABSTENTION_UNLIKE,
 }
+#: Boxes of an item that may be asked for: as many as compete with one another.
+MOST_BOXES_ASKED = CANDIDATES
 STATES = {
     HeadState.TRAINING: heads_pb2.HEAD_STATE_TRAINING,
     HeadState.READY: heads_pb2.HEAD_STATE_READY,
@@ -60,7 +63,7 @@ def train_request(request: heads_pb2.TrainRequest) -> TrainRequest:
         set=check_set_name(request.set),
         target=request.target,
         name=request.name,
-        kind=request.kind or DEFAULT_KIND,
+        kind=request.kind,
         task=_task(request.task),
         taps=tuple(request.taps),
         poolings=tuple(request.poolings),
@@ -82,7 +85,7 @@ def probe_request(request: heads_pb2.ProbeRequest) -> ProbeRequest:
     return ProbeRequest(
         sets=tuple(request.sets),
         target=request.target,
-        kind=request.kind or DEFAULT_KIND,
+        kind=request.kind,
         task=_task(request.task),
         taps=tuple(request.taps),
         poolings=tuple(request.poolings),
@@ -193,6 +196,7 @@ def predict_params(settings: heads_pb2.PredictSettings, deadline: float | None, 
         caution=caution(settings),
         client=client,
         priority=item_messages.priority(settings.priority),
+        boxes=_box_query(settings),
     )
 
 
@@ -201,13 +205,23 @@ def caution(settings: heads_pb2.PredictSettings) -> Caution:
     return Caution(settings.coverage, abstain, unlike)
 
 
+def _box_query(settings: heads_pb2.PredictSettings) -> BoxQuery:
+    given = {name: getattr(settings, name) for name in ("min_score", "max_overlap") if settings.HasField(name)}
+    for name, value in given.items():
+        if not 0 <= value <= 1:
+            raise InvalidInput(f"{name} = {value:g}", remedy="ask for 0 to 1, or leave it out")
+    if settings.max_boxes > MOST_BOXES_ASKED:
+        raise InvalidInput(f"max_boxes = {settings.max_boxes:,}", remedy=f"ask for at most {MOST_BOXES_ASKED:,}")
+    return BoxQuery(**given, max_boxes=settings.max_boxes)
+
+
 def prediction_size(result: PredictionResult) -> int:
     """About how many bytes its message takes."""
     arrays = [array for out in result.outputs for array in (out.probabilities, out.masks, out.confidences) if array is not None]
     arrays += [tap.rows for features in result.features for tap in features.taps]
-    spans = sum(len(one) for out in result.outputs for one in out.spans or ())
+    found = sum(len(one) for out in result.outputs for one in (*(out.spans or ()), *(out.detections or ())))
     candidates = sum(len(one) for out in result.outputs for one in out.candidates or ())
-    return sum(array.nbytes for array in arrays) + 64 * spans + 2 * candidates
+    return sum(array.nbytes for array in arrays) + 64 * found + 2 * candidates
 
 
 def predict_response(result: PredictionResult, top: int, total: float) -> heads_pb2.PredictResponse:
@@ -242,6 +256,8 @@ def predictions(output: HeadOutput, top: int) -> heads_pb2.Predictions:
     message.candidates.extend(heads_pb2.Candidates(names=names) for names in output.candidates or ())
     message.abstained.extend(ABSTENTIONS[why] for why in output.abstained or ())
     message.threshold = output.threshold
+    for boxes in output.detections or ():
+        message.detections.append(heads_pb2.DetectedBoxes(boxes=map(_box, boxes)))
     return message
 
 
@@ -251,6 +267,11 @@ def _fill_probabilities(message: heads_pb2.Predictions, probabilities: Array, to
         message.best.CopyFrom(item_messages.tensor(best))
         probabilities = np.take_along_axis(probabilities, best, axis=1)
     message.probabilities.CopyFrom(item_messages.tensor(probabilities))
+
+
+def _box(found: DetectedBox) -> heads_pb2.DetectedBox:
+    x0, y0, x1, y1 = found.box
+    return heads_pb2.DetectedBox(x0=x0, y0=y0, x1=x1, y1=y1, label=found.label, score=found.score)
 
 
 def _span(span: PredictedSpan) -> heads_pb2.FoundSpan:

@@ -1,0 +1,162 @@
+"""An anchor-free detector on the cells of a frozen trunk (FCOS, Tian et al. 2019), of one tap.
+
+Each cell says which class the object around its center is of, and how far away the edges are. Convolutions over 3 x 3
+cells show it what lies beside it: on 500 composed scenes of efficientnet-lite0's layer3 they have a mAP of .40, where a cell
+that is read by itself has .22.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from topwork_server import (
+    Array,
+    Examples,
+    FittedHead,
+    InvalidInput,
+    Report,
+    Target,
+    Trainer,
+    TrainerSpec,
+    Trial,
+    folds,
+    head_graph,
+    hookimpl,
+    rest,
+)
+
+from topwork_plugins.fcos.options import FcosOptions
+
+if TYPE_CHECKING:
+    import onnx
+
+    from topwork_plugins.fcos.network import DetectorNet
+
+#: A fifth of the pictures chooses how long to learn, where there are so many.
+PARTS, FEWEST_PICTURES = 5, 10
+
+
+class FcosTrainer(Trainer):
+    options = FcosOptions
+    targets = frozenset({Target.BOXES})
+
+    @classmethod
+    def fit(
+        cls, examples: Examples, subsets: Sequence[Array], options: FcosOptions, seed: int, threads: int, report: Report
+    ) -> list[FittedHead]:
+        import torch
+
+        torch.set_num_threads(threads)
+        heads: list[FittedHead] = []
+        for done, subset in enumerate(subsets):
+            if not len(subset):
+                raise InvalidInput("fcos has no pictures to learn from", remedy="label some items")
+            mine = examples.take(subset)
+
+            def tell(fraction: float, done: int = done, count: int = len(np.unique(mine.items))) -> None:
+                report((done + fraction) / len(subsets), f"a detector of {count:,} pictures")
+
+            tell(0.0)
+            heads.append(_fit(mine, options, seed, tell))
+        return heads
+
+
+def _fit(examples: Examples, options: FcosOptions, seed: int, report: Any) -> FittedHead:
+    """Train on each view, and take the one with the best mAP on the pictures that were left out."""
+    held, heads = _held(examples, seed), []
+    for at in range(len(examples.views)):
+        heads.append(_head(examples, at, held, options, seed, lambda done, at=at: report((at + done) / len(examples.views))))
+    best = max(heads, key=lambda head: head.trials[0].score)
+    best.trials = [trial for head in heads for trial in head.trials]
+    return best
+
+
+def _held(examples: Examples, seed: int) -> Array:
+    """Choose the rows of a fifth of the pictures; none where there are few."""
+    if min(len(np.unique(examples.items)), PARTS * len(np.unique(examples.groups))) < FEWEST_PICTURES:
+        return np.arange(0)
+    return folds(replace(examples, views=(), unlabeled=()), PARTS, seed)[0]
+
+
+def _head(examples: Examples, at: int, held: Array, options: FcosOptions, seed: int, report: Any) -> FcosHead:
+    from topwork_plugins.fcos.network import Pictures, train_net
+
+    assert examples.grid is not None, "BOXES have a grid"
+    view, cells = examples.views[at], examples.grid[0] * examples.grid[1]
+    learned = rest(examples.count, held)
+    shift = view.rows[learned].mean(axis=0, dtype=np.float64).astype(np.float32)
+    spread = view.rows[learned].std(axis=0, dtype=np.float64)
+    scale = (1 / np.where(spread > 1e-6 * np.abs(shift) + 1e-30, spread, np.inf)).astype(np.float32)
+
+    def pictures(rows: Array) -> Pictures:
+        scaled = ((view.rows[rows] - shift) * scale).reshape(-1, cells, view.rows.shape[1])
+        return Pictures(scaled, examples.values[rows].reshape(-1, cells, 5), examples.grid or (1, 1))
+
+    net, epoch, score = train_net(pictures(learned), pictures(held), len(examples.names), options, seed, report)
+    head = FcosHead(net, examples.grid, shift, scale)
+    head.view, head.chosen, head.measure = at, {"epochs": epoch}, "mAP on pictures that were left out"
+    head.trials = [Trial(view.tap, view.pooling, {"epochs": epoch}, score)]
+    return head
+
+
+class FcosHead(FittedHead):
+    def __init__(self, net: DetectorNet, grid: tuple[int, int], shift: Array, scale: Array) -> None:
+        self._net, self._grid, self._shift, self._scale = net, grid, shift, scale
+
+    def scores(self, rows: Array) -> Array:
+        from topwork_plugins.fcos.network import net_scores
+
+        scaled = (rows - self._shift) * self._scale
+        return net_scores(self._net, scaled.reshape(-1, self._grid[0] * self._grid[1], rows.shape[1]), self._grid)
+
+    def graph(self) -> onnx.ModelProto:
+        from onnx import helper
+        from torch import nn
+
+        from topwork_plugins.fcos.network import FARTHEST, NEAREST
+
+        constants: dict[str, Array] = {
+            "shift": self._shift,
+            "scale": self._scale,
+            "picture": np.array([-1, *self._grid, len(self._shift)]),
+            "flat": np.array([-1, self._net.classes + 4]),
+            "parts": np.array([self._net.classes, 4]),
+            "nearest": np.array(NEAREST, np.float32),
+            "farthest": np.array(FARTHEST, np.float32),
+        }
+        nodes = [
+            helper.make_node("Sub", ["rows", "shift"], ["centered"]),
+            helper.make_node("Mul", ["centered", "scale"], ["scaled"]),
+            helper.make_node("Reshape", ["scaled", "picture"], ["cells"]),
+            helper.make_node("Transpose", ["cells"], ["value0"], perm=[0, 3, 1, 2]),
+        ]
+        last = "value0"
+        for number, layer in enumerate([*self._net.body, self._net.ends], 1):
+            made = f"value{number}"
+            if isinstance(layer, nn.Conv2d):
+                weight, bias = f"weight{number}", f"bias{number}"
+                constants |= {weight: layer.weight.detach().numpy(), bias: layer.bias.detach().numpy()}  # type: ignore[union-attr]
+                edge = layer.kernel_size[0] // 2
+                nodes.append(helper.make_node("Conv", [last, weight, bias], [made], pads=[edge] * 4))
+            elif isinstance(layer, nn.ReLU):
+                nodes.append(helper.make_node("Relu", [last], [made]))
+            else:  # dropout does nothing where nothing is learned
+                continue
+            last = made
+        nodes += [
+            helper.make_node("Transpose", [last], ["found"], perm=[0, 2, 3, 1]),
+            helper.make_node("Reshape", ["found", "flat"], ["both"]),
+            helper.make_node("Split", ["both", "parts"], ["logits", "powers"], axis=1),
+            helper.make_node("Clip", ["powers", "nearest", "farthest"], ["bounded"]),
+            helper.make_node("Exp", ["bounded"], ["distances"]),
+            helper.make_node("Concat", ["logits", "distances"], ["scores"], axis=1),
+        ]
+        return head_graph(nodes, constants, len(self._shift), self._net.classes + 4)
+
+
+@hookimpl
+def register_trainers() -> Iterable[TrainerSpec]:
+    yield TrainerSpec("fcos", FcosTrainer, "an anchor-free detector on the cells of a tap, over 3 x 3 of them at a time")
