@@ -12,7 +12,20 @@ from typing import Any
 import psutil
 import pytest
 import real_server
-from topwork import AlreadyExists, AsyncClient, Client, InvalidInput, Job, JobFailed, NotFound, PretrainReport, TopworkError
+import tiny_berts
+from topwork import (
+    AlreadyExists,
+    AsyncClient,
+    Client,
+    InvalidInput,
+    Job,
+    JobFailed,
+    NotFound,
+    NotReady,
+    PretrainReport,
+    TopworkError,
+)
+from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.testing.pretrainer import sentences
 
@@ -23,7 +36,11 @@ LONG = {**SMALL, "epochs": 10_000}
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
+    """With a tiny BERT, which has no head over its vocabulary."""
+    home = tmp_path_factory.mktemp("home")
+    folder = tiny_berts.write(tmp_path_factory.mktemp("models") / "tiny")
+    Catalog(PluginRegistry.load(), home).add(f"file:{folder}", "tiny")
+    return home
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +93,21 @@ def test_the_encoder_serves_and_says_what_it_is(client: Client, report: Pretrain
     assert "held-out loss" in str(report)
 
 
+def test_a_language_model_is_trained_further_and_fills_gaps(client: Client, home: Path) -> None:
+    texts = [f"{text} {number}" for number in range(40) for text in tiny_berts.corpus()[:2]]
+    options = {"epochs": 1, "tokens": 16}
+    made = client.pretrain("mlm", texts, encoder="tiny", name="tiny-further", options=options, source="two sentences")
+    loss, *_ = made.measures
+    assert (made.made_from, loss.name) == ("tiny", "held-out loss")
+    assert loss.before is not None
+    info = client.encoder("tiny-further")
+    assert info.trained_on.endswith("; then 80 texts of two sentences")
+    assert "tiny, trained further" in info.description
+    assert made.fingerprint == client.embed("tiny-further", "alice").fingerprint
+    assert len(client.fill("tiny-further", ["alice [MASK]"], k=3)[0].words) == 3
+    assert (home / "encoders" / "tiny-further" / "tokenizer.json").is_file()
+
+
 def test_a_set_that_keeps_texts_is_learned_from(
     client: Client, address: str, report: PretrainReport, runner: asyncio.Runner
 ) -> None:
@@ -95,6 +127,12 @@ def test_a_set_that_keeps_texts_is_learned_from(
     ("arguments", "error", "word"),
     [
         ({"kind": "nonesuch"}, InvalidInput, "words"),
+        ({"kind": "mlm"}, InvalidInput, "none is named"),
+        ({"kind": "mlm", "encoder": "nonesuch"}, NotFound, "nonesuch"),
+        ({"kind": "mlm", "encoder": "efficientnet-lite0"}, InvalidInput, "reads image"),
+        ({"kind": "mlm", "encoder": "bert-base-uncased"}, NotReady, "not here"),
+        ({"kind": "mlm", "encoder": "words-one"}, InvalidInput, "no model of transformers"),
+        ({"kind": "lm", "encoder": "tiny"}, InvalidInput, "both directions"),
         ({"name": "words-one"}, AlreadyExists, "words-one"),
         ({"name": "glove-6b-50d"}, AlreadyExists, "glove"),
         ({"name": "a b"}, InvalidInput, "a b"),

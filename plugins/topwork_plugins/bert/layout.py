@@ -94,7 +94,7 @@ class Layout:
 def read_layout(folder: Path, pooling: str | Sequence[str] | None = None) -> Layout:
     """Read the layout of a folder; `pooling` overrides the folder's own. InvalidInput where the folder is not a model that this
     family reads."""
-    modules = _modules(folder)
+    modules = read_modules(folder)
     transformer = folder / modules[0]["path"] if modules else folder
     config = read_json(transformer / "config.json")
     _check_config(folder, config)
@@ -221,7 +221,7 @@ def _load(path: Path) -> Any:
         raise InvalidInput(f"{path} cannot be read as JSON: {error}", remedy="copy the model's folder again") from error
 
 
-def _modules(folder: Path) -> list[dict[str, Any]]:
+def read_modules(folder: Path) -> list[dict[str, Any]]:
     """The entries of modules.json, the Transformer first; none for a plain transformers model."""
     path = folder / "modules.json"
     if not path.exists():

@@ -52,8 +52,8 @@ def fine_tune(
         raise InvalidInput(
             f"windows are of videos, and {encoder.spec.name} reads {encoder.spec.modality}s", remedy="leave it out"
         )
-    device = _device(options.device)
-    with _seeded(seed, threads, device):
+    device = device_of(options.device)
+    with seeded(seed, threads, device):
         precision = _precision(options.precision, device)
         objective = Objective(dataset, options.class_weight)
         report(0.0, f"preparing {len(dataset.items)} items")
@@ -137,7 +137,7 @@ def _result(
     return FineTuneResult(out / WEIGHTS, LinearHead(weight, bias, chosen=chosen), validation, test, loop.history)
 
 
-def _device(asked: str) -> torch.device:
+def device_of(asked: str) -> torch.device:
     there = torch.cuda.is_available()
     if asked == "cuda" and not there:
         raise InvalidInput("device is 'cuda', and torch sees no CUDA device here", remedy="leave it 'auto', or give 'cpu'")
@@ -159,7 +159,7 @@ def _autocast(precision: torch.dtype, device: torch.device) -> AbstractContextMa
 
 
 @contextmanager
-def _seeded(seed: int, threads: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, threads: int, device: torch.device) -> Iterator[None]:
     """Seed torch's random numbers and set its threads; both are as before once this is left."""
     before = torch.get_num_threads()
     with torch.random.fork_rng(devices=[0] if device.type == "cuda" else []):
