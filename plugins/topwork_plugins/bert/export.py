@@ -41,7 +41,7 @@ def export(spec: EncoderSpec, folder: Path, out: Path) -> Trunk:
     module = PooledEncoder(model, settings.inputs, layout.poolings, stages, architecture.poolings, hidden=bool(hidden))
     return Trunk(
         inputs=dict.fromkeys(settings.inputs, ("batch", "tokens")),
-        taps=taps(loaded.dim, hidden, width, architecture.poolings),
+        taps=taps(loaded.dim, hidden, width, architecture),
         definition=layout.definition,
         preprocessing=_preprocessing(settings, layout, tokenizer),
         module=module.eval(),

@@ -17,7 +17,7 @@ from typing import Any
 
 from topwork_server import Granularity, InvalidInput, Tap
 
-from topwork_plugins.bert.architectures import CHECKED, ENCODER, Architecture, PooledTap, architecture_of
+from topwork_plugins.bert.architectures import CHECKED, ENCODER, Architecture, architecture_of
 
 #: Older names of sentence-transformers' pooling modes, in the order in which it concatenates them.
 POOLING_KEYS = {
@@ -160,19 +160,18 @@ def _labels(config: Mapping[str, Any]) -> int:
     return len(config.get("id2label") or ()) or int(config.get("num_labels") or 2)
 
 
-def taps(
-    dim: int, hidden: Sequence[int], pooled: int | None = None, poolings: Sequence[PooledTap] = ENCODER.poolings
-) -> tuple[Tap, ...]:
+def taps(dim: int, hidden: Sequence[int], pooled: int | None = None, architecture: Architecture = ENCODER) -> tuple[Tap, ...]:
     """List the taps of a trunk with rows of width `dim`; `hidden` are the widths of its embeddings and of each layer's output,
-    `pooled` is the width of its pooled row if that differs."""
+    `pooled` is the width of its pooled row if that differs. The first one's description says of a generic one what it is."""
+    generic = "" if architecture.checked else "; a generic encoder: checked at its export alone, of an architecture without tests"
     each = [
         Tap(f"hidden.{n}", width, Granularity.TOKEN, description=f"tokens after layer {n}" if n else "token embeddings")
         for n, width in enumerate(hidden)
     ]
     return (
-        Tap("pooled", pooled or dim, Granularity.ITEM, description="the model's own pooling and normalization"),
+        Tap("pooled", pooled or dim, Granularity.ITEM, description=f"the model's own pooling and normalization{generic}"),
         Tap("tokens", dim, Granularity.TOKEN, description="tokens after the last layer"),
-        *(Tap(tap.name, dim, Granularity.ITEM, description=tap.description) for tap in poolings),
+        *(Tap(tap.name, dim, Granularity.ITEM, description=tap.description) for tap in architecture.poolings),
         *each,
     )
 

@@ -38,7 +38,7 @@ from topwork_server.plugin_api.trainer import PretrainedHead
 from topwork_server.runtime import parity, sample_inputs
 from topwork_server.runtime.parity import ParityBatch, ParityRecord, Run
 from topwork_server.runtime.session import Session
-from topwork_server.types import INT8, Array, EncoderSpec, FingerprintedTap, Int8Graph, Numerics
+from topwork_server.types import INT8, Array, EncoderSpec, FingerprintedTap, Int8Graph, Item, Numerics, Tap
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +63,8 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     onnx_graph.extract_subgraph(folder / artifacts.MODEL, spec.default_tap, folder / artifacts.DEFAULT)
     record = _measured(trunk, spec.default_tap, batches, reference.run, folder)
     record = _check_fp32(spec, record, reference.name) if spec.int8 is None else _as_int8(record, spec.int8)
+    if encoder.pads and spec.int8 is None:
+        _check_invariance(encoder, trunk.taps, examples, folder)
     parity.save_inputs(batches, folder / artifacts.PARITY_INPUTS)
     sample_inputs.save(examples, batches, folder)
     for head in trunk.heads if spec.tuned is None else ():  # a tuned trunk's features are not what they were trained on
@@ -144,7 +146,7 @@ def _place_graph(encoder: Encoder, trunk: Trunk, batches: Sequence[ParityBatch],
         if trunk.module is not None:
             trunk.module.eval()  # it is still what the graph is compared with
     elif trunk.module is not None:
-        _write_graph(trunk, trunk.module, parity.export_arguments(encoder, batches), folder / artifacts.MODEL)
+        _write_graph(spec, trunk, trunk.module, parity.export_arguments(encoder, batches), folder / artifacts.MODEL)
 
 
 def _check_fp32(spec: EncoderSpec, record: ParityRecord, reference: str) -> ParityRecord:
@@ -155,6 +157,16 @@ def _check_fp32(spec: EncoderSpec, record: ParityRecord, reference: str) -> Pari
             remedy="this encoder's export is at fault; report it to its author",
         )
     return record
+
+
+def _check_invariance(encoder: Encoder, taps: Sequence[Tap], examples: Sequence[Item], folder: Path) -> None:
+    error, cosine = parity.invariance(encoder, taps, examples, Session(folder / artifacts.MODEL).run)
+    if cosine < parity.FP32_FLOOR:
+        raise ExportFailed(
+            f"rows of {encoder.spec.name} change with what they share a batch with: minimum cosine {cosine:.6f} between samples"
+            f" alone and padded (at least {parity.FP32_FLOOR} is asked for), largest difference {error:.3g}",
+            remedy="it cannot be served: its network lets padding take part",
+        )
 
 
 def _as_int8(record: ParityRecord, graph: Int8Graph) -> ParityRecord:
@@ -222,17 +234,24 @@ def _parameters(trunk: Trunk) -> int:
     return sum(math.prod(tensor.dims) for tensor in onnx_files.load_structure(trunk.graph).graph.initializer)
 
 
-def _write_graph(trunk: Trunk, module: torch.nn.Module, arguments: dict[str, Array], model: Path) -> None:
+def _write_graph(spec: EncoderSpec, trunk: Trunk, module: torch.nn.Module, arguments: dict[str, Array], model: Path) -> None:
     import torch
+    from torch.onnx.errors import OnnxExporterError
 
     module.eval()  # on the wrapper itself: the legacy exporter restores the mode it finds, recursively
     tensors = tuple(torch.from_numpy(arguments[name]) for name in trunk.inputs)
     names: dict[str, Any] = {"input_names": list(trunk.inputs), "output_names": [tap.name for tap in trunk.taps]}
     large = sum(p.numel() * p.element_size() for p in module.state_dict().values()) > onnx_files.EXTERNAL_FROM
     write = _write_legacy if trunk.exporter == "legacy" else _write_dynamo
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporters' own deprecations
-        write(trunk, module, tensors, names, model, large)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # the exporters' own deprecations
+            write(trunk, module, tensors, names, model, large)
+    except OnnxExporterError as error:
+        raise ExportFailed(
+            f"the network of {spec.name} has no ONNX graph: {str(error).splitlines()[0]}",
+            remedy="ONNX has no operator for a part of its architecture; take another model",
+        ) from error
 
 
 def _write_dynamo(trunk: Trunk, module: Any, tensors: Any, names: Mapping[str, Any], model: Path, large: bool) -> None:
