@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -25,6 +25,8 @@ from topwork_server.types import Array, Item
 
 #: Probabilities that are computed at a time: 16 MiB.
 AT_A_TIME = 1 << 22
+#: Values whose largest is looked at first.
+BLOCK = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,24 +150,33 @@ def _filled(
     gaps: dict[int, tuple[FilledGap, ...]] = {}
     if rows:
         best = _best(opened, np.concatenate(rows), k, check)
-        for (position, gap), entries, probabilities in zip(filled, *best, strict=True):
+        for (position, gap), (entries, probabilities) in zip(filled, best, strict=True):
             one = FilledGap(gap, tuple(encoder.words(entries.tolist())), entries, probabilities)
             gaps[position] = (*gaps.get(position, ()), one)
     return gaps, failures
 
 
-def _best(opened: OpenedHead, rows: Array, k: int, check: Check) -> tuple[Array, Array]:
-    """The `k` likeliest entries of the vocabulary for each row, and their probabilities, (n, k) each, likeliest first."""
+def _best(opened: OpenedHead, rows: Array, k: int, check: Check) -> Iterator[tuple[Array, Array]]:
+    """The `k` likeliest entries of the vocabulary for each row, and their probabilities, (k,) each, likeliest first."""
     step = max(1, AT_A_TIME // int(opened.head.chosen["words"]))
-    entries, likely = list[Array](), list[Array]()
     for start in range(0, len(rows), step):
         check()
         _, probabilities = opened.predict(rows[start : start + step])
-        best = np.sort(np.argpartition(-probabilities, k - 1, axis=1)[:, :k], axis=1)  # of equal ones the first entry is first
-        order = np.argsort(-np.take_along_axis(probabilities, best, 1), axis=1, kind="stable")
-        entries.append(np.take_along_axis(best, order, 1))
-        likely.append(np.take_along_axis(probabilities, entries[-1], 1))
-    return np.concatenate(entries), np.concatenate(likely)
+        for row in probabilities:
+            best = largest(row, k)
+            yield best, row[best]
+
+
+def largest(values: Array, k: int) -> Array:
+    """Positions of the `k` largest of (n,) values, falling; of equal ones the first is first.
+
+    The k-th largest of the largest of each block is a bound that few values reach: to sort these takes 1/20 of the time that
+    `argpartition` takes for 5 of 30,000, which is that of the head itself.
+    """
+    highest = np.maximum.reduceat(values, np.arange(0, len(values), BLOCK))
+    bound = np.partition(highest if 4 * k < len(highest) else values, -k)[-k]
+    there = np.flatnonzero(values >= bound)
+    return np.asarray(there[np.argsort(-values[there], kind="stable")[:k]])
 
 
 def _as_written(rows: TapRows, texts: Mapping[int, GappedText]) -> TapRows:
