@@ -240,3 +240,24 @@ def test_weights_that_mean_nothing_are_refused(client: topwork.Client, asked: di
     with pytest.raises(topwork.InvalidInput, match=words) as caught:
         client.train("weights", target="y", wait=False, **asked)
     assert caught.value.remedy
+
+
+def test_recent_predictions_warn_of_other_classes(client: topwork.Client) -> None:
+    rows, labels = clouds(400, 0)
+    ids = [f"i{i}" for i in range(400)]
+    client.write("shift", vectors=rows, ids=ids, metadata=[{"label": label} for label in labels])
+    head = client.train("shift", target="label", folds=3)
+    client.predict(head.name, set="shift", ids=ids)
+    assert client.head(head.name).recent is None
+    fresh, truth = clouds(900, 1)
+    client.predict(head.name, vectors=fresh)
+    alike = client.head(head.name).recent
+    assert alike is not None
+    assert (alike.items, alike.warning) == (900, "")
+    client.train("shift", target="label", folds=3, replace=True)
+    client.predict(head.name, vectors=fresh[np.array(truth) == "c1"])
+    recent = client.head(head.name).recent
+    assert recent is not None
+    assert "c1 is about" in recent.warning
+    assert {one.name: one.estimated > 0.8 for one in recent.shares} == {"c0": False, "c1": True, "c2": False}
+    assert next(one for one in client.heads() if one.name == head.name).recent is None

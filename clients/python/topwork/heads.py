@@ -38,6 +38,34 @@ class MetricValue:
 
 
 @dataclass(frozen=True)
+class ClassShare:
+    """The share of a class among the items that a head was evaluated on, among its recent predictions, and among recent items as
+    they are estimated from both and from how it errs; `low` to `high` is a 95% interval of the estimate."""
+
+    name: str
+    evaluated: float
+    predicted: float
+    estimated: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class LabelShift:
+    """What the recent predictions of a head tell of its classes, if each class looks as it did.
+
+    items    how many: the latest 10,000 at most, since the server started
+    p_value  how probable predictions that differ so much would be if recent items were like the evaluated ones
+    warning  what to know of a shift, or ""
+    """
+
+    items: int
+    shares: tuple[ClassShare, ...]
+    p_value: float
+    warning: str
+
+
+@dataclass(frozen=True)
 class TrainerInfo:
     """A kind of training that `train` takes, and what its `options` may set.
 
@@ -76,6 +104,7 @@ class HeadInfo:
     max_abs_error     the largest difference of a score between the served graph and the trainer's own, on held-out rows
     created           UTC; None before the first training has ended. `training_seconds` is what that took
     server_version    the version of the server that trained it
+    recent            what it lately predicted beside its evaluation, for early warnings; of `head()` alone, where there is enough
     weight            the column that says what each item counted for, or ""
     """
 
@@ -110,6 +139,7 @@ class HeadInfo:
     warnings: tuple[str, ...]
     server_version: str
     weight: str = ""
+    recent: LabelShift | None = None
 
     @property
     def metric(self) -> MetricValue | None:

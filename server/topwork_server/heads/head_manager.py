@@ -16,6 +16,7 @@ from topwork.report import Report
 from topwork_server.blocking_calls import shielded
 from topwork_server.errors import AlreadyExists, InvalidInput, TopworkError
 from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.heads.evaluation.label_shift import LabelShift, label_shift
 from topwork_server.heads.export.merge import export_head
 from topwork_server.heads.fine_tuned_encoders import FineTunedEncoders
 from topwork_server.heads.head_status import HeadDescription, HeadStatus, serving_head
@@ -29,6 +30,7 @@ from topwork_server.inference.engine import Engine
 from topwork_server.jobs.job_records import JobRecord
 from topwork_server.jobs.manager import JobManager
 from topwork_server.models.catalog import Catalog
+from topwork_server.types import Array
 
 TRAIN, PROBE = "topwork_server.heads.training.training_job:train", "topwork_server.heads.training.layer_probe:probe"
 
@@ -97,6 +99,16 @@ class HeadManager:
                 f"{name} came with its encoder: it was not evaluated here", remedy="evaluate it with a set of your own"
             )
         return await asyncio.to_thread(self.store.report, name)
+
+    def label_shift(self, name: str, counts: Array) -> LabelShift | None:
+        """Compare recent predictions, (names,) counts, with the evaluation of a head; None where there is none to compare with,
+        or too little. It blocks."""
+        try:
+            report = self.store.report(name)
+        except TopworkError as error:
+            log.warning("head=%s: its predictions are not compared with its evaluation: %s", name, error)
+            return None
+        return label_shift(report.names, counts, report.confusion) if report.confusion else None
 
     async def export(self, name: str) -> tuple[bytes, str]:
         """Export trunk and head as one ONNX file, with its model card in JSON. NotReady where the trunk is not here."""

@@ -78,7 +78,10 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         return heads_pb2.ListHeadsResponse(heads=[head_messages.head(one) for one in found])
 
     async def GetHead(self, request: heads_pb2.GetHeadRequest, context: Context) -> heads_pb2.Head:  # noqa: N802
-        return head_messages.head(await self._heads.get(check_name(request.name, *HEAD)))
+        described = await self._heads.get(check_name(request.name, *HEAD))
+        counts = self._predictor.counts.recent(described.head) if described.head else None
+        shift = None if counts is None else await asyncio.to_thread(self._heads.label_shift, described.name, counts)
+        return head_messages.head(described, shift)
 
     async def DropHead(self, request: heads_pb2.DropHeadRequest, context: Context) -> heads_pb2.DropHeadResponse:  # noqa: N802
         await self._heads.drop(check_name(request.name, *HEAD))

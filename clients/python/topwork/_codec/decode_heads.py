@@ -11,7 +11,7 @@ from topwork._codec import decode_sets, messages
 from topwork._transport import status
 from topwork.errors import InvalidInput
 from topwork.features import Array, Timings
-from topwork.heads import HeadInfo, MetricValue, TrainerInfo
+from topwork.heads import ClassShare, HeadInfo, LabelShift, MetricValue, TrainerInfo
 from topwork.predictions import Detection, FoundSpan, Predictions
 from topwork.v1 import heads_pb2, types_pb2
 
@@ -55,8 +55,14 @@ def head(message: heads_pb2.Head) -> HeadInfo:
         metrics=tuple(messages.of_message(MetricValue, metric) for metric in message.metrics),
         baseline=tuple(messages.of_message(MetricValue, metric) for metric in message.baseline),
         chosen=dict(sorted(messages.options(message.chosen).items())),
+        recent=_shift(message.recent) if message.HasField("recent") else None,
         created=decode_sets.moment(message.created) if message.created else None,
     )
+
+
+def _shift(message: heads_pb2.LabelShift) -> LabelShift:
+    shares = tuple(messages.of_message(ClassShare, share) for share in message.shares)
+    return messages.of_message(LabelShift, message, shares=shares)
 
 
 def predictions(

@@ -13,12 +13,14 @@ from topwork.cli.connection import connected, connection
 from topwork.cli.output import cut
 from topwork.cli.train import source, with_interval
 from topwork.cli.verb import PATH, verb
-from topwork.heads import DESCRIBED, HeadInfo, beside
+from topwork.heads import DESCRIBED, HeadInfo, LabelShift, beside
 from topwork.probes import settings_text
 
 VERBS = ("export", "drop")
 #: Classes that are named.
 NAMED, LONGEST = 20, 40
+#: Classes whose recent shares are told.
+MOVED = 5
 EXAMPLES = """\
 examples:
   topwork heads
@@ -133,8 +135,21 @@ def _facts(head: HeadInfo) -> Iterable[tuple[str, str]]:
     yield "fingerprint", head.fingerprint
     if head.bytes:
         yield "on disk", output.size(head.bytes)
+    if head.recent:
+        yield from _recent(head.recent)
     for warning in head.warnings:
         yield "warning", warning
+
+
+def _recent(recent: LabelShift) -> Iterable[tuple[str, str]]:
+    """List the classes whose shares have moved most."""
+    yield "lately", f"{recent.items:,} predictions; as different without a shift: p = {recent.p_value:.2g}"
+    moved = sorted(recent.shares, key=lambda one: -abs(one.estimated - one.evaluated))
+    for one in moved[:MOVED]:
+        now = f"{one.estimated:.1%} of recent items ({one.low:.1%} to {one.high:.1%})"
+        yield "", f"{cut(one.name, LONGEST)}: {now}, {one.evaluated:.1%} of the evaluated ones"
+    if recent.warning:
+        yield "warning", recent.warning
 
 
 def _training(head: HeadInfo) -> Iterable[tuple[str, str]]:

@@ -142,7 +142,7 @@ class MetricValue(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
 
 class Head(_message.Message):
-    __slots__ = ("name", "state", "detail", "job", "task", "kind", "set", "version", "target", "encoder", "tap", "pooling", "fingerprint", "names", "metrics", "baseline", "estimate", "options", "chosen", "labeled", "unlabeled", "seed", "temperature", "max_abs_error", "created", "training_seconds", "bytes", "pretrained", "warnings", "server_version", "weight")
+    __slots__ = ("name", "state", "detail", "job", "task", "kind", "set", "version", "target", "encoder", "tap", "pooling", "fingerprint", "names", "metrics", "baseline", "estimate", "options", "chosen", "labeled", "unlabeled", "seed", "temperature", "max_abs_error", "created", "training_seconds", "bytes", "pretrained", "warnings", "server_version", "weight", "recent")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -174,6 +174,7 @@ class Head(_message.Message):
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    RECENT_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: HeadState
     detail: str
@@ -205,7 +206,36 @@ class Head(_message.Message):
     warnings: _containers.RepeatedScalarFieldContainer[str]
     server_version: str
     weight: str
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[HeadState, str]] = ..., detail: _Optional[str] = ..., job: _Optional[_Union[_jobs_pb2.Job, _Mapping]] = ..., task: _Optional[_Union[Task, str]] = ..., kind: _Optional[str] = ..., set: _Optional[str] = ..., version: _Optional[int] = ..., target: _Optional[str] = ..., encoder: _Optional[str] = ..., tap: _Optional[str] = ..., pooling: _Optional[str] = ..., fingerprint: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Iterable[_Union[MetricValue, _Mapping]]] = ..., baseline: _Optional[_Iterable[_Union[MetricValue, _Mapping]]] = ..., estimate: _Optional[str] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., chosen: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., labeled: _Optional[int] = ..., unlabeled: _Optional[int] = ..., seed: _Optional[int] = ..., temperature: _Optional[float] = ..., max_abs_error: _Optional[float] = ..., created: _Optional[float] = ..., training_seconds: _Optional[float] = ..., bytes: _Optional[int] = ..., pretrained: _Optional[bool] = ..., warnings: _Optional[_Iterable[str]] = ..., server_version: _Optional[str] = ..., weight: _Optional[str] = ...) -> None: ...
+    recent: LabelShift
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[HeadState, str]] = ..., detail: _Optional[str] = ..., job: _Optional[_Union[_jobs_pb2.Job, _Mapping]] = ..., task: _Optional[_Union[Task, str]] = ..., kind: _Optional[str] = ..., set: _Optional[str] = ..., version: _Optional[int] = ..., target: _Optional[str] = ..., encoder: _Optional[str] = ..., tap: _Optional[str] = ..., pooling: _Optional[str] = ..., fingerprint: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Iterable[_Union[MetricValue, _Mapping]]] = ..., baseline: _Optional[_Iterable[_Union[MetricValue, _Mapping]]] = ..., estimate: _Optional[str] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., chosen: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., labeled: _Optional[int] = ..., unlabeled: _Optional[int] = ..., seed: _Optional[int] = ..., temperature: _Optional[float] = ..., max_abs_error: _Optional[float] = ..., created: _Optional[float] = ..., training_seconds: _Optional[float] = ..., bytes: _Optional[int] = ..., pretrained: _Optional[bool] = ..., warnings: _Optional[_Iterable[str]] = ..., server_version: _Optional[str] = ..., weight: _Optional[str] = ..., recent: _Optional[_Union[LabelShift, _Mapping]] = ...) -> None: ...
+
+class LabelShift(_message.Message):
+    __slots__ = ("items", "shares", "p_value", "warning")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
+    P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    WARNING_FIELD_NUMBER: _ClassVar[int]
+    items: int
+    shares: _containers.RepeatedCompositeFieldContainer[ClassShare]
+    p_value: float
+    warning: str
+    def __init__(self, items: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[ClassShare, _Mapping]]] = ..., p_value: _Optional[float] = ..., warning: _Optional[str] = ...) -> None: ...
+
+class ClassShare(_message.Message):
+    __slots__ = ("name", "evaluated", "predicted", "estimated", "low", "high")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    EVALUATED_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    evaluated: float
+    predicted: float
+    estimated: float
+    low: float
+    high: float
+    def __init__(self, name: _Optional[str] = ..., evaluated: _Optional[float] = ..., predicted: _Optional[float] = ..., estimated: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
 
 class ListHeadsRequest(_message.Message):
     __slots__ = ("encoder",)

@@ -30,6 +30,7 @@ from topwork_server.heads.serving.head_output import (
     decode_output,
     output_of_pooled,
 )
+from topwork_server.heads.serving.prediction_counts import PredictionCounts
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.catalog import Catalog
 from topwork_server.types import Array, Item, Priority, Timings, check_modality
@@ -73,14 +74,24 @@ class PredictionResult:
 
 
 class Predictor:
-    """Runs heads. It is used on the event loop; blocking work runs in threads, and each head's graph uses `threads` more."""
+    """Runs heads, and counts what they predict of items and vectors; stored items are mostly those that they learned from.
+
+    It is used on the event loop; blocking work runs in threads, and each head's graph uses `threads` more.
+    """
 
     def __init__(self, engine: Engine, catalog: Catalog, store: HeadStore, threads: int = 1) -> None:
         self._engine, self._catalog, self._store = engine, catalog, store
         self.cache = HeadCache(threads)
+        self.counts = PredictionCounts()
 
     async def predict(self, names: Sequence[str], ask: PredictParams, items: Sequence[Item]) -> PredictionResult:
         """Predict for items. NotReady where a trunk has changed since training; InvalidInput names a bad item."""
+        result = await self._predict(names, ask, items)
+        for output in result.outputs:
+            self.counts.add(output)
+        return result
+
+    async def _predict(self, names: Sequence[str], ask: PredictParams, items: Sequence[Item]) -> PredictionResult:
         opened = await asyncio.to_thread(self._opened_for, names, items, ask.caution)
         found: dict[str, HeadOutput] = {}
         features: list[EmbedResult] = []
@@ -129,7 +140,7 @@ class Predictor:
         for start in range(0, max(1, len(ids)), STORED):
             try:
                 items = await asyncio.to_thread(_kept_inputs, feature_set, ids[start : start + STORED], names[0])
-                parts.append((await self.predict(names, PredictParams(wait=True, caution=caution), items)).outputs)
+                parts.append((await self._predict(names, PredictParams(wait=True, caution=caution), items)).outputs)
             except TopworkError as error:
                 raise error if error.item is None else error.at(start + error.item) from None
         return [concat_outputs(of_one) for of_one in zip(*parts, strict=True)]
@@ -177,7 +188,9 @@ class Predictor:
         ready = np.ascontiguousarray(rows, np.float32)
         for item in np.flatnonzero(~np.isfinite(ready).all(axis=1))[:1]:
             raise InvalidInput("the vector has numbers that are not finite", remedy="send finite numbers", item=int(item))
-        outputs = (output_of_pooled(one.head, ready, one.predict, _typicality(one, caution)) for one in opened)
+        outputs = [output_of_pooled(one.head, ready, one.predict, _typicality(one, caution)) for one in opened]
+        for output in outputs:
+            self.counts.add(output)
         return PredictionResult(tuple(map(caution.applied, outputs)))
 
     def _predict_stored(

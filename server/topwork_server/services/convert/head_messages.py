@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import numpy as np
@@ -10,6 +11,7 @@ from topwork.heads import MetricValue
 from topwork.v1 import heads_pb2
 
 from topwork_server.errors import InvalidInput
+from topwork_server.heads.evaluation.label_shift import LabelShift
 from topwork_server.heads.head_status import HeadDescription, HeadState
 from topwork_server.heads.head_types import (
     DESCRIBABLE,
@@ -116,19 +118,25 @@ def _undescribed(task: Task, spec: TrainerSpec) -> bool:
     return spec.needs_descriptions and task not in DESCRIBABLE
 
 
-def head(described: HeadDescription) -> heads_pb2.Head:
+def head(described: HeadDescription, shift: LabelShift | None = None) -> heads_pb2.Head:
     message = heads_pb2.Head(
         name=described.name,
         state=STATES[described.state],
         detail=described.detail,
         job=job_message(described.job) if described.job else None,
         bytes=described.bytes,
+        recent=_shift(shift) if shift else None,
     )
     if described.definition:
         _fill_definition(message, described.definition)
     if described.head:
         _fill_head(message, described.head)
     return message
+
+
+def _shift(shift: LabelShift) -> heads_pb2.LabelShift:
+    shares = [heads_pb2.ClassShare(**asdict(one)) for one in shift.shares]
+    return heads_pb2.LabelShift(items=shift.items, shares=shares, p_value=shift.p_value, warning=shift.warning)
 
 
 def _fill_definition(message: heads_pb2.Head, definition: HeadDefinition) -> None:
