@@ -164,6 +164,18 @@ def test_word_vectors_without_a_word_beside_the_gap_are_refused(client: topwork.
         client.fill("mean", [("a [MASK]", "b")])
 
 
+def test_targets_keep_their_probabilities_among_all_words(client: topwork.Client) -> None:
+    everything = {word.word: word for word in client.fill("bert", ["a [MASK] bird"], k=300)[0].words}
+    named = [word for word in everything if word.isalpha() and len(word) > 3][:3]
+    some = client.fill("bert", ["a [MASK] bird"], targets=[*reversed(named), named[0]])[0].words
+    assert some == tuple(everything[word] for word in named)
+    assert client.fill("bert", ["a [MASK] bird"], k=1, targets=named)[0].words == some[:1]
+    assert [word.word for word in client.fill("mean", ["a red [MASK]"], targets=["Owl"])[0].words] == ["owl"]
+    for encoder, word in (("bert", "unheardof"), ("bert", ""), ("gpt2", "a bird"), ("mean", "unheardof")):
+        with pytest.raises(topwork.InvalidInput, match="no entry of the vocabulary"):
+            client.fill(encoder, ["a red [MASK]"], targets=["bird", word])
+
+
 def test_both_clients_fill_any_number_of_texts_in_order(both: EitherClient) -> None:
     alone = [both.fill("bert", text, k=2)[0] for text in TEXTS]
     many = both.fill("bert", TEXTS * 30, k=2, taps=["pooled"])

@@ -128,6 +128,9 @@ class BertEncoder(Encoder):
     def words(self, entries: Sequence[int]) -> list[str]:
         return self._tokenization.words_of(entries, spaced=not self.mask)
 
+    def entry(self, word: str) -> int:
+        return self._tokenization.id_of(word)
+
     def _sample(self, tokens: Tokens) -> Sample:
         notes = {"truncated_tokens": tokens.cut, "unknown_tokens": tokens.unknown}
         return Sample(self._arrays(tokens), tokens=tokens.spans, notes={name: count for name, count in notes.items() if count})

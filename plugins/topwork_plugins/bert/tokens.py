@@ -74,6 +74,12 @@ class Tokenization:
         marked = [(self._tokenizer.id_to_token(id) or "").startswith(WORD_MARK) for id in ids]
         return [f" {word}" if mark and not word.startswith(" ") else word for word, mark in zip(words, marked, strict=True)]
 
+    def id_of(self, word: str) -> int:
+        """The token that is spelled so, or else the only one that the word is split into; -1 where there is none."""
+        found = self._tokenizer.token_to_id(word)
+        ids = [found] if found is not None else self._tokenizer.encode(word, add_special_tokens=False).ids
+        return int(ids[0]) if len(ids) == 1 and (found is not None or ids[0] not in self._unknown) else -1
+
     def encode(self, text: str, pair: str | None = None, *, prompt: str = "", truncate: bool = False) -> Tokens:
         """Tokens of `prompt` + `text` (and `pair`); spans are characters of `text` and of `pair`.
 

@@ -181,6 +181,9 @@ class WordVectors(Encoder):
     def words(self, entries: Sequence[int]) -> list[str]:
         return [self.table.word(row) for row in entries]
 
+    def entry(self, word: str) -> int:
+        return self._tokenizer.row(word)
+
     def known_examples(self) -> list[TextItem]:
         """The example texts that have words of this vocabulary (which may be of another language), and three of its words."""
         texts = [text for text in example_texts() if any(t.row != UNKNOWN for t in self._tokenizer.tokens(text.text))]

@@ -129,6 +129,10 @@ class Encoder(ABC):
         """Entries of this encoder's own vocabulary, as a text would have them; where it brings a head over them."""
         raise NotImplementedError
 
+    def entry(self, word: str) -> int:
+        """The entry of this encoder's own vocabulary that a word is, -1 where it is not one; where it brings a head over them."""
+        raise NotImplementedError
+
     @classmethod
     def examples(cls, spec: EncoderSpec) -> Sequence[Item]:
         """Real inputs on which the export measures parity where the trunk brings none of its own."""

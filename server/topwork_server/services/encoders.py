@@ -141,7 +141,7 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
         k = _checked_words(request.k) or FILLED
         settings = EmbedSettings.of(request.settings, deadline(context), context.peer(), wait=False)
         items, positions, failures = item_messages.items(request.items, None, skip=settings.params.skip_bad_items)
-        found = await self._filler.fill(settings.params, items, k)
+        found = await self._filler.fill(settings.params, items, k, list(request.targets))
         settings.check(found.features.taps[0].tap if settings.params.taps else found.head.tap)
         reply = await asyncio.to_thread(fill_messages.response, found, settings.format, positions, failures, started)
         return check_reply_size(reply, "send fewer texts at a time, or ask for fewer words or taps")

@@ -26,6 +26,7 @@ def fill(
     items: Items,
     k: int = 5,
     *,
+    targets: Sequence[str] = (),
     taps: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
     skip_bad_items: bool = False,
@@ -38,6 +39,8 @@ def fill(
     A gap is written as [MASK], or as the encoder's own mask; each is filled on its own. A language model that goes from left to
     right says what comes after a text, which may end in [MASK].
 
+    targets         choose among these words alone, each an entry of the vocabulary (" cat" where that has its space); their
+                    probabilities stay those among all
     taps            features of these taps, out of the same pass: `Fills.features`
     options         what this encoder declares; see `encoder(name).options`
     skip_bad_items  a bad item has no gaps and stands in `failures`; without it the first one raises InvalidInput
@@ -58,7 +61,7 @@ def fill(
     try:
         with reporting(progress, total, encoder) as advance:
             while (chunk := (yield from work(lambda: next(chunks, None if pieces else Chunk(0, ()))))) is not None:
-                pieces.append((yield from _one(settings, chunk, k, timeout)))
+                pieces.append((yield from _one(settings, chunk, k, targets, timeout)))
                 advance(len(chunk))
     except DeadlineExceeded as error:
         raise (yield from explained(session, encoder, error)) from None
@@ -67,8 +70,8 @@ def fill(
     return _joined(pieces)
 
 
-def _one(settings: EmbedSettings, chunk: Chunk, k: int, timeout: float | None) -> Steps[Fills]:
-    request = FillRequest(settings=settings, items=chunk.items, k=k)
+def _one(settings: EmbedSettings, chunk: Chunk, k: int, targets: Sequence[str], timeout: float | None) -> Steps[Fills]:
+    request = FillRequest(settings=settings, items=chunk.items, k=k, targets=targets)
     reply = yield from unary(FILL, request, timeout, chunk.start)
     return decode_fills.fills(reply, settings.encoder, chunk.items, chunk.start, chunk.failures)
 

@@ -28,6 +28,7 @@ examples:
 @click.argument("items", nargs=-1, metavar="[TEXT]...")
 @source_flags
 @click.option("-k", type=int, default=5, show_default=True, metavar="N", help="how many words for each gap")
+@click.option("--target", multiple=True, metavar="WORD", help="choose among these words; may be repeated")
 @encoding_flags
 @connection
 def fill(arguments: SimpleNamespace) -> int:
@@ -39,6 +40,7 @@ def fill(arguments: SimpleNamespace) -> int:
             arguments.encoder,
             inputs.items,
             arguments.k,
+            targets=arguments.target,
             options=dict(arguments.option),
             skip_bad_items=arguments.skip_bad_items,
             priority=arguments.priority,

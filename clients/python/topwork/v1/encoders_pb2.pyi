@@ -292,14 +292,16 @@ class NearestWordsResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[Words, _Mapping]]] = ...) -> None: ...
 
 class FillRequest(_message.Message):
-    __slots__ = ("settings", "items", "k")
+    __slots__ = ("settings", "items", "k", "targets")
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
     settings: EmbedSettings
     items: _containers.RepeatedCompositeFieldContainer[_types_pb2.Item]
     k: int
-    def __init__(self, settings: _Optional[_Union[EmbedSettings, _Mapping]] = ..., items: _Optional[_Iterable[_Union[_types_pb2.Item, _Mapping]]] = ..., k: _Optional[int] = ...) -> None: ...
+    targets: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, settings: _Optional[_Union[EmbedSettings, _Mapping]] = ..., items: _Optional[_Iterable[_Union[_types_pb2.Item, _Mapping]]] = ..., k: _Optional[int] = ..., targets: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class FillWord(_message.Message):
     __slots__ = ("word", "probability", "entry")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from topwork._display.excerpts import excerpt
 
 from topwork_server.blocking_calls import Check, in_thread
 from topwork_server.errors import InvalidInput, TopworkError
@@ -56,14 +57,16 @@ class Filler:
         self.cache = HeadCache(threads)
         self._dropping: asyncio.TimerHandle | None = None
 
-    async def fill(self, params: EmbedParams, items: Sequence[Item], k: int) -> FillResult:
-        """Find the `k` likeliest words of each gap; `params.taps` are those whose features are returned too. InvalidInput where
-        the encoder has no head over its vocabulary (which no encoder of several towers has), or names an item without a gap."""
+    async def fill(self, params: EmbedParams, items: Sequence[Item], k: int, targets: Sequence[str] = ()) -> FillResult:
+        """Find the `k` likeliest words of each gap, among `targets` where there are any; `params.taps` are those whose features
+        are returned too. InvalidInput where the encoder has no head over its vocabulary (which no encoder of several towers has),
+        or names an item without a gap."""
         self._drop_later()
         async with self._engine.acquire(params.encoder) as loaded:  # exported first, if need be: only then its heads are known
             encoder = loaded.towers[0].encoder
             opened = await asyncio.to_thread(self._opened, encoder)
             _check_k(opened.head, k)
+            among = _entries(encoder, targets)
             texts, failures = _gapped(items, opened.head, encoder.mask, skip=params.skip_bad_items)
             read = opened.head.tap.tap.name
             taps = params.taps if read in params.taps else (*params.taps, read)
@@ -71,7 +74,7 @@ class Filler:
             found = await self._embed(replace(params, taps=taps), given, list(texts))
             found = found.among(list(texts), failures) if failures else found
             begun = time.monotonic()
-            work = partial(_filled, opened, encoder, k, texts, found, params.skip_bad_items)
+            work = partial(_filled, opened, encoder, k, among, texts, found, params.skip_bad_items)
             gaps, more = await in_thread(work, params.deadline)
         features = replace(
             found,
@@ -107,6 +110,17 @@ def _check_k(head: Head, k: int) -> None:
         raise InvalidInput(f"k is {k}, and {head.encoder} has {words} words", remedy=f"ask for at most {words}")
 
 
+def _entries(encoder: Encoder, targets: Sequence[str]) -> Array | None:
+    """The entries of some words of the vocabulary, each once; None of no words. InvalidInput names a word that is no entry."""
+    entries = {encoder.entry(word): word for word in reversed(targets)}
+    if -1 in entries:
+        raise InvalidInput(
+            f"the target {excerpt(entries[-1])} is no entry of the vocabulary of {encoder.spec.name}",
+            remedy="name words that it has whole; a word of several tokens has no probability of its own",
+        )
+    return np.array(sorted(entries), np.int64) if entries else None
+
+
 def _gapped(items: Sequence[Item], head: Head, mask: str, *, skip: bool) -> tuple[dict[int, GappedText], dict[int, TopworkError]]:
     """The texts that have gaps, and the errors of the others where `skip` is set, by position."""
     texts: dict[int, GappedText] = {}
@@ -125,6 +139,7 @@ def _filled(
     opened: OpenedHead,
     encoder: Encoder,
     k: int,
+    among: Array | None,
     texts: Mapping[int, GappedText],
     found: EmbedResult,
     skip: bool,
@@ -149,21 +164,22 @@ def _filled(
             failures[position] = error.at(position)
     gaps: dict[int, tuple[FilledGap, ...]] = {}
     if rows:
-        best = _best(opened, np.concatenate(rows), k, check)
+        best = _best(opened, np.concatenate(rows), k, among, check)
         for (position, gap), (entries, probabilities) in zip(filled, best, strict=True):
             one = FilledGap(gap, tuple(encoder.words(entries.tolist())), entries, probabilities)
             gaps[position] = (*gaps.get(position, ()), one)
     return gaps, failures
 
 
-def _best(opened: OpenedHead, rows: Array, k: int, check: Check) -> Iterator[tuple[Array, Array]]:
-    """The `k` likeliest entries of the vocabulary for each row, and their probabilities, (k,) each, likeliest first."""
+def _best(opened: OpenedHead, rows: Array, k: int, among: Array | None, check: Check) -> Iterator[tuple[Array, Array]]:
+    """The `k` likeliest entries of the vocabulary, or of those `among` it, for each row, and their probabilities, (k,) each,
+    likeliest first."""
     step = max(1, AT_A_TIME // int(opened.head.chosen["words"]))
     for start in range(0, len(rows), step):
         check()
         _, probabilities = opened.predict(rows[start : start + step])
         for row in probabilities:
-            best = largest(row, k)
+            best = largest(row, k) if among is None else among[largest(row[among], min(k, len(among)))]
             yield best, row[best]
 
 
