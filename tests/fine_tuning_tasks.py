@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tiny_berts
+import tiny_pictures
 import torch
 from safetensors.torch import load_file
 from small_nets import as_on_the_hub, random_net, spec_of
@@ -17,6 +18,7 @@ from topwork_plugins.bert.plugin import BertEncoder
 from topwork_plugins.fine_tune.plugin import FineTune, FineTuneOptions
 from topwork_plugins.i3d import plugin as i3d
 from topwork_plugins.i3d.plugin import WindowOptions
+from topwork_plugins.vision.plugin import VisionEncoder
 from topwork_server import (
     Encoder,
     EncoderSpec,
@@ -217,3 +219,15 @@ def of_videos(tunable: TunableEncoder, how: str = "mean") -> FineTuneDataset:
     stills, classes = squares(12)
     items = [np.repeat(still[None], 4 + 4 * (i % 3), axis=0) for i, still in enumerate(stills)]
     return dataset(tunable, items, classes, "pooled", how, Target.CLASSES, options=WindowOptions(frames=4))
+
+
+def transformer(folder: Path, library: Literal["timm", "transformers"]) -> TunableEncoder:
+    """A tiny vision transformer for pictures of 32 x 32 pixels."""
+    if library == "timm":
+        arguments = {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 32, "num_heads": 2}
+        net = random_net("vit_tiny_patch16_224", **arguments)
+        source = as_on_the_hub(net, folder / "net", size=32, arguments=arguments)
+        return TunableEncoder(spec_of(source), source, folder / "out")
+    model = tiny_pictures.random_model("vit", image_size=32, patch_size=8)
+    source = tiny_pictures.write(model, folder / "net", size={"height": 32, "width": 32})
+    return TunableEncoder(EncoderSpec("tiny", VisionEncoder, f"file:{source}", Modality.IMAGE), source, folder / "out")

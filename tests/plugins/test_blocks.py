@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import tiny_berts
+import tiny_pictures
 import torch
 from small_nets import as_on_the_hub, random_net, spec_of
 from topwork_plugins.bert.architectures import CHECKED
@@ -20,6 +21,7 @@ from topwork_plugins.resnet.feature_taps import TappedThin, TappedTimm
 from topwork_plugins.resnet.plugin import ResNetEncoder
 from topwork_plugins.resnet.thin import ThinResNet
 from topwork_plugins.resnet.timm_nets import create
+from topwork_plugins.vision.transformers_nets import TappedTransformers
 from topwork_server import EncoderSpec, Modality
 
 Blocks = Sequence[Sequence[str]]
@@ -79,6 +81,15 @@ def test_timm_nets_have_a_stem_and_stages(architecture: str, count: int) -> None
     blocks = tapped.blocks()
     assert len(blocks) == count
     check_order(tapped, blocks, (torch.zeros(1, 3, 224, 224),))
+
+
+@pytest.mark.parametrize("kind", tiny_pictures.CONFIGS)
+def test_picture_models_of_transformers_have_their_layers_or_stages(kind: str) -> None:
+    tapped = TappedTransformers(tiny_pictures.random_model(kind), (tiny_pictures.SIZE, tiny_pictures.SIZE))
+    blocks = tapped.blocks()
+    counts = {"dinov3_convnext": 4, "levit": 4, "mobilenet_v1": 27, "pvt": 4, "pvt_v2": 4, "swiftformer": 8}
+    assert len(blocks) == counts.get(kind, 3 if any(tap.name == "block.1" for tap in tapped.taps(tapped.size)) else 5)
+    check_order(tapped, blocks, (torch.zeros(1, 3, *tapped.size),))
 
 
 def test_thin_and_its_video_net_have_five() -> None:

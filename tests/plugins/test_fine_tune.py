@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import fine_tuning_tasks
 import numpy as np
@@ -86,6 +86,20 @@ def test_every_target_is_learned(
 def test_pictures_are_told_apart(pictures: TunableEncoder, tmp_path: Path, tap: str, how: str) -> None:
     dataset = fine_tuning_tasks.of_pictures(pictures, tap, how)
     check(pictures, dataset, Task.CLASSIFICATION, pictures.tune(dataset, tmp_path, epochs=8), 1.0)
+
+
+@pytest.mark.parametrize("library", ["timm", "transformers"])
+@pytest.mark.parametrize(("tap", "how"), [("pooled", "row"), ("cls", "row"), ("patches", "mean"), ("block.1", "max")])
+def test_vision_transformers_learn_above_their_frozen_blocks(
+    library: Literal["timm", "transformers"], tap: str, how: str, tmp_path: Path
+) -> None:
+    tunable = fine_tuning_tasks.transformer(tmp_path, library)
+    dataset = fine_tuning_tasks.of_pictures(tunable, tap, how)
+    tuned = tunable.tune(dataset, tmp_path / "tuned", epochs=8, frozen_blocks=1)
+    check(tunable, dataset, Task.CLASSIFICATION, tuned, 1.0)
+    blocks, found = tunable.trunk().blocks, changed(tunable, tuned)
+    moved = {i for i, block in enumerate(blocks) if any(name.startswith(tuple(block)) for name in found)}
+    assert moved == ({1} if tap == "block.1" else {1, 2})
 
 
 def test_cells_are_told_apart(pictures: TunableEncoder, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from small_nets import SPECS, as_on_the_hub, random_net, refusal, spec_of
 from topwork_plugins.i3d.inception import LABELS, InceptionI3d, kinetics_head
 from topwork_plugins.i3d.plugin import InceptionEncoder
 from topwork_plugins.resnet.plugin import ResNetEncoder
-from topwork_plugins.resnet.pretrained_head import classifier_of, imagenet_names
 from topwork_plugins.resnet.timm_nets import create
+from topwork_plugins.vision.pretrained_head import classifier_of, imagenet_names
 from topwork_server import EncoderSpec, Modality, NoOptions, Target, prepare_torchvision
 from topwork_server.types import Array
 

