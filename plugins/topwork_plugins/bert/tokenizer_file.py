@@ -14,7 +14,14 @@ from topwork_plugins.bert.layout import read_json
 from topwork_plugins.bert.tokens import FILE
 
 #: Where there is no tokenizer.json: the vocabularies that it is made from, one set of names a family of tokenizers.
-VOCABULARIES = (("vocab.txt",), ("vocab.json", "merges.txt"), ("sentencepiece.bpe.model",), ("spiece.model",), ("spm.model",))
+VOCABULARIES = (
+    *(("vocab.txt",), ("vocab.json", "merges.txt")),
+    *(("sentencepiece.bpe.model",), ("spiece.model",), ("spm.model",), ("tokenizer.model",)),
+)
+#: Architectures whose sentence pieces transformers' AutoTokenizer cannot convert, or reads without the blank before a text.
+_CLASSES = {"mistral": "LlamaTokenizer", "mt5": "T5Tokenizer", "umt5": "T5Tokenizer"}
+#: What tokenizer_config.json may ask for at the ends of a text, and what it names the token.
+_ENDS = {"add_bos_token": "bos_token", "add_eos_token": "eos_token"}
 
 
 def write_tokenizer(folder: Path, out: Path, *, lower_case: bool, rows: int, framed: bool) -> str:
@@ -25,11 +32,19 @@ def write_tokenizer(folder: Path, out: Path, *, lower_case: bool, rows: int, fra
     """
     sources, tokenizer = _published(folder) if (folder / FILE).exists() else _converted(folder)
     tokenizer["truncation"] = tokenizer["padding"] = None
+    # Gemma 3 has a token for pictures beyond the table of its model of texts: a text that spells it is made of other tokens.
+    added = tokenizer.get("added_tokens") or []
+    tokenizer["added_tokens"] = [token for token in added if token["id"] < rows or not token.get("special")]
     if lower_case:
         tokenizer["normalizer"] = _lowering(tokenizer.get("normalizer"))
+    ends = {} if framed else _missing_ends(folder, tokenizer)
+    if ends:
+        tokenizer["post_processor"] = _with_ends(tokenizer, ends)
     (out / FILE).write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")), "utf-8")
     _check(folder, out / FILE, rows, framed=framed)
     digest = hashlib.sha256(json.dumps(tokenizer.get("normalizer"), sort_keys=True).encode())
+    if ends:
+        digest.update(json.dumps(ends, sort_keys=True).encode())
     for source in sources:  # rather than of what was written, which may change with the libraries that convert
         digest.update(hashlib.sha256(source.read_bytes()).digest())
     return digest.hexdigest()
@@ -60,15 +75,49 @@ def _converted(folder: Path) -> tuple[list[Path], dict[str, Any]]:
 def _convert(folder: Path) -> Any:
     """transformers' own conversion. Not `BertTokenizerFast(vocab_file=...)`: 5.23 drops that argument in silence, and gives
     a tokenizer of five words."""
-    from transformers import AutoTokenizer
+    import transformers
 
+    config = read_json(folder / "tokenizer_config.json", missing_ok=True)
+    maker = getattr(transformers, _CLASSES.get(read_json(folder / "config.json").get("model_type", ""), "AutoTokenizer"))
+    # Decoders of sentence pieces were all trained with <s> before a text; older releases of transformers did not write it down.
+    said = {"add_bos_token": True} if (folder / "tokenizer.model").exists() and "add_bos_token" not in config else {}
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False).backend_tokenizer
+        return maker.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **said).backend_tokenizer
     except (OSError, ValueError, ImportError, AttributeError) as error:
         raise InvalidInput(
             f"the tokenizer of {folder.name} could not be converted: {str(error).splitlines()[0]}",
             remedy="add a tokenizer.json, which transformers writes with tokenizer.save_pretrained",
         ) from error
+
+
+def _missing_ends(folder: Path, tokenizer: dict[str, Any]) -> dict[str, str]:
+    """The tokens that tokenizer_config.json asks for before or after every text, by its flag, and that tokenizer.json does not
+    add: transformers adds them, and a model that pools its last token was trained with them."""
+    from tokenizers import Tokenizer
+
+    config = read_json(folder / "tokenizer_config.json", missing_ok=True)
+    named = {flag: config.get(key) for flag, key in _ENDS.items() if config.get(flag) is True}
+    found = {flag: token["content"] if isinstance(token, dict) else token for flag, token in named.items() if token}
+    if not found:
+        return {}
+    tokens = Tokenizer.from_str(json.dumps(tokenizer)).encode("a").tokens
+    place = {"add_bos_token": 0, "add_eos_token": -1}
+    return {flag: token for flag, token in found.items() if not tokens or tokens[place[flag]] != token}
+
+
+def _with_ends(tokenizer: dict[str, Any], ends: dict[str, str]) -> dict[str, Any]:
+    """The tokenizer's post-processor, and after it one that adds the tokens."""
+    from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
+
+    first, last = ([ends[flag]] if flag in ends else [] for flag in _ENDS)
+    whole = Tokenizer.from_str(json.dumps(tokenizer))
+    single, other = ([*first, part, *last] for part in ("$A", "$B:1"))
+    known = [(token, whole.token_to_id(token)) for token in dict.fromkeys(first + last)]
+    whole.post_processor = TemplateProcessing(single=single, pair=single + other, special_tokens=known)
+    made: dict[str, Any] = json.loads(whole.to_str())["post_processor"]
+    before = tokenizer.get("post_processor")
+    return {"type": "Sequence", "processors": [before, made]} if before else made
 
 
 def _check(folder: Path, file: Path, rows: int, *, framed: bool) -> None:
