@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 from benchmarks.measure import table
 from benchmarks.processes import server
-from benchmarks.transfer import datasets, fine_tuning, frozen_features
+from benchmarks.transfer import datasets, fine_tuning, frozen_features, pretraining
 
-TUNING = "tuning"
+TUNING, PRETRAINING = "tuning", "pretraining"
+#: Of the pretraining, besides its time.
+PRETRAINING_OPTIONS = {"epochs": 20, "batch": 16, "tokens": 64, "evaluate_every": 200, "patience": 0}
 
 
 def main() -> int:
@@ -35,12 +37,14 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     seeds = list(range(arguments.seeds))
     known = datasets.all_of(folder, seeds)
-    wanted = arguments.only or [*known, TUNING]
+    wanted = arguments.only or [*known, TUNING, PRETRAINING]
     found: dict[str, Any] = {"seeds": arguments.seeds}
-    if set(wanted) - {TUNING}:
-        found["frozen"] = _frozen(home, catalog, [known[name]() for name in wanted if name != TUNING], seeds)
+    if frozen := [known[name]() for name in wanted if name in known]:
+        found["frozen"] = _frozen(home, catalog, frozen, seeds)
     if TUNING in wanted:
         found["tuning"] = _tuning(plugins, catalog, folder, range(arguments.tuning_seeds))
+    if PRETRAINING in wanted:
+        found["pretraining"] = _pretraining(home, catalog, known["reviews"](), seeds, arguments)
     if arguments.out:
         arguments.out.write_text(json.dumps(found, indent=1) + "\n")
     return 0
@@ -49,10 +53,12 @@ def main() -> int:
 def _parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer")
     parser.add_argument(
-        "--only", nargs="+", metavar="DATASET", help="stamps, fashion-mnist, reviews, supersenses, motions, tuning"
+        "--only", nargs="+", metavar="DATASET", help="stamps, fashion-mnist, reviews, supersenses, motions, tuning, pretraining"
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tuning-seeds", type=int, default=5)
+    parser.add_argument("--pretraining-seconds", type=float, default=3600)
+    parser.add_argument("--pretraining-items", type=int, help="of the reviews, fewer (default: all)")
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
 
@@ -73,6 +79,27 @@ def _frozen(home: Path, catalog: Catalog, wanted: Sequence[datasets.Dataset], se
                     f" | {line.low:.3f} to {line.high:.3f} | {line.baseline:.3f} |",
                     flush=True,
                 )
+    return found
+
+
+def _pretraining(
+    home: Path, catalog: Catalog, data: datasets.Dataset, seeds: Sequence[int], arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    found = []
+    options = {**PRETRAINING_OPTIONS, "max_seconds": arguments.pretraining_seconds}
+    some = slice(arguments.pretraining_items)
+    data = replace(data, items=data.items[some], metadata=data.metadata[some])
+    pretraining.forget(catalog)
+    print("| data | target | encoder | tap | labels | figure | value | 95% |\n|---|---|---|---|---|---|---|---|")
+    with server(home) as (address, _), Client(address, timeout=3600) as client:
+        for run in pretraining.domain_runs(client, data, seeds, options, (500, 0), _say):
+            found.append(asdict(run))
+            print(
+                f"| {run.data} | {run.target} | {run.encoder} | {run.tap} | {run.labels} | {run.measure} | {run.value:.3f}"
+                f" | {run.low:.3f} to {run.high:.3f} |",
+                flush=True,
+            )
+    pretraining.forget(catalog)
     return found
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psutil
 import pytest
 import real_server
@@ -25,6 +26,7 @@ from topwork import (
     PretrainReport,
     TopworkError,
 )
+from topwork.v1 import encoders_pb2, encoders_pb2_grpc
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.testing.pretrainer import sentences
@@ -172,6 +174,18 @@ def test_texts_that_break_off_begin_nothing(client: Client, home: Path) -> None:
         client.pretrain("words", broken(), name="broken", options=SMALL)
     assert client.jobs("pretrain", "broken") == []
     assert client.health() == "serving"
+
+
+@pytest.mark.parametrize(("end", "word"), [([], "ended after 1"), ([3], "1 texts of 3")])
+def test_a_stream_that_ends_without_its_count_begins_nothing(client: Client, address: str, end: list[int], word: str) -> None:
+    settings = encoders_pb2.PretrainSettings(kind="words", name="cut")
+    texts = encoders_pb2.Texts(texts=["some words"])
+    counts = [encoders_pb2.PretrainRequest(count=count) for count in end]
+    requests = [encoders_pb2.PretrainRequest(settings=settings), encoders_pb2.PretrainRequest(texts=texts), *counts]
+    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError, match=word) as caught:
+        encoders_pb2_grpc.EncodersStub(channel).Pretrain(iter(requests))  # type: ignore[no-untyped-call]
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert client.jobs("pretrain", "cut") == []
 
 
 def learning(client: Client, name: str) -> Job:

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from servers import kill, start
 from test_disk_full import small_disk  # noqa: F401 (a fixture)
-from topwork import Client, JobFailed, NotFound
+from topwork import Client, JobFailed, NotFound, cli
 from topwork_server.testing.pretrainer import sentences
 
 
@@ -54,3 +54,5 @@ def test_a_full_disk_fails_the_job_and_leaves_nothing(small_disk: Path) -> None:
         assert [path for path in remains(small_disk) if "large" in path.name] == []
     finally:
         kill(server)
+    assert cli.main(["forget", "small", "--home", str(small_disk)]) == 0
+    assert [path for path in remains(small_disk) if "small" in path.name] == []

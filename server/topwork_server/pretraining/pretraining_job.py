@@ -20,6 +20,7 @@ from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.plugin_api.pretrainer import PretrainResult
 from topwork_server.pretraining.corpus import CorpusFile
 from topwork_server.pretraining.request import PretrainRequest, base_encoder, parsed_options
+from topwork_server.types import EncoderSpec
 
 #: What becomes of a pretraining, beside the encoder's own files.
 REPORT = "pretraining.json"
@@ -81,7 +82,10 @@ def _learn(job: PretrainingJob, catalog: Catalog, plugins: PluginRegistry, folde
 
 def _trained_on(job: PretrainingJob, catalog: Catalog) -> str:
     own = f"{job.count:,} texts of {job.request.origin}"
-    return f"{catalog.spec(job.request.encoder).trained_on}; then {own}" if job.request.encoder else own
+    if not job.request.encoder:
+        return own
+    before = catalog.spec(job.request.encoder).trained_on
+    return f"{f'as {job.request.encoder}' if before == EncoderSpec.trained_on else before}; then {own}"
 
 
 def _record(job: PretrainingJob, catalog: Catalog, result: PretrainResult) -> PretrainedEncoder:

@@ -175,16 +175,23 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
             raise
 
     async def _receive_texts(self, requests: AsyncIterator[encoders_pb2.PretrainRequest], corpus: Upload) -> int:
-        """Keep the texts of a stream on disk, and count those that are not blank."""
+        """Keep the texts of a stream on disk, and count those that are not blank. The stream of a cancelled call may seem to have
+        ended: only the caller's own count shows that all have come."""
         count = sent = 0
         async for message in until_stopped(requests, self._stopping):
-            if message.WhichOneof("message") != "texts":
-                raise InvalidInput("a message of the stream holds no texts", remedy="send settings once, then texts")
+            kind = message.WhichOneof("message")
+            if kind == "count" and message.count == sent:
+                return count
+            if kind != "texts":
+                raise InvalidInput(
+                    f"after {sent:,} texts comes no text" if kind != "count" else f"{sent:,} texts of {message.count:,} came",
+                    remedy="send settings once, then texts, then their count",
+                )
             lines, more = await asyncio.to_thread(encoded, message.texts.texts, sent)
             if lines:
                 await corpus.write(lines)
             count, sent = count + more, sent + len(message.texts.texts)
-        return count
+        raise InvalidInput(f"the stream ended after {sent:,} texts", remedy="send their count as the last message")
 
     async def _embed(
         self, settings: EmbedSettings, messages: Sequence[types_pb2.Item], upload: Upload | None = None

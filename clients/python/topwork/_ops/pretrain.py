@@ -142,7 +142,7 @@ def _messages(
 
 def _chunked(settings: encoders_pb2.PretrainSettings, texts: Iterator[str]) -> Iterator[encoders_pb2.PretrainRequest]:
     yield encoders_pb2.PretrainRequest(settings=settings)
-    chunk, letters = list[str](), 0
+    chunk, letters, position = list[str](), 0, -1
     for position, text in enumerate(texts):
         letters += len(_checked(text, position))
         chunk.append(text)
@@ -151,6 +151,7 @@ def _chunked(settings: encoders_pb2.PretrainSettings, texts: Iterator[str]) -> I
             chunk, letters = [], 0
     if chunk:
         yield encoders_pb2.PretrainRequest(texts=encoders_pb2.Texts(texts=chunk))
+    yield encoders_pb2.PretrainRequest(count=position + 1)
 
 
 def _checked(text: Any, position: int) -> str:

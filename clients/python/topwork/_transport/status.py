@@ -50,7 +50,7 @@ _ENCODES = f"{LONGER}: the first use of an encoder exports, measures and loads i
 _BEGINS = f"it may have begun: `topwork jobs` lists what runs, under its name; else {LONGER}"
 _PATIENT = {
     **dict.fromkeys(("Embed", "EmbedStream", "NearestWords", "Predict", "PredictStream", "Search", "Write"), _ENCODES),
-    **dict.fromkeys(("Train", "Probe", "CreateIndex", "RebuildIndex"), _BEGINS),
+    **dict.fromkeys(("Train", "Probe", "CreateIndex", "RebuildIndex", "Pretrain"), _BEGINS),
 }
 CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 

@@ -61,7 +61,7 @@ class TextUpload(StreamRetries[None]):
         return message
 
     def _fail(self, error: Exception) -> None:
-        """End the call: without this the server would take the end of the messages for the end of the texts."""
+        """End the call. The last message, which says that all have come, was not sent: the server begins nothing."""
         with self._changed:
             self.failure = error
             self._changed.wait_for(lambda: self._abort is not bool or self._closed)

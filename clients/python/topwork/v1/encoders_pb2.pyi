@@ -402,9 +402,11 @@ class Texts(_message.Message):
     def __init__(self, texts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PretrainRequest(_message.Message):
-    __slots__ = ("settings", "texts")
+    __slots__ = ("settings", "texts", "count")
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
     settings: PretrainSettings
     texts: Texts
-    def __init__(self, settings: _Optional[_Union[PretrainSettings, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ...) -> None: ...
+    count: int
+    def __init__(self, settings: _Optional[_Union[PretrainSettings, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., count: _Optional[int] = ...) -> None: ...
