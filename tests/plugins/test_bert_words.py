@@ -26,6 +26,12 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in tiny_berts.ARCHITECTURES if name != "xlnet"),
     *((name, {"tie_word_embeddings": False}) for name in ("bert", "distilbert", "roberta", "electra", "modernbert")),
     ("deberta-v2", {"legacy": False}),
+    ("rembert", {"input_embedding_size": 16}),  # of those that are adopted without a comparison of their taps
+]
+DECODER_VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in DECODERS),
+    ("llama", {"tie_word_embeddings": True}),
+    ("olmo2", {"num_key_value_heads": 2}),  # as rembert
 ]
 NAMES = [f"{name} {' '.join(changes)}".strip() for name, changes in VARIANTS]
 
@@ -87,9 +93,7 @@ def test_the_scores_of_masks_are_those_of_transformers(model_type: str, changes:
         assert len(encoder.words(range(found.shape[1]))) == found.shape[1]
 
 
-@pytest.mark.parametrize(
-    ("model_type", "changes"), [*((name, {}) for name in DECODERS), ("llama", {"tie_word_embeddings": True})], ids=str
-)
+@pytest.mark.parametrize(("model_type", "changes"), DECODER_VARIANTS, ids=str)
 def test_the_scores_of_what_comes_next_are_those_of_transformers(
     model_type: str, changes: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -102,8 +106,10 @@ def test_the_scores_of_what_comes_next_are_those_of_transformers(
     assert (head.name, head.tap, head.gaps) == ("lm", "tokens", GapRows.LAST)
     assert trunk.unused == []
     encoder = BertEncoder(tiny_berts.spec_of(folder), tmp_path / "out")
+    [sample] = encoder.preprocess(TextItem("A small bird sings"), encoder.example_options)
+    assert sample.tokens is not None
     with torch.no_grad():
-        expected = model(**fed(folder, "A small bird sings")).logits[0, -1:].numpy()
+        expected = model(**fed(folder, "A small bird sings")).logits[0, sample.tokens.positions[-1:]].numpy()
     found = scores_of(trunk, encoder, "A small bird sings", tmp_path / "head.onnx", lambda sample: [-1])
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
@@ -112,6 +118,23 @@ def test_a_language_model_that_sees_what_comes_after_brings_no_head(tmp_path: Pa
     trunk = exported(tiny_berts.write(tmp_path / "model", "xlnet", kind=CAUSAL), tmp_path / "out")
     assert not trunk.heads
     assert "lm_loss.weight" in trunk.unused or "lm_loss.bias" in trunk.unused
+
+
+def test_a_head_that_does_more_than_score_its_rows_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import BertForMaskedLM
+
+    forward = BertForMaskedLM.forward
+
+    def by_the_tokens(model: Any, input_ids: Any = None, **given: Any) -> Any:
+        found = forward(model, input_ids, **given)
+        if input_ids is not None:
+            found.logits = found.logits + input_ids[..., None]
+        return found
+
+    monkeypatch.setattr(BertForMaskedLM, "forward", by_the_tokens)
+    trunk = exported(tiny_berts.write(tmp_path / "model", kind=MASKED), tmp_path / "out")
+    assert not trunk.heads
+    assert "cls.predictions.bias" in trunk.unused
 
 
 def test_a_word_keeps_the_space_before_it_where_a_text_goes_on(tmp_path: Path) -> None:

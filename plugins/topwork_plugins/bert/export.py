@@ -16,7 +16,7 @@ from topwork_plugins.bert.loading import Loaded, is_causal, load_encoder, load_l
 from topwork_plugins.bert.settings import Settings
 from topwork_plugins.bert.tokenizer_file import write_tokenizer
 from topwork_plugins.bert.tokens import FILE, Tokenization
-from topwork_plugins.bert.word_head import MASKED, head_of, kind_of, mask_of
+from topwork_plugins.bert.word_head import head_of, kind_of, mask_of
 
 #: The longest example on which parity is measured, in tokens: enough to read far into the position table.
 LONGEST_EXAMPLE = 512
@@ -56,11 +56,11 @@ def export(spec: EncoderSpec, folder: Path, out: Path) -> Trunk:
 def _opened(layout: Layout) -> tuple[Loaded, tuple[PretrainedHead, ...]]:
     """The trunk, and the head that it was trained with where that fills gaps."""
     folder = layout.transformer
-    kind = kind_of(folder)
+    kind = kind_of(layout)
     if kind and (found := load_language_model(folder, kind.opened_by)):
         model, loaded = found
-        if kind is MASKED or is_causal(loaded.model):  # XLNet's has the class of a language model, and sees what comes after
-            return loaded, (head_of(model, kind),)
+        if head := head_of(model, kind):
+            return loaded, (head,)
     return load_encoder(folder, layout.architecture), ()
 
 

@@ -6,25 +6,30 @@ Imported by the export process alone, after `topwork_server.prepare_torchvision(
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from topwork_server import GapRows, PretrainedHead
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+from transformers.models.auto import modeling_auto
 
-from topwork_plugins.bert.layout import read_json
+from topwork_plugins.bert.layout import Layout, read_json
+from topwork_plugins.bert.loading import is_causal
 
 
 @dataclass(frozen=True)
 class WordHead:
     """A kind of head over the vocabulary: its name, the classes of transformers (config.json, architectures) that may have one,
-    the auto class that opens them, and the rows that it reads for a gap."""
+    the auto class that opens them, the architectures that it opens, and the rows that it reads for a gap."""
 
     name: str
     classes: re.Pattern[str]
     opened_by: str
+    opens: Collection[str]
     gaps: GapRows
     description: str
 
@@ -33,6 +38,7 @@ MASKED = WordHead(
     "mlm",
     re.compile(r"For(MaskedLM|PreTraining)$"),
     "AutoModelForMaskedLM",
+    modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     GapRows.MASK,
     "the masked language model that its trunk was trained as; not evaluated here",
 )
@@ -40,6 +46,7 @@ CAUSAL = WordHead(
     "lm",
     re.compile(r"(ForCausalLM|LMHeadModel)$"),
     "AutoModelForCausalLM",
+    modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     GapRows.LAST,
     "the language model that its trunk was trained as, from left to right; not evaluated here",
 )
@@ -66,18 +73,38 @@ class WordScores(nn.Module):
         return scores
 
 
-def kind_of(folder: Path) -> WordHead | None:
+def kind_of(layout: Layout) -> WordHead | None:
     """The head that a folder may hold, by its config.json; a masked model's only where its tokenizer has a mask."""
-    named = [str(name) for name in read_json(folder / "config.json").get("architectures") or ()]
+    named = [str(name) for name in layout.config.get("architectures") or ()]
     for kind in (MASKED, CAUSAL):
-        if any(kind.classes.search(name) for name in named):
-            return kind if kind is CAUSAL or mask_of(folder) else None
+        if layout.config["model_type"] in kind.opens and any(kind.classes.search(name) for name in named):
+            return kind if kind is CAUSAL or mask_of(layout.transformer) else None
     return None
 
 
-def head_of(model: Any, kind: WordHead) -> PretrainedHead:
-    """The head of a language model of transformers."""
+def head_of(model: Any, kind: WordHead) -> PretrainedHead | None:
+    """The head of a language model of transformers. None where its trunk is another than the architecture has without a head, or
+    reads what comes after a gap that it should fill from what is before (XLNet's), or where its scores cannot be had of its
+    rows alone."""
+    usual = modeling_auto.MODEL_MAPPING_NAMES.get(model.config.model_type, "")
+    if type(model.base_model).__name__ not in (usual if isinstance(usual, tuple) else (usual,)):
+        return None
+    if (kind is CAUSAL and not is_causal(model.base_model)) or not _scores_its_rows(model):
+        return None
     return PretrainedHead(kind.name, "tokens", module=WordScores(model), gaps=kind.gaps, description=kind.description)
+
+
+def _scores_its_rows(model: Any) -> bool:
+    """Compare the head by itself with the whole model, on a few tokens."""
+    ids = torch.tensor([[1, 2, 3, 1]])
+    fed = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    try:
+        with torch.no_grad():
+            expected = model(**fed).logits[0]
+            found = WordScores(model)(model.base_model(**fed).last_hidden_state[0])
+    except (TypeError, ValueError, AttributeError, RuntimeError, IndexError):
+        return False
+    return expected.shape == found.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def mask_of(folder: Path) -> str:
