@@ -34,6 +34,7 @@ from topwork_server import (
 from topwork_server.features import TapRows, rows_of, spans_of
 from topwork_server.heads import pooling
 from topwork_server.heads.head_types import Pooling, Task
+from topwork_server.runtime import tuned_weights
 from topwork_server.types import Array, FingerprintedTap, Tap
 
 #: Whole tokens of the tiny tokenizers; the numbers that they get there differ from run to run.
@@ -71,7 +72,10 @@ class TunableEncoder:
         """Scores of items by the server's own pooling, over a fresh trunk with the tuned state, an item at a time."""
         trunk, encoder = self.trunk(), self.encoder()
         assert trunk.module is not None
-        trunk.module.load_state_dict(load_file(tuned.weights))
+        if tuned.adapter is None:
+            trunk.module.load_state_dict(load_file(tuned.weights))
+        else:
+            tuned_weights.merge(trunk.module, tuned.weights, tuned.adapter)
         trunk.module.eval()
         place = [tap.name for tap in trunk.taps].index(dataset.tap.name)
         scores = []

@@ -72,13 +72,24 @@ class Tap:
 
 
 @dataclass(frozen=True, slots=True)
+class Adapter:
+    """What makes tuned weights a LoRA adapter, which is added to a trunk rather than in its place: peft's `LoraConfig`, the
+    digest of the weights of that trunk, and what those were tuned to before, if they were."""
+
+    config: Mapping[str, Any]
+    trunk: str
+    below: TunedWeights | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TunedWeights:
-    """The origin of an encoder that was fine-tuned here: the name of the encoder that it was made of, and the trunk's state
-    as safetensors with its checksum, which is part of the artifact's key."""
+    """The origin of an encoder that was fine-tuned here: the name of the encoder that it was made of, and the trunk's state, or
+    that of its `adapter`, as safetensors with its checksum, which is part of the artifact's key."""
 
     base: str
     path: str
     sha256: str
+    adapter: Adapter | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,37 @@ def test_frozen_blocks_stay_bit_by_bit_and_the_others_learn(bert: TunableEncoder
     assert "has 4 blocks" in refusal(lambda: bert.tune(dataset, tmp_path, frozen_blocks=5))
 
 
+@pytest.mark.parametrize("options", [{}, {"target_modules": "query,value", "frozen_blocks": 2}])
+def test_an_adapter_of_texts_is_small_and_learns(bert: TunableEncoder, tmp_path: Path, options: dict[str, Any]) -> None:
+    dataset = fine_tuning_tasks.of_texts(bert)
+    tuned = bert.tune(dataset, tmp_path, adapter="lora", rank=2, epochs=15, learning_rate=1e-2, **options)
+    check(bert, dataset, Task.CLASSIFICATION, tuned, 1.0)
+    figures = tuned.head.chosen
+    assert tuned.weights.stat().st_size == figures["adapter_bytes"] < figures["trunk_bytes"]
+    layers = {name.rpartition(".lora_")[0].removeprefix("model.") for name in load_file(tuned.weights)}
+    assert len(layers) == figures["adapted_layers"]
+    blocks = bert.trunk().blocks[options.get("frozen_blocks", 1) :]
+    assert all(any(name.startswith(tuple(block)) for block in blocks) for name in layers)
+    if options:
+        assert {name.rpartition(".")[2] for name in layers} == {"query", "value"}
+
+
+def test_an_adapter_of_pictures_is_of_convolutions(pictures: TunableEncoder, tmp_path: Path) -> None:
+    dataset = fine_tuning_tasks.of_pictures(pictures)
+    tuned = pictures.tune(dataset, tmp_path, adapter="lora", rank=2, epochs=8, learning_rate=1e-2)
+    check(pictures, dataset, Task.CLASSIFICATION, tuned, 1.0)
+    assert all(value.ndim == 4 for value in load_file(tuned.weights).values())
+
+
+def test_adapters_that_cannot_be_are_refused(bert: TunableEncoder, tmp_path: Path) -> None:
+    def refused(**options: Any) -> str:
+        return refusal(lambda: bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path, adapter="lora", **options))
+
+    assert "'qkv'" in refused(target_modules="query,qkv")
+    assert "no layer" in refused(frozen_blocks=-1)
+    assert "reinitialize" in refused(reinitialize=1)
+
+
 def test_blocks_above_the_tap_stay_as_they_are(bert: TunableEncoder, tmp_path: Path) -> None:
     tuned = bert.tune(fine_tuning_tasks.of_texts(bert, "hidden.1", "mean"), tmp_path, epochs=1)
     assert all(".layer.1." not in name and ".layer.2." not in name for name in changed(bert, tuned))

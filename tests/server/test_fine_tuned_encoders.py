@@ -12,9 +12,10 @@ from topwork_server.errors import ExportFailed, NotFound
 from topwork_server.models import artifacts
 from topwork_server.models.artifacts import MODEL, Manifest
 from topwork_server.models.catalog import Catalog, EncoderState
+from topwork_server.models.fingerprint import module_digest
 from topwork_server.runtime import export
 from topwork_server.runtime.session import Session
-from topwork_server.types import EncoderSpec
+from topwork_server.types import Adapter, EncoderSpec
 from toys import FakePlugins, letters_spec
 
 
@@ -63,6 +64,47 @@ def test_one_made_of_another_has_both_its_weights(catalog: Catalog, tmp_path: Pa
     assert spec.tuned is not None
     assert spec.tuned.base == "letters-1"
     assert catalog.source("letters-2") == catalog.source("letters")
+
+
+def adapted(catalog: Catalog, tmp_path: Path, name: str, base: str, trunk: str) -> EncoderSpec:
+    """`base` with 3 added to each number of its table, by an adapter of rank 1."""
+    factors = {"A": torch.ones(1, 128), "B": torch.ones(8, 1)}
+    save_file({f"model.table.lora_embedding_{side}": factor for side, factor in factors.items()}, tmp_path / "a.safetensors")
+    adapter = Adapter({"r": 1, "lora_alpha": 3.0, "target_modules": "table"}, trunk)
+    return catalog.add_fine_tuned(name, base, tmp_path / "a.safetensors", "mean", "three more", adapter)
+
+
+def weights_of(spec: EncoderSpec, tmp_path: Path) -> tuple[torch.Tensor, str]:
+    """The table of letters, and the digest of the trunk."""
+    module = export.open_trunk(spec, tmp_path, tmp_path).module
+    assert module is not None
+    return module.state_dict()["table.weight"], module_digest(module)
+
+
+def test_an_adapter_is_added_to_the_trunk_that_it_was_learned_on(catalog: Catalog, tmp_path: Path) -> None:
+    """Even where that was tuned itself, or has an adapter of its own."""
+    base = tuned(catalog, tmp_path)
+    before, digest = weights_of(base, tmp_path)
+    one = adapted(catalog, tmp_path, "one", "letters-1", digest)
+    once, digest = weights_of(one, tmp_path)
+    two = adapted(catalog, tmp_path, "two", "one", digest)
+    torch.testing.assert_close(once, before + 3)
+    torch.testing.assert_close(weights_of(two, tmp_path)[0], before + 6)
+    assert catalog.derived_from("one") == ["two"]
+    assert "adapter" in two.description
+    assert artifacts.key(one) != artifacts.key(two)
+    codes = {"codes": np.array([[3, 5]]), "mask": np.ones((1, 2), np.float32)}
+    np.testing.assert_allclose(Session(exported(catalog, two) / MODEL).run(["mean"], codes)[0], np.full((1, 8), 10.0))
+    catalog.delete_fine_tuned("two")
+    assert not list(catalog.home.rglob("two*.safetensors"))
+
+
+def test_an_adapter_of_another_trunk_is_refused_by_name(catalog: Catalog, tmp_path: Path) -> None:
+    spec = adapted(catalog, tmp_path, "letters-3", "letters", "0" * 64)
+    with pytest.raises(ExportFailed, match="the adapter of letters-3 is of another trunk") as caught:
+        exported(catalog, spec)
+    assert "letters" in caught.value.remedy
+    assert artifacts.find(catalog.home, spec) is None
 
 
 def test_weights_that_were_changed_are_not_exported(catalog: Catalog, tmp_path: Path) -> None:

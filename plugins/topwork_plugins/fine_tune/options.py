@@ -19,7 +19,10 @@ class FineTuneOptions:
         0, "how many blocks at the bottom of the trunk stay as they are; 0: none, -1: all", minimum=-1, maximum=10_000
     )
     learning_rate: float | None = option(
-        None, "of the topmost block; none: 2e-5, or 1e-4 of a net with batch norms", minimum=0.0, maximum=1.0
+        None,
+        "of the topmost block; none: 2e-5, or 1e-4 of a net with batch norms; of an adapter ten times as much",
+        minimum=0.0,
+        maximum=1.0,
     )
     head_learning_rate: float = option(
         1e-3, "of the output layer, which is new; it reads rows scaled to a mean square of 1", minimum=0.0, maximum=1.0
@@ -39,6 +42,16 @@ class FineTuneOptions:
     )
     batch: int = option(16, "items a step", minimum=1, maximum=MOST_BATCH)
     weight_decay: float = option(0.01, "AdamW's, of matrices and kernels alone", minimum=0.0, maximum=10.0)
+    adapter: Literal["none", "lora"] = option(
+        "none", "lora: the trunk's weights stay, and what is learned is an adapter of a few MB that is added to them"
+    )
+    rank: int = option(8, "of the adapter: how many directions each of its layers learns", minimum=1, maximum=1024)
+    alpha: float = option(16.0, "what the adapter adds is multiplied by alpha / rank", minimum=1e-3, maximum=1e4)
+    target_modules: str = option(
+        "auto",
+        "layers with an adapter, by the ends of their names: query,value; auto: all linear layers of the blocks that learn, or of"
+        " a net without any its convolutions",
+    )
     bias_correction: bool = option(True, "Adam's correction of its first steps; false: without, as BERT was once trained")
     reinitialize: int = option(
         0, "how many blocks at the top of a transformer start at random (Zhang et al. 2021)", minimum=0, maximum=10_000

@@ -15,6 +15,7 @@ from topwork_server import Array, Encoder, FineTuneDataset, FineTuneResult, Inva
 from torch import Tensor, nn
 
 from topwork_plugins.fine_tune.loop import TrainingLoop
+from topwork_plugins.fine_tune.lora import RATE, Adapter
 from topwork_plugins.fine_tune.network import Network, PreparedSamples
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.options import FineTuneOptions
@@ -52,6 +53,8 @@ def fine_tune(
         raise InvalidInput(
             f"windows are of videos, and {encoder.spec.name} reads {encoder.spec.modality}s", remedy="leave it out"
         )
+    if options.adapter != "none" and options.reinitialize:
+        raise InvalidInput("an adapter leaves the trunk's weights, and reinitialize changes them", remedy="leave one of them out")
     device = device_of(options.device)
     with seeded(seed, threads, device):
         precision = _precision(options.precision, device)
@@ -59,7 +62,7 @@ def fine_tune(
         report(0.0, f"preparing {len(dataset.items)} items")
         prepared = PreparedSamples(encoder, dataset.items, dataset.options, threads)
         network = Network(trunk, encoder, dataset, prepared, device, _autocast(precision, device))
-        groups, chosen = _start(trunk, network, objective, dataset, options)
+        groups, chosen, adapter = _start(trunk, network, objective, dataset, options)
         report(PREPARED, "training")
 
         def report_epochs(fraction: float, message: str) -> None:
@@ -80,13 +83,13 @@ def fine_tune(
         loop.run()
         report(TRAINED, f"epoch {loop.best.epoch} was best; judging")
         chosen |= {"epoch": loop.best.epoch, "device": device.type, "precision": str(precision).removeprefix("torch.")}
-        return _result(trunk.module, network, objective, loop, dataset, chosen, out)
+        return _result(trunk.module, network, objective, loop, dataset, chosen, adapter, out)
 
 
 def _start(
     trunk: Trunk, network: Network, objective: Objective, dataset: FineTuneDataset, options: FineTuneOptions
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Freeze, restart and scale; return the groups that the optimizer takes, and what was chosen."""
+) -> tuple[list[dict[str, Any]], dict[str, Any], Adapter | None]:
+    """Freeze, restart or adapt, and scale; return the groups that the optimizer takes, what was chosen, and the adapter."""
     module = network.module
     home = block_of_parameters([name for name, _ in module.named_parameters()], trunk.blocks)
     count = max(len(trunk.blocks), 1)
@@ -95,6 +98,13 @@ def _start(
     network.scale = measure_scale(network, dataset.train)
     rate = usual_rate(module) if options.learning_rate is None else options.learning_rate
     chosen: dict[str, Any] = {"learning_rate": rate, "trained_blocks": len(learning), "blocks": count}
+    adapter = None
+    if options.adapter == "lora":
+        if options.learning_rate is None:
+            chosen["learning_rate"] = rate = RATE * rate
+        adapter = Adapter(module, [name for name, p in module.named_parameters() if p.requires_grad], options)
+        module.to(network.device)  # what was added to it
+        home = block_of_parameters([name for name, _ in module.named_parameters()], trunk.blocks)
     if options.head_start == "probe":
         chosen["probe_strength"] = start_linear(network, objective, dataset)
     head = list(network.head.named_parameters())
@@ -102,7 +112,7 @@ def _start(
         {"params": [p], "lr": options.head_learning_rate, "weight_decay": options.weight_decay if p.ndim > 1 else 0.0}
         for _, p in head
     ]
-    return [*parameter_groups(module, home, rate, options), *last], chosen
+    return [*parameter_groups(module, home, rate, options), *last], chosen, adapter
 
 
 def _reached(network: Network, dataset: FineTuneDataset) -> set[str]:
@@ -125,16 +135,25 @@ def _result(
     loop: TrainingLoop,
     dataset: FineTuneDataset,
     chosen: dict[str, Any],
+    adapter: Adapter | None,
     out: Path,
 ) -> FineTuneResult:
-    from safetensors.torch import save_file
-
+    if adapter:  # what is judged is what is exported
+        chosen |= adapter.merge(out / WEIGHTS)
     validation, test = (objective.scores_of(loop.raw_scores(which, exact=True)) for which in (dataset.validation, dataset.test))
     layer = network.head.cpu()
     weight, bias = objective.fold_output_layer(layer.weight.detach().numpy(), layer.bias.detach().numpy(), network.scale)
+    if not adapter:
+        _save_state(module, out / WEIGHTS)
+    head = LinearHead(weight, bias, chosen=chosen)
+    return FineTuneResult(out / WEIGHTS, head, validation, test, loop.history, adapter.config if adapter else None)
+
+
+def _save_state(module: nn.Module, file: Path) -> None:
+    from safetensors.torch import save_file
+
     state = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in module.state_dict().items()}
-    save_file(state, out / WEIGHTS)  # copies: tensors that are shared are written for each of their names
-    return FineTuneResult(out / WEIGHTS, LinearHead(weight, bias, chosen=chosen), validation, test, loop.history)
+    save_file(state, file)  # copies: tensors that are shared are written for each of their names
 
 
 def device_of(asked: str) -> torch.device:

@@ -78,6 +78,8 @@ def key(spec: EncoderSpec) -> str:
     parts = [FORMAT, maker, spec.encoder.revision, spec.source, spec.sha256, dict(spec.settings)]
     if spec.tuned:
         parts.append(spec.tuned.sha256)
+        if adapter := spec.tuned.adapter:
+            parts += [dict(adapter.config), adapter.trunk]
     if spec.int8:
         parts.append(spec.int8.sha256)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

@@ -25,7 +25,7 @@ from topwork_server.names import LONGEST_NAME, check_name, instead
 from topwork_server.plugin_api import sources
 from topwork_server.plugin_api.plugin_registry import PluginRegistry, Registered
 from topwork_server.plugin_api.sources import Progress, SourceUri, quiet
-from topwork_server.types import EncoderSpec, Int8Graph, TunedWeights
+from topwork_server.types import Adapter, EncoderSpec, Int8Graph, TunedWeights
 
 log = logging.getLogger(__name__)
 
@@ -151,11 +151,16 @@ class Catalog:
         self._records.write(name, record)
         return found.spec
 
-    def add_fine_tuned(self, name: str, base: str, weights: Path, tap: str, trained_on: str) -> EncoderSpec:
-        """Remember an encoder that was fine-tuned of `base`; the file of its weights is moved here. `tap` is its default."""
+    def add_fine_tuned(
+        self, name: str, base: str, weights: Path, tap: str, trained_on: str, adapter: Adapter | None = None
+    ) -> EncoderSpec:
+        """Remember an encoder that was fine-tuned of `base`; the file of its weights, or of its adapter, is moved here. `tap` is
+        its default."""
         self.spec(base)
         sha256 = self._take_file(weights, name, ".safetensors")
-        record = {"base": base, "sha256": sha256, "default_tap": tap, "trained_on": trained_on}
+        record: dict[str, Any] = {"base": base, "sha256": sha256, "default_tap": tap, "trained_on": trained_on}
+        if adapter:
+            record["adapter"] = {"config": dict(adapter.config), "trunk": adapter.trunk}
         self._records.write(name, record)
         return self.spec(name)
 
@@ -299,9 +304,11 @@ class Catalog:
 
     def _load_fine_tuned(self, name: str, record: Mapping[str, Any]) -> Registered:
         base = self._lookup(record["base"])
-        weights = TunedWeights(base.spec.name, str(self._record_path(name).with_suffix(".safetensors")), record["sha256"])
+        adapter = Adapter(**record["adapter"], below=base.spec.tuned) if record.get("adapter") else None
+        path = str(self._record_path(name).with_suffix(".safetensors"))
+        weights = TunedWeights(base.spec.name, path, record["sha256"], adapter)
         declared = {key: record[key] for key in ("default_tap", "trained_on")}
-        description = f"{base.spec.name}, fine-tuned"
+        description = f"{base.spec.name}, fine-tuned{' by an adapter' if adapter else ''}"
         spec = replace(base.spec, name=name, tuned=weights, description=description, other_towers=(), **declared)
         return Registered(spec, base.plugin, base.owner)
 

@@ -24,11 +24,18 @@ class _Pulled:
 
 
 @dataclass(frozen=True)
+class _Adapter:
+    config: Mapping[str, Any]
+    trunk: str
+
+
+@dataclass(frozen=True)
 class _Tuned:
     base: str
     sha256: str
     default_tap: str
     trained_on: str
+    adapter: _Adapter | None = None
 
 
 @dataclass(frozen=True)

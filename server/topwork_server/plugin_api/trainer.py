@@ -175,13 +175,18 @@ class FineTuneDataset:
 @dataclass(frozen=True)
 class FineTuneResult:
     """The result of a fine-tuning: the trunk's state as safetensors, a head on its tap, and the scores of all rows of
-    `validation` and `test` in the order of those positions, computed by torch."""
+    `validation` and `test` in the order of those positions, computed by torch.
+
+    `adapter` says that `weights` are those of a LoRA adapter alone, as peft's `get_peft_model_state_dict` of a `LoraModel` gives
+    them: it holds the arguments of its `LoraConfig`.
+    """
 
     weights: Path
     head: FittedHead
     validation_scores: Array
     test_scores: Array
     history: Sequence[Mapping[str, Any]] = ()  # an entry an epoch: {"epoch": 1, "loss": ..., "score": ...}
+    adapter: Mapping[str, Any] | None = None
 
 
 class FineTuner(ABC):

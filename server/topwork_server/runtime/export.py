@@ -35,7 +35,7 @@ from topwork_server.plugin_api import sources
 from topwork_server.plugin_api.encoder import Encoder, Trunk
 from topwork_server.plugin_api.sources import SourceUri
 from topwork_server.plugin_api.trainer import PretrainedHead
-from topwork_server.runtime import parity, sample_inputs
+from topwork_server.runtime import parity, sample_inputs, tuned_weights
 from topwork_server.runtime.parity import ParityBatch, ParityRecord, Run
 from topwork_server.runtime.session import Session
 from topwork_server.types import INT8, Array, EncoderSpec, FingerprintedTap, Int8Graph, Item, Numerics, Tap
@@ -200,14 +200,8 @@ def _worse(one: ParityRecord, other: ParityRecord) -> ParityRecord:
 def open_trunk(spec: EncoderSpec, assets: Path, folder: Path) -> Trunk:
     """The trunk with its weights: those of `assets`, or what became of them in fine-tuning."""
     trunk = spec.encoder.export(spec, assets, folder)
-    if spec.tuned is None:
-        return trunk
-    from safetensors.torch import load_file
-
-    path = Path(spec.tuned.path)
-    if trunk.module is None or not atomic_store.is_unchanged(path, spec.tuned.sha256):
-        raise ExportFailed(f"{path} is not what {spec.name} was fine-tuned to", remedy="train its head again")
-    trunk.module.load_state_dict(load_file(path))
+    if spec.tuned is not None:
+        tuned_weights.load(spec.name, trunk, spec.tuned)
     return trunk
 
 

@@ -26,6 +26,7 @@ from topwork_server.heads.training.frozen import MOST_DISAGREEMENT, max_score_di
 from topwork_server.heads.training.previews import SpanPreviews, preview
 from topwork_server.heads.training.scaling import ScaledHead, TargetScale
 from topwork_server.heads.training.training_result import TrainingResult
+from topwork_server.models import fingerprint
 from topwork_server.models.artifacts import MODEL
 from topwork_server.models.catalog import Catalog, CatalogEntry
 from topwork_server.models.head_graph import served_graph
@@ -44,7 +45,7 @@ from topwork_server.plugin_api.trainer import (
 )
 from topwork_server.runtime import export
 from topwork_server.runtime.session import Session
-from topwork_server.types import Array, FingerprintedTap, Item
+from topwork_server.types import Adapter, Array, FingerprintedTap, Item
 
 COMPARED = 16  # held-out items whose scores through the exported trunk are compared with torch's
 
@@ -61,6 +62,7 @@ def fine_tune(
         base = catalog.spec(definition.encoder)
         assets = sources.fetch(catalog.source(base.name), home, base.sha256)
         trunk = export.open_trunk(base, assets, Path(scratch))
+        digest = "" if trunk.module is None else fingerprint.module_digest(trunk.module)
         encoder = base.encoder(base, Path(scratch))
         warnings = list(data.warnings)
         asked = parse_own(base.encoder.options, definition.encoder_options)
@@ -73,7 +75,7 @@ def fine_tune(
         name = f"{definition.name}-{secrets.token_hex(4)}"  # never that of an encoder which serves
         report(0.85, "exporting the trunk")
         data = replace(data, warnings=tuple(warnings))
-        return _published(definition, data, tuning, ids, _in_numbers(tuned, target), name, catalog, target)
+        return _published(definition, data, tuning, ids, _in_numbers(tuned, target), name, digest, catalog, target)
 
 
 def _scaled(tuning: FineTuneDataset, target: TargetScale | None) -> FineTuneDataset:
@@ -95,12 +97,14 @@ def _published(
     ids: Sequence[str],
     tuned: FineTuneResult,
     name: str,
+    base_digest: str,
     catalog: Catalog,
     target: TargetScale | None,
 ) -> TrainingResult:
     """Add the trunk to the catalog and describe the training; where it raises, the trunk is removed again."""
+    adapter = None if tuned.adapter is None else Adapter(tuned.adapter, base_digest)
     trained_on = f"{catalog.spec(definition.encoder).trained_on}; then {definition.target} of {definition.set}"
-    catalog.add_fine_tuned(name, definition.encoder, tuned.weights, tuning.tap.name, trained_on)
+    catalog.add_fine_tuned(name, definition.encoder, tuned.weights, tuning.tap.name, trained_on, adapter)
     try:
         catalog.export(name)
         return _result(definition, data, tuning, ids, tuned, catalog.entry(name), target)
