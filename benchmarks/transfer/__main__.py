@@ -21,9 +21,9 @@ from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 from benchmarks.measure import table
 from benchmarks.processes import server
-from benchmarks.transfer import datasets, fine_tuning, frozen_features, pretraining
+from benchmarks.transfer import datasets, fine_tuning, frozen_features, pretraining, uncertainty
 
-TUNING, PRETRAINING = "tuning", "pretraining"
+TUNING, PRETRAINING, DOUBTS = "tuning", "pretraining", "doubts"
 #: Of the pretraining, besides its time.
 PRETRAINING_OPTIONS = {"epochs": 20, "batch": 16, "tokens": 64, "evaluate_every": 200, "patience": 0}
 
@@ -37,10 +37,12 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     seeds = list(range(arguments.seeds))
     known = datasets.all_of(folder, seeds)
-    wanted = arguments.only or [*known, TUNING, PRETRAINING]
+    wanted = arguments.only or [*known, TUNING, PRETRAINING, DOUBTS]
     found: dict[str, Any] = {"seeds": arguments.seeds}
     if frozen := [known[name]() for name in wanted if name in known]:
         found["frozen"] = _frozen(home, catalog, frozen, seeds)
+    if DOUBTS in wanted:
+        found["doubts"] = _doubts(home, folder, seeds)
     if TUNING in wanted:
         found["tuning"] = _tuning(plugins, catalog, folder, range(arguments.tuning_seeds))
     if PRETRAINING in wanted:
@@ -53,7 +55,10 @@ def main() -> int:
 def _parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer")
     parser.add_argument(
-        "--only", nargs="+", metavar="DATASET", help="stamps, fashion-mnist, reviews, supersenses, motions, tuning, pretraining"
+        "--only",
+        nargs="+",
+        metavar="DATASET",
+        help="stamps, fashion-mnist, reviews, supersenses, motions, tuning, pretraining, doubts",
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tuning-seeds", type=int, default=5)
@@ -100,6 +105,18 @@ def _pretraining(
                 flush=True,
             )
     pretraining.forget(catalog)
+    return found
+
+
+def _doubts(home: Path, folder: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    found = []
+    titles = "data, measured on, items, accuracy, coverage of 90%, size, typicality < 0.05, AUROC".split(", ")
+    print(f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|")
+    with server(home) as (address, _), Client(address, timeout=3600) as client:
+        for case in uncertainty.cases(folder):
+            for one in uncertainty.measured(client, case, seeds, _say):
+                found.append(asdict(one))
+                print(uncertainty.line(one), flush=True)
     return found
 
 

@@ -127,20 +127,31 @@ def _places(labels: Array, count: int, seed: int) -> Array:
 
 def reviews(folder: Path) -> Dataset:
     """10,605 sentences of film reviews, rated -4 to 4 by people: the rating; and its side, where it is 0.5 or more from 0."""
-    ratings, texts = zip(*_read_reviews(folder), strict=True)
-    metadata = [{"rating": rating, "side": None if abs(rating) < 0.5 else "good" if rating > 0 else "bad"} for rating in ratings]
+    ratings, texts = zip(*_read_ratings(folder, "movieReviewSnippets"), strict=True)
+    metadata = [{"rating": rating, "side": _side(rating)} for rating in ratings]
     plain = tf_idf([_words(text) for text in texts])
     return Dataset("reviews", "all-minilm-l6-v2", texts, metadata, plain, "TF-IDF of words and pairs", targets=("rating", "side"))
 
 
-def _read_reviews(folder: Path) -> list[tuple[float, str]]:
+def sides(folder: Path, file: str, most: int) -> tuple[list[str], list[str]]:
+    """Draw up to `most` texts of one of the files of vaderSentiment, rated 0.5 or more from 0, with their sides: good or bad."""
+    rated = [(text, side) for rating, text in _read_ratings(folder, file) if (side := _side(rating))]
+    chosen = np.random.default_rng(0).permutation(len(rated))[:most]
+    return [rated[i][0] for i in chosen], [rated[i][1] for i in chosen]
+
+
+def _side(rating: float) -> str | None:
+    return None if abs(rating) < 0.5 else "good" if rating > 0 else "bad"
+
+
+def _read_ratings(folder: Path, file: str) -> list[tuple[float, str]]:
     archive = folder / "vaderSentiment-3.3.2.tar.gz"
     if not archive.exists():
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d", str(folder)]
         subprocess.run([*command, "vaderSentiment==3.3.2"], check=True)
     inner = _member(archive.read_bytes(), "hutto_ICWSM_2014.tar.gz")
-    lines = _member(inner, "movieReviewSnippets_GroundTruth.txt").decode("utf-8", "replace").splitlines()
-    return [(float(rating), text.strip()) for _, rating, text in (line.split("\t") for line in lines) if text.strip()]
+    lines = _member(inner, f"{file}_GroundTruth.txt").decode("utf-8", "replace").splitlines()
+    return [(float(rating), text.strip()) for _, rating, text in (line.split("\t", 2) for line in lines) if text.strip()]
 
 
 def _member(archive: bytes, name: str) -> bytes:
