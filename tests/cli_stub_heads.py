@@ -123,6 +123,7 @@ class HeadStub:
         test_where: str = "",
         group: str = "",
         weight: str = "",
+        combine: bool = False,
         folds: int = 0,
         seed: int = 0,
         version: int = 0,

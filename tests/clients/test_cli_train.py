@@ -44,7 +44,7 @@ def test_what_is_said_of_a_training_is_passed_on(topwork: StubCommand) -> None:
         "train birds --target label --kind mlp --task multi-label --taps layer3 pooled --tap tokens --pooling mean max".split()
     )
     words += ["--option", "depth=2", "--where", "year > 2020", "--test-where", "year = 2024", "--group", "nest", "--folds", "3"]
-    words += ["--weight", "seen"]
+    words += ["--weight", "seen", "--combine"]
     words += ["--seed", "7", "--version", "4", "--unlabeled", "self-training", "--describe", "owl=a bird, of = the night"]
     assert topwork(*words, "--name", "mine", "--replace", "--json") == 0
     asked = topwork.asked("train")
@@ -62,6 +62,7 @@ def test_what_is_said_of_a_training_is_passed_on(topwork: StubCommand) -> None:
         "test_where": "year = 2024",
         "group": "nest",
         "weight": "seen",
+        "combine": True,
         "folds": 3,
         "seed": 7,
         "version": 4,

@@ -61,6 +61,31 @@ def test_from_labels_to_predictions(both: EitherClient, tmp_path: Path) -> None:
     assert about["names"] == list(head.names)
 
 
+def test_a_head_on_several_taps_side_by_side(both: EitherClient, tmp_path: Path) -> None:
+    both.write("both", TEXTS, [f"r{i}" for i in range(60)], [{"label": label} for label in LABELS], encoder="letters",
+               taps=["mean", "letters"], keep_inputs=True)  # fmt: skip
+    head = both.train("both", target="label", kind="prototype", taps=["mean", "letters"], combine=True)
+    assert (head.tap, head.pooling, head.warnings) == ("mean+letters", "row", ())
+    found = both.predict(head.name, TEXTS, features=True, unlike=0)
+    assert found.features is None
+    stored = both.predict(head.name, set="both", ids=[f"r{i}" for i in range(60)])
+    np.testing.assert_allclose(stored.probabilities, found.probabilities, atol=1e-5)
+    one, other = (both.embed("letters", TEXTS, tap=tap) for tap in ("mean", "letters"))
+    means = [one.rows, np.add.reduceat(other.rows, np.r_[0, np.cumsum(other.counts)[:-1]]) / other.counts[:, None]]
+    given = both.predict(head.name, vectors=np.concatenate(means, axis=1))
+    np.testing.assert_allclose(given.probabilities, found.probabilities, atol=1e-4)
+    assert both.report(head.name).tap == "mean+letters"
+    with pytest.raises(topwork.NotReady, match="side by side"):
+        both.export_head(head.name, tmp_path / "both.onnx")
+    for wrong, words in (
+        ({"taps": ["mean"]}, "one is named"),
+        ({"taps": ["mean", "letters"], "kind": "fine-tune"}, "learns on one tap"),
+        ({"taps": ["mean", "letters"], "poolings": ["two-tower"]}, "by itself|no pairs|keeps no raw"),
+    ):
+        with pytest.raises(topwork.TopworkError, match=words):
+            both.train("both", target="label", combine=True, name="no", **wrong)
+
+
 def test_a_column_of_any_script_makes_a_default_name(both: EitherClient) -> None:
     columns = ("тема", "größe")
     both.update("birds", [f"r{i}" for i in range(60)], {column: list(LABELS) for column in columns})

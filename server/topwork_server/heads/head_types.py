@@ -101,6 +101,7 @@ class TrainRequest:
     test_where: str = ""
     group: str = ""
     weight: str = ""
+    combine: bool = False
     folds: int = 0
     seed: int = 0
     version: int = 0
@@ -113,8 +114,8 @@ class TrainRequest:
 class HeadDefinition:
     """A training request resolved against its set.
 
-    `views` are the taps and poolings to choose from. `described` holds, for each view, the embeddings of the class descriptions,
-    in the order of `descriptions`.
+    `views` are the taps and poolings to choose from or, with `combine`, to read side by side. `described` holds, for each view,
+    the embeddings of the class descriptions, in the order of `descriptions`.
     """
 
     name: str
@@ -133,6 +134,7 @@ class HeadDefinition:
     test_where: str = ""
     group: str = ""
     weight: str = ""
+    combine: bool = False
     folds: int = 0
     seed: int = 0
     unlabeled: UnlabeledUse = UnlabeledUse.LEFT_OUT
@@ -175,6 +177,7 @@ class Head:
     training_seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     tuned: str = ""  # the encoder that was fine-tuned with it, and is dropped with it
+    parts: tuple[tuple[FingerprintedTap, Pooling], ...] = ()  # of a head on several taps: `tap` is what they are side by side
     target_center: float = 0.0  # REGRESSION: trained on (number - center) / unit; the graph gives plain numbers
     target_unit: float = 1.0
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+
 import numpy as np
 
 from topwork_server.errors import InvalidInput
 from topwork_server.features import TapRows, starts_of
 from topwork_server.heads.head_types import Pooling, Task
-from topwork_server.types import Array, Granularity, Tap
+from topwork_server.types import Array, FingerprintedTap, Granularity, Tap
 
 FACTORS = {Pooling.MEAN_STD: 2, Pooling.PAIR: 4}
 #: Poolings of items with two rows, one for each side of a pair.
@@ -102,6 +105,22 @@ def pool_rows(task: Task, pooling: Pooling, rows: TapRows) -> tuple[Array, Array
         whole = chosen.all()
         return _float32(rows.rows if whole else rows.rows[chosen]), _counted(rows.counts, chosen)
     return _float32(reduce_rows(pooling, rows)), np.ones(len(rows.counts), np.int64)
+
+
+def combined_tap(parts: Sequence[tuple[FingerprintedTap, Pooling]]) -> FingerprintedTap:
+    """Describe the pooled rows of several taps side by side: one row an item, with a fingerprint over all of theirs."""
+    name = "+".join(info.tap.name for info, _ in parts)
+    dim = sum(dim_after(how, info.tap.dim) for info, how in parts)
+    read = "\n".join(f"{info.fingerprint} {how.value}" for info, how in parts)
+    return FingerprintedTap(Tap(name, dim, Granularity.ITEM), hashlib.sha256(read.encode()).hexdigest())
+
+
+def combine_rows(task: Task, parts: Sequence[tuple[FingerprintedTap, Pooling]], rows: Sequence[TapRows]) -> TapRows:
+    """Pool the rows of each tap and put them side by side. An item that lacks the rows of one of them has none."""
+    usable = np.logical_and.reduce([usable_items(task, how, of) for (_, how), of in zip(parts, rows, strict=True)])
+    there = np.flatnonzero(usable)
+    pooled = [pool_rows(task, how, of.take(there))[0] for (_, how), of in zip(parts, rows, strict=True)]
+    return TapRows(combined_tap(parts), np.concatenate(pooled, axis=1), usable.astype(np.int64))
 
 
 def _lacking(task: Task, pooling: Pooling, rows: TapRows, item: int) -> InvalidInput:

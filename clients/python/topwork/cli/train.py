@@ -100,6 +100,7 @@ def task_of(arguments: SimpleNamespace) -> dict[str, Any]:
 @click.option("--name", default="", metavar="N", help="default: SET-TARGET, or close to it")
 @click.option("--target", default="", metavar="COLUMN", help=f"{TARGET} (none: where classes are described)")
 @task_flags
+@click.option("--combine", is_flag=True, help="read all of --taps side by side, instead of choosing one")
 @click.option("--weight", default="", metavar="COLUMN", help="of numbers: what each item counts for, in metrics too")
 @click.option("--test-where", default="", metavar="SQL", help="these items evaluate the head, and are never learned from")
 @click.option(
@@ -119,6 +120,7 @@ def train(arguments: SimpleNamespace) -> int:
             **task_of(arguments),
             name=arguments.name,
             weight=arguments.weight,
+            combine=arguments.combine,
             test_where=arguments.test_where,
             version=arguments.version,
             unlabeled=arguments.unlabeled or "",

@@ -83,7 +83,7 @@ class ListTrainersResponse(_message.Message):
     def __init__(self, trainers: _Optional[_Iterable[_Union[Trainer, _Mapping]]] = ...) -> None: ...
 
 class TrainRequest(_message.Message):
-    __slots__ = ("set", "target", "name", "kind", "task", "taps", "poolings", "options", "where", "test_where", "group", "folds", "seed", "version", "unlabeled", "descriptions", "replace", "weight")
+    __slots__ = ("set", "target", "name", "kind", "task", "taps", "poolings", "options", "where", "test_where", "group", "folds", "seed", "version", "unlabeled", "descriptions", "replace", "weight", "combine")
     class DescriptionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +109,7 @@ class TrainRequest(_message.Message):
     DESCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
     REPLACE_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    COMBINE_FIELD_NUMBER: _ClassVar[int]
     set: str
     target: str
     name: str
@@ -127,7 +128,8 @@ class TrainRequest(_message.Message):
     descriptions: _containers.ScalarMap[str, str]
     replace: bool
     weight: str
-    def __init__(self, set: _Optional[str] = ..., target: _Optional[str] = ..., name: _Optional[str] = ..., kind: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., taps: _Optional[_Iterable[str]] = ..., poolings: _Optional[_Iterable[str]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., where: _Optional[str] = ..., test_where: _Optional[str] = ..., group: _Optional[str] = ..., folds: _Optional[int] = ..., seed: _Optional[int] = ..., version: _Optional[int] = ..., unlabeled: _Optional[str] = ..., descriptions: _Optional[_Mapping[str, str]] = ..., replace: _Optional[bool] = ..., weight: _Optional[str] = ...) -> None: ...
+    combine: bool
+    def __init__(self, set: _Optional[str] = ..., target: _Optional[str] = ..., name: _Optional[str] = ..., kind: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., taps: _Optional[_Iterable[str]] = ..., poolings: _Optional[_Iterable[str]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., where: _Optional[str] = ..., test_where: _Optional[str] = ..., group: _Optional[str] = ..., folds: _Optional[int] = ..., seed: _Optional[int] = ..., version: _Optional[int] = ..., unlabeled: _Optional[str] = ..., descriptions: _Optional[_Mapping[str, str]] = ..., replace: _Optional[bool] = ..., weight: _Optional[str] = ..., combine: _Optional[bool] = ...) -> None: ...
 
 class MetricValue(_message.Message):
     __slots__ = ("name", "value", "low", "high")

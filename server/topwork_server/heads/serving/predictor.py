@@ -17,7 +17,7 @@ from topwork_server.features import EmbedResult, TapRows
 from topwork_server.heads.head_store import HeadStore, StoredHead
 from topwork_server.heads.head_types import Head, Task
 from topwork_server.heads.pair_features import pair_sides, split_sides
-from topwork_server.heads.pooling import TOWERS
+from topwork_server.heads.pooling import TOWERS, combine_rows
 from topwork_server.heads.pretrained import pretrained_head
 from topwork_server.heads.serving.caution import Caution
 from topwork_server.heads.serving.head_cache import HeadCache, OpenedHead
@@ -33,7 +33,7 @@ from topwork_server.heads.serving.head_output import (
 from topwork_server.heads.serving.prediction_counts import PredictionCounts
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.catalog import Catalog
-from topwork_server.types import Array, Item, Priority, Timings, check_modality
+from topwork_server.types import Array, FingerprintedTap, Item, Priority, Timings, check_modality
 
 #: Stored items whose rows are in memory at a time: a tap of cells has 90 KB per item.
 STORED = 1000
@@ -96,7 +96,7 @@ class Predictor:
         found: dict[str, HeadOutput] = {}
         features: list[EmbedResult] = []
         for (encoder, _, towers), heads in _groups(opened, ask.options).items():
-            taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in heads))
+            taps = _taps(heads)
             options = heads[0].head.encoder_options if ask.options is None else ask.options
             asked = EmbedParams(encoder, taps, options, ask.deadline, ask.wait, ask.skip_bad_items, ask.client, ask.priority)
             features.append(await (_embed_sides(self._engine, asked, items) if towers else self._engine.embed(asked, items)))
@@ -199,15 +199,15 @@ class Predictor:
         opened = self._opened(names)
         has = {info.tap.name: info for info in feature_set.definition.taps}
         for head in (one.head for one in opened):
-            tap = head.tap.tap.name
-            if tap not in has:
-                raise NotReady(
-                    f"the head {head.name!r} reads the tap {tap}, which the set {feature_set.definition.name!r} has not",
-                    remedy=f"its taps are {', '.join(has)}: name a set that has {tap}, or send items",
-                )
-            check_fingerprint(
-                head, has[tap].fingerprint, f"the set {feature_set.definition.name!r} has", "name the set that it was trained on"
-            )
+            for info in _read(head):
+                tap = info.tap.name
+                if tap not in has:
+                    raise NotReady(
+                        f"the head {head.name!r} reads the tap {tap}, which the set {feature_set.definition.name!r} has not",
+                        remedy=f"its taps are {', '.join(has)}: name a set that has {tap}, or send items",
+                    )
+                whose = f"the set {feature_set.definition.name!r} has"
+                check_fingerprint(head, has[tap].fingerprint, whose, "name the set that it was trained on", info)
         starts = range(0, max(1, len(ids)), STORED)
         parts = [_outputs_of_stored(opened, feature_set, ids, start, caution, boxes) for start in starts]
         return [concat_outputs([part[name] for part in parts]) for name in names]
@@ -265,7 +265,7 @@ def _outputs_of_stored(
     boxes: BoxQuery,
 ) -> dict[str, HeadOutput]:
     """Predict for `STORED` ids from `start` on; an error gives the position among all ids."""
-    taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in heads))
+    taps = _taps(heads)
     try:
         rows, _ = feature_set.stored_rows(ids[start : start + STORED], taps)
         return _outputs_of(heads, rows, caution, False, boxes)
@@ -279,24 +279,38 @@ def _outputs_of(
     by_name = {rows.tap.tap.name: rows for rows in taps}
     found = {}
     for one in heads:
-        head, rows = one.head, by_name[one.head.tap.tap.name]
+        head = one.head
         remedy = f"train it again, or serve the {head.encoder} that it stands on"
-        check_fingerprint(head, rows.tap.fingerprint, f"{head.encoder} now has", remedy)
+        for info in _read(head):
+            check_fingerprint(head, by_name[info.tap.name].tap.fingerprint, f"{head.encoder} now has", remedy, info)
+        parts = [by_name[info.tap.name] for info in _read(head)]
+        rows = combine_rows(head.task, head.parts, parts) if head.parts else parts[0]
         decoded = decode_output(head, rows, one.predict, skip_bad_items, _typicality(one, caution), boxes)
         found[head.name] = caution.applied(decoded)
     return found
+
+
+def _taps(heads: Sequence[OpenedHead]) -> tuple[str, ...]:
+    """Name the taps that some heads read, each once."""
+    return tuple(dict.fromkeys(info.tap.name for one in heads for info in _read(one.head)))
+
+
+def _read(head: Head) -> tuple[FingerprintedTap, ...]:
+    """The taps that a head reads: one, or several side by side."""
+    return tuple(info for info, _ in head.parts) or (head.tap,)
 
 
 def _typicality(opened: OpenedHead, caution: Caution) -> RunTypicality | None:
     return None if caution.unlike is None else opened.typicality
 
 
-def check_fingerprint(head: Head, found: str, whose: str, remedy: str) -> None:
-    """Raise NotReady where the fingerprint that was found is not that of the head's tap."""
-    if found != head.tap.fingerprint:
+def check_fingerprint(head: Head, found: str, whose: str, remedy: str, tap: FingerprintedTap | None = None) -> None:
+    """Raise NotReady where the fingerprint that was found is not that of the head's tap, or of one of several."""
+    tap = tap or head.tap
+    if found != tap.fingerprint:
         raise NotReady(
-            f"the head {head.name!r} stands on the tap {head.tap.tap.name} of {head.encoder or 'no encoder'} with fingerprint"
-            f" {head.tap.fingerprint or 'none'}, and {whose} {found or 'none'}",
+            f"the head {head.name!r} stands on the tap {tap.tap.name} of {head.encoder or 'no encoder'} with fingerprint"
+            f" {tap.fingerprint or 'none'}, and {whose} {found or 'none'}",
             remedy=remedy,
         )
 

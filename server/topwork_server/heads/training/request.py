@@ -119,7 +119,8 @@ class TrainRequests:
             taps = _readable_taps(task, taps)
         views = views_of(task, taps, request.poolings)
         towers = any(how in TOWERS for _, how in views)
-        if towers or not (request.poolings or any_tap or spec.tunes or request.descriptions or task.every_row):
+        chosen = request.poolings or any_tap or spec.tunes or request.descriptions or task.every_row or request.combine
+        if towers or not chosen:
             pairs = _keeps_pairs(request, feature_set)
             if towers and not pairs:
                 raise _no_sides(request, described)
@@ -227,6 +228,7 @@ def _definition_of(
         test_where=request.test_where,
         group=request.group,
         weight=request.weight,
+        combine=request.combine,
         folds=request.folds,
         seed=request.seed,
         unlabeled=request.unlabeled,
@@ -299,7 +301,23 @@ def _check_trunk(request: TrainRequest, spec: TrainerSpec, described: SetDescrip
         )
 
 
+def _check_combine(request: TrainRequest, spec: TrainerSpec, task: Task, views: Views) -> None:
+    if not request.combine:
+        return
+    if len(views) < 2:
+        raise InvalidInput(
+            "combine puts several taps side by side, and one is named", remedy="name more in `taps`, or leave combine out"
+        )
+    if task.every_row or any(how in TOWERS for _, how in views):
+        what = f"for {task}" if task.every_row else "with both texts of a pair each by itself"
+        raise InvalidInput(f"combine reads one row of each tap for an item, and not {what}", remedy="leave combine out")
+    if spec.tunes or request.descriptions:
+        what = f"the kind {spec.kind} learns on one tap" if spec.tunes else "descriptions are compared with one tap"
+        raise InvalidInput(what, remedy="leave combine out")
+
+
 def _check_kind(request: TrainRequest, spec: TrainerSpec, task: Task, views: Views) -> None:
+    _check_combine(request, spec, task, views)
     if task.target not in spec.trainer.targets:
         raise InvalidInput(
             f"the kind {spec.kind} does not learn {task}", remedy="choose another kind: ListTrainers says what each learns"

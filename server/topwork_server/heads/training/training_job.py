@@ -79,6 +79,7 @@ def _head(definition: HeadDefinition, result: TrainingResult, seconds: float) ->
         training_seconds=seconds,
         warnings=result.warnings,
         tuned=result.tuned_encoder,
+        parts=result.parts,
         target_center=result.target.center if result.target else 0.0,
         target_unit=result.target.unit if result.target else 1.0,
     )

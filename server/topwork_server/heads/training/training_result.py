@@ -49,6 +49,7 @@ class TrainingResult:
     tuned_encoder: str = ""
     target: TargetScale | None = None
     typicality: bytes = b""
+    parts: tuple[tuple[FingerprintedTap, Pooling], ...] = ()
 
 
 def held_out_predictions(examples: Examples, held: Sequence[Array], heads: Sequence[FittedHead]) -> HeldOutPredictions:

@@ -18,10 +18,12 @@ from topwork_server.heads.head_types import (
     LEARNED,
     Head,
     HeadDefinition,
+    Pooling,
     Task,
     TrainRequest,
     UnlabeledUse,
 )
+from topwork_server.heads.pooling import combined_tap
 from topwork_server.heads.serving.caution import Caution
 from topwork_server.heads.serving.head_output import Abstention, BoxQuery, DetectedBox, HeadOutput, PredictedSpan
 from topwork_server.heads.serving.predictor import PredictionResult, PredictParams
@@ -74,6 +76,7 @@ def train_request(request: heads_pb2.TrainRequest) -> TrainRequest:
         test_where=request.test_where,
         group=request.group,
         weight=request.weight,
+        combine=request.combine,
         folds=request.folds,
         seed=request.seed,
         version=request.version,
@@ -141,7 +144,7 @@ def _shift(shift: LabelShift) -> heads_pb2.LabelShift:
 
 def _fill_definition(message: heads_pb2.Head, definition: HeadDefinition) -> None:
     """Fill in what was asked for. Of several views to choose from, the first stands until one is chosen."""
-    tap, pooling = definition.views[0]
+    tap, pooling = (combined_tap(definition.views), Pooling.ROW) if definition.combine else definition.views[0]
     message.task = TASK_NUMBERS[definition.task]  # type: ignore[assignment]
     message.kind, message.set, message.version = definition.kind, definition.set, definition.version
     message.target, message.encoder, message.seed = definition.target, definition.encoder, definition.seed
