@@ -256,9 +256,9 @@ def spec_of(source: Path, **settings: Any) -> EncoderSpec:
     return EncoderSpec("tiny", BertEncoder, f"file:{source}", Modality.TEXT, settings=settings)
 
 
-def prepare(source: Path, out: Path) -> Prepared:
+def prepare(source: Path, out: Path, **settings: Any) -> Prepared:
     out.mkdir()
-    spec = spec_of(source)
+    spec = spec_of(source, **settings)
     BertEncoder.export(spec, source, out)
     return Prepared(source, BertEncoder(spec, out))
 

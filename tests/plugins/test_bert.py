@@ -136,20 +136,26 @@ def test_a_sentence_transformers_folder_pools_as_it_says(
     assert np.abs(ours["pooled"] - expected).max() < TOLERANCE
 
 
-def test_a_dense_module_is_applied(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model_type", "activation", "biased"), [("bert", "activation.Tanh", True), ("t5", "linear.Identity", False)]
+)
+def test_a_dense_module_is_applied(model_type: str, activation: str, biased: bool, tmp_path: Path) -> None:
+    """Without a bias it is as in the folders of sentence-t5."""
     from safetensors.numpy import save_file
 
-    source = tiny_berts.write(tmp_path / "model")
-    dense = {"in_features": DIM, "out_features": 5, "bias": True, "activation_function": "torch.nn.modules.activation.Tanh"}
+    source = tiny_berts.write(tmp_path / "model", model_type)
+    activation_function = f"torch.nn.modules.{activation}"
+    dense = {"in_features": DIM, "out_features": 5, "bias": biased, "activation_function": activation_function}
     tiny_berts.write_modules(
         source, modules(flags(mean_tokens=True), ("Dense", "2_Dense", dense), ("Normalize", "3_Normalize", None))
     )
     random = np.random.default_rng(3)
     weight, bias = random.normal(size=(5, DIM)).astype(np.float32), random.normal(size=5).astype(np.float32)
-    save_file({"linear.weight": weight, "linear.bias": bias}, source / "2_Dense" / "model.safetensors")
+    save_file({"linear.weight": weight} | ({"linear.bias": bias} if biased else {}), source / "2_Dense" / "model.safetensors")
     ours = export(source, tmp_path / "out")
     theirs, mask = transformers_outputs(source, SINGLES)
-    expected = np.tanh(numpy_poolings(theirs["tokens"], mask)["mean"] @ weight.T + bias)
+    linear = numpy_poolings(theirs["tokens"], mask)["mean"] @ weight.T
+    expected = np.tanh(linear + bias) if biased else linear
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     assert np.abs(ours.embed(SINGLES)["pooled"] - expected).max() < TOLERANCE
     assert ours.manifest.taps[0].tap.dim == 5

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_berts
@@ -239,3 +240,39 @@ def test_what_says_nothing_of_features_is_left_out_of_the_definition(copy: Path)
     assert read_layout(copy).definition == before
     edit(copy / "config.json", hidden_act="relu")
     assert read_layout(copy).definition != before
+
+
+LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "declared", "changes", "limit"),
+    [
+        ("qwen3", 131072, {"max_position_embeddings": 40960}, 8192),  # what attention takes of memory
+        ("qwen3", 100, {"max_position_embeddings": 40960}, 100),
+        ("qwen3", 131072, {"max_position_embeddings": 96}, 96),
+        ("t5", int(1e30), {"n_positions": 64}, 64),
+        ("xlnet", int(1e30), {}, 512),  # neither says anything
+        ("xlnet", 200, {}, 200),
+        # Beyond the length that a Phi-3 was first trained on all of a batch turns by other angles.
+        (
+            "phi3",
+            131072,
+            {"max_position_embeddings": 4096, "original_max_position_embeddings": 64, "rope_parameters": LONGROPE},
+            64,
+        ),
+    ],
+)
+def test_the_limit_in_tokens(model_type: str, declared: int, changes: dict[str, Any], limit: int, tmp_path: Path) -> None:
+    source = tiny_berts.write(tmp_path / "model", model_type, **changes)
+    edit(source / "tokenizer_config.json", model_max_length=declared)
+    assert prepare(source, tmp_path / "out").encoder._settings.max_tokens == limit
+
+
+def test_a_setting_raises_and_lowers_the_limit_within_what_the_model_takes(tmp_path: Path) -> None:
+    source = tiny_berts.write(tmp_path / "model", "qwen3", max_position_embeddings=40960)
+    for most in (9000, 50):
+        assert prepare(source, tmp_path / f"{most}", max_tokens=most).encoder._settings.max_tokens == most
+    for most in (40961, 2, "many"):
+        with pytest.raises(InvalidInput, match=r"max_tokens .* 3 to 40960"):
+            prepare(source, tmp_path / f"{most}", max_tokens=most)
