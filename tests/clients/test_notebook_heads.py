@@ -10,6 +10,8 @@ from dataclasses import replace
 import numpy as np
 from cli_stub_heads import head_info
 from PIL import Image
+from topwork.errors import InvalidInput
+from topwork.fills import FilledGap, FilledText, Fills, FillWord
 from topwork.heads import MetricValue
 from topwork.predictions import SHOWN, Predictions
 from topwork.report import Misclassified, Report
@@ -79,3 +81,17 @@ def test_a_long_label_does_not_fill_the_screen() -> None:
 def test_a_number_has_the_digits_that_its_band_leaves() -> None:
     found = Predictions("h", "regression", (), 1, values=np.array([1e9 + 0.71]), interval=0.25)
     assert str(found[0]).startswith("1000000000.71 (1000000000.46 to")
+
+
+def test_fills_show_texts_and_words() -> None:
+    words = (FillWord(EVIL, 0.75, 7), FillWord("owl", 0.125, 8))
+    filled = FilledText(f"a [MASK] {EVIL}", (FilledGap(2, 8, 0, words),))
+    failed = FilledText(("a", "b"), error=InvalidInput("the text has no gap", item=1))
+    fills = Fills("bert", "mlm", (filled, failed) * 9)
+    html = fills._repr_html_()
+    assert EVIL not in html
+    assert "owl 0.125" in html
+    assert "the text has no gap" in html
+    assert "and 13 more" in html
+    assert filled.filled == f"a {EVIL} {EVIL}"
+    assert "18 texts" in repr(fills)

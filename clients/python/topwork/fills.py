@@ -57,10 +57,14 @@ class FilledText:
         return texts[0] if isinstance(self.item, str) else (texts[0], texts[1])
 
     def __str__(self) -> str:
+        return f"{self.item!r}: {self.words_text}"
+
+    @property
+    def words_text(self) -> str:
+        """The words of each gap with their probabilities, in one line; or why it failed."""
         if self.error:
             return f"failed: {self.error}"
-        gaps = (", ".join(f"{one.word.strip()} {one.probability:.3f}" for one in gap.words) for gap in self.gaps)
-        return f"{self.item!r}: {'; '.join(gaps)}"
+        return "; ".join(", ".join(f"{one.word.strip()} {one.probability:.3f}" for one in gap.words) for gap in self.gaps)
 
 
 @dataclass(frozen=True, repr=False)
@@ -99,3 +103,10 @@ class Fills(Sequence[FilledText]):
         lines = [f"<Fills of {self.encoder}/{self.head}: {len(self)} text{'s' * (len(self) != 1)}{failed}>"]
         lines += [f"  {text}" for text in islice(self, SHOWN)]
         return "\n".join([*lines, *([f"  ... and {len(self) - SHOWN} more"] if len(self) > SHOWN else [])])
+
+    def _repr_html_(self) -> str:
+        from topwork._display import html
+
+        rows = [(html.shown(text.item), text.words_text) for text in islice(self, SHOWN)]
+        more = f"and {len(self) - SHOWN:,} more" if len(self) > SHOWN else ""
+        return html.table(f"{self.encoder}/{self.head}, {len(self):,} texts", ("text", "words"), rows, more)
