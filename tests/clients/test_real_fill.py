@@ -268,6 +268,17 @@ def test_bad_texts_may_be_skipped(client: topwork.Client) -> None:
     assert found[3].words == client.fill("bert", ["[MASK] bird"])[0].words
 
 
+def test_what_fails_after_its_pass_has_no_rows(client: topwork.Client) -> None:
+    texts = ["bird " * 200 + "[MASK]", "a [MASK]", "none"]
+    found = client.fill("bert", texts, skip_bad_items=True, taps=["pooled", "tokens"], options={"truncate": True})
+    assert sorted(found.failures) == [0, 2]
+    assert found.features["pooled"].items.tolist() == [1]
+    assert set(found.features["tokens"].items.tolist()) == {1}
+    nothing = client.fill("bert", ["none", "nor here"], skip_bad_items=True, taps=["tokens"])
+    assert len(nothing.failures) == 2
+    assert len(nothing.features["tokens"].rows) == 0
+
+
 def test_the_head_is_listed_and_is_no_predictor(client: topwork.Client) -> None:
     assert client.encoder("bert").heads == ("mlm",)
     assert client.encoder("mpnet").heads == ()

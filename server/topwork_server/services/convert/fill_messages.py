@@ -37,7 +37,8 @@ def _gaps(filled: Sequence[FilledGap]) -> encoders_pb2.FilledGaps:
 
 
 def _gap(filled: FilledGap) -> encoders_pb2.FilledGap:
-    words = zip(filled.words, filled.probabilities.tolist(), filled.entries.tolist(), strict=True)
+    likely = filled.likely
+    words = zip(likely.words, likely.probabilities.tolist(), likely.entries.tolist(), strict=True)
     return encoders_pb2.FilledGap(
         start=filled.gap.start,
         end=filled.gap.end,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from topwork_server.heads.serving.filler import largest
+from topwork_server.heads.serving.word_choice import largest
 
 
 @pytest.mark.parametrize("count", [1, 5, 63, 64, 65, 1000])

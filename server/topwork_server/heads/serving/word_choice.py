@@ -1,0 +1,90 @@
+"""The likeliest words of a vocabulary, by a head over it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from topwork._display.excerpts import excerpt
+
+from topwork_server.blocking_calls import Check
+from topwork_server.errors import InvalidInput
+from topwork_server.heads.head_types import Head
+from topwork_server.heads.serving.head_cache import OpenedHead
+from topwork_server.plugin_api.encoder import Encoder
+from topwork_server.types import Array
+
+#: Probabilities that are computed at a time: 16 MiB.
+AT_A_TIME = 1 << 22
+#: Values whose largest is looked at first.
+BLOCK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LikelyWords:
+    """Words, likeliest first, their entries in the vocabulary (k,) int64, and their probabilities (k,) float32."""
+
+    words: tuple[str, ...]
+    entries: Array
+    probabilities: Array
+
+
+@dataclass(frozen=True)
+class WordChoice:
+    """A head and how many words of its vocabulary are wanted, of all or `among` some entries, (n,) int64."""
+
+    opened: OpenedHead
+    encoder: Encoder
+    k: int
+    among: Array | None
+
+    @classmethod
+    def of(cls, opened: OpenedHead, encoder: Encoder, k: int, targets: Sequence[str]) -> WordChoice:
+        """Choose among `targets`, if there are any. InvalidInput where one is no entry, or where `k` is more than all words."""
+        words = int(opened.head.chosen["words"])
+        if k > words:
+            raise InvalidInput(f"k is {k}, and {opened.head.encoder} has {words} words", remedy=f"ask for at most {words}")
+        return cls(opened, encoder, k, _entries(encoder, targets))
+
+    @property
+    def head(self) -> Head:
+        return self.opened.head
+
+    def words_for(self, rows: Array, check: Check) -> Iterator[LikelyWords]:
+        """The likeliest words for each of (n, dim) rows; blocks, and asks now and then whether its caller still waits."""
+        step = max(1, AT_A_TIME // int(self.head.chosen["words"]))
+        for start in range(0, len(rows), step):
+            check()
+            _, probabilities = self.opened.predict(rows[start : start + step])
+            yield from map(self._likeliest, probabilities)
+
+    def _likeliest(self, probabilities: Array) -> LikelyWords:
+        if self.among is None:
+            best = largest(probabilities, self.k)
+        else:
+            best = self.among[largest(probabilities[self.among], min(self.k, len(self.among)))]
+        return LikelyWords(tuple(self.encoder.words(best.tolist())), best, probabilities[best])
+
+
+def largest(values: Array, k: int) -> Array:
+    """Positions of the `k` largest of (n,) values, falling; of equal ones the first is first.
+
+    The k-th largest of the largest of each block is a bound that few values reach: to sort these takes 1/20 of the time that
+    `argpartition` takes for 5 of 30,000, which is that of the head itself.
+    """
+    highest = np.maximum.reduceat(values, np.arange(0, len(values), BLOCK))
+    bound = np.partition(highest if 4 * k < len(highest) else values, -k)[-k]
+    there = np.flatnonzero(values >= bound)
+    return np.asarray(there[np.argsort(-values[there], kind="stable")[:k]])
+
+
+def _entries(encoder: Encoder, targets: Sequence[str]) -> Array | None:
+    """The entries of some words of the vocabulary, each once; None of no words. InvalidInput names a word that is no entry."""
+    entries = {encoder.entry(word): word for word in reversed(targets)}
+    if -1 in entries:
+        raise InvalidInput(
+            f"the target {excerpt(entries[-1])} is no entry of the vocabulary of {encoder.spec.name}",
+            remedy="name words that it has whole; a word of several tokens has no probability of its own",
+        )
+    return np.array(sorted(entries), np.int64) if entries else None
