@@ -15,7 +15,7 @@ from topwork.encoders import OptionInfo
 from topwork.errors import JobFailed, NotFound
 from topwork.heads import HeadInfo, MetricValue, TrainerInfo
 from topwork.jobs import Job
-from topwork.predictions import FoundSpan, Predictions
+from topwork.predictions import Detection, FoundSpan, Predictions
 from topwork.probes import ProbeTable
 from topwork.report import Report
 
@@ -69,7 +69,7 @@ def head_info(**others: Any) -> HeadInfo:
 
 
 def predictions(head: str, count: int) -> Predictions:
-    """By the head's name: `kinds`, `tags`, `size`, `words` or `cells`, one for each task. Items alternate."""
+    """By the head's name: `kinds`, `tags`, `size`, `words`, `cells` or `things`, one for each task. Items alternate."""
     odd = np.arange(count) % 2
     match head:
         case "tags":
@@ -85,6 +85,11 @@ def predictions(head: str, count: int) -> Predictions:
             masks = np.tile(np.array([[0, 0], [1, 0]], np.uint8), (count, 1, 1))
             boxes = np.tile(np.array([0, 0, 32, 16], np.float32), (count, 1))
             return Predictions(head, "segmentation", ("sky", "owl"), count, masks=masks, confidences=masks / 2, boxes=boxes)
+        case "things":
+            found = (Detection("owl", 0.875, (1.0, 2.5, 30.0, 16.0)), Detection("[wren]", 0.25, (0.0, 0.0, 8.0, 8.0)))
+            return Predictions(
+                head, "detection", ("owl", "[wren]"), count, detections=[found, ()] * (count // 2) + [found] * (count % 2)
+            )
     array = np.stack([0.75 - odd / 2, 0.25 + odd / 2], 1).astype(np.float32)
     return Predictions(head, "classification", ("owl", "wren"), count, array)
 
@@ -207,6 +212,9 @@ class HeadStub:
         coverage: float = 0.0,
         abstain: float | None = None,
         unlike: float | None = None,
+        min_score: float | None = None,
+        max_overlap: float | None = None,
+        max_boxes: int = 0,
         options: Mapping[str, Any] | None = None,
         skip_bad_items: bool = False,
         priority: str = "normal",

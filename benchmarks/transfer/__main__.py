@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 from benchmarks.measure import table
 from benchmarks.processes import server
-from benchmarks.transfer import datasets, fine_tuning, frozen_features, pretraining, uncertainty
+from benchmarks.transfer import datasets, detection, fine_tuning, frozen_features, pretraining, uncertainty
 
-TUNING, PRETRAINING, DOUBTS = "tuning", "pretraining", "doubts"
+TUNING, PRETRAINING, DOUBTS, DETECTION = "tuning", "pretraining", "doubts", "detection"
 #: Of the pretraining, besides its time.
 PRETRAINING_OPTIONS = {"epochs": 20, "batch": 16, "tokens": 64, "evaluate_every": 200, "patience": 0}
 
@@ -37,10 +37,12 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     seeds = list(range(arguments.seeds))
     known = datasets.all_of(folder, seeds)
-    wanted = arguments.only or [*known, TUNING, PRETRAINING, DOUBTS]
+    wanted = arguments.only or [*known, DETECTION, TUNING, PRETRAINING, DOUBTS]
     found: dict[str, Any] = {"seeds": arguments.seeds}
     if frozen := [known[name]() for name in wanted if name in known]:
         found["frozen"] = _frozen(home, catalog, frozen, seeds)
+    if DETECTION in wanted:
+        found["detection"] = _detection(home, catalog, seeds)
     if DOUBTS in wanted:
         found["doubts"] = _doubts(home, folder, seeds)
     if TUNING in wanted:
@@ -58,7 +60,7 @@ def _parsed() -> argparse.Namespace:
         "--only",
         nargs="+",
         metavar="DATASET",
-        help="stamps, fashion-mnist, reviews, supersenses, motions, tuning, pretraining, doubts",
+        help="stamps, fashion-mnist, reviews, supersenses, motions, detection, tuning, pretraining, doubts",
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tuning-seeds", type=int, default=5)
@@ -73,17 +75,25 @@ def _say(words: str) -> None:
 
 
 def _frozen(home: Path, catalog: Catalog, wanted: Sequence[datasets.Dataset], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    with server(home) as (address, _), Client(address, timeout=3600) as client:
+        return _printed(line for data in wanted for line in frozen_features.lines(client, catalog, data, seeds, _say))
+
+
+def _detection(home: Path, catalog: Catalog, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    with server(home) as (address, _), Client(address, timeout=3600) as client:
+        return _printed(detection.lines(client, catalog, seeds, _say))
+
+
+def _printed(lines: Iterable[frozen_features.Line]) -> list[dict[str, Any]]:
     found = []
     print("| data | target | labels | what the head reads | figure | value | 95% | baseline |\n|---|---|---|---|---|---|---|---|")
-    with server(home) as (address, _), Client(address, timeout=3600) as client:
-        for data in wanted:
-            for line in frozen_features.lines(client, catalog, data, seeds, _say):
-                found.append(asdict(frozen_features.rounded(line)))
-                print(
-                    f"| {line.data} | {line.target} | {line.labels} | {line.reads} | {line.measure} | {line.value:.3f}"
-                    f" | {line.low:.3f} to {line.high:.3f} | {line.baseline:.3f} |",
-                    flush=True,
-                )
+    for line in lines:
+        found.append(asdict(frozen_features.rounded(line)))
+        print(
+            f"| {line.data} | {line.target} | {line.labels} | {line.reads} | {line.measure} | {line.value:.3f}"
+            f" | {line.low:.3f} to {line.high:.3f} | {line.baseline:.3f} |",
+            flush=True,
+        )
     return found
 
 

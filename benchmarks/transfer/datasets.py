@@ -60,7 +60,7 @@ def stamps() -> Dataset:
     pictures = [_on_white(path) for path in paths]
     metadata = [{"label": _category(path), "group": _original(path)} for path in paths]
     plain = np.stack([_pixels(picture.resize((32, 32))) for picture in pictures])
-    return Dataset("stamps", "efficientnet-lite0", [_png(p) for p in pictures], metadata, plain, "32x32 pixels", group="group")
+    return Dataset("stamps", "efficientnet-lite0", [png_of(p) for p in pictures], metadata, plain, "32x32 pixels", group="group")
 
 
 def _category(path: Path) -> str:
@@ -78,7 +78,7 @@ def _on_white(path: Path) -> Image.Image:
     return ground
 
 
-def _png(picture: Image.Image) -> bytes:
+def png_of(picture: Image.Image) -> bytes:
     file = io.BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()
@@ -99,7 +99,7 @@ def fashion(seeds: Sequence[int]) -> Dataset:
         {"label": f"class {labels[i]}", "split": split[i], **{name: int(column[i]) for name, column in places.items()}}
         for i in range(len(labels))
     ]
-    items = [_png(Image.fromarray(picture)) for picture in pictures]
+    items = [png_of(Image.fromarray(picture)) for picture in pictures]
     plain = pictures.reshape(len(pictures), -1).astype(np.float32) / 255
     return Dataset("fashion-mnist", "efficientnet-lite0", items, metadata, plain, "28x28 pixels", sizes=(10, 100, 1000))
 

@@ -79,6 +79,20 @@ def test_all_tasks_for_people(topwork: StubCommand) -> None:
         assert text in second, text
 
 
+def test_detections(topwork: StubCommand) -> None:
+    assert topwork("predict", "things", "a", "b", "--min-score", "0.5", "--max-overlap", "0.3", "--max-boxes", "7") == 0
+    _, first, second, _ = topwork.stdout.splitlines()
+    assert "owl 0.875 at 1,2,30,16; [wren] 0.250 at 0,0,8,8" in first
+    assert "nothing found" in second
+    [(_, asked)] = [call for call in topwork.client.calls if call[0] == "predict"]
+    assert (asked["min_score"], asked["max_overlap"], asked["max_boxes"]) == (0.5, 0.3, 7)
+    assert topwork("predict", "things", "a", "--json") == 0
+    [record] = records(topwork.stdout)
+    assert record["detections"][0] == {"label": "owl", "score": 0.875, "box": [1, 2.5, 30, 16]}
+    assert topwork("predict", "things", "a", "--min-score", "2") == 2
+    assert "--min-score" in topwork.stderr
+
+
 def test_an_object_a_line_for_programs(topwork: StubCommand) -> None:
     assert topwork("predict", "kinds", "a", "b", "--json") == 0
     assert records(topwork.stdout)[1] == {

@@ -25,8 +25,8 @@ from topwork_server.types import Array
 #: Overlaps from which a box counts as found.
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
-#: Boxes of lower scores change no figure that can be seen, and many of them take long to match.
-EVALUATED = BoxFilter(min_score=0.01)
+#: Boxes of lower scores are left out, as detectron2 and mmdetection leave them out: very many would be matched for little.
+EVALUATED = BoxFilter(min_score=0.05)
 #: The score from which boxes are served where nothing tells a better one.
 UNKNOWN = 0.3
 

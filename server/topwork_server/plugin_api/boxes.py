@@ -91,14 +91,13 @@ def decode_boxes(probabilities: Array, grid: tuple[int, int], keep: BoxFilter) -
 
 def suppress(boxes: Array, labels: Array, max_overlap: float, most: int) -> Array:
     """Choose up to `most` of the boxes, which are sorted by their scores: none overlaps a chosen one of its class by more."""
-    alike = (overlaps(boxes, boxes) > max_overlap) & (labels[:, None] == labels)
-    left, chosen = np.ones(len(boxes), bool), []
-    for at in range(len(boxes)):
-        if left[at]:
-            chosen.append(at)
-            left &= ~alike[at]
-            if len(chosen) == most:
-                break
+    left = np.arange(len(boxes))
+    chosen: list[int] = []
+    while len(left) and len(chosen) < most:
+        first, left = int(left[0]), left[1:]
+        chosen.append(first)
+        alike = (overlaps(boxes[first : first + 1], boxes[left])[0] > max_overlap) & (labels[left] == labels[first])
+        left = left[~alike]
     return np.array(chosen, np.int64)
 
 

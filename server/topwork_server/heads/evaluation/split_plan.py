@@ -12,7 +12,7 @@ from topwork_server.types import Array
 
 USUAL_FOLDS = 5
 MANY_ITEMS = 20_000  # beyond so many, one split of a fifth is accurate enough
-MANY_PICTURES = 300  # the same of a detector, which learns for minutes
+MANY_PICTURES = 300  # the same of a detector
 PARTS = 16  # of a fold: the learning curve uses 1, 2, 4 and 8 of them
 FEWEST_ITEMS = 8  # of a point of the learning curve
 CURVE_ITEMS = 300  # up to so many, every fold has a curve of its own: one fold alone tests few
@@ -46,7 +46,8 @@ def plan_splits(examples: Examples, folds: int, seed: int) -> SplitPlan:
     held = [part[testable[part]] for part in parts if testable[part].any()]
     held = held[:1] if single else held
     train = [splits.rest(examples.count, part) for part in held]
-    grown = [_grown(examples, rows, seed) for rows in (train if items <= CURVE_ITEMS else train[:1])]
+    every = items <= CURVE_ITEMS and examples.target is not Target.BOXES  # a detector learns for minutes
+    grown = [_grown(examples, rows, seed) for rows in (train if every else train[:1])]
     sizes = [many for many in grown[0] if all(many in parts for parts in grown)]
     return SplitPlan(held, train, [[parts[many] for parts in grown] for many in sizes], _estimate(examples, held, items))
 
