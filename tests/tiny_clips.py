@@ -15,8 +15,10 @@ from tokenizers import pre_tokenizers
 from topwork_plugins.clip import plugin as clip
 from topwork_server import EncoderSpec, SourceUri
 from topwork_server.models.artifacts import MODEL, Manifest
+from topwork_server.models.catalog import Catalog
 from topwork_server.models.torch_compat import prepare_torchvision
 from topwork_server.plugin_api import example_inputs
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.runtime.export import export_encoder
 from topwork_server.runtime.session import Session
 from topwork_server.types import Array, Item
@@ -125,6 +127,14 @@ def write_open_clip(folder: Path, **text: Any) -> Path:
     model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "open_clip_model.safetensors")
     return folder
+
+
+def pulled(place: Path) -> Path:
+    """A home where the CLIP `tiny` was pulled from a folder and exported."""
+    catalog = Catalog(PluginRegistry.load(), place / "home")
+    catalog.add(f"file:{write('clip', place / 'model')}", "tiny", "clip")
+    catalog.export("tiny")
+    return place / "home"
 
 
 class ExportedTower:

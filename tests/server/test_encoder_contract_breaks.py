@@ -328,7 +328,9 @@ def bench_of(kind: type[Encoder], artifact: Path, home: Path) -> Iterator[Encode
     with asyncio.Runner() as runner:
         engine = Engine(Catalog(FakePlugins([spec]), home), Config(home=home, provider="cpu", threads=2))  # type: ignore[arg-type]
         session = plain_session(folder)
-        yield EncoderBench("letters", engine, kind(spec, folder), manifest, folder, Modality.TEXT, ITEMS, runner, session)
+        yield EncoderBench(
+            "letters", engine, kind(spec, folder), manifest, folder, contract_module.WRONG[Modality.TEXT], ITEMS, runner, session
+        )
         runner.run(engine.close())
 
 

@@ -64,6 +64,11 @@ def _check(catalog: Catalog, base: EncoderSpec, name: str) -> None:
             f"{base.name} reads {base.modality.value}, and int8 is for convolutional networks: {REFUSED[base.modality]}",
             remedy="serve it as it is; --provider auto takes bf16 or fp16 where that is faster",
         )
+    if base.other_towers:
+        raise InvalidInput(
+            f"{base.name} has a tower for each of {' and '.join(base.modalities)}, and int8 is for convolutional networks of one",
+            remedy="serve it as it is; --provider auto takes bf16 or fp16 where that is faster",
+        )
     if base.int8 is not None:
         raise InvalidInput(f"{base.name} is int8 already", remedy=f"quantize {base.int8.base} with another --name")
     if name in catalog.names():

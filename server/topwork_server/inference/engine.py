@@ -102,17 +102,20 @@ class Engine:
         """Rows of every item, in order. Raises TopworkError; its `item` is set where one item is to blame."""
         async with self._model_cache.acquire(params.encoder) as loaded:
             taps = choose_taps(loaded, params.taps)
-            request_options.parse(request_options.declared_by(loaded.spec), params.options)
+            chosen = request_options.parse(request_options.declared_by(loaded.spec), params.options)
             if len(loaded.towers) == 1:
-                return await self._embed_in(loaded.towers[0], taps, params, items)
+                return await self._embed_in(loaded.towers[0], taps, params, chosen, items)
             routed = tower_routing.route_items(loaded, taps, items, skip=params.skip_bad_items)
-            return await routed.embed(lambda tower, mine: self._embed_in(tower, taps, params, mine))
+            return await routed.embed(
+                lambda tower, mine: self._embed_in(
+                    tower, taps, params, request_options.parse_own(tower.encoder.options, params.options), mine
+                )
+            )
 
     async def _embed_in(
-        self, tower: LoadedTower, taps: tuple[FingerprintedTap, ...], params: EmbedParams, items: Sequence[Item]
+        self, tower: LoadedTower, taps: tuple[FingerprintedTap, ...], params: EmbedParams, chosen: Any, items: Sequence[Item]
     ) -> EmbedResult:
-        """Embed items in one tower, which reads all of them."""
-        chosen = request_options.parse_own(tower.encoder.options, params.options)
+        """Embed items in one tower, which reads all of them, with the options chosen."""
         async with tower.admission.reserve(len(items), wait=params.wait, client=params.client, priority=params.priority):
             preprocessor = RequestPreprocessor(
                 tower.encoder, chosen, self._threads, skip=params.skip_bad_items, deadline=params.deadline

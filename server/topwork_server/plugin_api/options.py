@@ -64,6 +64,8 @@ def parse(declared: type[Any], given: Mapping[str, Any], owner: str = "this enco
 
 def declared_by(spec: EncoderSpec) -> type[Any]:
     """The options of an encoder's requests: those of each of its towers."""
+    if not spec.other_towers:
+        return spec.encoder.options
     return _joined(tuple(tower.encoder.options for tower in spec.towers))
 
 

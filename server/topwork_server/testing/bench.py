@@ -24,7 +24,7 @@ from topwork_server.models.artifacts import Manifest
 from topwork_server.plugin_api.encoder import Encoder, batch_key
 from topwork_server.runtime import parity
 from topwork_server.runtime.session import Session
-from topwork_server.types import Array, Granularity, Item, Modality, Sample, Tap, TokenSpans, item_kind
+from topwork_server.types import Array, Granularity, Item, Sample, Tap, TokenSpans, item_kind
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class EncoderBench:
     encoder: Encoder
     manifest: Manifest
     folder: Path
-    modality: Modality
+    wrong: Item
     items: Sequence[Item]
     runner: asyncio.Runner
     session: Session

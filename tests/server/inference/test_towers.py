@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -164,6 +165,17 @@ def test_deleting_it_deletes_the_artifacts_of_both(tmp_path: Path) -> None:
     catalog.delete("colors")
     assert not list((tmp_path / "artifacts").glob("colors-*"))
     assert catalog.entry("colors").state is EncoderState.FETCHED
+
+
+def test_an_export_that_was_interrupted_between_the_towers_goes_on(tmp_path: Path) -> None:
+    whole = export(tmp_path, colors_spec()).entry("colors")
+    text = whole.towers[1].folder
+    assert text is not None
+    shutil.rmtree(text)
+    catalog = Catalog(FakePlugins([colors_spec()]), tmp_path)  # type: ignore[arg-type]
+    half = catalog.entry("colors")
+    assert (half.state, half.manifest, half.folder) == (EncoderState.FETCHED, None, None)
+    assert export(tmp_path, colors_spec()).entry("colors").manifest == whole.manifest
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ MIB = 1 << 20
 IMAGES_AND_TEXTS = "image and text"
 #: How names of picture files end.
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+PATH_BEGINNINGS = ("/", "./", "../")
 #: Axes of an array that is one item.
 AXES = {"image": 3, "video": 4, IMAGES_AND_TEXTS: 3}
 #: One message holds 64 MiB: what one item may take of it, and what a picture in memory may take before it is sent as PNG.
@@ -179,8 +180,8 @@ PACKERS: Mapping[str, Callable[[Any], Packed]] = {
 
 
 def is_picture_path(word: str) -> bool:
-    """Tell by its end whether a word is the path of a picture rather than a text."""
-    return os.path.splitext(word)[1].lower() in PICTURE_SUFFIXES
+    """Tell by its ends whether a word is the path of a picture rather than a text: stamps/owl.png, ./owl, /tmp/owl."""
+    return os.path.splitext(word)[1].lower() in PICTURE_SUFFIXES or word.startswith(PATH_BEGINNINGS)
 
 
 def not_regular(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from topwork_server.models.artifacts import MODEL
 from topwork_server.models.catalog import Catalog, CatalogEntry
 from topwork_server.models.head_graph import served_graph
 from topwork_server.plugin_api import sources
-from topwork_server.plugin_api.encoder import Encoder
+from topwork_server.plugin_api.encoder import Encoder, Trunk
 from topwork_server.plugin_api.options import parse, parse_own
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.plugin_api.trainer import (
@@ -45,7 +45,7 @@ from topwork_server.plugin_api.trainer import (
 )
 from topwork_server.runtime import export
 from topwork_server.runtime.session import Session
-from topwork_server.types import Adapter, Array, FingerprintedTap, Item
+from topwork_server.types import Adapter, Array, EncoderSpec, FingerprintedTap, Item
 
 COMPARED = 16  # held-out items whose scores through the exported trunk are compared with torch's
 
@@ -62,6 +62,7 @@ def fine_tune(
         base = catalog.spec(definition.encoder)
         assets = sources.fetch(catalog.source(base.name), home, base.sha256)
         trunk = export.open_trunk(base, assets, Path(scratch))
+        _check_tower(base, trunk, definition.views[0][0].tap.name)
         digest = "" if trunk.module is None else fingerprint.module_digest(trunk.module)
         encoder = base.encoder(base, Path(scratch))
         warnings = list(data.warnings)
@@ -76,6 +77,15 @@ def fine_tune(
         report(0.85, "exporting the trunk")
         data = replace(data, warnings=tuple(warnings))
         return _published(definition, data, tuning, ids, _in_numbers(tuned, target), name, digest, catalog, target)
+
+
+def _check_tower(base: EncoderSpec, trunk: Trunk, tap: str) -> None:
+    """Raise InvalidInput for a tap of another tower than the first, which is the one that is tuned."""
+    if all(known.name != tap for known in trunk.taps):
+        raise InvalidInput(
+            f"the tower of {base.name} that is fine-tuned is that of {base.modality}s, and it has no tap {tap}",
+            remedy="train a kind that learns from features, or fine-tune an encoder of that modality alone",
+        )
 
 
 def _scaled(tuning: FineTuneDataset, target: TargetScale | None) -> FineTuneDataset:
@@ -153,6 +163,7 @@ def _result(
         history=tuned.history,
         warnings=data.warnings,
         tuned_encoder=entry.spec.name,
+        encoder_options=asdict(tuning.options),
     )
 
 

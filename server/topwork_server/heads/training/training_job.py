@@ -63,7 +63,7 @@ def _head(definition: HeadDefinition, result: TrainingResult, seconds: float) ->
         definition=definition,
         task=definition.task,
         encoder=result.encoder,
-        encoder_options=definition.encoder_options,
+        encoder_options=definition.encoder_options if result.encoder_options is None else result.encoder_options,
         tap=result.tap,
         pooling=result.pooling,
         dim=result.dim,

@@ -22,6 +22,7 @@ class TrainingResult:
     """A trained head and its evaluation.
 
     `graph` is the one that is served, `max_abs_error` the largest difference of a score between it and the trainer's own head.
+    `encoder_options` are those of a fine-tuned trunk, which is one tower of an encoder that may have others; else the set's.
     `typicality` is the graph that tells how like the training items an item is, or empty.
     `items` is the number of evaluated items; `evaluation` is None where no item had a label.
     """
@@ -50,6 +51,7 @@ class TrainingResult:
     target: TargetScale | None = None
     typicality: bytes = b""
     parts: tuple[tuple[FingerprintedTap, Pooling], ...] = ()
+    encoder_options: Mapping[str, Any] | None = None
 
 
 def held_out_predictions(examples: Examples, held: Sequence[Array], heads: Sequence[FittedHead]) -> HeldOutPredictions:
