@@ -21,9 +21,9 @@ from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 from benchmarks.measure import table
 from benchmarks.processes import server
-from benchmarks.transfer import datasets, detection, fine_tuning, frozen_features, pretraining, uncertainty
+from benchmarks.transfer import datasets, detection, fine_tuning, frozen_features, pretraining, uncertainty, word_similarity
 
-TUNING, PRETRAINING, DOUBTS, DETECTION = "tuning", "pretraining", "doubts", "detection"
+TUNING, PRETRAINING, DOUBTS, DETECTION, WORDS = "tuning", "pretraining", "doubts", "detection", "words"
 #: Of the pretraining, besides its time.
 PRETRAINING_OPTIONS = {"epochs": 20, "batch": 16, "tokens": 64, "evaluate_every": 200, "patience": 0}
 
@@ -37,7 +37,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     seeds = list(range(arguments.seeds))
     known = datasets.all_of(folder, seeds)
-    wanted = arguments.only or [*known, DETECTION, TUNING, PRETRAINING, DOUBTS]
+    wanted = arguments.only or [*known, DETECTION, TUNING, PRETRAINING, DOUBTS, WORDS]
     found: dict[str, Any] = {"seeds": arguments.seeds}
     if frozen := [known[name]() for name in wanted if name in known]:
         found["frozen"] = _frozen(home, catalog, frozen, seeds)
@@ -49,6 +49,8 @@ def main() -> int:
         found["tuning"] = _tuning(plugins, catalog, folder, range(arguments.tuning_seeds))
     if PRETRAINING in wanted:
         found["pretraining"] = _pretraining(home, catalog, known["reviews"](), seeds, arguments)
+    if WORDS in wanted:
+        found["words"] = _words(home, catalog, seeds)
     if arguments.out:
         arguments.out.write_text(json.dumps(found, indent=1) + "\n")
     return 0
@@ -60,7 +62,7 @@ def _parsed() -> argparse.Namespace:
         "--only",
         nargs="+",
         metavar="DATASET",
-        help="stamps, fashion-mnist, reviews, supersenses, motions, detection, tuning, pretraining, doubts",
+        help="stamps, fashion-mnist, reviews, supersenses, motions, detection, tuning, pretraining, doubts, words",
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tuning-seeds", type=int, default=5)
@@ -102,7 +104,9 @@ def _pretraining(
 ) -> list[dict[str, Any]]:
     found = []
     options = {**PRETRAINING_OPTIONS, "max_seconds": arguments.pretraining_seconds}
-    some = slice(arguments.pretraining_items)
+    some = slice(
+        None, None, max(1, len(data.items) // (arguments.pretraining_items or len(data.items)))
+    )  # they are sorted by label
     data = replace(data, items=data.items[some], metadata=data.metadata[some])
     pretraining.forget(catalog)
     print("| data | target | encoder | tap | labels | figure | value | 95% |\n|---|---|---|---|---|---|---|---|")
@@ -127,6 +131,24 @@ def _doubts(home: Path, folder: Path, seeds: Sequence[int]) -> list[dict[str, An
             for one in uncertainty.measured(client, case, seeds, _say):
                 found.append(asdict(one))
                 print(uncertainty.line(one), flush=True)
+    return found
+
+
+def _words(home: Path, catalog: Catalog, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    found = []
+    pretraining.forget(catalog)
+    texts = list(word_similarity.docstrings())
+    print("| judgments | encoder | pairs | correlation | 95% |\n|---|---|---|---|---|")
+    with server(home) as (address, _), Client(address, timeout=3600) as client:
+        for algorithm in ("skip-gram", "cbow"):
+            for run in word_similarity.word_runs(client, texts, seeds, {"algorithm": algorithm}, _say):
+                found.append({"algorithm": algorithm, **asdict(run)})
+                print(
+                    f"| {run.judgments} | {run.encoder} | {run.pairs} of {run.all_pairs} | {run.correlation:.3f}"
+                    f" | {run.low:.3f} to {run.high:.3f} |",
+                    flush=True,
+                )
+    pretraining.forget(catalog)
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from topwork import Client, HeadInfo
 from topwork_server.models.catalog import Catalog
 
+from benchmarks.transfer import word_similarity
 from benchmarks.transfer.datasets import Dataset
 
 PREFIX = "transfer-pretraining"
@@ -63,9 +64,9 @@ def domain_runs(
 
 
 def forget(catalog: Catalog) -> None:
-    """Delete the encoders of `domain_runs`. No server may run."""
+    """Delete the encoders that benchmarks of pretraining made. No server may run."""
     for name in catalog.added():
-        if name.startswith(f"{PREFIX}-"):
+        if name.startswith((f"{PREFIX}-", f"{word_similarity.PREFIX}-")):
             catalog.delete(name)
 
 
