@@ -36,14 +36,14 @@ _BRACKETS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _ANGLES = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 _FAMILIES = {
     "word pieces": ("bert", "electra", "distilbert", "mpnet", "ernie", "megatron-bert", "modernbert", "nomic_bert"),
-    "byte pairs": ("roberta", "roberta-prelayernorm", "deberta"),
+    "byte pairs": ("roberta", "roberta-prelayernorm", "deberta", "longformer"),
     "sentence pieces": ("albert", "camembert", "deberta-v2", "xlm-roberta", "xlm-roberta-xl"),
 }
 ARCHITECTURES = tuple(name for names in _FAMILIES.values() for name in names)
 #: Those whose tokenizer begins a text with a token of its own.
 _BEGUN = ("gemma", "gemma2", "gemma3_text", "llama", "mistral")
 #: These number positions from the padding index on, and have one token type.
-_ROBERTAS = ("camembert", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl")
+_ROBERTAS = ("camembert", "longformer", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl")
 _QUERY_OR_KEY = re.compile(r"query|key|q_lin|k_lin|attn\.[qk]\.|[qk]_proj|attn\.[qk]$")
 #: T5 does not divide by the square root of the width.
 _UNSCALED = re.compile(r"SelfAttention\.[qk]\.")
@@ -168,6 +168,7 @@ def _own_sizes(padding: int) -> dict[str, dict[str, Any]]:
         "distilbert": {"dim": DIM, "n_layers": LAYERS, "n_heads": 4, "hidden_dim": 64},
         "mpnet": {"max_position_embeddings": POSITIONS + padding + 1},
         "modernbert": {"local_attention": 8},
+        "longformer": {"attention_window": 8},
         "deberta": {
             "relative_attention": True,
             "pos_att_type": ["p2c", "c2p"],

@@ -54,8 +54,8 @@ GENERIC = Architecture("generic", (FIRST, MEAN), checked=False)
 GENERIC_CAUSAL = Architecture("generic", (LAST, MEAN), checked=False)
 
 ENCODERS = (
-    *("albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "ernie", "megatron-bert", "modernbert"),
-    *("mpnet", "nomic_bert", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl"),
+    *("albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "ernie", "longformer", "megatron-bert"),
+    *("modernbert", "mpnet", "nomic_bert", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl"),
 )
 DECODERS = (
     *(

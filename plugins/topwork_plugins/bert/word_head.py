@@ -65,12 +65,19 @@ class WordScores(nn.Module):
         """Run the whole model, whose trunk answers with the rows: what follows it differs from architecture to architecture."""
         base = self.model.base_model
         trunk = getattr(base, "decoder", base)  # OPT calls the part of its trunk that is all of it
-        trunk.forward = lambda *given, **settings: BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=rows[None])
+        trunk.forward = lambda *given, **settings: _answer(rows[None])
         try:
             scores: Tensor = self.model(inputs_embeds=rows[None], return_dict=True).logits[0]
         finally:
             del trunk.forward
         return scores
+
+
+def _answer(rows: Tensor) -> Any:
+    """What a trunk answers, for any head."""
+    found = BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=rows)
+    found.global_attentions = None  # read by Longformer's
+    return found
 
 
 def kind_of(layout: Layout) -> WordHead | None:
