@@ -27,7 +27,8 @@ prepare_torchvision()
 
 DIM, LAYERS, PROJECTION, SIDE, PATCH, LENGTH = 32, 2, 16, 32, 8, 24
 TEXTS = ["a photo of a small bird", "The  cat sat!", "naïve café", "a", "two red boats on the blue water, far away"]
-KINDS = ("clip", "siglip", "siglip2")
+#: "old clip" has the wrong end token in its config, as OpenAI's folders do: transformers then looks for the highest.
+KINDS = ("clip", "old clip", "siglip", "siglip2")
 
 
 def texts() -> list[str]:
@@ -81,7 +82,7 @@ def gemma_tokenizer() -> Any:
 def tokenizer_of(kind: str, folder: Path) -> Any:
     if kind == "siglip":
         return siglip_tokenizer(folder)
-    return clip_tokenizer() if kind == "clip" else gemma_tokenizer()
+    return clip_tokenizer() if "clip" in kind else gemma_tokenizer()
 
 
 def write(kind: str, folder: Path, seed: int = 0) -> Path:
@@ -93,8 +94,9 @@ def write(kind: str, folder: Path, seed: int = 0) -> Path:
     vision = {**both, "image_size": SIDE, "patch_size": PATCH}
     text = {**both, "vocab_size": len(tokenizer), "max_position_embeddings": LENGTH}
     torch.manual_seed(seed)
-    if kind == "clip":
-        ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": 1}
+    if "clip" in kind:
+        end = 2 if kind == "old clip" else tokenizer.eos_token_id
+        ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": end, "pad_token_id": 1}
         config = t.CLIPConfig(text_config={**text, **ends}, vision_config=vision, projection_dim=PROJECTION)
         model, processor = t.CLIPModel(config), {"image_processor_type": "CLIPImageProcessor", "crop_size": SIDE}
         processor["size"] = {"shortest_edge": SIDE}
@@ -111,16 +113,22 @@ def write(kind: str, folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def write_open_clip(folder: Path, **text: Any) -> Path:
-    """A folder as open_clip's hub repositories are; its tokenizer is CLIP's own unless `text` names another."""
+def write_open_clip(folder: Path, *, siglip: bool = False) -> Path:
+    """A folder as open_clip's hub repositories are: a CLIP, or as SigLIP 2 with a tokenizer of its own and a net of timm."""
     import open_clip
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     vision_cfg = {"image_size": SIDE, "layers": LAYERS, "width": DIM, "head_width": 8, "patch_size": PATCH}
-    text_cfg = {"context_length": LENGTH, "vocab_size": 49408, "width": DIM, "heads": 4, "layers": LAYERS, **text}
-    custom = {"custom_text": True} if text else {}
-    config = {"embed_dim": PROJECTION, "vision_cfg": vision_cfg, "text_cfg": text_cfg, **custom}
+    text_cfg = {"context_length": LENGTH, "vocab_size": 49408, "width": DIM, "heads": 4, "layers": LAYERS}
+    config = {"embed_dim": PROJECTION, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
+    if siglip:
+        tokenizer = gemma_tokenizer()
+        tokenizer.save_pretrained(folder)
+        vision_cfg = {"image_size": 160, "timm_model_name": "test_vit", "timm_pool": "", "timm_proj": "linear"}
+        asked = {"hf_tokenizer_name": "org/name", "tokenizer_kwargs": {"clean": "canonicalize"}, "vocab_size": len(tokenizer)}
+        trained = {"no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
+        config |= {"custom_text": True, "init_logit_bias": -10, "vision_cfg": vision_cfg, "text_cfg": text_cfg | asked | trained}
     preprocess = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "interpolation": "bicubic", "resize_mode": "shortest"}
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
     torch.manual_seed(0)

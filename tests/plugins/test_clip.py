@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from tiny_clips import KINDS, LENGTH, TEXTS, ExportedTower, photos
 from topwork_plugins.clip import plugin as clip
+from topwork_plugins.clip.layout import read_layout
 from topwork_server import ImageItem, InvalidInput, Modality, SourceUri, TextItem
 from topwork_server.types import VideoItem
 
@@ -35,10 +36,10 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return Exported(tiny_clips.write(request.param, place / request.param), place / "out")
 
 
-@pytest.fixture(scope="module")
-def open_model(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+@pytest.fixture(scope="module", params=[False, True], ids=["clip", "siglip"])
+def open_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     place = tmp_path_factory.mktemp("open_clip")
-    return Exported(tiny_clips.write_open_clip(place / "model"), place / "out")
+    return Exported(tiny_clips.write_open_clip(place / "model", siglip=request.param), place / "out")
 
 
 def reference(folder: Path) -> Any:
@@ -110,22 +111,29 @@ def test_open_clip_is_as_the_library_gives_it(open_model: Exported) -> None:
     net.eval()
     with torch.no_grad():
         text, image = net.encode_text(tokens, normalize=True), net.encode_image(pixels, normalize=True)
-        blocks = net.visual.forward_intermediates(pixels, output_fmt="NLC")["image_intermediates"]
+        inside = {} if hasattr(net, "text") else net.visual.forward_intermediates(pixels, output_fmt="NLC")
     rows = open_model.images.rows(pictures)
     np.testing.assert_allclose(open_model.texts.rows(samples)["pooled"], text.numpy(), **NEAR)
     np.testing.assert_allclose(rows["pooled"], image.numpy(), **NEAR)
-    for n, block in enumerate(blocks, 1):
+    for n, block in enumerate(inside.get("image_intermediates", ()), 1):
         np.testing.assert_allclose(rows[f"block.{n}"], block.numpy(), **NEAR)
 
 
-def test_a_row_does_not_depend_on_its_batch(model: Exported, open_model: Exported) -> None:
-    for towers in (model, open_model):
-        texts = towers.texts.samples(map(TextItem, TEXTS), truncate=True)
-        for tower, samples in ((towers.texts, texts), (towers.images, towers.images.samples(photos()))):
-            together = tower.rows(samples)["pooled"]
-            for size in (1, 2, 3):
-                parts = [tower.rows(samples[i : i + size])["pooled"] for i in range(0, len(samples), size)]
-                np.testing.assert_allclose(np.concatenate(parts), together, rtol=0, atol=1e-5)
+def test_a_row_does_not_depend_on_its_batch(model: Exported) -> None:
+    check_batches(model)
+
+
+def test_a_row_of_open_clip_does_not_depend_on_its_batch(open_model: Exported) -> None:
+    check_batches(open_model)
+
+
+def check_batches(towers: Exported) -> None:
+    texts = towers.texts.samples(map(TextItem, TEXTS), truncate=True)
+    for tower, samples in ((towers.texts, texts), (towers.images, towers.images.samples(photos()))):
+        together = tower.rows(samples)["pooled"]
+        for size in (1, 2, 3):
+            parts = [tower.rows(samples[i : i + size])["pooled"] for i in range(0, len(samples), size)]
+            np.testing.assert_allclose(np.concatenate(parts), together, rtol=0, atol=1e-5)
 
 
 def test_token_rows_know_their_characters(model: Exported) -> None:
@@ -251,6 +259,15 @@ def test_sources_of_this_family_are_adopted(folders: dict[str, Path], tmp_path: 
     refused = clip.refuse_source(SourceUri.parse(f"file:{tmp_path}"))
     assert refused is not None
     assert "NaFlex" in refused.reason
+
+
+def test_a_clip_of_sentence_transformers_is_read_in_its_sub_folder(folders: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(folders["transformers"], tmp_path / "0_CLIPModel")
+    module = {"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}
+    (tmp_path / "modules.json").write_text(json.dumps([module]))
+    own, inside = (read_layout(folder) for folder in (folders["transformers"], tmp_path))
+    assert (inside.folder, inside.config) == (tmp_path / "0_CLIPModel", own.config)
+    assert clip.resolve_source("mine", SourceUri.parse(f"file:{tmp_path}"))
 
 
 def test_an_open_clip_folder_with_what_is_not_read_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:

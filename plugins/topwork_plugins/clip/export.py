@@ -9,7 +9,7 @@ from typing import Any
 from topwork_server import InvalidInput, Trunk, prepare_torchvision
 
 from topwork_plugins.clip.layout import PROCESSORS, Layout, read_layout
-from topwork_plugins.clip.settings import TextSettings
+from topwork_plugins.clip.settings import Side, TextSettings
 from topwork_plugins.images.processors import read_processor
 
 
@@ -104,7 +104,7 @@ def _transformers_texts(layout: Layout, out: Path) -> tuple[Any, TextSettings, s
         padding=written.padding,
         max_tokens=min(config.max_position_embeddings, written.max_tokens),
         fixed=fixed,
-        side="left" if fixed and written.side == "left" else "right",
+        side=written.side if fixed else "right",
     )
     return TransformersTexts(model, settings.inputs), settings, written.sha256, unused
 
@@ -117,10 +117,11 @@ def _open_clip_texts(layout: Layout, out: Path) -> tuple[Any, TextSettings, str,
     module, said = OpenClipTexts(model), layout.config["text_cfg"]
     cleaning = (said.get("tokenizer_kwargs") or {}).get("clean", "whitespace" if said.get("hf_tokenizer_name") else "lower")
     padding = 0
+    side: Side = "right"
     if said.get("hf_tokenizer_name"):
         written = write_tokenizer(layout.folder, out, int(model.vocab_size))
-        digest, padding = written.sha256, written.padding
+        digest, padding, side = written.sha256, written.padding, written.side
     else:
         digest = write_clip_tokenizer(out, int(model.vocab_size), layout.folder.name)
-    settings = TextSettings(("input_ids",), padding, module.length, fixed=True, cleaning=cleaning)
+    settings = TextSettings(("input_ids",), padding, module.length, fixed=True, side=side, cleaning=cleaning)
     return module, settings, digest, unused

@@ -1,7 +1,8 @@
-"""Reads what a folder says of the model of texts and pictures that it holds, in either library's layout:
+"""Reads what a folder says of the model of texts and pictures that it holds, in the layout of a library:
 
-    transformers    config.json (model_type clip or siglip), preprocessor_config.json, weights, tokenizer
-    open_clip       open_clip_config.json, weights, and a tokenizer unless it is CLIP's own
+    transformers             config.json (model_type clip or siglip), preprocessor_config.json, weights, tokenizer
+    open_clip                open_clip_config.json, weights, and a tokenizer unless it is CLIP's own
+    sentence-transformers    modules.json, whose CLIPModel is a folder of transformers
 
 JSON only: no weights are opened here.
 """
@@ -54,6 +55,7 @@ def read_layout(folder: Path) -> Layout:
     """Read the layout of a folder. InvalidInput where it holds no model that this family reads."""
     if (folder / OPEN_CLIP_CONFIG).exists():
         return _open_clip(folder)
+    folder = _clip_module(folder)
     config = read_json(folder / CONFIG)
     kind = config.get("model_type")
     if kind == "siglip2":
@@ -91,6 +93,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InvalidInput(f"{path} holds no JSON object", remedy="copy the model's folder again")
     return found
+
+
+def _clip_module(folder: Path) -> Path:
+    """The folder of the one module of a sentence-transformers model that is a CLIP; any other folder is itself."""
+    try:
+        modules = json.loads((folder / "modules.json").read_text("utf-8"))
+        [module] = [one for one in modules if str(one["type"]).endswith(".CLIPModel")]
+        return folder / str(module["path"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return folder
 
 
 def _open_clip(folder: Path) -> Layout:

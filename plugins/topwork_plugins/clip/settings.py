@@ -12,6 +12,7 @@ from typing import Literal
 FILE = "texts.json"
 NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
+Side = Literal["left", "right"]
 Cleaning = Literal["none", "whitespace", "lower", "canonicalize"]
 
 
@@ -24,7 +25,7 @@ class TextSettings:
     padding: int
     max_tokens: int
     fixed: bool
-    side: Literal["left", "right"] = "right"
+    side: Side = "right"
     cleaning: Cleaning = "none"
 
     def write(self, folder: Path) -> None:

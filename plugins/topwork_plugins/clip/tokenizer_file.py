@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from topwork_server import InvalidInput
 
 from topwork_plugins.bert.tokens import FILE
+from topwork_plugins.clip.settings import Side
 
 #: Files that a tokenizer is made from.
 SOURCES = (
@@ -30,7 +31,7 @@ class WrittenTokenizer(NamedTuple):
 
     sha256: str
     padding: int
-    side: str
+    side: Side
     max_tokens: int
     masks: bool
 
@@ -57,7 +58,7 @@ def write_tokenizer(folder: Path, out: Path, rows: int) -> WrittenTokenizer:
     return WrittenTokenizer(
         sha256=_digest([folder / name for name in SOURCES if (folder / name).exists()], written.get("normalizer")),
         padding=int(tokenizer.pad_token_id or 0),
-        side=str(tokenizer.padding_side),
+        side="left" if tokenizer.padding_side == "left" else "right",
         max_tokens=min(int(tokenizer.model_max_length), LONGEST),
         masks="attention_mask" in _said_inputs(folder),
     )
