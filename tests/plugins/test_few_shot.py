@@ -19,6 +19,7 @@ from topwork_server.testing.problems import problem, quality
 class TestPrototype(TrainerContract):
     trainer = PrototypeTrainer
     min_per_class = 1
+    reads_weights = True
 
 
 class TestKnn(TrainerContract):

@@ -24,6 +24,7 @@ from topwork_server.types import Array
 
 class TestLinear(TrainerContract):
     trainer = LinearTrainer
+    reads_weights = True
     floor = 0.85  # numbers: least squares of 20,000 such rows gets an R2 of 0.891
 
 

@@ -19,6 +19,7 @@ from topwork_server.testing.problems import problem, quality
 
 class TestMlp(TrainerContract):
     trainer = MlpTrainer
+    reads_weights = True
     options = {"width": 32, "patience": 4, "members": 2}  # noqa: RUF012
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from topwork_plugins.few_shot.prototype import PrototypeTrainer
 from topwork_plugins.linear.plugin import LinearTrainer
-from topwork_plugins.mlp.plugin import MlpTrainer
 from topwork_server import Examples, FeatureView, Target
 from topwork_server.testing.problems import problem
 from topwork_server.types import Array
@@ -56,19 +55,6 @@ def test_a_whole_weight_is_as_good_as_copies(trainer: type, target: Target, opti
     np.testing.assert_allclose(found, expected, atol=3e-3 * np.abs(expected).max())
     plain = scores(trainer, replace(given, weights=None), new, options)
     assert np.abs(plain - expected).max() > 6e-3 * np.abs(expected).max()
-
-
-@pytest.mark.parametrize("trainer", [LinearTrainer, PrototypeTrainer, MlpTrainer])
-def test_of_rows_that_disagree_the_heavy_ones_are_believed(trainer: type) -> None:
-    """Each row twice, with two labels: one counts for 20 times the other."""
-    once = problem(Target.CLASSES, 120)
-    views = (FeatureView("pooled", "row", np.repeat(once.views[0].rows, 2, axis=0)),)
-    values = np.stack([once.values, (once.values + 1) % 4], axis=1).ravel()
-    groups = np.repeat(once.groups, 2)
-    weights = np.tile(np.array([1, 20], np.float32), once.count)
-    twice = Examples(views, Target.CLASSES, once.names, values, np.arange(240), groups, weights=weights)
-    found = scores(trainer, twice, once.views[0].rows, {})
-    assert (found.argmax(axis=1) == (once.values + 1) % 4).mean() > 0.9
 
 
 def test_fewer_rows_take_their_weights_along() -> None:

@@ -226,3 +226,9 @@ def test_a_broken_promise_is_told_in_words(promise: str) -> None:
     caught = broken(trainer, test)
     assert caught, f"not caught there, only in {broken(trainer)}"
     assert any(re.search(words, message) for message in caught.values()), caught
+
+
+def test_weights_that_are_claimed_and_not_read_are_told_in_words() -> None:
+    contract = type("Contract", (TrainerContract,), {"trainer": NearestMean, "min_per_class": 1, "reads_weights": True})
+    [message] = failures(contract, {"target": Target.CLASSES}, "heavy_rows").values()
+    assert "was not believed" in message

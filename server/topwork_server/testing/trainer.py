@@ -57,7 +57,8 @@ class TrainedSubject:
 
 
 class TrainerContract:
-    """Set `trainer`; `options` to those of a Train; `min_per_class` and `needs_descriptions` as its TrainerSpec has them.
+    """Set `trainer`; `options` to those of a Train; `min_per_class`, `needs_descriptions` and `reads_weights` as its TrainerSpec
+    has them.
 
     `floor` is the quality (see `quality`) that must be reached on rows that were not learned from. `tolerance`, of the largest
     score, is for what is computed once for several subsets. `chooses_view` is False where the first view is always taken.
@@ -67,6 +68,7 @@ class TrainerContract:
     options: ClassVar[Mapping[str, Any]] = {}
     min_per_class: ClassVar[int] = 2
     needs_descriptions: ClassVar[bool] = False
+    reads_weights: ClassVar[bool] = False
     floor: ClassVar[float] = 0.9
     tolerance: ClassVar[float] = 1e-3
     chooses_view: ClassVar[bool] = True
@@ -271,6 +273,20 @@ class TrainerContract:
         examples = self.problem(target, 24, 64)
         _, scores = self.learned(examples)
         assert quality(examples, scores) > 0.5
+
+    def test_heavy_rows_are_believed(self, target: Target) -> None:
+        """Each row twice, with another value: one counts for 20 times the other."""
+        once = self.problem(target)
+        others = {Target.CLASSES: (once.values + 1) % CENTRES, Target.LABELS: 1 - once.values, Target.NUMBERS: -once.values}
+        if not self.reads_weights or target not in others:
+            return
+        views = tuple(FeatureView(view.tap, view.pooling, np.repeat(view.rows, 2, axis=0)) for view in once.views)
+        values = np.stack([once.values, others[target]], axis=1).reshape(-1, *once.values.shape[1:])
+        items, groups = np.arange(2 * once.count), np.repeat(once.groups, 2)
+        weights = np.tile(np.array([1, 20], np.float32), once.count)
+        twice = replace(once, views=views, values=values, items=items, groups=groups, unlabeled=(), weights=weights)
+        _, scores = self.learned(twice)
+        assert quality(replace(once, values=others[target]), scores[::2]) > 0.8, "what weighs more was not believed"
 
     def test_nothing_to_learn_from_is_refused(self, target: Target) -> None:
         examples = self.problem(target)
