@@ -14,7 +14,8 @@ from topwork_server import Encoder, EncoderSpec, Granularity, ImageItem, Invalid
 from topwork_server.types import Array
 
 SIDE, GRID = 32, 8
-TAPS = (Tap("pooled", 12, Granularity.ITEM), Tap("cells", 12, Granularity.CELL, (GRID, GRID)))
+CELLS, COARSE = Tap("cells", 12, Granularity.CELL, (GRID, GRID)), Tap("coarse", 12, Granularity.CELL, (GRID // 2, GRID // 2))
+TAPS = (Tap("pooled", 12, Granularity.ITEM), CELLS, COARSE)
 COLORS = {"ball": (220, 40, 40), "sky": (40, 60, 220)}
 
 
@@ -26,10 +27,13 @@ class Patches(Encoder):
         import torch
 
         class Parts(torch.nn.Module):
-            def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
                 parts = torch.nn.functional.avg_pool2d(pixels, SIDE // GRID // 2)
-                cells = torch.nn.functional.pixel_unshuffle(parts, 2).flatten(2).transpose(1, 2)
-                return cells.mean(1), cells
+                cells, coarse = (
+                    torch.nn.functional.pixel_unshuffle(of, 2).flatten(2).transpose(1, 2)
+                    for of in (parts, torch.nn.functional.avg_pool2d(parts, 2))
+                )
+                return cells.mean(1), cells, coarse
 
         return Trunk({"pixels": ("batch", 3, SIDE, SIDE)}, TAPS, {}, {"side": SIDE}, module=Parts(), exporter="legacy")
 

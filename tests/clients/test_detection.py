@@ -52,7 +52,7 @@ def trained(target: str) -> Iterator[Trained]:
 def write(client: topwork.Client, name: str, pictures: list[bytes], boxes: list[list[str] | None]) -> None:
     ids = [f"p{i:02d}" for i in range(len(pictures))]
     metadata = {"boxes": boxes}
-    client.write(name, pictures, ids, metadata, encoder="patches", taps=["cells", "pooled"], keep_inputs=True)
+    client.write(name, pictures, ids, metadata, encoder="patches", taps=["cells", "coarse", "pooled"], keep_inputs=True)
 
 
 def found_share(predictions: topwork.Predictions, boxes: list[list[str]]) -> float:
@@ -223,12 +223,24 @@ def test_pictures_without_any_box_teach_nothing(target: str) -> None:
             client.train("empty", target="boxes", task="detection", taps=["cells"])
 
 
-def test_a_probe_measures_a_tap(target: str) -> None:
+def test_several_taps_are_compared_or_read_side_by_side(target: str, tmp_path: Path) -> None:
     with topwork.Client(target) as client:
         pictures, boxes = toy_pictures.scenes(12, seed=4)
-        write(client, "probed", pictures, boxes)
-        table = client.probe("probed", target="boxes", task="detection", taps=["cells"], options=FEW_STEPS, folds=2)
-        assert (table.measure, table.best.tap) == ("mAP", "cells")
+        write(client, "several", pictures, boxes)
+        asked = {"target": "boxes", "task": "detection", "options": FEW_STEPS, "folds": 2}
+        table = client.probe("several", **asked)
+        assert (table.measure, sorted(row.tap for row in table)) == ("mAP", ["cells", "coarse"])
+        with pytest.raises(topwork.InvalidInput, match=r"'coarse' and 'cells'.*other cells"):
+            client.train("several", taps=["coarse", "cells"], **asked)
+        head = client.train("several", taps=["coarse", "cells"], combine=True, **asked)
+        assert (head.tap, head.pooling) == ("cells+coarse", "rows")
+        found = client.predict(head.name, pictures[:3], min_score=0.0, max_overlap=1.0, max_boxes=1000)
+        assert {len(one.detections) for one in found} == {2 * toy_pictures.GRID**2}
+        stored = client.predict(head.name, set="several", ids=["p01"], min_score=0.0, max_boxes=5)
+        for one, other in zip(stored[0].detections, found[1].detections, strict=False):
+            np.testing.assert_allclose(one.box, other.box, atol=1e-3)
+        with pytest.raises(topwork.NotReady, match="cells"):
+            client.export_head(head.name, tmp_path / "never.onnx")
 
 
 def test_annotations_of_coco_become_boxes(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -108,19 +109,39 @@ def pool_rows(task: Task, pooling: Pooling, rows: TapRows) -> tuple[Array, Array
 
 
 def combined_tap(parts: Sequence[tuple[FingerprintedTap, Pooling]]) -> FingerprintedTap:
-    """Describe the pooled rows of several taps side by side: one row an item, with a fingerprint over all of theirs."""
+    """Describe the rows of several taps side by side, with a fingerprint over all of theirs: one pooled row an item, or all
+    cells of the finest grid, which is the first's."""
     name = "+".join(info.tap.name for info, _ in parts)
     dim = sum(dim_after(how, info.tap.dim) for info, how in parts)
     read = "\n".join(f"{info.fingerprint} {how.value}" for info, how in parts)
-    return FingerprintedTap(Tap(name, dim, Granularity.ITEM), hashlib.sha256(read.encode()).hexdigest())
+    first, cells = parts[0][0].tap, parts[0][1] is Pooling.ROWS
+    tap = Tap(name, dim, first.granularity, first.grid) if cells else Tap(name, dim, Granularity.ITEM)
+    return FingerprintedTap(tap, hashlib.sha256(read.encode()).hexdigest())
 
 
 def combine_rows(task: Task, parts: Sequence[tuple[FingerprintedTap, Pooling]], rows: Sequence[TapRows]) -> TapRows:
-    """Pool the rows of each tap and put them side by side. An item that lacks the rows of one of them has none."""
+    """Pool the rows of each tap and put them side by side; cells are repeated on the finest grid. An item that lacks the rows
+    of one of them has none."""
     usable = np.logical_and.reduce([usable_items(task, how, of) for (_, how), of in zip(parts, rows, strict=True)])
     there = np.flatnonzero(usable)
-    pooled = [pool_rows(task, how, of.take(there))[0] for (_, how), of in zip(parts, rows, strict=True)]
-    return TapRows(combined_tap(parts), np.concatenate(pooled, axis=1), usable.astype(np.int64))
+    tap = combined_tap(parts)
+    pooled = [
+        repeat_cells(pool_rows(task, how, of.take(there))[0], info.tap.grid, tap.tap.grid)
+        for (info, how), of in zip(parts, rows, strict=True)
+    ]
+    counts, spans = usable.astype(np.int64), None
+    if tap.tap.grid:
+        counts, spans = counts * math.prod(tap.tap.grid), rows[0].take(there).spans
+    return TapRows(tap, np.concatenate(pooled, axis=1), counts, spans)
+
+
+def repeat_cells(rows: Array, grid: tuple[int, int] | None, finer: tuple[int, int] | None) -> Array:
+    """Give each cell of a finer grid the row of the cell that holds its center, picture by picture. Other rows stay."""
+    if grid is None or finer is None or grid == finer:
+        return rows
+    y, x = (((np.arange(many) + 0.5) * few / many).astype(np.int64) for few, many in zip(grid, finer, strict=True))
+    cells = (y[:, None] * grid[1] + x).ravel()
+    return np.ascontiguousarray(rows.reshape(-1, math.prod(grid), rows.shape[1])[:, cells].reshape(-1, rows.shape[1]))
 
 
 def _lacking(task: Task, pooling: Pooling, rows: TapRows, item: int) -> InvalidInput:

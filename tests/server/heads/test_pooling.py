@@ -13,6 +13,7 @@ from topwork_server.heads.pooling import (
     dim_after,
     pool_rows,
     possible_poolings,
+    repeat_cells,
     rows_read,
     usable_items,
 )
@@ -140,3 +141,12 @@ def test_what_suits():
     ]:
         with pytest.raises(InvalidInput, match=pattern):
             check_pooling(task, Tap("t", 5, granularity), pooling)
+
+
+def test_cells_are_repeated_on_a_finer_grid():
+    rows = np.arange(2 * 4, dtype=np.float32)[:, None]  # two pictures of 2 x 2 cells
+    found = repeat_cells(rows, (2, 2), (3, 4)).reshape(2, 3, 4)
+    np.testing.assert_array_equal(found[0], [[0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]])
+    np.testing.assert_array_equal(found[1], found[0] + 4)
+    assert repeat_cells(rows, (2, 2), (2, 2)) is rows
+    assert repeat_cells(rows, None, None) is rows

@@ -219,7 +219,10 @@ def _print_trainers(found: list[TrainerInfo], in_full: bool) -> None:
 
 
 def _tasks(trainer: TrainerInfo) -> str:
-    return "all" if set(trainer.tasks) >= set(TASKS) else ", ".join(trainer.tasks)
+    missing = [task for task in TASKS if task not in trainer.tasks]
+    if len(missing) > 1 or not trainer.tasks:
+        return ", ".join(trainer.tasks)
+    return f"all but {missing[0]}" if missing else "all"
 
 
 def _needs(trainer: TrainerInfo) -> str:

@@ -258,7 +258,8 @@ class _Loader:
     def _views(self, rows: Sequence[Array]) -> tuple[FeatureView, ...]:
         if self._definition.combine:
             name = combined_tap(self._definition.views).tap.name
-            return (FeatureView(name, Pooling.ROW.value, np.concatenate(rows, axis=1)),)
+            how = Pooling.ROWS if self._definition.task.every_row else Pooling.ROW
+            return (FeatureView(name, how.value, np.concatenate(rows, axis=1)),)
         pairs = zip(self._definition.views, rows, strict=True)
         return tuple(FeatureView(info.tap.name, pooling.value, one) for (info, pooling), one in pairs)
 

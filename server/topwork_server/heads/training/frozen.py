@@ -176,7 +176,8 @@ class _Frozen:
 
     def _unevaluated(self, fitted: FittedHead, temperature: float = 1.0) -> TrainingResult:
         views, combine = self.definition.views, self.definition.combine
-        tap, pooling = (combined_tap(views), Pooling.ROW) if combine else views[fitted.view]
+        joined = Pooling.ROWS if self.definition.task.every_row else Pooling.ROW
+        tap, pooling = (combined_tap(views), joined) if combine else views[fitted.view]
         view = self.examples.views[fitted.view]
         served = served_graph(fitted.graph(), self.examples.target, temperature)
         return TrainingResult(

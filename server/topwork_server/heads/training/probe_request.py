@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from topwork_server.errors import InvalidInput, NotFound
@@ -31,7 +31,10 @@ class ProbeRequest:
 
 
 async def definitions(request: ProbeRequest, requests: TrainRequests, sets: FeatureSets) -> list[HeadDefinition]:
-    """Resolve a probe, in the order of its sets. InvalidInput where their tasks differ, and as `TrainRequests.definition`."""
+    """Resolve a probe, in the order of its sets. InvalidInput where their tasks differ, and as `TrainRequests.definition`.
+
+    Taps whose rows, each with a value of its own, are not the same have a definition each.
+    """
     requests.check_probe(request.kind, request.task)
     if not request.sets:
         raise InvalidInput("no set is named", remedy="name one set, or several to compare their encoders")
@@ -45,7 +48,15 @@ async def definitions(request: ProbeRequest, requests: TrainRequests, sets: Feat
     if len(set(tasks.values())) > 1:
         found_tasks = ", ".join(f"{task} in {name}" for name, task in tasks.items())
         raise InvalidInput(f"the column {request.target!r} means different tasks: {found_tasks}", remedy="name the task")
-    return found
+    return [of_grid for definition in found for of_grid in _by_grid(definition)]
+
+
+def _by_grid(definition: HeadDefinition) -> list[HeadDefinition]:
+    """Separate the views whose rows, each with a value of its own, are not the same."""
+    if not definition.task.every_row:
+        return [definition]
+    grids = list(dict.fromkeys(info.tap.grid for info, _ in definition.views))
+    return [replace(definition, views=tuple(view for view in definition.views if view[0].tap.grid == grid)) for grid in grids]
 
 
 def _train_request(request: ProbeRequest, name: str, taps: Sequence[str]) -> TrainRequest:

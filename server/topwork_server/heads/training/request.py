@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -118,6 +119,10 @@ class TrainRequests:
         if any_tap:
             taps = _readable_taps(task, taps)
         views = views_of(task, taps, request.poolings)
+        if request.combine and task.every_row:
+            views = tuple(sorted(views, key=lambda view: -math.prod(view[0].tap.grid or ())))
+        elif not any_tap:
+            _check_grids(task, views)
         towers = any(how in TOWERS for _, how in views)
         chosen = request.poolings or any_tap or spec.tunes or request.descriptions or task.every_row or request.combine
         if towers or not chosen:
@@ -197,6 +202,17 @@ def views_of(task: Task, taps: Sequence[FingerprintedTap], poolings: Sequence[st
             check_pooling(task, info.tap, pooling)
             views.append((info, pooling))
     return tuple(views)
+
+
+def _check_grids(task: Task, views: Views) -> None:
+    """Raise InvalidInput for taps whose cells, each with a value of its own, are not the same."""
+    first = views[0][0].tap
+    for info, _ in views:
+        if task.every_row and info.tap.grid != first.grid:
+            raise InvalidInput(
+                f"taps {first.name!r} and {info.tap.name!r} divide a picture into other cells: no head can choose between them",
+                remedy="train on one of them, which probe compares, or on all side by side (combine)",
+            )
 
 
 def _pooling(name: str) -> Pooling:
@@ -308,8 +324,9 @@ def _check_combine(request: TrainRequest, spec: TrainerSpec, task: Task, views: 
         raise InvalidInput(
             "combine puts several taps side by side, and one is named", remedy="name more in `taps`, or leave combine out"
         )
-    if task.every_row or any(how in TOWERS for _, how in views):
-        what = f"for {task}" if task.every_row else "with both texts of a pair each by itself"
+    tokens = task.every_row and GRANULARITIES[task] is not Granularity.CELL
+    if tokens or any(how in TOWERS for _, how in views):
+        what = f"for {task}" if tokens else "with both texts of a pair each by itself"
         raise InvalidInput(f"combine reads one row of each tap for an item, and not {what}", remedy="leave combine out")
     if spec.tunes or request.descriptions:
         what = f"the kind {spec.kind} learns on one tap" if spec.tunes else "descriptions are compared with one tap"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from topwork_server.feature_sets.snapshot import Snapshot
 from topwork_server.features import TapRows, aranges, starts_of
 from topwork_server.heads.head_types import HeadDefinition, Pooling
 from topwork_server.heads.pair_features import Encode, is_pair, pool_sides
-from topwork_server.heads.pooling import TOWERS, dim_after, pool_rows, rows_read, usable_items
+from topwork_server.heads.pooling import TOWERS, dim_after, pool_rows, repeat_cells, rows_read, usable_items
 from topwork_server.types import Array, FingerprintedTap, TextItem
 
 
@@ -77,7 +78,8 @@ def load_rows(
 class _View:
     def __init__(self, info: FingerprintedTap, pooling: Pooling, definition: HeadDefinition) -> None:
         self._name, self._dim = info.tap.name, dim_after(pooling, info.tap.dim)
-        self._pooling, self._task = pooling, definition.task
+        self._pooling, self._task, self._grid = pooling, definition.task, info.tap.grid
+        self._finest = definition.views[0][0].tap.grid if definition.combine and definition.task.every_row else None
         self._parts: list[_BlockView] = []
 
     def add_batch(self, block: ItemBatch, slots: Mapping[str, int]) -> None:
@@ -86,7 +88,10 @@ class _View:
         chosen = (places >= 0) & usable_items(self._task, self._pooling, rows)
         rows = chosen_items(rows, chosen)
         features, counts = pool_rows(self._task, self._pooling, rows)
+        if self._finest and self._finest != self._grid:
+            features, counts = repeat_cells(features, self._grid, self._finest), np.full(len(counts), math.prod(self._finest))
         spans = rows.spans.values[rows_read(self._task, rows)] if self._task.every_row and rows.spans is not None else None
+        spans = spans if self._finest in (None, self._grid) else None  # what is repeated covers less than it says
         # Copied, where it is Arrow's memory still: a block is let go once it is read.
         features = features if features.base is None else features.copy()
         self._parts.append(_BlockView(places[chosen], counts, features, spans))
