@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pytest
 import tiny_berts
 import tiny_pictures
 import torch
 from safetensors.torch import load_file
 from small_nets import as_on_the_hub, random_net, spec_of
 from topwork_plugins.bert.plugin import BertEncoder
-from topwork_plugins.fine_tune.plugin import FineTune, FineTuneOptions
+from topwork_plugins.fine_tune.plugin import Contrastive, FineTune, FineTuneOptions, TrunkOptions
 from topwork_plugins.i3d import plugin as i3d
 from topwork_plugins.i3d.plugin import WindowOptions
 from topwork_plugins.vision.plugin import VisionEncoder
@@ -24,6 +25,7 @@ from topwork_server import (
     EncoderSpec,
     FineTuneDataset,
     FineTuneResult,
+    InvalidInput,
     Modality,
     NoOptions,
     SourceUri,
@@ -67,6 +69,11 @@ class TunableEncoder:
         out.mkdir(exist_ok=True)
         chosen = FineTuneOptions(**{"epochs": 3, "learning_rate": 1e-3, "head_learning_rate": 0.02, "batch": 6} | options)
         return FineTune.tune(self.trunk(), self.encoder(), dataset, chosen, seed, 1, out, report)
+
+    def contrast(self, dataset: FineTuneDataset, out: Path, seed: int = 0, **options: Any) -> FineTuneResult:
+        out.mkdir(exist_ok=True)
+        chosen = TrunkOptions(**{"epochs": 8, "learning_rate": 1e-3, "batch": 8} | options)
+        return Contrastive.tune(self.trunk(), self.encoder(), dataset, chosen, seed, 1, out, lambda *_: None)
 
     def served(self, tuned: FineTuneResult, dataset: FineTuneDataset, task: Task, positions: Sequence[int]) -> Array:
         """Scores of items by the server's own pooling, over a fresh trunk with the tuned state, an item at a time."""
@@ -235,3 +242,20 @@ def transformer(folder: Path, library: Literal["timm", "transformers"]) -> Tunab
     model = tiny_pictures.random_model("vit", image_size=32, patch_size=8)
     source = tiny_pictures.write(model, folder / "net", size={"height": 32, "width": 32})
     return TunableEncoder(EncoderSpec("tiny", VisionEncoder, f"file:{source}", Modality.IMAGE), source, folder / "out")
+
+
+def refusal(call: Callable[[], object]) -> str:
+    with pytest.raises(InvalidInput) as caught:
+        call()
+    assert caught.value.remedy
+    return str(caught.value)
+
+
+def check_served(tunable: TunableEncoder, dataset: FineTuneDataset, task: Task, tuned: FineTuneResult) -> None:
+    """What is served of it predicts what torch predicted."""
+    for positions, scores in ((dataset.validation, tuned.validation_scores), (dataset.test, tuned.test_scores)):
+        assert scores.dtype == np.float32
+        if not len(positions):
+            continue
+        served = tunable.served(tuned, dataset, task, positions.tolist())
+        np.testing.assert_allclose(scores, served, rtol=1e-3, atol=1e-3 * float(np.abs(served).max()))

@@ -11,14 +11,15 @@ import fine_tuning_tasks
 import numpy as np
 import pytest
 import torch
-from fine_tuning_tasks import TunableEncoder
+from fine_tuning_tasks import TunableEncoder, check_served, refusal
 from safetensors.torch import load_file
 from topwork_plugins.bert.plugin import BertEncoder, register_encoders
 from topwork_plugins.fine_tune.loop import TrainingLoop
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.plugin import FineTune, FineTuneOptions, register_trainers
-from topwork_server import EncoderSpec, FineTuneDataset, FineTuneResult, InvalidInput, Target, TextItem, Trunk
+from topwork_server import EncoderSpec, FineTuneDataset, FineTuneResult, Target, TextItem, Trunk
 from topwork_server.heads.head_types import Task
+from topwork_server.plugin_api.trainer import ROW_TARGETS
 from topwork_server.types import Array
 
 
@@ -39,22 +40,12 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> TunableEncoder:
     return fine_tuning_tasks.videos(tmp_path_factory.mktemp("videos"))
 
 
-def refusal(call: Callable[[], object]) -> str:
-    with pytest.raises(InvalidInput) as caught:
-        call()
-    assert caught.value.remedy
-    return str(caught.value)
-
-
 def check(tunable: TunableEncoder, dataset: FineTuneDataset, task: Task, tuned: FineTuneResult, floor: float) -> None:
     """It learned, and what is served of it predicts what torch predicted."""
     losses = [entry["loss"] for entry in tuned.history]
     assert losses[-1] < 0.9 * losses[0]
     assert max(entry["score"] for entry in tuned.history) >= floor
-    for positions, scores in ((dataset.validation, tuned.validation_scores), (dataset.test, tuned.test_scores)):
-        assert scores.dtype == np.float32
-        served = tunable.served(tuned, dataset, task, positions.tolist())
-        np.testing.assert_allclose(scores, served, rtol=1e-3, atol=1e-3 * float(np.abs(served).max()))
+    check_served(tunable, dataset, task, tuned)
 
 
 @pytest.mark.parametrize(
@@ -360,8 +351,8 @@ def test_a_ready_graph_is_refused(bert: TunableEncoder, tmp_path: Path) -> None:
 
 
 def test_the_plugin_says_what_it_is() -> None:
-    [spec] = register_trainers()
-    assert (spec.kind, spec.tunes, spec.trainer.targets) == ("fine-tune", True, frozenset(Target))
+    found = [(spec.kind, spec.tunes, spec.trainer.targets) for spec in register_trainers()]
+    assert found == [("fine-tune", True, ROW_TARGETS), ("contrastive", True, {Target.CLASSES})]
 
 
 TOPICS = (

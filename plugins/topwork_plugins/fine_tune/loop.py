@@ -13,9 +13,9 @@ import torch
 from topwork_server import Array, FineTuneDataset, InvalidInput, Report
 from torch import Tensor, nn
 
-from topwork_plugins.fine_tune.network import Network, shuffled
+from topwork_plugins.fine_tune.network import Network
 from topwork_plugins.fine_tune.objective import Objective
-from topwork_plugins.fine_tune.options import FineTuneOptions
+from topwork_plugins.fine_tune.options import TrunkOptions
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
@@ -41,7 +41,8 @@ class TrainingLoop:
         network: Network,
         objective: Objective,
         dataset: FineTuneDataset,
-        options: FineTuneOptions,
+        options: TrunkOptions,
+        patience: int,
         groups: list[dict[str, Any]],
         rate: float,
         scaler: torch.amp.GradScaler,
@@ -49,10 +50,11 @@ class TrainingLoop:
         report: Report,
     ) -> None:
         self._network, self._objective, self._dataset, self._options = network, objective, dataset, options
+        self._patience = patience
         self._optimizer = Optimizer(groups, bias_correction=options.bias_correction)
         self._parameters = [parameter for group in groups for parameter in group["params"]]
         self._rate, self._scaler, self._random, self._report = rate, scaler, random, report
-        self._steps = options.epochs * math.ceil(len(dataset.train) / options.batch)
+        self._steps = options.epochs * objective.steps(len(dataset.train), options.batch)
         self._step_count = 0
         self._started = time.monotonic()
         self.best = BestEpoch()
@@ -79,13 +81,13 @@ class TrainingLoop:
         return self._objective.score(self._objective.scores_of(raw), positions), loss
 
     def raw_scores(self, positions: Array, *, exact: bool = False) -> Tensor:
-        """Compute raw scores of those items' rows in the order of the positions, on the CPU."""
+        """Compute raw scores of those items' rows in the order of the positions, on the CPU. Of no items, there are none."""
         with torch.no_grad():
             found = {
                 position: self._network.scores(rows.to(self._network.device)).cpu()
                 for position, rows in self._network.features(positions.tolist(), exact=exact)
             }
-        return torch.cat([found[p] for p in positions.tolist()] or [torch.zeros(0, self._network.head.out_features)])
+        return torch.cat([found[p] for p in positions.tolist()])
 
     def _epoch(self, epoch: int) -> float:
         """Run one pass; return the mean loss."""
@@ -94,7 +96,8 @@ class TrainingLoop:
         for part in self._network.module.modules():
             if isinstance(part, nn.modules.batchnorm._BatchNorm):
                 part.eval()  # batches are small, and the statistics good
-        for batch in shuffled(self._dataset.train, self._network.prepared.costs, self._options.batch, self._random):
+        costs = self._network.prepared.costs
+        for batch in self._objective.batches(self._dataset.train, costs, self._options.batch, self._random):
             loss, count = self._step(batch)
             total, size = total + loss, size + count
             self._report_progress(epoch, total / max(size, 1))
@@ -140,7 +143,7 @@ class TrainingLoop:
             self.best = BestEpoch(epoch, score, validation, self._copy_state())
 
     def _patience_ends(self, epoch: int) -> bool:
-        return 0 < self._options.patience <= epoch - self.best.epoch
+        return 0 < self._patience <= epoch - self.best.epoch
 
     def _out_of_time(self) -> bool:
         return 0 < self._options.max_seconds <= time.monotonic() - self._started

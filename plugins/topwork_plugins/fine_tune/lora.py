@@ -11,7 +11,7 @@ from typing import Any
 from topwork_server import InvalidInput, prepare_torchvision
 from torch import nn
 
-from topwork_plugins.fine_tune.options import FineTuneOptions
+from topwork_plugins.fine_tune.options import TrunkOptions
 
 NAME = "default"
 AUTO = "auto"
@@ -25,7 +25,7 @@ LISTED = 8
 class Adapter:
     """The adapter of a module while it learns; it is in its place in the module until it is merged."""
 
-    def __init__(self, module: nn.Module, learning: Collection[str], options: FineTuneOptions) -> None:
+    def __init__(self, module: nn.Module, learning: Collection[str], options: TrunkOptions) -> None:
         """Add an adapter to the layers that `target_modules` names and whose weights are among the parameters `learning`.
 
         Nothing else learns then. InvalidInput where there is no such layer.

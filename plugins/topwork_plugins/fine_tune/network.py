@@ -106,10 +106,17 @@ def _batches(positions: Array, batch: int) -> Iterator[Array]:
 
 
 class Network:
-    """The trunk up to one tap, its pooling, and a linear output layer on rows divided by `scale`."""
+    """The trunk up to one tap, its pooling, and an output layer, `head`, on rows divided by `scale`."""
 
     def __init__(
-        self, trunk: Trunk, encoder: Encoder, dataset: FineTuneDataset, prepared: PreparedSamples, device: torch.device, kind: Any
+        self,
+        trunk: Trunk,
+        head: nn.Module,
+        encoder: Encoder,
+        dataset: FineTuneDataset,
+        prepared: PreparedSamples,
+        device: torch.device,
+        kind: Any,
     ) -> None:
         assert trunk.module is not None
         self.module: nn.Module = trunk.module.to(device)
@@ -119,12 +126,7 @@ class Network:
         self._autocast = kind
         #: On a GPU a batch of sixteen times a CPU's budget fits, and is needed to fill it.
         self.budget = encoder.budget * (16 if device.type == "cuda" else 1)
-        dim = dataset.tap.dim * FACTORS.get(dataset.pooling, 1)
-        outputs = dataset.values.shape[1] if dataset.values.ndim > 1 else len(dataset.names)
-        self.head = nn.Linear(dim, outputs)
-        nn.init.normal_(self.head.weight, 0.0, 0.02)
-        nn.init.zeros_(self.head.bias)
-        self.head.to(device)
+        self.head = head.to(device)
         self.scale = 1.0
 
     def parts(self, positions: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
@@ -215,6 +217,11 @@ class Network:
             raise InvalidInput(
                 f"tap {self.dataset.tap.name!r} has {error} for it", remedy="leave it out, or pool otherwise", item=position
             ) from error
+
+
+def width_of(dataset: FineTuneDataset) -> int:
+    """Return how many numbers a pooled row has."""
+    return dataset.tap.dim * FACTORS.get(dataset.pooling, 1)
 
 
 def pooled(pooling: str, rows: Tensor, parts: Tensor | None, target: Target) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from topwork_server import Array, FineTuneDataset, InvalidInput, Target
 from torch import Tensor
 from torch.nn import functional
+
+from topwork_plugins.fine_tune.network import shuffled
 
 #: Rows of a CLASSES dataset whose value is below 0 are neither trained on nor evaluated.
 IGNORED = -1
@@ -35,6 +38,14 @@ class Objective:
         self.center, self.unit = _units(learned) if self.target is Target.NUMBERS else (0.0, 1.0)
         weight = _weights(learned, self.target, len(dataset.names)) if class_weight == "balanced" else None
         self._weight = None if weight is None else torch.from_numpy(weight)
+
+    def steps(self, items: int, batch: int) -> int:
+        """Count the batches of a pass over so many items."""
+        return math.ceil(items / batch)
+
+    def batches(self, train: Array, costs: Array, batch: int, random: np.random.Generator) -> list[Array]:
+        """Deal the positions of a pass."""
+        return shuffled(train, costs, batch, random)
 
     @property
     def name(self) -> str:

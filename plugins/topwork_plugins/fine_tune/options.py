@@ -11,9 +11,8 @@ MOST_EPOCHS, MOST_BATCH, MOST_WINDOWS = 10_000, 4096, 64
 
 
 @dataclass(frozen=True)
-class FineTuneOptions:
-    """Options of fine-tuning. Defaults follow Mosbach et al. 2021 (small rate, warm-up, bias correction, many epochs) and stop
-    early."""
+class TrunkOptions:
+    """Options of how a trunk learns. Defaults follow Mosbach et al. 2021 (small rate, warm-up, bias correction, many epochs)."""
 
     frozen_blocks: int = option(
         0, "how many blocks at the bottom of the trunk stay as they are; 0: none, -1: all", minimum=-1, maximum=10_000
@@ -24,9 +23,6 @@ class FineTuneOptions:
         minimum=0.0,
         maximum=1.0,
     )
-    head_learning_rate: float = option(
-        1e-3, "of the output layer, which is new; it reads rows scaled to a mean square of 1", minimum=0.0, maximum=1.0
-    )
     layer_decay: float = option(
         0.9, "each block learns at this part of the rate of the block above it; 1: all alike", minimum=1e-3, maximum=1.0
     )
@@ -34,12 +30,6 @@ class FineTuneOptions:
         0.1, "part of the steps over which rates rise from 0; over the others they fall to 0", minimum=0.0, maximum=1.0
     )
     epochs: int = option(20, "passes over the training items, at most", minimum=1, maximum=MOST_EPOCHS)
-    patience: int = option(
-        5,
-        "epochs without a better validation score after which it stops; 0: it never stops early",
-        minimum=0,
-        maximum=MOST_EPOCHS,
-    )
     batch: int = option(16, "items a step", minimum=1, maximum=MOST_BATCH)
     weight_decay: float = option(0.01, "AdamW's, of matrices and kernels alone", minimum=0.0, maximum=10.0)
     adapter: Literal["none", "lora"] = option(
@@ -57,7 +47,6 @@ class FineTuneOptions:
         0, "how many blocks at the top of a transformer start at random (Zhang et al. 2021)", minimum=0, maximum=10_000
     )
     dropout: bool = option(True, "the trunk's own dropout while it learns")
-    class_weight: Literal["none", "balanced"] = option("none", "balanced: each class counts as much as any other")
     clip: float = option(1.0, "longest gradient of a step; 0: any", minimum=0.0, maximum=1e6)
     flip: bool = option(False, "half of the pictures are mirrored, another half each epoch")
     windows: int = option(
@@ -66,9 +55,6 @@ class FineTuneOptions:
         minimum=1,
         maximum=MOST_WINDOWS,
     )
-    head_start: Literal["random", "probe"] = option(
-        "random", "probe: the output layer starts as a linear head on frozen features"
-    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "auto: fp32 on a CPU, bf16 or fp16 on CUDA")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: CUDA where there is one")
     max_seconds: float = option(
@@ -76,4 +62,23 @@ class FineTuneOptions:
         "stop after so many seconds of training; 0: no limit. The same seed may then give another head",
         minimum=0.0,
         maximum=1e7,
+    )
+
+
+@dataclass(frozen=True)
+class FineTuneOptions(TrunkOptions):
+    """Options of fine-tuning with an output layer, which stops early."""
+
+    head_learning_rate: float = option(
+        1e-3, "of the output layer, which is new; it reads rows scaled to a mean square of 1", minimum=0.0, maximum=1.0
+    )
+    patience: int = option(
+        5,
+        "epochs without a better validation score after which it stops; 0: it never stops early",
+        minimum=0,
+        maximum=MOST_EPOCHS,
+    )
+    class_weight: Literal["none", "balanced"] = option("none", "balanced: each class counts as much as any other")
+    head_start: Literal["random", "probe"] = option(
+        "random", "probe: the output layer starts as a linear head on frozen features"
     )

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from topwork_server import Encoder, FineTuneDataset, FineTuner, FineTuneResult, Report, TrainerSpec, Trunk, hookimpl
+from topwork_server import Encoder, FineTuneDataset, FineTuner, FineTuneResult, Report, Target, TrainerSpec, Trunk, hookimpl
 
-from topwork_plugins.fine_tune.options import FineTuneOptions
+from topwork_plugins.fine_tune.options import FineTuneOptions, TrunkOptions
 
 
 class FineTune(FineTuner):
@@ -31,9 +31,39 @@ class FineTune(FineTuner):
         out: Path,
         report: Report,
     ) -> FineTuneResult:
-        from topwork_plugins.fine_tune.tune import fine_tune
+        from topwork_plugins.fine_tune.output_layer import LayerTuning
+        from topwork_plugins.fine_tune.tune import tune_trunk
 
-        return fine_tune(trunk, encoder, dataset, options, seed, threads, out, report)
+        return tune_trunk(LayerTuning(options), trunk, encoder, dataset, options, seed, threads, out, report)
+
+
+class Contrastive(FineTuner):
+    """Rows of one class are drawn together and others apart, and a linear head is fitted to them (Tunstall et al. 2022).
+
+    It is for few labels: all of them are learned from, for as many epochs as there are.
+    """
+
+    options = TrunkOptions
+    targets = frozenset({Target.CLASSES})
+    validates = False
+
+    @classmethod
+    def tune(
+        cls,
+        trunk: Trunk,
+        encoder: Encoder,
+        dataset: FineTuneDataset,
+        options: Any,
+        seed: int,
+        threads: int,
+        out: Path,
+        report: Report,
+    ) -> FineTuneResult:
+        from topwork_plugins.fine_tune.contrastive import PairTuning
+        from topwork_plugins.fine_tune.tune import tune_trunk
+
+        tuning = PairTuning(options, seed, threads)
+        return tune_trunk(tuning, trunk, encoder, dataset, options, seed, threads, out, report)
 
 
 @hookimpl
@@ -43,4 +73,10 @@ def register_trainers() -> Iterable[TrainerSpec]:
         FineTune,
         "the trunk learns with the head, from raw inputs that the set kept; the result is a new encoder",
         min_per_class=4,
+    )
+    yield TrainerSpec(
+        "contrastive",
+        Contrastive,
+        "the trunk learns from pairs of few items, of one class or of two; the result is a new encoder and a linear head",
+        min_per_class=1,
     )

@@ -1,24 +1,24 @@
-"""Fine-tuning of a trunk, from a FineTuneDataset to a FineTuneResult: what learns and how fast, where its output layer starts,
-and the training. Imports torch.
-"""
+"""Tuning of a trunk, from a FineTuneDataset to a FineTuneResult: what learns and how fast, and the training. Imports torch."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from topwork_server import Array, Encoder, FineTuneDataset, FineTuneResult, InvalidInput, Modality, Report, Trunk
-from torch import Tensor, nn
+from torch import nn
 
 from topwork_plugins.fine_tune.loop import TrainingLoop
 from topwork_plugins.fine_tune.lora import RATE, Adapter
 from topwork_plugins.fine_tune.network import Network, PreparedSamples
 from topwork_plugins.fine_tune.objective import Objective
-from topwork_plugins.fine_tune.options import FineTuneOptions
+from topwork_plugins.fine_tune.options import TrunkOptions
 from topwork_plugins.linear.plugin import LinearHead
 
 WEIGHTS = "trunk.safetensors"
@@ -26,43 +26,58 @@ WEIGHTS = "trunk.safetensors"
 PREPARED, TRAINED = 0.05, 0.95
 #: The deviation of matrices that start at random, as BERT's did (Devlin et al. 2019; `initializer_range`).
 SPREAD = 0.02
-#: Items that tell the scale, and rows that a linear head is fitted to.
-SCALED, PROBED = 128, 200_000
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-ITERATIONS = 200
+#: Items that tell the scale.
+SCALED = 128
 
 
-def fine_tune(
+class Tuning(ABC):
+    """One way to tune a trunk: what its rows are learned from, and the head that comes of it. `patience` as `FineTuneOptions` has
+    it."""
+
+    patience = 0
+
+    @abstractmethod
+    def objective(self, dataset: FineTuneDataset) -> Objective:
+        """Make the objective. InvalidInput where there is nothing to learn."""
+
+    @abstractmethod
+    def layer(self, dataset: FineTuneDataset) -> nn.Module:
+        """Make the output layer, whose scores the objective reads."""
+
+    @abstractmethod
+    def start(
+        self, network: Network, objective: Objective, dataset: FineTuneDataset
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Prepare the output layer; return its groups for the optimizer, and what was chosen."""
+
+    @abstractmethod
+    def finish(
+        self, network: Network, objective: Objective, loop: TrainingLoop, dataset: FineTuneDataset
+    ) -> tuple[LinearHead, Array, Array]:
+        """Return the head, and its scores of the validation and the test items."""
+
+
+def tune_trunk(
+    tuning: Tuning,
     trunk: Trunk,
     encoder: Encoder,
     dataset: FineTuneDataset,
-    options: FineTuneOptions,
+    options: TrunkOptions,
     seed: int,
     threads: int,
     out: Path,
     report: Report,
 ) -> FineTuneResult:
-    """Fine-tune as `FineTune.tune` promises."""
-    if trunk.module is None:
-        raise InvalidInput(
-            f"{encoder.spec.name} is a ready graph and cannot be fine-tuned", remedy="train a head on its features"
-        )
-    if options.flip and (encoder.spec.modality is not Modality.IMAGE or dataset.pooling == "rows"):
-        raise InvalidInput("flip mirrors whole pictures, whose values do not depend on left and right", remedy="leave it off")
-    if options.windows != FineTuneOptions.windows and encoder.spec.modality is not Modality.VIDEO:
-        raise InvalidInput(
-            f"windows are of videos, and {encoder.spec.name} reads {encoder.spec.modality}s", remedy="leave it out"
-        )
-    if options.adapter != "none" and options.reinitialize:
-        raise InvalidInput("an adapter leaves the trunk's weights, and reinitialize changes them", remedy="leave one of them out")
+    """Tune as `FineTuner.tune` promises."""
+    _check(trunk, encoder, dataset, options)
     device = device_of(options.device)
     with seeded(seed, threads, device):
         precision = _precision(options.precision, device)
-        objective = Objective(dataset, options.class_weight)
+        objective = tuning.objective(dataset)
         report(0.0, f"preparing {len(dataset.items)} items")
         prepared = PreparedSamples(encoder, dataset.items, dataset.options, threads)
-        network = Network(trunk, encoder, dataset, prepared, device, _autocast(precision, device))
-        groups, chosen, adapter = _start(trunk, network, objective, dataset, options)
+        network = Network(trunk, tuning.layer(dataset), encoder, dataset, prepared, device, _autocast(precision, device))
+        groups, chosen, adapter = _start(tuning, trunk, network, objective, dataset, options)
         report(PREPARED, "training")
 
         def report_epochs(fraction: float, message: str) -> None:
@@ -74,6 +89,7 @@ def fine_tune(
             objective,
             dataset,
             options,
+            tuning.patience,
             groups,
             chosen["learning_rate"],
             scaler,
@@ -83,11 +99,32 @@ def fine_tune(
         loop.run()
         report(TRAINED, f"epoch {loop.best.epoch} was best; judging")
         chosen |= {"epoch": loop.best.epoch, "device": device.type, "precision": str(precision).removeprefix("torch.")}
-        return _result(trunk.module, network, objective, loop, dataset, chosen, adapter, out)
+        if adapter:  # what is judged is what is exported
+            chosen |= adapter.merge(out / WEIGHTS)
+        head, validation, test = tuning.finish(network, objective, loop, dataset)
+        if not adapter:
+            _save_state(network.module, out / WEIGHTS)
+        head = replace(head, chosen={**head.chosen, **chosen})
+        return FineTuneResult(out / WEIGHTS, head, validation, test, loop.history, adapter.config if adapter else None)
+
+
+def _check(trunk: Trunk, encoder: Encoder, dataset: FineTuneDataset, options: TrunkOptions) -> None:
+    if trunk.module is None:
+        raise InvalidInput(
+            f"{encoder.spec.name} is a ready graph and cannot be fine-tuned", remedy="train a head on its features"
+        )
+    if options.flip and (encoder.spec.modality is not Modality.IMAGE or dataset.pooling == "rows"):
+        raise InvalidInput("flip mirrors whole pictures, whose values do not depend on left and right", remedy="leave it off")
+    if options.windows != TrunkOptions.windows and encoder.spec.modality is not Modality.VIDEO:
+        raise InvalidInput(
+            f"windows are of videos, and {encoder.spec.name} reads {encoder.spec.modality}s", remedy="leave it out"
+        )
+    if options.adapter != "none" and options.reinitialize:
+        raise InvalidInput("an adapter leaves the trunk's weights, and reinitialize changes them", remedy="leave one of them out")
 
 
 def _start(
-    trunk: Trunk, network: Network, objective: Objective, dataset: FineTuneDataset, options: FineTuneOptions
+    tuning: Tuning, trunk: Trunk, network: Network, objective: Objective, dataset: FineTuneDataset, options: TrunkOptions
 ) -> tuple[list[dict[str, Any]], dict[str, Any], Adapter | None]:
     """Freeze, restart or adapt, and scale; return the groups that the optimizer takes, what was chosen, and the adapter."""
     module = network.module
@@ -105,14 +142,8 @@ def _start(
         adapter = Adapter(module, [name for name, p in module.named_parameters() if p.requires_grad], options)
         module.to(network.device)  # what was added to it
         home = block_of_parameters([name for name, _ in module.named_parameters()], trunk.blocks)
-    if options.head_start == "probe":
-        chosen["probe_strength"] = start_linear(network, objective, dataset)
-    head = list(network.head.named_parameters())
-    last = [
-        {"params": [p], "lr": options.head_learning_rate, "weight_decay": options.weight_decay if p.ndim > 1 else 0.0}
-        for _, p in head
-    ]
-    return [*parameter_groups(module, home, rate, options), *last], chosen, adapter
+    groups, started = tuning.start(network, objective, dataset)
+    return [*parameter_groups(module, home, rate, options), *groups], chosen | started, adapter
 
 
 def _reached(network: Network, dataset: FineTuneDataset) -> set[str]:
@@ -126,27 +157,6 @@ def _reached(network: Network, dataset: FineTuneDataset) -> set[str]:
     module.zero_grad(set_to_none=True)
     network.head.zero_grad(set_to_none=True)
     return found
-
-
-def _result(
-    module: nn.Module,
-    network: Network,
-    objective: Objective,
-    loop: TrainingLoop,
-    dataset: FineTuneDataset,
-    chosen: dict[str, Any],
-    adapter: Adapter | None,
-    out: Path,
-) -> FineTuneResult:
-    if adapter:  # what is judged is what is exported
-        chosen |= adapter.merge(out / WEIGHTS)
-    validation, test = (objective.scores_of(loop.raw_scores(which, exact=True)) for which in (dataset.validation, dataset.test))
-    layer = network.head.cpu()
-    weight, bias = objective.fold_output_layer(layer.weight.detach().numpy(), layer.bias.detach().numpy(), network.scale)
-    if not adapter:
-        _save_state(module, out / WEIGHTS)
-    head = LinearHead(weight, bias, chosen=chosen)
-    return FineTuneResult(out / WEIGHTS, head, validation, test, loop.history, adapter.config if adapter else None)
 
 
 def _save_state(module: nn.Module, file: Path) -> None:
@@ -236,7 +246,7 @@ def _restart(name: str, parameter: nn.Parameter) -> None:
         parameter.fill_(1.0 if name.endswith("weight") else 0.0)
 
 
-def parameter_groups(module: nn.Module, home: Mapping[str, int], rate: float, options: FineTuneOptions) -> list[dict[str, Any]]:
+def parameter_groups(module: nn.Module, home: Mapping[str, int], rate: float, options: TrunkOptions) -> list[dict[str, Any]]:
     """Make AdamW's groups of what learns: the top block at `rate`, each below it at `layer_decay` of the one above.
 
     As the discriminative rates of Howard and Ruder (2018, section 3.2) and of ELECTRA (Clark et al. 2020, appendix B). Norms and
@@ -268,47 +278,3 @@ def measure_scale(network: Network, train: Array) -> float:
     squares = [(float((rows**2).mean()), len(rows)) for _, rows in network.features(train[::step][:SCALED].tolist())]
     mean = sum(square * count for square, count in squares) / sum(count for _, count in squares)
     return float(np.sqrt(mean)) or 1.0
-
-
-def start_linear(network: Network, objective: Objective, dataset: FineTuneDataset) -> float:
-    """Start from a linear probe (Kumar et al. 2022), its strength chosen on the validation items; return the strength."""
-    train = _some(dataset, dataset.train)
-    train_features, validation_features = _features(network, train), _features(network, dataset.validation)
-    best, found = float("inf"), (STRENGTHS[2], *_fit(network, objective, train_features, train, STRENGTHS[2]))
-    for strength in STRENGTHS if len(dataset.validation) else ():
-        weight, bias = _fit(network, objective, train_features, train, strength)
-        with torch.no_grad():
-            loss = float(objective.loss(validation_features @ weight.T + bias, dataset.validation))
-        if loss < best:
-            best, found = loss, (strength, weight, bias)
-    with torch.no_grad():
-        network.head.weight.copy_(found[1])
-        network.head.bias.copy_(found[2])
-    return found[0]
-
-
-def _fit(network: Network, objective: Objective, rows: Tensor, positions: Array, strength: float) -> tuple[Tensor, Tensor]:
-    weight = torch.zeros(network.head.weight.shape, device=rows.device, requires_grad=True)
-    bias = torch.zeros(network.head.bias.shape, device=rows.device, requires_grad=True)
-    solver = torch.optim.LBFGS([weight, bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
-    size = max(objective.size(positions), 1)
-
-    def closure() -> Tensor:
-        solver.zero_grad()
-        loss = objective.loss(rows @ weight.T + bias, positions) / size + strength / 2 * (weight**2).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    solver.step(closure)  # type: ignore[no-untyped-call]
-    return weight.detach(), bias.detach()
-
-
-def _some(dataset: FineTuneDataset, positions: Array) -> Array:
-    """Return the first items, of at most PROBED rows."""
-    return positions[np.cumsum(dataset.counts[positions]) <= max(PROBED, int(dataset.counts[positions[0]]))]
-
-
-def _features(network: Network, positions: Array) -> Tensor:
-    found = dict(network.features(positions.tolist()))
-    rows = [found[p] for p in positions.tolist()] or [torch.zeros(0, network.head.in_features)]
-    return torch.cat(rows).to(network.device) / network.scale

@@ -190,10 +190,12 @@ class FineTuneResult:
 
 
 class FineTuner(ABC):
-    """Learns the trunk, too. `options` and `targets` as Trainer has them."""
+    """Learns the trunk, too. `options` and `targets` as Trainer has them. Where it does not read validation items (`validates`),
+    none are held out."""
 
     options: ClassVar[type[Any]] = NoOptions
     targets: ClassVar[frozenset[Target]] = ROW_TARGETS
+    validates: ClassVar[bool] = True
 
     @classmethod
     @abstractmethod

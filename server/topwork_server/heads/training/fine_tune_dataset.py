@@ -25,12 +25,18 @@ PARTS = 7  # one validates and one tests: about 70, 15 and 15 of a hundred
 
 
 def fine_tune_dataset(
-    definition: HeadDefinition, data: TrainingDataset, encoder_options: Any, seed: int, warn: Callable[[str], None] = log.warning
+    definition: HeadDefinition,
+    data: TrainingDataset,
+    encoder_options: Any,
+    seed: int,
+    warn: Callable[[str], None] = log.warning,
+    *,
+    validates: bool = True,
 ) -> tuple[FineTuneDataset, tuple[str, ...]]:
     """Collect the raw items and their ids. Groups are whole, and classes are spread evenly.
 
-    `test` are the items that `test_where` names, where it names any. NotReady where the set keeps no inputs; items whose
-    own input is missing are left out.
+    `test` are the items that `test_where` names, where it names any; there are validation items where the tuner `validates`.
+    NotReady where the set keeps no inputs; items whose own input is missing are left out.
     """
     inputs = data.inputs((*data.ids, *data.test_ids))
     _check_kept(definition, data, bool(inputs))
@@ -39,7 +45,7 @@ def fine_tune_dataset(
     _warn_of_missing(data, inputs.keys(), warn)
     if test_examples is not None and not test_examples.count:
         raise NotReady("the set keeps no raw input of a test item", remedy="write them again, or choose others with `test_where`")
-    train, validation, test = _split(training, len(ids), len(test_ids), seed)
+    train, validation, test = _split(training, len(ids), len(test_ids), seed, validates)
     _warn_of_classes(training, train, warn)
     parts = [(training, len(ids))] + ([(test_examples, len(test_ids))] if test_examples is not None else [])
     all_ids = (*ids, *test_ids)
@@ -89,20 +95,19 @@ def _warn_of_missing(data: TrainingDataset, inputs: Any, warn: Callable[[str], N
         warn(f"{partial:,} items are left out: some of their rows are to be ignored, and a trunk is trained on whole items")
 
 
-def _split(examples: Examples, count: int, tests: int, seed: int) -> tuple[Array, Array, Array]:
+def _split(examples: Examples, count: int, tests: int, seed: int, validates: bool) -> tuple[Array, Array, Array]:
     """Split positions of items into train, validation and test. A given test set stands after the `count` others."""
-    dealt = folds(examples, PARTS, seed)
-    if len(dealt) < (2 if tests else 3):
+    held = ["test"] * (not tests) + ["validation"] * validates
+    dealt = folds(examples, PARTS, seed) if held else []
+    if held and len(dealt) <= len(held):
         raise InvalidInput(
-            f"{len(dealt)} groups of items cannot be split into training, validation and test items",
+            f"{len(dealt)} groups of items cannot be split into {' and '.join(['training', *held])} items",
             remedy="label more items (those of one group, or of equal content, stay together)",
         )
-    if tests:
-        (held,) = _best(examples, dealt, 1)
-        validation, test = _items(examples, dealt[held]), np.arange(count, count + tests)
-    else:
-        test_fold, held = _best(examples, dealt, 2)
-        validation, test = _items(examples, dealt[held]), _items(examples, dealt[test_fold])
+    chosen = _best(examples, dealt, len(held)) if held else ()
+    parts = {part: _items(examples, dealt[fold]) for part, fold in zip(held, chosen, strict=True)}
+    validation = parts.get("validation", np.zeros(0, np.int64))
+    test = parts.get("test", np.arange(count, count + tests))
     train = np.setdiff1d(np.arange(count), np.concatenate([validation, test]))
     return train, validation, test
 

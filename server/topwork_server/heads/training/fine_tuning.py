@@ -67,7 +67,8 @@ def fine_tune(
         encoder = base.encoder(base, Path(scratch))
         warnings = list(data.warnings)
         asked = parse_own(base.encoder.options, definition.encoder_options)
-        tuning, ids = fine_tune_dataset(definition, data, asked, definition.seed, warnings.append)
+        validates = spec.trainer.validates
+        tuning, ids = fine_tune_dataset(definition, data, asked, definition.seed, warnings.append, validates=validates)
         options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
         target = TargetScale.of(tuning.values) if tuning.target is Target.NUMBERS else None
         tuned = spec.trainer.tune(
@@ -170,7 +171,8 @@ def _result(
 def _estimate(definition: HeadDefinition, tuning: FineTuneDataset) -> str:
     which = f"that match {definition.test_where}" if definition.test_where else "held out"
     train, validation, test = (f"{len(part):,}" for part in (tuning.train, tuning.validation, tuning.test))
-    return f"{test} items {which}; {train} trained it and {validation} told when to stop"
+    stopped = f" and {validation} told when to stop" if len(tuning.validation) else ""
+    return f"{test} items {which}; {train} trained it{stopped}"
 
 
 def _groups(data: TrainingDataset, ids: Sequence[str]) -> Array:
