@@ -63,7 +63,7 @@ class Filler:
         or names an item without a gap."""
         self._drop_later()
         async with self._engine.acquire(params.encoder) as loaded:  # exported first, if need be: only then its heads are known
-            choice = await asyncio.to_thread(self._choice, loaded.towers[0].encoder, k, targets)
+            choice = await asyncio.to_thread(self._choice, params.encoder, loaded.towers[0].encoder, k, targets)
             texts, unfit = _gapped(items, choice, skip=params.skip_bad_items)
             found = await self._embed(params, choice.head.tap.tap.name, texts)
             found = found.among(list(texts), unfit) if unfit else found
@@ -91,11 +91,11 @@ class Filler:
         except TopworkError as error:
             raise error if error.item is None else error.at(list(texts)[error.item]) from None
 
-    def _choice(self, encoder: Encoder, k: int, targets: Sequence[str]) -> WordChoice:
-        name = word_head(self._catalog, encoder.spec.name)
-        if name is None:
-            raise InvalidInput(f"{encoder.spec.name} has no head that fills gaps", remedy=encoder.needs_to_fill)
-        return WordChoice.of(self.cache.open(lambda: pretrained_head(self._catalog, name)), encoder, k, targets)
+    def _choice(self, name: str, encoder: Encoder, k: int, targets: Sequence[str]) -> WordChoice:
+        head = word_head(self._catalog, name)
+        if head is None:
+            raise InvalidInput(f"{name} has no head that fills gaps", remedy=encoder.needs_to_fill)
+        return WordChoice.of(self.cache.open(lambda: pretrained_head(self._catalog, head)), encoder, k, targets)
 
 
 def _gapped(items: Sequence[Item], choice: WordChoice, *, skip: bool) -> tuple[dict[int, GappedText], Failures]:

@@ -45,7 +45,7 @@ class WordChoice:
         words = int(opened.head.chosen["words"])
         if k > words:
             raise InvalidInput(f"k is {k}, and {opened.head.encoder} has {words} words", remedy=f"ask for at most {words}")
-        return cls(opened, encoder, k, _entries(encoder, targets))
+        return cls(opened, encoder, k, _entries(opened.head.encoder, encoder, targets))
 
     @property
     def head(self) -> Head:
@@ -79,12 +79,12 @@ def largest(values: Array, k: int) -> Array:
     return np.asarray(there[np.argsort(-values[there], kind="stable")[:k]])
 
 
-def _entries(encoder: Encoder, targets: Sequence[str]) -> Array | None:
+def _entries(name: str, encoder: Encoder, targets: Sequence[str]) -> Array | None:
     """The entries of some words of the vocabulary, each once; None of no words. InvalidInput names a word that is no entry."""
     entries = {encoder.entry(word): word for word in reversed(targets)}
     if -1 in entries:
         raise InvalidInput(
-            f"the target {excerpt(entries[-1])} is no entry of the vocabulary of {encoder.spec.name}",
+            f"the target {excerpt(entries[-1])} is no entry of the vocabulary of {name}",
             remedy="name words that it has whole; a word of several tokens has no probability of its own",
         )
     return np.array(sorted(entries), np.int64) if entries else None
