@@ -58,7 +58,7 @@ def scores_of(trunk: Trunk, encoder: BertEncoder, text: str, graph: Path, rows: 
     assert trunk.module is not None
     assert head.module is not None
     dim = next(tap.dim for tap in trunk.taps if tap.name == head.tap)
-    pretrained_heads.save(pretrained_heads.module_graph(head.module, dim), graph)
+    pretrained_heads.save(*pretrained_heads.module_graph(head.module, dim), graph)
     [sample] = encoder.preprocess(TextItem(text), encoder.example_options)
     assert sample.tokens is not None
     batch = encoder.collate([sample])
@@ -218,7 +218,7 @@ def test_weights_that_are_too_large_for_one_file_stand_beside_it(tmp_path: Path,
     rows, found = np.random.default_rng(0).normal(size=(4, tiny_berts.DIM)).astype(np.float32), []
     for name, most in (("one", pretrained_heads.LARGEST), ("two", 0)):
         monkeypatch.setattr(pretrained_heads, "LARGEST", most)
-        pretrained_heads.save(pretrained_heads.module_graph(head.module, tiny_berts.DIM), tmp_path / f"{name}.onnx")
+        pretrained_heads.save(*pretrained_heads.module_graph(head.module, tiny_berts.DIM), tmp_path / f"{name}.onnx")
         found.append(Session(tmp_path / f"{name}.onnx", threads=1).run(["scores"], {"rows": rows})[0])
     np.testing.assert_array_equal(*found)
     assert sorted(path.name for path in tmp_path.glob("*.weights")) == ["two.weights"]

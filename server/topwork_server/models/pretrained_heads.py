@@ -6,17 +6,20 @@ import json
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import topwork_server
 from topwork_server.errors import ExportFailed
 from topwork_server.models.head_graph import ROWS, SCORES, served_model
+from topwork_server.models.onnx_graph import node_inputs
 from topwork_server.plugin_api.encoder import Encoder
-from topwork_server.plugin_api.trainer import OPSET, PretrainedHead, Target, linear_graph
-from topwork_server.types import EncoderSpec, FingerprintedTap, Granularity
+from topwork_server.plugin_api.trainer import IR_VERSION, OPSET, PretrainedHead, Target
+from topwork_server.types import Array, EncoderSpec, FingerprintedTap, Granularity
 
 if TYPE_CHECKING:
     import onnx
@@ -64,13 +67,15 @@ def write(folder: Path, spec: EncoderSpec, head: PretrainedHead, taps: Sequence[
     tap = next((info for info in taps if info.tap.name == head.tap), None)
     if tap is None or head.target not in TASKS:
         raise _fault(spec, head, f"reads the tap {head.tap} for {head.target}")
-    model = served_model(_graph(head, tap.tap.dim), head.target, 1.0)
+    model, weights = _graph(head, tap.tap.dim)
     shape = [axis.dim_value for axis in model.graph.output[0].type.tensor_type.shape.dim]
+    if head.weight is not None and head.weight.shape[1] != tap.tap.dim:
+        raise _fault(spec, head, f"reads {head.weight.shape[1]} numbers, and the tap {head.tap} has {tap.tap.dim}")
     if head.gaps is None and shape[-1:] != [len(head.names)]:
         raise _fault(spec, head, f"has {shape} scores and {len(head.names)} names")
     if head.gaps is not None and (tap.tap.granularity is not Granularity.TOKEN or spec.encoder.words is Encoder.words):
         raise _fault(spec, head, f"fills gaps from {tap.tap.granularity} rows, and its encoder may have no words")
-    save(model, folder / f"{PREFIX}{head.name}.onnx")
+    save(served_model(model, head.target, 1.0), weights, folder / f"{PREFIX}{head.name}.onnx")
     record = PretrainedHeadRecord(
         name=f"{spec.name}/{head.name}",
         task=TASKS[head.target] if head.gaps is None else FILL,
@@ -87,16 +92,25 @@ def write(folder: Path, spec: EncoderSpec, head: PretrainedHead, taps: Sequence[
     return folder / f"{PREFIX}{head.name}.onnx"
 
 
-def _graph(head: PretrainedHead, dim: int) -> onnx.ModelProto:
+def _graph(head: PretrainedHead, dim: int) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """The graph of a head without its weights, and these by name."""
+    from onnx import TensorProto, helper
+
     if head.module is not None:
         return module_graph(head.module, dim)
     assert head.weight is not None, "a PretrainedHead has a module, or weight and bias"
     assert head.bias is not None, "a PretrainedHead has a module, or weight and bias"
-    return linear_graph(head.weight, head.bias)
+    gemm = helper.make_node("Gemm", [ROWS, "weight", "bias"], [SCORES], transB=1)
+    rows = helper.make_tensor_value_info(ROWS, TensorProto.FLOAT, ["n", head.weight.shape[1]])
+    scores = helper.make_tensor_value_info(SCORES, TensorProto.FLOAT, ["n", len(head.weight)])
+    graph = helper.make_graph([gemm], "head", [rows], [scores])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    return model, {"weight": head.weight, "bias": head.bias}
 
 
-def module_graph(module: torch.nn.Module, dim: int) -> onnx.ModelProto:
-    """A head in ONNX, of a torch module that gives scores (n, outputs) of rows (n, dim)."""
+def module_graph(module: torch.nn.Module, dim: int) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """A head in ONNX, of a torch module that gives scores (n, outputs) of rows (n, dim): its graph and its weights by name. The
+    exporter is kept from the weights, of which it makes several copies, and no file of more than 2 GiB."""
     import onnx
     import torch
 
@@ -105,19 +119,42 @@ def module_graph(module: torch.nn.Module, dim: int) -> onnx.ModelProto:
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         outputs = module.eval()(rows).shape[-1]
         path, axes = Path(folder) / "head.onnx", {ROWS: {0: "n"}, SCORES: {0: "n"}}
-        names: dict[str, Any] = {"input_names": [ROWS], "output_names": [SCORES]}
-        torch.onnx.export(module, (rows,), str(path), dynamo=False, opset_version=OPSET, dynamic_axes=axes, **names)
+        names: dict[str, Any] = {"input_names": [ROWS], "output_names": [SCORES], "dynamic_axes": axes}
+        bare: dict[str, Any] = {"export_params": False, "do_constant_folding": False}
+        torch.onnx.export(module, (rows,), str(path), dynamo=False, opset_version=OPSET, **bare, **names)
         model = onnx.load(str(path))
     model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value = outputs
-    return model
+    read = {name for node in model.graph.node for name in node_inputs(node)}
+    state = module.state_dict()
+    weights = {value.name: state[value.name].numpy() for value in model.graph.input if value.name in read and value.name in state}
+    del model.graph.input[1:]  # the weights, those of the trunk too
+    return model, weights
 
 
-def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write a graph, its weights into a file beside it where they are too large for one."""
+def save(model: onnx.ModelProto, weights: Mapping[str, Array], path: Path) -> None:
+    """Write a graph with its weights, into a file beside it where they are too large for one."""
     import onnx
+    from onnx import numpy_helper
 
-    large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST
-    onnx.save(model, str(path), save_as_external_data=large, location=f"{path.stem}.weights" if large else None)
+    if sum(array.nbytes for array in weights.values()) <= LARGEST:
+        model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
+    else:
+        model.graph.initializer.extend(_write_weights(weights, path.with_suffix(".weights")))
+    onnx.save(model, str(path))
+
+
+def _write_weights(weights: Mapping[str, Array], path: Path) -> Iterator[onnx.TensorProto]:
+    """Write arrays one after another into a file, and yield what stands for each in the graph."""
+    from onnx import TensorProto, helper
+
+    with path.open("wb") as file:
+        for name, array in weights.items():
+            tensor = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(array.dtype), dims=array.shape)
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in (("location", path.name), ("offset", file.tell()), ("length", array.nbytes)):
+                tensor.external_data.add(key=key, value=str(value))
+            np.ascontiguousarray(array).tofile(file)
+            yield tensor
 
 
 def _fault(spec: EncoderSpec, head: PretrainedHead, what: str) -> ExportFailed:
