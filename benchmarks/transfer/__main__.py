@@ -24,8 +24,12 @@ from benchmarks.processes import server
 from benchmarks.transfer import datasets, detection, fine_tuning, frozen_features, pretraining, uncertainty, word_similarity
 
 TUNING, PRETRAINING, DOUBTS, DETECTION, WORDS = "tuning", "pretraining", "doubts", "detection", "words"
-#: Of the pretraining, besides its time.
-PRETRAINING_OPTIONS = {"epochs": 20, "batch": 16, "tokens": 64, "evaluate_every": 200, "patience": 0}
+SMALL = f"{pretraining.PREFIX}-small-bert"
+#: Of the pretraining of each encoder, besides its time. A trunk that knows nothing takes a high rate.
+PRETRAINING_OPTIONS: dict[str, dict[str, Any]] = {
+    SMALL: {"epochs": 200, "tokens": 64, "evaluate_every": 100, "patience": 0, "learning_rate": 1e-3, "head_first": 0.0},
+    "all-minilm-l6-v2": {"epochs": 20, "batch": 16, "tokens": 64, "evaluate_every": 200, "patience": 0},
+}
 
 
 def main() -> int:
@@ -67,6 +71,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tuning-seeds", type=int, default=5)
     parser.add_argument("--pretraining-seconds", type=float, default=3600)
+    parser.add_argument("--pretraining-encoders", nargs="+", choices=PRETRAINING_OPTIONS, default=list(PRETRAINING_OPTIONS))
     parser.add_argument("--pretraining-items", type=int, help="of the reviews, fewer (default: all)")
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
@@ -102,22 +107,28 @@ def _printed(lines: Iterable[frozen_features.Line]) -> list[dict[str, Any]]:
 def _pretraining(
     home: Path, catalog: Catalog, data: datasets.Dataset, seeds: Sequence[int], arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
+    """Measure all-minilm-l6-v2, and a small BERT that knows nothing, as they are and trained further."""
     found = []
-    options = {**PRETRAINING_OPTIONS, "max_seconds": arguments.pretraining_seconds}
-    some = slice(
-        None, None, max(1, len(data.items) // (arguments.pretraining_items or len(data.items)))
-    )  # they are sorted by label
+    some = slice(None, None, max(1, len(data.items) // (arguments.pretraining_items or len(data.items))))  # sorted by label
     data = replace(data, items=data.items[some], metadata=data.metadata[some])
     pretraining.forget(catalog)
+    small = pretraining.random_bert(home / "transfer" / "small-bert", pretraining.unjudged(data), 0)
+    catalog.add(f"file:{small}", SMALL)
     print("| data | target | encoder | tap | labels | figure | value | 95% |\n|---|---|---|---|---|---|---|---|")
     with server(home) as (address, _), Client(address, timeout=3600) as client:
-        for run in pretraining.domain_runs(client, data, seeds, options, (500, 0), _say):
-            found.append(asdict(run))
-            print(
-                f"| {run.data} | {run.target} | {run.encoder} | {run.tap} | {run.labels} | {run.measure} | {run.value:.3f}"
-                f" | {run.low:.3f} to {run.high:.3f} |",
-                flush=True,
-            )
+        for encoder in arguments.pretraining_encoders:
+            options = {**PRETRAINING_OPTIONS[encoder], "max_seconds": arguments.pretraining_seconds}
+            taps = (
+                ["mean"] if encoder == SMALL else ["pooled", "mean"]
+            )  # of a BERT without a pooling of its own they are the same
+            reads = replace(data, encoder=encoder)
+            for run in pretraining.domain_runs(client, reads, seeds, options, (500, 0), _say, taps):
+                found.append(asdict(run))
+                print(
+                    f"| {run.data} | {run.target} | {run.encoder} | {run.tap} | {run.labels} | {run.measure} | {run.value:.3f}"
+                    f" | {run.low:.3f} to {run.high:.3f} |",
+                    flush=True,
+                )
     pretraining.forget(catalog)
     return found
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from topwork import Client, HeadInfo
+from topwork_server import prepare_torchvision
 from topwork_server.models.catalog import Catalog
 
 from benchmarks.transfer import word_similarity
@@ -17,6 +19,9 @@ PREFIX = "transfer-pretraining"
 #: One item in so many judges.
 PART = 5
 TEST = "split = 'test'"
+#: The vocabulary and the longest text of a small BERT.
+WORDS, POSITIONS = 4000, 96
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 @dataclass(frozen=True)
@@ -52,15 +57,34 @@ def domain_runs(
     `options` are those of `topwork pretrain mlm`. Sets are dropped in the end; `forget` deletes the encoders.
     """
     yield from _heads(client, data, data.encoder, 0, sizes, taps, say)
-    texts = [text for position, text in enumerate(data.items) if position % PART]
+    texts = unjudged(data)
     for seed in seeds:
-        name = f"{PREFIX}-{data.name}-{seed}"
+        name = f"{data.encoder}-{data.name}-{seed}"
+        name = name if name.startswith(PREFIX) else f"{PREFIX}-{name}"
         say(f"{data.name}: training {data.encoder} further on {len(texts):,} texts, seed {seed}")
         report = client.pretrain("mlm", texts, encoder=data.encoder, name=name, options=options, seed=seed, source=data.name)
         loss = report.measures[0]
         say(str(report))
         steps = int(report.history[-1]["step"]) if report.history else 0
         yield from _heads(client, data, name, seed, sizes, taps, say, steps=steps, held_out=(loss.before or 0.0, loss.after))
+
+
+def random_bert(folder: Path, texts: Sequence[str], seed: int) -> Path:
+    """Write a small BERT with random weights, and a tokenizer of these texts: what all has to be learned by."""
+    prepare_torchvision()
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    pieces = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    pieces.normalizer, pieces.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=WORDS, special_tokens=list(SPECIAL), show_progress=False)
+    pieces.train_from_iterator(texts, trainer)
+    BertTokenizer(vocab=pieces.get_vocab(), model_max_length=POSITIONS).save_pretrained(folder)
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
+    BertModel(BertConfig(vocab_size=WORDS, max_position_embeddings=POSITIONS, **sizes)).save_pretrained(folder)
+    return folder
 
 
 def forget(catalog: Catalog) -> None:
@@ -95,6 +119,11 @@ def _heads(
                     yield DomainRun(data.name, target, encoder, tap, seed, *figure, **made)
     finally:
         client.drop_set(name)
+
+
+def unjudged(data: Dataset) -> list[str]:
+    """The texts that judge no head."""
+    return [text for position, text in enumerate(data.items) if position % PART]
 
 
 def _metadata(data: Dataset) -> list[dict[str, Any]]:
