@@ -21,9 +21,19 @@ from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 from benchmarks.measure import table
 from benchmarks.processes import server
-from benchmarks.transfer import datasets, detection, fine_tuning, frozen_features, pretraining, uncertainty, word_similarity
+from benchmarks.transfer import (
+    datasets,
+    detection,
+    fine_tuning,
+    frozen_features,
+    pretraining,
+    tuners,
+    uncertainty,
+    word_similarity,
+)
 
 TUNING, PRETRAINING, DOUBTS, DETECTION, WORDS = "tuning", "pretraining", "doubts", "detection", "words"
+ADAPTERS, FEW = "adapters", "few-labels"
 SMALL = f"{pretraining.PREFIX}-small-bert"
 #: Of the pretraining of each encoder, besides its time. A trunk that knows nothing takes a high rate.
 PRETRAINING_OPTIONS: dict[str, dict[str, Any]] = {
@@ -41,7 +51,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     seeds = list(range(arguments.seeds))
     known = datasets.all_of(folder, seeds)
-    wanted = arguments.only or [*known, DETECTION, TUNING, PRETRAINING, DOUBTS, WORDS]
+    wanted = arguments.only or [*known, DETECTION, TUNING, ADAPTERS, FEW, PRETRAINING, DOUBTS, WORDS]
     found: dict[str, Any] = {"seeds": arguments.seeds}
     if frozen := [known[name]() for name in wanted if name in known]:
         found["frozen"] = _frozen(home, catalog, frozen, seeds)
@@ -51,6 +61,10 @@ def main() -> int:
         found["doubts"] = _doubts(home, folder, seeds)
     if TUNING in wanted:
         found["tuning"] = _tuning(plugins, catalog, folder, range(arguments.tuning_seeds))
+    if ADAPTERS in wanted:
+        found["adapters"] = _tuners(plugins, catalog, folder, tuners.ADAPTERS, (0,), seeds)
+    if FEW in wanted:
+        found["few labels"] = _tuners(plugins, catalog, folder, tuners.FEW, tuners.SIZES, seeds)
     if PRETRAINING in wanted:
         found["pretraining"] = _pretraining(home, catalog, known["reviews"](), seeds, arguments)
     if WORDS in wanted:
@@ -66,7 +80,8 @@ def _parsed() -> argparse.Namespace:
         "--only",
         nargs="+",
         metavar="DATASET",
-        help="stamps, fashion-mnist, reviews, supersenses, motions, detection, tuning, pretraining, doubts, words",
+        help="stamps, fashion-mnist, reviews, supersenses, motions, detection, tuning, adapters, few-labels, pretraining, doubts,"
+        " words",
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tuning-seeds", type=int, default=5)
@@ -174,6 +189,20 @@ def _tuning(plugins: PluginRegistry, catalog: Catalog, folder: Path, seeds: Sequ
     cells = [[*(line[name] for name in columns), ", ".join(map(str, line["steps to it"]))] for line in lines]
     print("\n" + table([*columns, "steps to its best"], cells))
     return {"summary": lines, "runs": [asdict(run) for run in found]}
+
+
+def _tuners(
+    plugins: PluginRegistry, catalog: Catalog, folder: Path, ways: Any, sizes: Sequence[int], seeds: Sequence[int]
+) -> list[dict[str, Any]]:
+    experiment = fine_tuning.Experiment(plugins, catalog, datasets.reviews(folder), usable_cores())
+    found = []
+    for one in tuners.runs(experiment, plugins, ways, sizes, seeds, _say):
+        _say(f"{one.way}, {one.size or 'all'}: accuracy {one.right.mean():.4f}")
+        found.append(one)
+    lines = tuners.summary(found)
+    columns = list(lines[0])
+    print("\n" + table(columns, [[line[name] for name in columns] for line in lines]))
+    return lines
 
 
 if __name__ == "__main__":

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from topwork_server.models.artifacts import MODEL
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api import sources
 from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.plugin_api.trainer import FineTuneDataset, FineTuner, FineTuneResult, Target
 from topwork_server.runtime.export import open_trunk
-from topwork_server.types import TextItem
+from topwork_server.runtime.session import Session
+from topwork_server.types import Array, TextItem
 
 from benchmarks.transfer.datasets import Dataset
 from benchmarks.transfer.random_baseline import random_encoder
@@ -57,18 +59,39 @@ class Experiment:
         self._values = np.array([side == "good" for side in sides], np.int64)
 
     def fine_tune(self, way: str, seed: int, options: Mapping[str, Any], encoder: str = ENCODER) -> Run:
-        trainer = self._plugins.trainer("fine-tune").trainer
+        dataset, tuned = self.tune("fine-tune", seed, {**USUAL, **options}, encoder)
+        return _run(way, seed, dataset, tuned)
+
+    def tune(
+        self,
+        kind: str,
+        seed: int,
+        options: Mapping[str, Any],
+        encoder: str = ENCODER,
+        choose: Callable[[FineTuneDataset], FineTuneDataset] = lambda dataset: dataset,
+    ) -> tuple[FineTuneDataset, FineTuneResult]:
+        """Tune by a kind of trainer; `choose` may take fewer of the items to learn from."""
+        trainer = self._plugins.trainer(kind).trainer
         assert issubclass(trainer, FineTuner), "it learns the trunk"
         spec = self._catalog.spec(encoder)
         with tempfile.TemporaryDirectory() as scratch:
             assets = sources.fetch(self._catalog.source(encoder), self._catalog.home, spec.sha256)
             trunk = open_trunk(spec, assets, Path(scratch))
-            dataset = self._dataset(seed, spec.encoder.options(), next(tap for tap in trunk.taps if tap.name == TAP))
-            chosen = parse(trainer.options, {**USUAL, **options}, "fine-tune")
+            tap = next(tap for tap in trunk.taps if tap.name == TAP)
+            dataset = choose(self._dataset(seed, spec.encoder.options(), tap))
+            chosen = parse(trainer.options, options, kind)
             tuned = trainer.tune(
                 trunk, spec.encoder(spec, Path(scratch)), dataset, chosen, seed, self._threads, Path(scratch), lambda *_: None
             )
-        return _run(way, seed, dataset, tuned)
+        return dataset, tuned
+
+    def rows(self, dataset: FineTuneDataset, encoder: str = ENCODER) -> Array:
+        """Compute the frozen rows of all items, (items, dim) float32, by the exported graph."""
+        entry = self._catalog.entry(encoder)
+        assert entry.folder is not None, "it was exported"
+        own, session = entry.spec.encoder(entry.spec, entry.folder), Session(entry.folder / MODEL)
+        samples = [sample for item in dataset.items for sample in own.preprocess(item, dataset.options)]
+        return np.concatenate([session.run([TAP], own.collate([sample]))[0] for sample in samples])
 
     def _dataset(self, seed: int, options: Any, tap: Any) -> FineTuneDataset:
         """Other items for each seed: the spread is that of the whole experiment."""
