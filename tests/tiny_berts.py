@@ -202,7 +202,8 @@ def write(folder: Path, model_type: str = "bert", seed: int = 0, kind: str = "Au
     tokenizer = tokenizer_of(model_type)
     tokenizer.model_max_length = POSITIONS
     torch.manual_seed(seed)
-    loader = getattr(transformers, "AutoModelForTextEncoding" if model_type in ENCODER_DECODERS else kind)
+    encoder_alone = model_type in ENCODER_DECODERS and kind == "AutoModel"
+    loader = getattr(transformers, "AutoModelForTextEncoding" if encoder_alone else kind)
     model = loader.from_config(config_of(model_type, len(tokenizer), tokenizer.pad_token_id or 0, **changes))
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -176,6 +176,14 @@ def test_a_prompt_that_is_not_pooled(tmp_path: Path) -> None:
     assert np.array_equal(plain["pooled"], plain["mean"])
 
 
+def test_of_a_whole_t5_the_encoder_is_read(tmp_path: Path) -> None:
+    source = tiny_berts.write(tmp_path / "model", "t5", kind="AutoModelForSeq2SeqLM", num_decoder_layers=5)
+    ours = export(source, tmp_path / "out")
+    theirs, mask = transformers_outputs(source, SINGLES)
+    assert np.abs((ours.embed(SINGLES)["tokens"] - theirs["tokens"]) * mask[..., None]).max() < TOLERANCE
+    assert not any("encoder" in name for name in ours.manifest.unused)
+
+
 def test_settings_choose_the_pooling_of_a_plain_folder(tmp_path: Path) -> None:
     source = tiny_berts.write(tmp_path / "model")
     ours = export(source, tmp_path / "out", pooling="cls").embed(SINGLES)

@@ -4,6 +4,7 @@ padding stands and whatever it shares a batch with."""
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,40 @@ def test_an_embedding_model_on_a_decoder_pools_and_prompts_as_it_says(tmp_path: 
         expected = numpy_poolings(theirs["tokens"], mask)["lasttoken"]
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
         assert np.abs(exported.run(samples)["pooled"] - expected).max() < TOLERANCE
+
+
+def test_a_gemma_whose_tokens_see_those_after_them_too(tmp_path: Path) -> None:
+    """The folder that EmbeddingGemma has: no causal mask, a window, the mean, two dense layers."""
+    from safetensors.numpy import save_file
+
+    source = tiny_berts.write(tmp_path / "model", "gemma3_text", use_bidirectional_attention=True, sliding_window=9)
+    kind = "sentence_transformers.models."
+    random, sizes = np.random.default_rng(5), (DIM, 48, DIM)
+    dense: list[tuple[str, str, dict[str, Any] | None]] = []
+    weights = []
+    for n, (wide, out) in enumerate(pairwise(sizes), 2):
+        config = {
+            "in_features": wide,
+            "out_features": out,
+            "bias": False,
+            "activation_function": "torch.nn.modules.linear.Identity",
+        }
+        dense.append((f"{kind}Dense", f"{n}_Dense", config))
+        weights.append(random.normal(size=(out, wide)).astype(np.float32))
+    pooling = (f"{kind}Pooling", "1_Pooling", {"word_embedding_dimension": DIM, "pooling_mode_mean_tokens": True})
+    tiny_berts.write_modules(
+        source, [(f"{kind}Transformer", "", None), pooling, *dense, (f"{kind}Normalize", "4_Normalize", None)]
+    )
+    for (_, place, _), weight in zip(dense, weights, strict=True):
+        save_file({"linear.weight": weight}, source / place / "model.safetensors")
+    exported = export(source, tmp_path / "out")
+    ours, (theirs, mask) = exported.embed(ITEMS), transformers_outputs(source, ITEMS)
+    for name, expected in theirs.items():
+        assert distance(ours[name] * mask[..., None], expected * mask[..., None]) < TOLERANCE, name
+    expected = numpy_poolings(theirs["tokens"], mask)["mean"] @ weights[0].T @ weights[1].T
+    assert distance(ours["pooled"], expected / np.linalg.norm(expected, axis=1, keepdims=True)) < TOLERANCE
+    alone = exported.embed(ITEMS[:1])
+    assert distance(ours["pooled"][:1], alone["pooled"]) < TOLERANCE
+    longer = exported.embed([TextItem(TEXTS[0] + " Bread")])
+    count = alone["tokens"].shape[1]
+    assert distance(longer["tokens"][:, :count], alone["tokens"]) > 0.01

@@ -13,7 +13,7 @@ from topwork_server import InvalidInput
 from torch import nn
 
 from topwork_plugins.bert.architectures import Architecture
-from topwork_plugins.bert.longformer import attend_by_mask
+from topwork_plugins.bert.traceable_attention import make_traceable
 
 #: Tables that checkpoints hold and transformers computes.
 _NO_WEIGHT = re.compile(r"position_ids$|token_type_ids$|inv_freq$|attn\.(masked_)?bias$")
@@ -83,8 +83,7 @@ def _from_pretrained(folder: Path, kind: str) -> tuple[Any, dict[str, Any]]:
             f"the model in {folder.name} could not be read: {str(error).splitlines()[0]}",
             remedy="it should hold config.json and model.safetensors (or pytorch_model.bin), as the hub has them",
         ) from error
-    if model.config.model_type == "longformer":
-        attend_by_mask(model.base_model)
+    make_traceable(model.base_model)
     return model, report
 
 

@@ -1,7 +1,8 @@
-"""BERT and its kin: text encoders of transformers, and sentence-transformers folders with their own pooling.
+"""Texts through models of transformers and folders of sentence-transformers with their own pooling: BERT and its kin, decoders,
+encoders of T5 and its kin, and any other architecture that can be exported (`architectures`).
 
 Devlin et al. 2019 (BERT), Reimers & Gurevych 2019 (sentence embeddings, section 3: pooling). Graph inputs are (batch, tokens)
-int64; taps are `pooled`, `cls`, `mean`, `max` (a row a text) and `tokens`, `hidden.0` .. `hidden.N` (a row a token).
+int64; taps are `pooled`, `mean`, `max`, `cls` or `last` (a row a text) and `tokens`, `hidden.0` .. `hidden.N` (a row a token).
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class BertOptions:
 
 
 class BertEncoder(Encoder):
-    """Encodes texts and pairs of texts. Padding is masked in attention and in pooling, so batch-mates change nothing."""
+    """Encodes texts and pairs of texts. Padding stands on the right, hidden from attention and pooling, so batch-mates change
+    nothing. The class is named in fingerprints, so it keeps the name of its first architecture."""
 
     options = BertOptions
     pads = True
