@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -184,6 +184,20 @@ def test_both_clients_fill_any_number_of_texts_in_order(both: EitherClient) -> N
         assert [word.entry for word in text.words] == [word.entry for word in alone[i % 3].words]
     assert many.features["pooled"].items.tolist() == list(range(90))
     assert alone[0].filled == f"A small {alone[0].words[0].word} sings."
+
+
+def test_texts_may_come_from_an_asynchronous_source(target: str, runner: asyncio.Runner) -> None:
+    async def texts() -> AsyncIterator[str]:
+        for text in TEXTS * 30:
+            yield text
+
+    async def fill() -> topwork.Fills:
+        async with topwork.AsyncClient(target) as client:
+            first, second = await asyncio.gather(client.fill("bert", texts(), k=1), client.fill("bert", TEXTS, k=1))
+            assert [text.words for text in first[:3]] == [text.words for text in second]
+            return first
+
+    assert [text.item for text in runner.run(fill())] == TEXTS * 30
 
 
 def test_features_come_out_of_the_same_pass(client: topwork.Client) -> None:

@@ -7,12 +7,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from topwork_server.blocking_calls import Check, in_thread
+from topwork_server.blocking_calls import BlockingCaller
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.features import EmbedResult, ItemFeatures, TapRows
 from topwork_server.heads.head_types import Head
@@ -34,8 +33,6 @@ class FilledGap(NamedTuple):
     likely: LikelyWords
 
 
-#: The gaps of an item, by its position.
-FilledGaps: TypeAlias = Mapping[int, Sequence[FilledGap]]
 #: What is wrong with an item, by its position.
 Failures: TypeAlias = Mapping[int, TopworkError]
 
@@ -55,6 +52,7 @@ class Filler:
     def __init__(self, engine: Engine, catalog: Catalog, threads: int = 1) -> None:
         self._engine, self._catalog = engine, catalog
         self.cache = HeadCache(threads)
+        self._turn = asyncio.Lock()
         self._dropping: asyncio.TimerHandle | None = None
 
     async def fill(self, params: EmbedParams, items: Sequence[Item], k: int, targets: Sequence[str] = ()) -> FillResult:
@@ -68,13 +66,15 @@ class Filler:
             found = await self._embed(params, choice.head.tap.tap.name, texts)
             found = found.among(list(texts), unfit) if unfit else found
             begun = time.monotonic()
-            filled, lost = await in_thread(partial(_filled, choice, texts, found, params.skip_bad_items), params.deadline)
+            rows, lost = await asyncio.to_thread(_rows_read, choice, texts, found, params.skip_bad_items)
+            likely = iter(await self._likely_words(choice, rows, params.deadline))
         features = replace(
             found,
             taps=tuple(_as_written(rows, texts, lost) for rows in found.taps[: len(params.taps)]),
             failures=dict(sorted({**found.failures, **lost}.items())),
             timings=replace(found.timings, compute=found.timings.compute + time.monotonic() - begun),
         )
+        filled = {item: [FilledGap(gap, next(likely)) for gap in texts[item].gaps] for item in rows}
         return FillResult(choice.head, tuple(filled.get(item, ()) for item in range(len(items))), features)
 
     def _drop_later(self) -> None:
@@ -90,6 +90,16 @@ class Filler:
             return await self._engine.embed(replace(params, taps=taps), [text.item for text in texts.values()])
         except TopworkError as error:
             raise error if error.item is None else error.at(list(texts)[error.item]) from None
+
+    async def _likely_words(self, choice: WordChoice, rows: Mapping[int, Array], deadline: float | None) -> list[LikelyWords]:
+        """Compute the head, a part of the rows at a time. Requests take turns, each for one part: a long one does not hold up the
+        others, and many do not take all threads."""
+        caller, likely = BlockingCaller(deadline), list[LikelyWords]()
+        for part in choice.parts(np.concatenate([*rows.values()])) if rows else ():
+            async with self._turn:
+                caller.check()
+                likely += await asyncio.to_thread(choice.words_for, part)
+        return likely
 
     def _choice(self, name: str, encoder: Encoder, k: int, targets: Sequence[str]) -> WordChoice:
         head = word_head(self._catalog, name)
@@ -108,19 +118,18 @@ def _gapped(items: Sequence[Item], choice: WordChoice, *, skip: bool) -> tuple[d
     return texts, failures
 
 
-def _filled(
-    choice: WordChoice, texts: Mapping[int, GappedText], found: EmbedResult, skip: bool, check: Check
-) -> tuple[FilledGaps, Failures]:
-    """Read the rows of all gaps, and compute the head on them together."""
+def _rows_read(
+    choice: WordChoice, texts: Mapping[int, GappedText], found: EmbedResult, skip: bool
+) -> tuple[dict[int, Array], Failures]:
+    """The rows that the head reads for the gaps of each item, (gaps, dim)."""
     tap = next(tap for tap in found.taps if tap.tap.tap.name == choice.head.tap.tap.name)
     check_fingerprint(choice.head, tap.tap.fingerprint, f"{choice.head.encoder} now has", "try again")
-    split, read = tap.split(), dict[int, Array]()
+    split, rows = tap.split(), dict[int, Array]()
     failures: dict[int, TopworkError] = {}
     for position in [position for position in texts if position not in found.failures]:
         with _attributed(position, failures, skip):
-            read[position] = gap_rows(choice.head, texts[position], split[position])
-    likely = choice.words_for(np.concatenate([*read.values()]), check) if read else iter(())
-    return {position: [FilledGap(gap, next(likely)) for gap in texts[position].gaps] for position in read}, failures
+            rows[position] = gap_rows(choice.head, texts[position], split[position])
+    return rows, failures
 
 
 @contextmanager

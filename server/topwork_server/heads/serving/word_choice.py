@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from topwork._display.excerpts import excerpt
 
-from topwork_server.blocking_calls import Check
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.head_types import Head
 from topwork_server.heads.serving.head_cache import OpenedHead
@@ -51,13 +50,15 @@ class WordChoice:
     def head(self) -> Head:
         return self.opened.head
 
-    def words_for(self, rows: Array, check: Check) -> Iterator[LikelyWords]:
-        """The likeliest words for each of (n, dim) rows; blocks, and asks now and then whether its caller still waits."""
+    def parts(self, rows: Array) -> Iterator[Array]:
+        """Cut rows into parts that are computed in a fraction of a second each."""
         step = max(1, AT_A_TIME // int(self.head.chosen["words"]))
-        for start in range(0, len(rows), step):
-            check()
-            _, probabilities = self.opened.predict(rows[start : start + step])
-            yield from map(self._likeliest, probabilities)
+        return (rows[start : start + step] for start in range(0, len(rows), step))
+
+    def words_for(self, rows: Array) -> list[LikelyWords]:
+        """The likeliest words for each of (n, dim) rows."""
+        _, probabilities = self.opened.predict(rows)
+        return [self._likeliest(row) for row in probabilities]
 
     def _likeliest(self, probabilities: Array) -> LikelyWords:
         if self.among is None:
