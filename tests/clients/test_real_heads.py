@@ -75,8 +75,9 @@ def test_a_head_on_several_taps_side_by_side(both: EitherClient, tmp_path: Path)
     given = both.predict(head.name, vectors=np.concatenate(means, axis=1))
     np.testing.assert_allclose(given.probabilities, found.probabilities, atol=1e-4)
     assert both.report(head.name).tap == "mean+letters"
-    with pytest.raises(topwork.NotReady, match="side by side"):
-        both.export_head(head.name, tmp_path / "both.onnx")
+    about = both.export_head(head.name, tmp_path / "both.onnx")
+    assert about["parts"] == [{"tap": "mean", "pooling": "row"}, {"tap": "letters", "pooling": "mean"}]
+    onnx.checker.check_model(onnx.load(tmp_path / "both.onnx"))
     for wrong, words in (
         ({"taps": ["mean"]}, "one is named"),
         ({"taps": ["mean", "letters"], "kind": "fine-tune"}, "learns on one tap"),

@@ -190,6 +190,11 @@ class Head:
     def pretrained(self) -> bool:
         return self.definition is None
 
+    @property
+    def taps(self) -> tuple[FingerprintedTap, ...]:
+        """The taps of the encoder that it reads: one, or several side by side."""
+        return tuple(info for info, _ in self.parts) or (self.tap,)
+
 
 def definition_of(record: Mapping[str, Any]) -> HeadDefinition:
     """Read it from JSON. ValueError names a field of the wrong type."""

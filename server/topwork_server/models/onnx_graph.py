@@ -68,15 +68,16 @@ def extract_subgraph(model: Path, output: str, out: Path) -> bool:
     return True
 
 
-def prune_to(model: onnx.ModelProto, output: str) -> None:
-    """Keep, in place, the nodes and constants that compute the value `output`, which need not be an output of the graph, and all
+def prune_to(model: onnx.ModelProto, *outputs: str) -> None:
+    """Keep, in place, the nodes and constants that compute the values `outputs`, which need not be outputs of the graph, and all
     inputs. The graph has no outputs afterwards."""
     graph = model.graph
-    kept = sorted(ancestors(graph, output))
-    if not kept:
+    needed_by = {output: ancestors(graph, output) for output in outputs}
+    for output in (output for output, nodes in needed_by.items() if not nodes):
         raise TopworkError(f"the graph of the trunk computes no {output!r}", remedy="export the encoder again")
+    kept = sorted(set().union(*needed_by.values()))
     nodes = [type(graph.node[i]).FromString(graph.node[i].SerializeToString()) for i in kept]
-    needed = {output}.union(*(node_inputs(node) for node in nodes))
+    needed = set(outputs).union(*(node_inputs(node) for node in nodes))
     del graph.node[:]
     graph.node.extend(nodes)
     del graph.value_info[:]

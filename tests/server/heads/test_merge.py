@@ -16,8 +16,8 @@ from topwork_server.atomic_store import file_sha256
 from topwork_server.errors import NotReady, TopworkError
 from topwork_server.features import Spans, TapRows
 from topwork_server.heads import pooling
-from topwork_server.heads.export.merge import METADATA, merge_onnx
-from topwork_server.heads.head_store import StoredHead
+from topwork_server.heads.export.merge import METADATA, export_head, merge_onnx
+from topwork_server.heads.head_store import HeadStore, StoredHead
 from topwork_server.heads.head_types import LEARNED, Pooling, Task
 from topwork_server.heads.serving.head_cache import HeadCache
 from topwork_server.heads.serving.head_output import decode_output
@@ -122,6 +122,31 @@ def test_the_typicality_of_the_training_items_comes_along(tmp_path):
     pooled = features(x).mean(axis=1)
     check(session.run(["probabilities", "typicality"], {"x": x}), [served.predict(pooled)[1], served.typicality(pooled)])
     assert description["outputs"][2]["name"] == "typicality"
+
+
+def test_several_taps_side_by_side(tmp_path):
+    """The cells' mean, and the same cells' maximum of a second tap."""
+    model = onnx.load(str(trunk(tmp_path)))
+    model.graph.node.append(helper.make_node("Neg", ["tap"], ["less"]))
+    model.graph.output.append(helper.make_tensor_value_info("less", TensorProto.FLOAT, None))
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    taps = [FingerprintedTap(Tap(name, DIM, Granularity.CELL, GRID), name * 16) for name in ("tap", "less")]
+    parts = tuple(zip(taps, (Pooling.MEAN, Pooling.MAX), strict=True))
+    made = replace(head(), tap=pooling.combined_tap(parts), pooling=Pooling.ROW, dim=2 * DIM, parts=parts)
+    session, description = joined(tmp_path, made, tmp_path / "model.onnx")
+    x = some(4, 6, DIM)
+    rows = [TapRows(tap, of.reshape(-1, DIM), np.full(4, 6)) for tap, of in zip(taps, (features(x), -features(x)), strict=True)]
+    beside = pooling.combine_rows(made.task, parts, rows)
+    check(session.run(["probabilities"], {"x": x}), [decode_output(made, beside, alone(tmp_path, made)).probabilities])
+    assert [value["shape"] for value in description["outputs"]] == [["batch", 3]] * 2
+
+
+def test_cells_side_by_side_are_refused(tmp_path):
+    made = head(Granularity.CELL, Pooling.ROWS, Task.SEGMENTATION)
+    made = replace(made, parts=((made.tap, Pooling.ROWS), (made.tap, Pooling.ROWS)))
+    with pytest.raises(NotReady, match=r"'birds'.*side by side") as caught:
+        export_head(made, HeadStore(tmp_path), None)
+    assert caught.value.remedy
 
 
 COUNTS = np.array([3, 1, 4])

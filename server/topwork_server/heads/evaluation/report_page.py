@@ -16,8 +16,8 @@ from topwork_server.heads.evaluation import report_plots
 if TYPE_CHECKING:
     from jinja2 import Template
 
-#: Metrics that are errors: lower is better, and each group has a scale of its own.
-ERRORS = (("calibration error",), ("log loss",), ("mae", "rmse"))
+#: Metrics that are errors, or sizes: lower is better, and each group has a scale of its own.
+ERRORS = (("calibration error",), ("log loss",), ("mae", "rmse"), ("size of",))
 #: The least end of their scales, so that a small error looks small.
 LEAST = {"calibration error": 0.2, "log loss": 0.7}
 #: The baseline, where it is not the majority class.

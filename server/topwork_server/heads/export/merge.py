@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topwork_server.errors import InvalidInput, NotReady
-from topwork_server.heads.export.model_card import model_card
-from topwork_server.heads.export.pooling_graph import PAIR_MASK, SECOND_INPUT, masks_of, pool, unpool
+from topwork_server.heads.export.model_card import model_card, one_clip
+from topwork_server.heads.export.pooling_graph import PAIR_MASK, SECOND_INPUT, masks_of, pool, pool_side_by_side, unpool
 from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import Head, Pooling, Task
 from topwork_server.heads.pooling import TOWERS
@@ -18,7 +18,6 @@ from topwork_server.models.artifacts import MODEL, verify
 from topwork_server.models.catalog import Catalog
 from topwork_server.models.head_graph import PROBABILITIES, ROWS, SCORES, TYPICALITY
 from topwork_server.models.onnx_graph import NodeWriter, all_names, convert_opset, opset_of, prune_to, rename_values
-from topwork_server.types import Granularity
 
 if TYPE_CHECKING:
     import onnx
@@ -47,24 +46,25 @@ def export_head(head: Head, store: HeadStore, catalog: Catalog) -> tuple[bytes, 
             f"the head {head.name!r} was trained on ready vectors of no encoder: there is no trunk to export it with",
             remedy="export heads of sets that an encoder made",
         )
-    if head.parts:
+    if head.parts and head.task.every_row:
         raise NotReady(
-            f"the head {head.name!r} reads the taps {head.tap.tap.name} side by side, which one file does not hold",
+            f"the head {head.name!r} reads the cells of {head.tap.tap.name} side by side, which one file does not hold",
             remedy="train a head on one of them, and export that",
         )
     entry = catalog.entry(head.encoder)
     if entry.folder is None or entry.manifest is None:
         raise NotReady(f"the encoder {head.encoder} of the head {head.name!r} is not ready", remedy=entry.detail)
-    tap = entry.manifest.tap(head.tap.tap.name)
-    if tap is None or tap.fingerprint != head.tap.fingerprint:
-        raise NotReady(
-            f"the head {head.name!r} stands on fingerprint {head.tap.fingerprint}, and {head.encoder} now has"
-            f" {tap.fingerprint if tap else 'no such tap'}",
-            remedy=f"train it again, or serve the {head.encoder} that it stands on",
-        )
+    for info in head.taps:
+        tap = entry.manifest.tap(info.tap.name)
+        if tap is None or tap.fingerprint != info.fingerprint:
+            raise NotReady(
+                f"the head {head.name!r} stands on fingerprint {info.fingerprint}, and {head.encoder} now has"
+                f" {tap.fingerprint if tap else 'no such tap'}",
+                remedy=f"train it again, or serve the {head.encoder} that it stands on",
+            )
     stored = pretrained_head(catalog, head.name) if head.pretrained else store.find(head.name)
     stored.check_graph()
-    trunk = entry.tower_with(tap.tap.name)
+    trunk = entry.tower_with(head.taps[0].tap.name)
     assert trunk.folder is not None, "all towers are ready"
     assert trunk.manifest is not None, "all towers are ready"
     verify(trunk.folder, trunk.manifest)
@@ -86,14 +86,17 @@ def merge_onnx(trunk: Path, graph: Path, head: Head, typicality: Path | None = N
     from onnx.external_data_helper import load_external_data_for_model
 
     model, small = onnx_files.load_structure(trunk), onnx.load(str(graph))
-    prune_to(model, head.tap.tap.name)
+    prune_to(model, *(info.tap.name for info in head.taps))
     _check_size(model, head)
     load_external_data_for_model(model, str(trunk.parent))
     later = max(opset_of(model), opset_of(small))
     model, small = convert_opset(model, later), convert_opset(small, later)
-    tap = _free_names(model.graph, head)
-    nodes = NodeWriter(f"{HEAD}pooling/")
-    rows = pool(nodes, head, tap, duplicate_trunk(model.graph, tap) if head.pooling in TOWERS else "")
+    taps = _free_names(model.graph, head)
+    nodes, tap = NodeWriter(f"{HEAD}pooling/"), taps[0]
+    if head.parts:
+        rows = pool_side_by_side(nodes, head, taps)
+    else:
+        rows = pool(nodes, head, tap, duplicate_trunk(model.graph, tap) if head.pooling in TOWERS else "")
     rename_values(small.graph, lambda name: rows if name == ROWS else HEAD + name)
     model.graph.node.extend([*nodes.made, *small.graph.node])
     model.graph.initializer.extend(small.graph.initializer)
@@ -118,8 +121,8 @@ def _check_size(model: onnx.ModelProto, head: Head) -> None:
         )
 
 
-def _free_names(graph: onnx.GraphProto, head: Head) -> str:
-    """Rename the trunk's values that clash with names of the file; return the name of the tap's value."""
+def _free_names(graph: onnx.GraphProto, head: Head) -> list[str]:
+    """Rename the trunk's values that clash with names of the file; return the names of the taps' values."""
     taken = {SCORES, PROBABILITIES, TYPICALITY, *masks_of(head)}
     inputs = {value.name for value in graph.input}
     if clash := taken & inputs:
@@ -129,13 +132,13 @@ def _free_names(graph: onnx.GraphProto, head: Head) -> str:
         )
     found = all_names(graph)
     if not taken & found and not any(name.startswith(HEAD) for name in found):
-        return head.tap.tap.name
+        return [info.tap.name for info in head.taps]
 
     def named(name: str) -> str:
         return name if name in inputs else TRUNK + name
 
     rename_values(graph, named)
-    return named(head.tap.tap.name)
+    return [named(info.tap.name) for info in head.taps]
 
 
 def duplicate_trunk(graph: onnx.GraphProto, tap: str) -> str:
@@ -198,4 +201,4 @@ def _leading_axes(head: Head) -> list[str | int]:
     tap = head.tap.tap
     if head.pooling is Pooling.ROWS:
         return ["batch", TOKENS if tap.grid is None else tap.grid[0] * tap.grid[1]]
-    return [1 if tap.granularity is Granularity.WINDOW and head.pooling is not Pooling.ROW else "batch"]
+    return [1 if one_clip(head) else "batch"]

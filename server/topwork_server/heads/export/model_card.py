@@ -63,6 +63,7 @@ def model_card(head: Head, model: onnx.ModelProto, artifact: Path) -> dict[str, 
         "granularity": tap.granularity.value,
         "grid": list(tap.grid) if tap.grid else None,
         "pooling": head.pooling.value,
+        "parts": [{"tap": info.tap.name, "pooling": how.value} for info, how in head.parts],
         "fingerprint": head.tap.fingerprint,
         "temperature": head.temperature,
         "interval": head.interval,
@@ -73,7 +74,7 @@ def model_card(head: Head, model: onnx.ModelProto, artifact: Path) -> dict[str, 
         "inputs": [_value(value, _input(value.name, head)) for value in model.graph.input],
         "outputs": [_value(value, _output(value.name, head)) for value in model.graph.output],
         "how_to_read": READ[head.task],
-        "one_clip_at_a_time": _one_clip(head),
+        "one_clip_at_a_time": one_clip(head),
         "preprocessing": _preprocessing(head, artifact),
     }
 
@@ -86,8 +87,10 @@ def _promises(head: Head) -> dict[str, float]:
     return {f"{coverage:g}": at if numbers else 1 - at for coverage, at in found.items() if math.isfinite(at)}
 
 
-def _one_clip(head: Head) -> bool:
-    return head.tap.tap.granularity is Granularity.WINDOW and head.pooling is not Pooling.ROW
+def one_clip(head: Head) -> bool:
+    """Tell whether a batch is the windows of one clip, which are pooled to one row."""
+    parts = head.parts or ((head.tap, head.pooling),)
+    return any(info.tap.granularity is Granularity.WINDOW and how is not Pooling.ROW for info, how in parts)
 
 
 def _value(value: onnx.ValueInfoProto, text: str) -> dict[str, Any]:
@@ -105,8 +108,8 @@ def _input(name: str, head: Head) -> str:
     if head.pooling in TOWERS:
         which = "second" if name.startswith(SECOND_INPUT) else "first"
         return f"the {which} text of each pair, by itself, as the encoder {head.encoder} prepares it: see preprocessing"
-    one_clip = "; its batch is the windows of one clip, which are pooled to one row" if _one_clip(head) else ""
-    return f"as the encoder {head.encoder} prepares it: see preprocessing{one_clip}"
+    clip = "; its batch is the windows of one clip, which are pooled to one row" if one_clip(head) else ""
+    return f"as the encoder {head.encoder} prepares it: see preprocessing{clip}"
 
 
 def _output(name: str, head: Head) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from topwork_server.heads.head_types import Head, Pooling
-from topwork_server.heads.pooling import TOWERS
+from topwork_server.heads.pooling import TOWERS, dim_after
 from topwork_server.models.onnx_graph import NodeWriter
 from topwork_server.types import Array, Granularity
 
@@ -18,9 +21,21 @@ _SMALL = 1e-30
 
 def masks_of(head: Head) -> tuple[str, ...]:
     """Name the inputs (batch, tokens) int64 that the pooling needs beside the trunk's: 1 for tokens that are rows."""
+    if head.parts:
+        return tuple(dict.fromkeys(mask for part in heads_of_parts(head) for mask in masks_of(part)))
     if head.tap.tap.granularity is not Granularity.TOKEN or head.pooling in (Pooling.ROW, Pooling.ROWS):
         return ()
     return (TEXT_MASK, PAIR_MASK) if head.pooling in (Pooling.PAIR, *TOWERS) else (ROW_MASK,)
+
+
+def heads_of_parts(head: Head) -> list[Head]:
+    """The head as it would read each of its taps alone."""
+    return [replace(head, tap=info, pooling=how, dim=dim_after(how, info.tap.dim), parts=()) for info, how in head.parts]
+
+
+def pool_side_by_side(nodes: NodeWriter, head: Head, taps: Sequence[str]) -> str:
+    """Write the nodes of all poolings of a head on several taps, and put the rows side by side."""
+    return nodes.add("Concat", *(pool(nodes, part, tap) for part, tap in zip(heads_of_parts(head), taps, strict=True)), axis=-1)
 
 
 def pool(nodes: NodeWriter, head: Head, tap: str, other: str = "") -> str:

@@ -199,7 +199,7 @@ class Predictor:
         opened = self._opened(names)
         has = {info.tap.name: info for info in feature_set.definition.taps}
         for head in (one.head for one in opened):
-            for info in _read(head):
+            for info in head.taps:
                 tap = info.tap.name
                 if tap not in has:
                     raise NotReady(
@@ -281,9 +281,9 @@ def _outputs_of(
     for one in heads:
         head = one.head
         remedy = f"train it again, or serve the {head.encoder} that it stands on"
-        for info in _read(head):
+        for info in head.taps:
             check_fingerprint(head, by_name[info.tap.name].tap.fingerprint, f"{head.encoder} now has", remedy, info)
-        parts = [by_name[info.tap.name] for info in _read(head)]
+        parts = [by_name[info.tap.name] for info in head.taps]
         rows = combine_rows(head.task, head.parts, parts) if head.parts else parts[0]
         decoded = decode_output(head, rows, one.predict, skip_bad_items, _typicality(one, caution), boxes)
         found[head.name] = caution.applied(decoded)
@@ -292,12 +292,7 @@ def _outputs_of(
 
 def _taps(heads: Sequence[OpenedHead]) -> tuple[str, ...]:
     """Name the taps that some heads read, each once."""
-    return tuple(dict.fromkeys(info.tap.name for one in heads for info in _read(one.head)))
-
-
-def _read(head: Head) -> tuple[FingerprintedTap, ...]:
-    """The taps that a head reads: one, or several side by side."""
-    return tuple(info for info, _ in head.parts) or (head.tap,)
+    return tuple(dict.fromkeys(info.tap.name for one in heads for info in one.head.taps))
 
 
 def _typicality(opened: OpenedHead, caution: Caution) -> RunTypicality | None:
