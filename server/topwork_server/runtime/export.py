@@ -236,16 +236,20 @@ def _write_graph(spec: EncoderSpec, trunk: Trunk, module: torch.nn.Module, argum
     tensors = tuple(torch.from_numpy(arguments[name]) for name in trunk.inputs)
     names: dict[str, Any] = {"input_names": list(trunk.inputs), "output_names": [tap.name for tap in trunk.taps]}
     large = sum(p.numel() * p.element_size() for p in module.state_dict().values()) > onnx_files.EXTERNAL_FROM
-    write = _write_legacy if trunk.exporter == "legacy" else _write_dynamo
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # the exporters' own deprecations
-            write(trunk, module, tensors, names, model, large)
-    except OnnxExporterError as error:
-        raise ExportFailed(
-            f"the network of {spec.name} has no ONNX graph: {str(error).splitlines()[0]}",
-            remedy="ONNX has no operator for a part of its architecture; take another model",
-        ) from error
+    writers = (_write_legacy, _write_dynamo) if trunk.exporter == "legacy" else (_write_dynamo, _write_legacy)
+    refusals: list[OnnxExporterError] = []
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporters' own deprecations
+        for write in writers:  # each has operators that the other lacks
+            try:
+                write(trunk, module, tensors, names, model, large)
+                return
+            except OnnxExporterError as error:
+                refusals.append(error)
+    raise ExportFailed(
+        f"the network of {spec.name} has no ONNX graph: {str(refusals[0]).splitlines()[0]}",
+        remedy="ONNX has no operator for a part of its architecture; take another model",
+    ) from refusals[0]
 
 
 def _write_dynamo(trunk: Trunk, module: Any, tensors: Any, names: Mapping[str, Any], model: Path, large: bool) -> None:
