@@ -121,6 +121,7 @@ def test_pictures_of_a_size_that_the_model_does_not_read(folder: Path) -> None:
     change(folder, "preprocessor_config.json", size={"height": 8, "width": 8})
     assert "8 x 8 pixels" in refusal(lambda: export(folder))
     assert "'large'" in refusal(lambda: export(folder, size="large"))
+    assert "is 100" in refusal(lambda: export(folder, size=100))
 
 
 def test_a_folder_that_does_not_say_how_pictures_are_prepared(folder: Path) -> None:

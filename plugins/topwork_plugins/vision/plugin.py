@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from topwork_server import Encoder, EncoderSpec, InvalidInput, Item, Modality, Refusal, Sample, SourceUri, Trunk, hookimpl
+from topwork_server import EncoderSpec, InvalidInput, Modality, Refusal, SourceUri, Trunk, hookimpl
 
-from topwork_plugins.images.decode import opened
+from topwork_plugins.images.picture_encoder import RECIPE, PictureEncoder
 from topwork_plugins.images.preprocess import Recipe
 from topwork_plugins.images.processors import read_processor
 from topwork_plugins.vision.layout import PROCESSORS, check_known, is_ours, read_layout
 
 FAMILY = "vision"
-RECIPE = "recipe.json"
 
 
-class VisionEncoder(Encoder):
+class VisionEncoder(PictureEncoder):
     """Pictures to features: a folder of transformers with config.json, preprocessor_config.json and weights.
 
     A picture goes through the preprocessing that the folder names (`Recipe`); `Sample.box` is what the crop shows, in pixels of
     the upright picture.
     """
-
-    budget = 8
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
@@ -35,7 +31,9 @@ class VisionEncoder(Encoder):
         from topwork_plugins.vision.transformers_nets import open_model
 
         layout = read_layout(assets)
-        recipe = sized(read_processor(assets, PROCESSORS.get(layout.kind, "")), spec.settings.get("size"))
+        recipe = read_processor(assets, PROCESSORS.get(layout.kind, ""))
+        if "size" in spec.settings:
+            recipe = sized(recipe, spec.settings["size"], layout.config.get("patch_size"))
         model = open_model(layout, recipe.size)
         recipe.write(out / RECIPE)
         return Trunk(
@@ -50,22 +48,13 @@ class VisionEncoder(Encoder):
             unused=model.unused,
         )
 
-    def __init__(self, spec: EncoderSpec, folder: Path) -> None:
-        super().__init__(spec, folder)
-        self.recipe = Recipe.read(folder / RECIPE)
 
-    def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
-        with opened(item) as picture:
-            pixels, box = self.recipe.prepare(picture)
-        yield Sample({"pictures": pixels}, box=box)
-
-
-def sized(recipe: Recipe, size: Any) -> Recipe:
-    """The recipe for pictures of size x size pixels, of which as much is seen as before. InvalidInput where it is no size."""
-    if size is None:
-        return recipe
-    if not isinstance(size, int) or size < 1:
-        raise InvalidInput(f"the setting size is {size!r}", remedy="write a number of pixels")
+def sized(recipe: Recipe, size: Any, patch: Any) -> Recipe:
+    """The recipe for pictures of size x size pixels, of which as much is seen as before. InvalidInput where it is no size, or
+    does not hold whole patches."""
+    step = patch if isinstance(patch, int) else 1
+    if not isinstance(size, int) or size < 1 or size % step:
+        raise InvalidInput(f"the setting size is {size!r}", remedy=f"write a number of pixels that is a multiple of {step}")
     rows, columns = (round(size * whole / seen) for whole, seen in zip(recipe.resize, recipe.size, strict=True))
     return replace(recipe, size=(size, size), resize=(rows, columns))
 
@@ -76,7 +65,8 @@ def resolve_source(name: str, source: SourceUri) -> EncoderSpec | None:
     local = source.scheme == "file" and is_ours(Path(source.location))
     if source.family not in ("", FAMILY) or not (local or source.family):
         return None
-    return EncoderSpec(name, VisionEncoder, str(source), Modality.IMAGE)
+    description = f"{read_layout(Path(source.location)).kind} of transformers" if local else ""
+    return EncoderSpec(name, VisionEncoder, str(source), Modality.IMAGE, description=description)
 
 
 @hookimpl
