@@ -39,7 +39,7 @@ def as_on_the_hub(net: Any, folder: Path, size: int = 64, arguments: dict[str, A
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(net.state_dict(), folder / "model.safetensors")
+    save_file({name: value.clone() for name, value in net.state_dict().items()}, folder / "model.safetensors")
     preprocessing = {"input_size": [3, size, size], "crop_pct": 0.9, "interpolation": "bicubic", "license": "mit", **changes}
     config = {"architecture": net.pretrained_cfg["architecture"], "num_classes": net.num_classes, "pretrained_cfg": preprocessing}
     config |= {"model_args": arguments} if arguments else {}
