@@ -62,19 +62,15 @@ class Filler:
         self._drop_later()
         async with self._engine.acquire(params.encoder) as loaded:  # exported first, if need be: only then its heads are known
             choice = await asyncio.to_thread(self._choice, params.encoder, loaded.towers[0].encoder, k, targets)
-            texts, unfit = _gapped(items, choice, skip=params.skip_bad_items)
+            texts, unfit = await asyncio.to_thread(_gapped, items, choice, skip=params.skip_bad_items)
             found = await self._embed(params, choice.head.tap.tap.name, texts)
             found = found.among(list(texts), unfit) if unfit else found
             begun = time.monotonic()
             rows, lost = await asyncio.to_thread(_rows_read, choice, texts, found, params.skip_bad_items)
             likely = iter(await self._likely_words(choice, rows, params.deadline))
-        features = replace(
-            found,
-            taps=tuple(_as_written(rows, texts, lost) for rows in found.taps[: len(params.taps)]),
-            failures=dict(sorted({**found.failures, **lost}.items())),
-            timings=replace(found.timings, compute=found.timings.compute + time.monotonic() - begun),
-        )
+            seconds = time.monotonic() - begun
         filled = {item: [FilledGap(gap, next(likely)) for gap in texts[item].gaps] for item in rows}
+        features = _features(found, len(params.taps), texts, lost, seconds)
         return FillResult(choice.head, tuple(filled.get(item, ()) for item in range(len(items))), features)
 
     def _drop_later(self) -> None:
@@ -141,6 +137,16 @@ def _attributed(position: int, failures: dict[int, TopworkError], skip: bool) ->
         if not skip:
             raise error.at(position) from None
         failures[position] = error.at(position)
+
+
+def _features(found: EmbedResult, asked: int, texts: Mapping[int, GappedText], lost: Failures, seconds: float) -> EmbedResult:
+    """The features of the first `asked` taps, with what has become of the items since, and with the time of the head."""
+    return replace(
+        found,
+        taps=tuple(_as_written(rows, texts, lost) for rows in found.taps[:asked]),
+        failures=dict(sorted({**found.failures, **lost}.items())),
+        timings=replace(found.timings, compute=found.timings.compute + seconds),
+    )
 
 
 def _as_written(rows: TapRows, texts: Mapping[int, GappedText], lost: Failures) -> TapRows:
