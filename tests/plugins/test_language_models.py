@@ -180,4 +180,3 @@ def test_pieces_are_read_back() -> None:
     pieces.add([7], [-1])
     assert len(pieces) == 2
     assert [part.tolist() for part in pieces.piece(1)] == [[7], [-1]]
-    assert pieces.length(0) == 2

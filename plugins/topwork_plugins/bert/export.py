@@ -11,12 +11,12 @@ from topwork_server import EncoderSpec, InvalidInput, PretrainedHead, TextItem, 
 
 from topwork_plugins.bert.architectures import GENERIC, GENERIC_CAUSAL, Architecture
 from topwork_plugins.bert.graph import PooledEncoder, blocks, build_stages
-from topwork_plugins.bert.layout import Layout, read_json, read_layout, taps
+from topwork_plugins.bert.layout import Layout, mask_of, read_json, read_layout, taps
 from topwork_plugins.bert.loading import Loaded, is_causal, load_encoder, load_language_model, position_limit
 from topwork_plugins.bert.settings import Settings
 from topwork_plugins.bert.tokenizer_file import write_tokenizer
 from topwork_plugins.bert.tokens import FILE, Tokenization
-from topwork_plugins.bert.word_head import head_of, kind_of, mask_of
+from topwork_plugins.bert.word_head import head_of, kind_of
 
 #: The longest example on which parity is measured, in tokens: enough to read far into the position table.
 LONGEST_EXAMPLE = 512

@@ -46,6 +46,8 @@ IDLE_KEYS = re.compile(
     r"|output_(attentions|hidden_states|past)|return_dict|use_cache|tie_.*|id2label|label2id|problem_type|finetuning_task"
     r"|task_specific_params"
 )
+#: Where a tokenizer's files name its mask.
+_MASK_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Layout:
 def read_layout(folder: Path, pooling: str | Sequence[str] | None = None) -> Layout:
     """Read the layout of a folder; `pooling` overrides the folder's own. InvalidInput where the folder is not a model that this
     family reads."""
-    modules = read_modules(folder)
+    modules = _modules(folder)
     transformer = folder / modules[0]["path"] if modules else folder
     config = read_json(transformer / "config.json")
     _check_config(folder, config)
@@ -130,6 +132,16 @@ def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
             f"{folder.name} is computed by code of its own (auto_map in config.json: {code}), which is never run here",
             remedy="take a model whose architecture transformers has itself",
         )
+
+
+def mask_of(folder: Path) -> str:
+    """The mask of the tokenizer of a folder; "" where its files name none."""
+    for name in _MASK_FILES:
+        mask = read_json(folder / name, missing_ok=True).get("mask_token") or ""
+        found = mask.get("content", "") if isinstance(mask, dict) else mask
+        if found:
+            return str(found)
+    return ""
 
 
 def refuse_cross_encoder(folder: Path) -> None:
@@ -220,7 +232,7 @@ def _load(path: Path) -> Any:
         raise InvalidInput(f"{path} cannot be read as JSON: {error}", remedy="copy the model's folder again") from error
 
 
-def read_modules(folder: Path) -> list[dict[str, Any]]:
+def _modules(folder: Path) -> list[dict[str, Any]]:
     """The entries of modules.json, the Transformer first; none for a plain transformers model."""
     path = folder / "modules.json"
     if not path.exists():

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.models.auto import modeling_auto
 
-from topwork_plugins.bert.layout import Layout, read_json
+from topwork_plugins.bert.layout import Layout, mask_of
 from topwork_plugins.bert.loading import is_causal
 
 
@@ -50,8 +49,6 @@ CAUSAL = WordHead(
     GapRows.LAST,
     "the language model that its trunk was trained as, from left to right; not evaluated here",
 )
-#: Where a tokenizer's files name its mask.
-_MASK_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 
 
 class WordScores(nn.Module):
@@ -112,13 +109,3 @@ def _scores_its_rows(model: Any) -> bool:
     except (TypeError, ValueError, AttributeError, RuntimeError, IndexError):
         return False
     return expected.shape == found.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
-
-
-def mask_of(folder: Path) -> str:
-    """The mask of the tokenizer of a folder; "" where its files name none."""
-    for name in _MASK_FILES:
-        mask = read_json(folder / name, missing_ok=True).get("mask_token") or ""
-        found = mask.get("content", "") if isinstance(mask, dict) else mask
-        if found:
-            return str(found)
-    return ""

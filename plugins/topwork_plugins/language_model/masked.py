@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,6 @@ class MaskedObjective(Objective):
         special = set(tokenizer.all_special_ids)
         self._ordinary = np.array([token for token in range(len(tokenizer)) if token not in special], np.int64)
         self._head = WordScores(model)
-        self._takes_mask = "attention_mask" in inspect.signature(model.forward).parameters
 
     @property
     def most_tokens(self) -> int:

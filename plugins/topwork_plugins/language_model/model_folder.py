@@ -10,26 +10,24 @@ from typing import Any
 
 from topwork_server import BaseEncoder, InvalidInput
 
-from topwork_plugins.bert.layout import read_json, read_modules
+from topwork_plugins.bert.layout import Layout, mask_of, read_layout
 
 #: Files of the transformer's folder that saving writes, and those that describe the model as it was.
 _REPLACED = frozenset({"config.json", "generation_config.json", "README.md", "training_args.bin", "pretraining.json"})
 _WEIGHTS = frozenset({".safetensors", ".bin", ".h5", ".msgpack", ".ot", ".onnx", ".index"})
 #: Folders with the model in other formats.
 _FORMATS = frozenset({"onnx", "openvino", "coreml"})
-_TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """`root` is what the encoder is read from, `transformer` the folder within it that holds config.json."""
+    """`root` is what the encoder is read from; `layout` names the folder within it that holds config.json."""
 
     name: str
     family: str
     settings: Mapping[str, Any]
     root: Path
-    transformer: Path
-    config: Mapping[str, Any]
+    layout: Layout
 
     @classmethod
     def of(cls, base: BaseEncoder | None) -> ModelFolder:
@@ -41,25 +39,20 @@ class ModelFolder:
                 f"{base.spec.name} is no model of transformers ({base.family} reads it): it has no language model's head",
                 remedy="name one that is, such as all-minilm-l6-v2 or bert-base-uncased",
             )
-        modules = read_modules(root)
-        transformer = root / modules[0]["path"] if modules else root
-        settings = dict(base.spec.settings)
-        return cls(base.spec.name, base.family, settings, root, transformer, read_json(transformer / "config.json"))
+        return cls(base.spec.name, base.family, dict(base.spec.settings), root, read_layout(root))
+
+    @property
+    def transformer(self) -> Path:
+        return self.layout.transformer
 
     @property
     def model_type(self) -> str:
-        return str(self.config.get("model_type", "nameless"))
+        return str(self.layout.config["model_type"])
 
     @property
     def mask(self) -> str:
         """The mask of its tokenizer; "" where its files name none."""
-        return self._token("mask_token")
-
-    @property
-    def lower_case(self) -> bool:
-        """Tell whether sentence-transformers lowers texts before they are tokenized."""
-        found = next((read_json(path) for path in sorted(self.transformer.glob("sentence_*_config.json"))), {})
-        return bool(found.get("do_lower_case", False))
+        return mask_of(self.transformer)
 
     def copy(self, out: Path) -> Path:
         """Copy all but the transformer's weights and configuration into `out`; return where those go."""
@@ -78,11 +71,3 @@ class ModelFolder:
         inside = path.parent == self.transformer
         weights = path.suffix in _WEIGHTS or path.name.endswith(".index.json")
         return hidden or path.name == "README.md" or (inside and (weights or path.name in _REPLACED))
-
-    def _token(self, key: str) -> str:
-        for name in _TOKENIZER_FILES:
-            found = read_json(self.transformer / name, missing_ok=True).get(key) or ""
-            text = found.get("content", "") if isinstance(found, dict) else found
-            if text:
-                return str(text)
-        return ""

@@ -36,7 +36,7 @@ class Objective(ABC):
         self, folder: ModelFolder, model: Any, tokenizer: Any, new_head: list[str], options: LanguageModelOptions
     ) -> None:
         self.folder, self.model, self.new_head, self.options = folder, model, new_head, options
-        self.texts = TextTokenizer(tokenizer, lower_case=folder.lower_case)
+        self.texts = TextTokenizer(tokenizer, lower_case=folder.layout.lower_case)
         self.padding = int(tokenizer.pad_token_id or 0)
 
     @property

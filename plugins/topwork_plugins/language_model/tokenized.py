@@ -37,9 +37,6 @@ class Pieces:
         start, end = self.starts[number], self.starts[number + 1]
         return np.array(self.ids[start:end], np.int64), np.array(self.words[start:end], np.int64)
 
-    def length(self, number: int) -> int:
-        return self.starts[number + 1] - self.starts[number]
-
 
 class TextTokenizer:
     """The fast tokenizer of a folder, without special tokens, truncation and padding."""
