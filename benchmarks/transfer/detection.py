@@ -23,7 +23,7 @@ SIDE, MARGIN = 256, 16
 MOST_STAMPS, SMALLEST, LARGEST = 4, 48, 150
 #: The most that two stamps may overlap, as intersection over union, and how often another place is tried.
 MOST_OVERLAP, TRIES = 0.1, 20
-LEARNED, TESTED = (200,), 100
+LEARNED, TESTED = (60,), 60
 READS = (("efficientnet-lite0", "layer3"), ("resnet50-thin", "layer3"))
 NAME = "transfer-scenes"
 

@@ -60,9 +60,6 @@ class Pictures:
     values: Array
     grid: tuple[int, int]
 
-    def take(self, which: Array) -> Pictures:
-        return Pictures(self.rows[which], self.values[which], self.grid)
-
 
 def train_net(
     learned: Pictures, held: Pictures, classes: int, options: FcosOptions, seed: int, report: Callable[[float], None]
@@ -70,38 +67,51 @@ def train_net(
     """Train a net; return it at its best mAP on the pictures that are held, after which epoch that was, and that mAP. Where none
     are held, it is the last."""
     torch.manual_seed(seed)
-    random, count = np.random.default_rng(seed), len(learned.rows)
-    net = DetectorNet(learned.rows.shape[2], classes, options)
-    targets = tuple(map(torch.from_numpy, cell_targets(learned.values, learned.grid)))
-    net.begin(float(targets[1][targets[0] >= 0].mean()) if (targets[0] >= 0).any() else 1.0)
-    batch = options.batch or int(np.clip(count // 8, 4, 16))
-    epochs = options.epochs or _epochs(count, batch)
-    optimizer = torch.optim.AdamW(net.parameters(), options.learning_rate, weight_decay=options.weight_decay)
-    steps = epochs * math.ceil(count / batch)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.learning_rate, steps, pct_start=WARM_UP)
-    best, best_state, best_epoch = -1.0, {}, 0
-    every = max(1, epochs // CHECKS)
-    for epoch in range(1, epochs + 1):
-        net.train()
-        order = random.permutation(count)
-        for start in range(0, count, batch):
-            some = np.sort(order[start : start + batch])
-            loss = _loss(net(_as_pictures(learned.rows[some], learned.grid)), targets[0][some], targets[1][some])
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(net.parameters(), LONGEST_GRADIENT)
-            optimizer.step()
-            rate.step()
-        report(epoch / epochs)
-        if len(held.rows) and (epoch % every == 0 or epoch == epochs):
-            score = mean_average_precision(held.values.reshape(-1, 5), net_scores(net, held.rows, held.grid), held.grid)
+    training = _Training(learned, DetectorNet(learned.rows.shape[2], classes, options), options, seed)
+    best, best_epoch, every = -1.0, training.epochs, max(1, training.epochs // CHECKS)
+    state = training.net.state_dict()
+    for epoch in range(1, training.epochs + 1):
+        training.run_epoch()
+        report(epoch / training.epochs)
+        if len(held.rows) and (epoch % every == 0 or epoch == training.epochs):
+            score = mean_average_precision(held.values.reshape(-1, 5), net_scores(training.net, held.rows, held.grid), held.grid)
             if score > best:
                 best, best_epoch = score, epoch
-                best_state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    if best_state:
-        net.load_state_dict(best_state)
-    net.eval()
-    return net, best_epoch or epochs, max(best, 0.0)
+                state = {name: tensor.clone() for name, tensor in training.net.state_dict().items()}
+    training.net.load_state_dict(state)
+    return training.net.eval(), best_epoch, max(best, 0.0)
+
+
+class _Training:
+    """A net, what it learns from, and the state of its optimizer."""
+
+    def __init__(self, pictures: Pictures, net: DetectorNet, options: FcosOptions, seed: int) -> None:
+        self.net, self._pictures, count = net, pictures, len(pictures.rows)
+        classes, distances = cell_targets(pictures.values, pictures.grid)
+        net.begin(float(distances[classes >= 0].mean()) if (classes >= 0).any() else 1.0)
+        self._classes, self._distances = torch.from_numpy(classes), torch.from_numpy(distances)
+        self._batch = options.batch or int(np.clip(count // 8, 4, 16))
+        self.epochs = options.epochs or _epochs(count, self._batch)
+        self._random = np.random.default_rng(seed)
+        rate, steps = options.learning_rate, self.epochs * math.ceil(count / self._batch)
+        self._optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=options.weight_decay)
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(self._optimizer, rate, steps, pct_start=WARM_UP)
+
+    def run_epoch(self) -> None:
+        """Learn from each picture once."""
+        self.net.train()
+        order = self._random.permutation(len(self._pictures.rows))
+        for start in range(0, len(order), self._batch):
+            self._step(np.sort(order[start : start + self._batch]))
+
+    def _step(self, some: Array) -> None:
+        found = self.net(_as_pictures(self._pictures.rows[some], self._pictures.grid))
+        loss = _loss(found, self._classes[some], self._distances[some])
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.net.parameters(), LONGEST_GRADIENT)
+        self._optimizer.step()
+        self._schedule.step()
 
 
 def _epochs(count: int, batch: int) -> int:

@@ -114,39 +114,16 @@ class FcosHead(FittedHead):
 
     def graph(self) -> onnx.ModelProto:
         from onnx import helper
-        from torch import nn
 
-        from topwork_plugins.fcos.network import FARTHEST, NEAREST
-
-        constants: dict[str, Array] = {
-            "shift": self._shift,
-            "scale": self._scale,
-            "picture": np.array([-1, *self._grid, len(self._shift)]),
-            "flat": np.array([-1, self._net.classes + 4]),
-            "parts": np.array([self._net.classes, 4]),
-            "nearest": np.array(NEAREST, np.float32),
-            "farthest": np.array(FARTHEST, np.float32),
-        }
+        outputs = self._net.classes + 4
+        constants = {"shift": self._shift, "scale": self._scale, **_shapes(self._grid, len(self._shift), outputs)}
+        layers, weights, last = _layers(self._net)
         nodes = [
             helper.make_node("Sub", ["rows", "shift"], ["centered"]),
             helper.make_node("Mul", ["centered", "scale"], ["scaled"]),
             helper.make_node("Reshape", ["scaled", "picture"], ["cells"]),
             helper.make_node("Transpose", ["cells"], ["value0"], perm=[0, 3, 1, 2]),
-        ]
-        last = "value0"
-        for number, layer in enumerate([*self._net.body, self._net.ends], 1):
-            made = f"value{number}"
-            if isinstance(layer, nn.Conv2d):
-                weight, bias = f"weight{number}", f"bias{number}"
-                constants |= {weight: layer.weight.detach().numpy(), bias: layer.bias.detach().numpy()}  # type: ignore[union-attr]
-                edge = layer.kernel_size[0] // 2
-                nodes.append(helper.make_node("Conv", [last, weight, bias], [made], pads=[edge] * 4))
-            elif isinstance(layer, nn.ReLU):
-                nodes.append(helper.make_node("Relu", [last], [made]))
-            else:  # dropout does nothing where nothing is learned
-                continue
-            last = made
-        nodes += [
+            *layers,
             helper.make_node("Transpose", [last], ["found"], perm=[0, 2, 3, 1]),
             helper.make_node("Reshape", ["found", "flat"], ["both"]),
             helper.make_node("Split", ["both", "parts"], ["logits", "powers"], axis=1),
@@ -154,7 +131,40 @@ class FcosHead(FittedHead):
             helper.make_node("Exp", ["bounded"], ["distances"]),
             helper.make_node("Concat", ["logits", "distances"], ["scores"], axis=1),
         ]
-        return head_graph(nodes, constants, len(self._shift), self._net.classes + 4)
+        return head_graph(nodes, constants | weights, len(self._shift), outputs)
+
+
+def _shapes(grid: tuple[int, int], dim: int, outputs: int) -> dict[str, Array]:
+    """List the constants that are not weights."""
+    from topwork_plugins.fcos.network import FARTHEST, NEAREST
+
+    return {
+        "picture": np.array([-1, *grid, dim]),
+        "flat": np.array([-1, outputs]),
+        "parts": np.array([outputs - 4, 4]),
+        "nearest": np.array(NEAREST, np.float32),
+        "farthest": np.array(FARTHEST, np.float32),
+    }
+
+
+def _layers(net: DetectorNet) -> tuple[list[onnx.NodeProto], dict[str, Array], str]:
+    """Write the layers, from "value0" on; give their weights and the name of the last value, too. Dropout does nothing here."""
+    from onnx import helper
+    from torch import nn
+
+    nodes: list[onnx.NodeProto] = []
+    weights: dict[str, Array] = {}
+    last = "value0"
+    for number, layer in enumerate([*net.body, net.ends], 1):
+        if isinstance(layer, nn.Conv2d):
+            mine = {f"{name}{number}": tensor.detach().numpy() for name, tensor in layer.named_parameters()}
+            weights |= mine
+            pads = [layer.kernel_size[0] // 2] * 4
+            nodes.append(helper.make_node("Conv", [last, *mine], [f"value{number}"], pads=pads))
+        elif isinstance(layer, nn.ReLU):
+            nodes.append(helper.make_node("Relu", [last], [f"value{number}"]))
+        last = nodes[-1].output[0] if nodes else last
+    return nodes, weights, last
 
 
 @hookimpl
