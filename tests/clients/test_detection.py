@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import sets_harness
 import topwork
 import toy_pictures
 from cli_command import Command
+from PIL import Image
 
 COUNT = 40
 QUICK = {"epochs": 50, "width": 16, "layers": 1, "dropout": 0.0, "learning_rate": 0.01}
@@ -239,8 +241,13 @@ def test_several_taps_are_compared_or_read_side_by_side(target: str, tmp_path: P
         stored = client.predict(head.name, set="several", ids=["p01"], min_score=0.0, max_boxes=5)
         for one, other in zip(stored[0].detections, found[1].detections, strict=False):
             np.testing.assert_allclose(one.box, other.box, atol=1e-3)
-        with pytest.raises(topwork.NotReady, match="cells"):
-            client.export_head(head.name, tmp_path / "never.onnx")
+        client.export_head(head.name, tmp_path / "both.onnx")
+        session = onnxruntime.InferenceSession(tmp_path / "both.onnx", providers=["CPUExecutionProvider"])
+        picture = np.asarray(Image.open(io.BytesIO(pictures[1])).resize((32, 32)), np.float32).transpose(2, 0, 1) / 255
+        probabilities = session.run(["probabilities"], {"pixels": picture[None]})[0][0]
+        assert probabilities.shape == (64, 6)
+        surest = max(found[1].detections, key=lambda one: one.score)
+        assert probabilities[:, :2].max() == pytest.approx(surest.score, abs=1e-4)
 
 
 def test_annotations_of_coco_become_boxes(tmp_path: Path) -> None:

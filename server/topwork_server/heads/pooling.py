@@ -139,9 +139,14 @@ def repeat_cells(rows: Array, grid: tuple[int, int] | None, finer: tuple[int, in
     """Give each cell of a finer grid the row of the cell that holds its center, picture by picture. Other rows stay."""
     if grid is None or finer is None or grid == finer:
         return rows
+    pictures = rows.reshape(-1, math.prod(grid), rows.shape[1])
+    return np.ascontiguousarray(pictures[:, cells_below(grid, finer)].reshape(-1, rows.shape[1]))
+
+
+def cells_below(grid: tuple[int, int], finer: tuple[int, int]) -> Array:
+    """Find for each cell of a finer grid, row-major, the cell that holds its center, (cells,) int64."""
     y, x = (((np.arange(many) + 0.5) * few / many).astype(np.int64) for few, many in zip(grid, finer, strict=True))
-    cells = (y[:, None] * grid[1] + x).ravel()
-    return np.ascontiguousarray(rows.reshape(-1, math.prod(grid), rows.shape[1])[:, cells].reshape(-1, rows.shape[1]))
+    return (y[:, None] * grid[1] + x).ravel()
 
 
 def _lacking(task: Task, pooling: Pooling, rows: TapRows, item: int) -> InvalidInput:

@@ -16,8 +16,8 @@ from topwork_server.atomic_store import file_sha256
 from topwork_server.errors import NotReady, TopworkError
 from topwork_server.features import Spans, TapRows
 from topwork_server.heads import pooling
-from topwork_server.heads.export.merge import METADATA, export_head, merge_onnx
-from topwork_server.heads.head_store import HeadStore, StoredHead
+from topwork_server.heads.export.merge import METADATA, merge_onnx
+from topwork_server.heads.head_store import StoredHead
 from topwork_server.heads.head_types import LEARNED, Pooling, Task
 from topwork_server.heads.serving.head_cache import HeadCache
 from topwork_server.heads.serving.head_output import decode_output
@@ -139,14 +139,6 @@ def test_several_taps_side_by_side(tmp_path):
     beside = pooling.combine_rows(made.task, parts, rows)
     check(session.run(["probabilities"], {"x": x}), [decode_output(made, beside, alone(tmp_path, made)).probabilities])
     assert [value["shape"] for value in description["outputs"]] == [["batch", 3]] * 2
-
-
-def test_cells_side_by_side_are_refused(tmp_path):
-    made = head(Granularity.CELL, Pooling.ROWS, Task.SEGMENTATION)
-    made = replace(made, parts=((made.tap, Pooling.ROWS), (made.tap, Pooling.ROWS)))
-    with pytest.raises(NotReady, match=r"'birds'.*side by side") as caught:
-        export_head(made, HeadStore(tmp_path), None)
-    assert caught.value.remedy
 
 
 COUNTS = np.array([3, 1, 4])

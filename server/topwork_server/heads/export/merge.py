@@ -46,11 +46,6 @@ def export_head(head: Head, store: HeadStore, catalog: Catalog) -> tuple[bytes, 
             f"the head {head.name!r} was trained on ready vectors of no encoder: there is no trunk to export it with",
             remedy="export heads of sets that an encoder made",
         )
-    if head.parts and head.task.every_row:
-        raise NotReady(
-            f"the head {head.name!r} reads the cells of {head.tap.tap.name} side by side, which one file does not hold",
-            remedy="train a head on one of them, and export that",
-        )
     entry = catalog.entry(head.encoder)
     if entry.folder is None or entry.manifest is None:
         raise NotReady(f"the encoder {head.encoder} of the head {head.name!r} is not ready", remedy=entry.detail)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from topwork_server.heads.head_types import Head, Pooling
-from topwork_server.heads.pooling import TOWERS, dim_after
+from topwork_server.heads.pooling import TOWERS, cells_below, dim_after
 from topwork_server.models.onnx_graph import NodeWriter
 from topwork_server.types import Array, Granularity
 
@@ -34,8 +34,15 @@ def heads_of_parts(head: Head) -> list[Head]:
 
 
 def pool_side_by_side(nodes: NodeWriter, head: Head, taps: Sequence[str]) -> str:
-    """Write the nodes of all poolings of a head on several taps, and put the rows side by side."""
-    return nodes.add("Concat", *(pool(nodes, part, tap) for part, tap in zip(heads_of_parts(head), taps, strict=True)), axis=-1)
+    """Write the nodes of all poolings of a head on several taps, and put the rows side by side; cells are repeated on the finest
+    grid."""
+    parts, finest, rows = heads_of_parts(head), head.tap.tap.grid, []
+    for part, tap in zip(parts, taps, strict=True):
+        grid = part.tap.tap.grid
+        if finest and grid and grid != finest:
+            tap = nodes.add("Gather", tap, nodes.constant(cells_below(grid, finest)), axis=1)
+        rows.append(pool(nodes, part, tap))
+    return nodes.add("Concat", *rows, axis=-1)
 
 
 def pool(nodes: NodeWriter, head: Head, tap: str, other: str = "") -> str:
