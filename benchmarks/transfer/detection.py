@@ -24,7 +24,11 @@ MOST_STAMPS, SMALLEST, LARGEST = 4, 48, 150
 #: The most that two stamps may overlap, as intersection over union, and how often another place is tried.
 MOST_OVERLAP, TRIES = 0.1, 20
 LEARNED, TESTED = (60,), 60
-READS = (("efficientnet-lite0", "layer3"), ("resnet50-thin", "layer3"))
+READS: Sequence[tuple[str, tuple[str, ...]]] = (
+    ("efficientnet-lite0", ("layer3",)),
+    ("efficientnet-lite0", ("layer3", "layer4")),
+    ("resnet50-thin", ("layer3",)),
+)
 NAME = "transfer-scenes"
 
 Stamps = Mapping[str, Sequence[Image.Image]]
@@ -34,19 +38,19 @@ def lines(client: Client, catalog: Catalog, seeds: Sequence[int], say: Callable[
     """Measure mAP and mAP at .5 of each trunk, and of one with random weights, for each number of scenes."""
     pictures, metadata = scenes(max(LEARNED) * len(seeds), seeds)
     ids = [f"{number:05d}" for number in range(len(pictures))]
-    ways = [(f"{encoder}, {tap}", encoder, tap) for encoder, tap in READS]
-    encoder, tap = READS[0]
-    ways.append((f"{encoder}, {tap}, random weights", random_encoder(catalog, encoder), tap))
+    ways = [(f"{encoder}, {' and '.join(taps)}", encoder, taps) for encoder, taps in READS]
+    encoder, taps = READS[0]
+    ways.append((f"{ways[0][0]}, random weights", random_encoder(catalog, encoder), taps))
     for left in client.sets():  # of a run that was ended
         if left.name == NAME:
             client.drop_set(NAME)
-    for reads, encoder, tap in ways:
+    for reads, encoder, taps in ways:
         say(f"scenes: writing {reads}")
-        client.write(NAME, pictures, ids, list(metadata), encoder=encoder, taps=[tap])
+        client.write(NAME, pictures, ids, list(metadata), encoder=encoder, taps=taps)
         try:
             for size in LEARNED:
                 say(f"scenes: {reads}, {size} scenes")
-                heads = [_train(client, tap, size, seed) for seed in seeds]
+                heads = [_train(client, taps, size, seed) for seed in seeds]
                 for metric in range(2):
                     yield _line(reads, size, heads, metric)
         finally:
@@ -117,10 +121,10 @@ def _free_place(random: np.random.Generator, boxes: Array, width: int, height: i
     return None
 
 
-def _train(client: Client, tap: str, size: int, seed: int) -> HeadInfo:
-    where = f"{SPLIT} OR place_{seed} < {size}"
+def _train(client: Client, taps: Sequence[str], size: int, seed: int) -> HeadInfo:
+    where, several = f"{SPLIT} OR place_{seed} < {size}", len(taps) > 1
     head = client.train(
-        NAME, target="boxes", task="detection", taps=[tap], seed=seed, where=where, test_where=SPLIT, replace=True
+        NAME, target="boxes", task="detection", taps=taps, combine=several, seed=seed, where=where, test_where=SPLIT, replace=True
     )
     client.drop_head(head.name)
     return head

@@ -75,7 +75,7 @@ def train_net(
         report(epoch / training.epochs)
         if len(held.rows) and (epoch % every == 0 or epoch == training.epochs):
             score = mean_average_precision(held.values.reshape(-1, 5), net_scores(training.net, held.rows, held.grid), held.grid)
-            if score > best:
+            if score >= best:  # of equals, which are often 0 at first, the later
                 best, best_epoch = score, epoch
                 state = {name: tensor.clone() for name, tensor in training.net.state_dict().items()}
     training.net.load_state_dict(state)
