@@ -95,21 +95,6 @@ def test_the_encoder_serves_and_says_what_it_is(client: Client, report: Pretrain
     assert "held-out loss" in str(report)
 
 
-def test_a_language_model_is_trained_further_and_fills_gaps(client: Client, home: Path) -> None:
-    texts = [f"{text} {number}" for number in range(40) for text in tiny_berts.corpus()[:2]]
-    options = {"epochs": 1, "tokens": 16}
-    made = client.pretrain("mlm", texts, encoder="tiny", name="tiny-further", options=options, source="two sentences")
-    loss, *_ = made.measures
-    assert (made.made_from, loss.name) == ("tiny", "held-out loss")
-    assert loss.before is not None
-    info = client.encoder("tiny-further")
-    assert info.trained_on.endswith("; then 80 texts of two sentences")
-    assert "tiny, trained further" in info.description
-    assert made.fingerprint == client.embed("tiny-further", "alice").fingerprint
-    assert len(client.fill("tiny-further", ["alice [MASK]"], k=3)[0].words) == 3
-    assert (home / "encoders" / "tiny-further" / "tokenizer.json").is_file()
-
-
 def test_a_set_that_keeps_texts_is_learned_from(
     client: Client, address: str, report: PretrainReport, runner: asyncio.Runner
 ) -> None:
@@ -149,6 +134,7 @@ def test_a_set_that_keeps_texts_is_learned_from(
         ({"texts": None}, InvalidInput, "texts"),
         ({"texts": None, "set": "nonesuch"}, NotFound, "nonesuch"),
         ({"set": "kept"}, InvalidInput, "both"),
+        ({"texts": None, "set": "vectors"}, NotReady, "keeps no raw inputs"),
         ({"where": "n < 5"}, InvalidInput, "where"),
         ({"column": "body"}, InvalidInput, "files"),
         ({"texts": Path("/nonesuch.txt")}, InvalidInput, "nonesuch"),
@@ -157,6 +143,7 @@ def test_a_set_that_keeps_texts_is_learned_from(
 def test_what_cannot_be_learned_is_refused_at_once(
     client: Client, report: PretrainReport, arguments: dict[str, Any], error: type[TopworkError], word: str
 ) -> None:
+    client.write("vectors", vectors=[[1.0, 2.0]], ids=["one"])
     before = client.jobs("pretrain")
     given = {"kind": "words", "texts": ["some words"], "name": "refused", **arguments}
     with pytest.raises(error, match=word) as caught:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from topwork_server.errors import InvalidInput
+from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import Selection
 from topwork_server.types import TextItem
@@ -51,9 +51,7 @@ def copy_set(sets: FeatureSets, name: str, where: str, version: int, path: Path)
     none."""
     found = sets.get(name)
     if not found.definition.keep_inputs:
-        raise InvalidInput(
-            f"the set {name!r} keeps no raw inputs", remedy="write the texts to a set that does: write --keep-inputs"
-        )
+        raise NotReady(f"the set {name!r} keeps no raw inputs", remedy="write the texts to a set that does: write --keep-inputs")
     count = 0
     with path.open("wb") as file:
         for batch in found.read(Selection(version=version, taps=(), columns=(), inputs=True, where=where)).batches:
