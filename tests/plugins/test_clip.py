@@ -252,7 +252,9 @@ def test_sources_of_this_family_are_adopted(folders: dict[str, Path], tmp_path: 
     assert all(adopted(f"file:{folder}") for folder in folders.values())
     assert adopted("hf:laion/CLIP-ViT-B-32-laion2B-s34B-b79K")
     assert adopted("hf:org/model", family="clip")
-    assert not adopted("hf:org/some-bert")
+    assert adopted("hf:facebook/metaclip-b32-400m")
+    assert adopted("hf:timm/ViT-B-16-SigLIP2")
+    assert not adopted("hf:org/eclipse-bert")
     assert not adopted("hf:google/siglip-base", family="bert")
     (tmp_path / "config.json").write_text('{"model_type": "siglip2"}')
     assert not adopted(f"file:{tmp_path}")
@@ -268,6 +270,14 @@ def test_a_clip_of_sentence_transformers_is_read_in_its_sub_folder(folders: dict
     own, inside = (read_layout(folder) for folder in (folders["transformers"], tmp_path))
     assert (inside.folder, inside.config) == (tmp_path / "0_CLIPModel", own.config)
     assert clip.resolve_source("mine", SourceUri.parse(f"file:{tmp_path}"))
+
+
+def test_a_folder_of_both_libraries_is_read_by_transformers(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(folders["transformers"], tmp_path / "both")
+    shutil.copytree(folders["open_clip"], folder, dirs_exist_ok=True)
+    assert read_layout(folder).library == "transformers"
+    (folder / "model.safetensors").unlink()
+    assert read_layout(folder).library == "open_clip"
 
 
 def test_an_open_clip_folder_with_what_is_not_read_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -142,3 +142,25 @@ def test_an_unreachable_hub_is_said_plainly(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(NotReady, match="org/tiny could not be had from the model hub") as caught:
         sources.fetch(SourceUri.parse("hf:org/tiny"), tmp_path)
     assert "topwork pull hf:org/tiny" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("file", "whole"),
+    [
+        ("open_clip_pytorch_model.bin", True),
+        ("0_CLIPModel/model.safetensors", True),
+        ("0_CLIPModel/pytorch_model.bin", True),
+        ("2_Dense/model.safetensors", False),
+        ("training_args.bin", False),
+    ],
+)
+def test_weights_of_a_snapshot_may_lie_in_its_first_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, whole: bool
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--org--tiny/snapshots/0123456789abcdef0123456789abcdef01234567"
+    (snapshot / file).parent.mkdir(parents=True)
+    (snapshot / file).write_bytes(b"weights")
+    (tmp_path / "models--org--tiny/refs").mkdir()
+    (tmp_path / "models--org--tiny/refs/main").write_text(snapshot.name)
+    assert sources.locate(SourceUri.parse("hf:org/tiny"), tmp_path) == (snapshot if whole else None)

@@ -18,6 +18,8 @@ from typing import Any, Literal
 from topwork_server import InvalidInput
 
 CONFIG, OPEN_CLIP_CONFIG = "config.json", "open_clip_config.json"
+#: Weights as transformers names them.
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 #: The processor of pictures where a folder names none, by model_type of transformers.
 PROCESSORS = {"clip": "CLIPImageProcessor", "siglip": "SiglipImageProcessor"}
 #: What config.json says that no feature depends on.
@@ -53,7 +55,7 @@ class Layout:
 
 def read_layout(folder: Path) -> Layout:
     """Read the layout of a folder. InvalidInput where it holds no model that this family reads."""
-    if (folder / OPEN_CLIP_CONFIG).exists():
+    if (folder / OPEN_CLIP_CONFIG).exists() and not _is_of_transformers(folder):
         return _open_clip(folder)
     folder = _clip_module(folder)
     config = read_json(folder / CONFIG)
@@ -93,6 +95,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InvalidInput(f"{path} holds no JSON object", remedy="copy the model's folder again")
     return found
+
+
+def _is_of_transformers(folder: Path) -> bool:
+    """Tell whether a folder of open_clip holds the same model as transformers reads it, which has more taps."""
+    try:
+        return read_json(folder / CONFIG).get("model_type") in PROCESSORS and any((folder / name).exists() for name in WEIGHTS)
+    except InvalidInput:
+        return False
 
 
 def _clip_module(folder: Path) -> Path:

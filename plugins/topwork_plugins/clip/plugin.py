@@ -36,8 +36,8 @@ from topwork_plugins.clip.settings import TextSettings, cleaned
 from topwork_plugins.images.picture_encoder import RECIPE, PictureEncoder
 
 FAMILY = "clip"
-#: Repositories of the hub that are taken for this family's by their names.
-NAMES = re.compile("clip|siglip", re.IGNORECASE)
+#: Repositories of the hub that are taken for this family's by their names, such as MetaCLIP; not by "eclipse".
+NAMES = re.compile("(clip|siglip)(?![a-z])", re.IGNORECASE)
 HUB = {
     "clip-vit-base-patch32": ("openai", 151_277_313, "400 million pairs of the web (WIT)", "MIT"),
     "clip-vit-large-patch14": ("openai", 427_616_513, "400 million pairs of the web (WIT)", "MIT"),

@@ -189,8 +189,8 @@ def _hub_snapshot(source: SourceUri, *, offline: bool) -> Path | None:
 
     try:
         folder = ask(HUB_FILES)
-        if not list(folder.glob("*.safetensors")) and not offline:
-            folder = ask([*HUB_FILES, "pytorch_model*.bin"])  # read with weights_only=True
+        if not _holds(folder, "*.safetensors") and not offline:
+            folder = ask([*HUB_FILES, "*pytorch_model*.bin"])  # read with weights_only=True
     except LocalEntryNotFoundError as error:
         if offline:
             return None
@@ -210,7 +210,12 @@ def _has_weights(folder: Path) -> bool:
         except (OSError, ValueError, KeyError, AttributeError, TypeError):
             return False  # cut short itself
         return all((folder / part).exists() for part in parts)
-    return any(folder.glob("*.safetensors")) or (folder / "pytorch_model.bin").exists()
+    return _holds(folder, "*.safetensors") or _holds(folder, "*pytorch_model.bin")
+
+
+def _holds(folder: Path, pattern: str) -> bool:
+    """True if there are such files in a folder, or in that of a sentence-transformers model's first module (0_CLIPModel)."""
+    return any(True for place in (folder, *folder.glob("0_*")) for _ in place.glob(pattern))
 
 
 def _hub_unreachable(source: SourceUri, error: Exception) -> NotReady:
