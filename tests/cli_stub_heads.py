@@ -182,6 +182,7 @@ class HeadStub:
         options: Mapping[str, Any] | None = None,
         where: str = "",
         group: str = "",
+        weight: str = "",
         folds: int = 0,
         seed: int = 0,
         wait: bool = True,

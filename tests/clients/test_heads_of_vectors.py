@@ -218,6 +218,9 @@ def test_metrics_of_weights_are_those_of_copies(client: topwork.Client, kind: st
     weighed = client.train(f"weighed-{kind}", target=kind, weight="weight", test_where="test")
     copied = client.train(f"copied-{kind}", target=kind, test_where="test")
     assert (weighed.weight, copied.weight) == ("weight", "")
+    [line] = client.probe(f"weighed-{kind}", target=kind, weight="weight", kind="prototype" if kind == "label" else "linear").rows
+    [plain] = client.probe(f"weighed-{kind}", target=kind, kind="prototype" if kind == "label" else "linear").rows
+    assert line.metric.value != plain.metric.value
     found, expected = ({one.name: one.value for one in head.metrics + head.baseline} for head in (weighed, copied))
     for name in expected.keys() - {"coverage of 90% sets", "size of 90% sets", "coverage of the 90% band"}:
         assert found[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-4), name

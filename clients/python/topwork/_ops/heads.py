@@ -166,6 +166,7 @@ def probe(
     options: Mapping[str, Any] | None = None,
     where: str = "",
     group: str = "",
+    weight: str = "",
     folds: int = 0,
     seed: int = 0,
     wait: bool = True,
@@ -191,6 +192,7 @@ def probe(
         options=messages.struct(options),
         where=where,
         group=group,
+        weight=weight,
         folds=folds,
         seed=seed,
     )

@@ -105,6 +105,7 @@ class ProbeSettings(TypedDict, total=False):
     options: Mapping[str, Any] | None
     where: str
     group: str
+    weight: str
     folds: int
     seed: int
     progress: JobProgress

@@ -76,6 +76,7 @@ task_flags = flags(
     click.option("--option", multiple=True, type=key_value, metavar="K=V", help="what the kind declares"),
     click.option("--where", default="", metavar="SQL", help="only items of which this is true, over id and metadata"),
     click.option("--group", default="", metavar="COLUMN", help="items with the same value are never on both sides of a split"),
+    click.option("--weight", default="", metavar="COLUMN", help="of numbers: what each item counts for, in metrics too"),
     click.option("--folds", type=int, default=0, metavar="N", help="default: 5, or one split where there are many items"),
     click.option(
         "--seed",
@@ -90,7 +91,7 @@ task_flags = flags(
 
 def task_of(arguments: SimpleNamespace) -> dict[str, Any]:
     """Collect the values of `task_flags`, as the client takes them."""
-    names = ("target", "kind", "taps", "poolings", "where", "group", "folds", "seed")
+    names = ("target", "kind", "taps", "poolings", "where", "group", "weight", "folds", "seed")
     values = {name: getattr(arguments, name) for name in names}
     return {**values, "task": arguments.task or "", "options": dict(arguments.option)}
 
@@ -101,7 +102,6 @@ def task_of(arguments: SimpleNamespace) -> dict[str, Any]:
 @click.option("--target", default="", metavar="COLUMN", help=f"{TARGET} (none: where classes are described)")
 @task_flags
 @click.option("--combine", is_flag=True, help="read all of --taps side by side, instead of choosing one")
-@click.option("--weight", default="", metavar="COLUMN", help="of numbers: what each item counts for, in metrics too")
 @click.option("--test-where", default="", metavar="SQL", help="these items evaluate the head, and are never learned from")
 @click.option(
     "--version", type=version, default="0", metavar="N|PIN", help="of the set, or a pin of it (default: the current one)"
@@ -119,7 +119,6 @@ def train(arguments: SimpleNamespace) -> int:
             arguments.set,
             **task_of(arguments),
             name=arguments.name,
-            weight=arguments.weight,
             combine=arguments.combine,
             test_where=arguments.test_where,
             version=arguments.version,

@@ -284,7 +284,7 @@ class Report(_message.Message):
     def __init__(self, json: _Optional[str] = ..., page: _Optional[str] = ...) -> None: ...
 
 class ProbeRequest(_message.Message):
-    __slots__ = ("sets", "target", "taps", "poolings", "task", "kind", "options", "where", "group", "folds", "seed")
+    __slots__ = ("sets", "target", "taps", "poolings", "task", "kind", "options", "where", "group", "folds", "seed", "weight")
     SETS_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     TAPS_FIELD_NUMBER: _ClassVar[int]
@@ -296,6 +296,7 @@ class ProbeRequest(_message.Message):
     GROUP_FIELD_NUMBER: _ClassVar[int]
     FOLDS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
     sets: _containers.RepeatedScalarFieldContainer[str]
     target: str
     taps: _containers.RepeatedScalarFieldContainer[str]
@@ -307,7 +308,8 @@ class ProbeRequest(_message.Message):
     group: str
     folds: int
     seed: int
-    def __init__(self, sets: _Optional[_Iterable[str]] = ..., target: _Optional[str] = ..., taps: _Optional[_Iterable[str]] = ..., poolings: _Optional[_Iterable[str]] = ..., task: _Optional[_Union[Task, str]] = ..., kind: _Optional[str] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., where: _Optional[str] = ..., group: _Optional[str] = ..., folds: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+    weight: str
+    def __init__(self, sets: _Optional[_Iterable[str]] = ..., target: _Optional[str] = ..., taps: _Optional[_Iterable[str]] = ..., poolings: _Optional[_Iterable[str]] = ..., task: _Optional[_Union[Task, str]] = ..., kind: _Optional[str] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., where: _Optional[str] = ..., group: _Optional[str] = ..., folds: _Optional[int] = ..., seed: _Optional[int] = ..., weight: _Optional[str] = ...) -> None: ...
 
 class PredictSettings(_message.Message):
     __slots__ = ("heads", "top", "features", "options", "skip_bad_items", "priority", "coverage", "abstain", "unlike", "min_score", "max_overlap", "max_boxes")

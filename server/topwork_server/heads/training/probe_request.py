@@ -26,6 +26,7 @@ class ProbeRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
     where: str = ""
     group: str = ""
+    weight: str = ""
     folds: int = 0
     seed: int = 0
 
@@ -71,6 +72,7 @@ def _train_request(request: ProbeRequest, name: str, taps: Sequence[str]) -> Tra
         options=request.options,
         where=request.where,
         group=request.group,
+        weight=request.weight,
         folds=request.folds,
         seed=request.seed,
     )

@@ -97,6 +97,7 @@ def probe_request(request: heads_pb2.ProbeRequest) -> ProbeRequest:
         options=item_messages.options(request.options),
         where=request.where,
         group=request.group,
+        weight=request.weight,
         folds=request.folds,
         seed=request.seed,
     )
