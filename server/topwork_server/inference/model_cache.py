@@ -232,10 +232,15 @@ class ModelCache:
         """Open the sessions of the first backend, in a thread."""
         assert tower.manifest is not None, "it is exported"
         backends = [Backend(plan.numerics, partial(self._sessions, encoder.folder, plan)) for plan in plans.plans]
-        batcher = Batcher(encoder, backends, partial(self._on_health, name))
+        batcher = Batcher(encoder, backends, partial(self._on_tower_health, name))
         return LoadedTower(
             encoder, tower.manifest, batcher, AdmissionController(self._config.queue, name), plans, tower.weights_bytes
         )
+
+    def _on_tower_health(self, name: str, serving: bool) -> None:
+        """Tell that a tower's session died, or that it is back and those of the other towers are there."""
+        loaded = self._loaded.get(name)
+        self._on_health(name, serving and (loaded is None or loaded.serving))
 
     def _sessions(self, folder: Path, plan: ExecutionPlan) -> list[RunnableSession]:
         return [open_session(folder / plan.graph, device, self._config.threads) for device in everywhere(plan.device)]
