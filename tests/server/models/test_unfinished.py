@@ -1,0 +1,54 @@
+"""Encoders that are being made: what a killed process left is deleted, and what one still makes is left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from topwork_plugins.word2vec import output_vectors
+from topwork_server.errors import AlreadyExists
+from topwork_server.models import unfinished
+from topwork_server.models.catalog import Catalog, PretrainedEncoder
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+
+MADE = PretrainedEncoder("words", "word2vec", {}, "", "two texts", {"dim": 4})
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    return Catalog(PluginRegistry.load(), tmp_path)
+
+
+def publish(catalog: Catalog, folder: Path, name: str) -> None:
+    folder.mkdir()
+    rows = np.ones((2, 4), np.float32)
+    output_vectors.write(folder, ["red", "owl"], rows, rows, {})
+    spec = catalog.add_pretrained(name, folder, MADE)
+    assert (spec.trained_on, spec.source) == ("two texts", f"file:{catalog.home / 'encoders' / name}")
+
+
+def test_what_was_killed_before_its_export_ended_is_deleted(catalog: Catalog, tmp_path: Path) -> None:
+    encoders = tmp_path / "encoders"
+    with unfinished.scratch_folder(encoders, "whole.v2") as scratch:
+        publish(catalog, scratch / "encoder", "whole.v2")
+    left = encoders / f"{unfinished.MAKING}killed"
+    left.mkdir()
+    publish(catalog, left / "encoder", "killed")
+    assert catalog.added() == ["killed", "whole.v2"]
+    unfinished.sweep(encoders, catalog)
+    assert catalog.added() == ["whole.v2"]
+    assert sorted(path.name for path in encoders.iterdir()) == ["whole.v2", "whole.v2.json"]
+    catalog.delete("whole.v2")
+    assert list(encoders.iterdir()) == []
+
+
+def test_what_is_being_made_is_left_alone(catalog: Catalog, tmp_path: Path) -> None:
+    encoders = tmp_path / "encoders"
+    with unfinished.scratch_folder(encoders, "mine") as scratch:
+        publish(catalog, scratch / "encoder", "mine")
+        unfinished.sweep(encoders, catalog)
+        assert catalog.added() == ["mine"]
+        with pytest.raises(AlreadyExists, match="mine"), unfinished.scratch_folder(encoders, "mine"):
+            raise AssertionError("two make it")
+    assert catalog.added() == ["mine"]
