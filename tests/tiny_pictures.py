@@ -30,6 +30,7 @@ _HEADS = {**_STAGES, "image_size": SIZE, "num_attention_heads": [1, 1, 2, 2]}
 #: config.json of each, by its model_type.
 CONFIGS: dict[str, dict[str, Any]] = {
     "beit": {**_MLP, "use_relative_position_bias": True, "layer_scale_init_value": 0.1},
+    "clip_vision_model": _MLP,
     "convnext": {**_STAGES, "image_size": SIZE},
     "convnextv2": {**_STAGES, "image_size": SIZE},
     "data2vec-vision": _MLP,
@@ -53,6 +54,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "pvt_v2": {**_HEADS, "depths": [1] * 4},
     "regnet": {**_STAGES, "embedding_size": 8, "groups_width": 8},
     "resnet": {**_STAGES, "embedding_size": 8},
+    "siglip_vision_model": _MLP,
     "swiftformer": {"image_size": SIZE, "depths": [1] * 4, "embed_dims": [8, 16, 24, 32]},
     "swin": _SWIN,
     "swinv2": _SWIN,

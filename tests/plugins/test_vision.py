@@ -25,6 +25,7 @@ from topwork_server.runtime.session import Session
 BLOCKS = {
     **dict.fromkeys(("beit", "deit", "ijepa", "vit", "vit_mae", "vit_msn"), "layers"),
     **dict.fromkeys(("data2vec-vision", "dinov2", "dinov2_with_registers"), "encoder.layer"),
+    **dict.fromkeys(("clip_vision_model", "siglip_vision_model"), "encoder.layers"),
     "dinov3_vit": "model.layer",
 }
 STAGES = {
@@ -34,7 +35,7 @@ STAGES = {
     "focalnet": [f"encoder.stages.{n}.layers.0" for n in range(4)],
     "mobilenet_v1": [f"layer.{n}" for n in (5, 9, 21, 25)],
 }
-WITHOUT_CLASS_TOKEN = ("ijepa",)
+WITHOUT_CLASS_TOKEN = ("ijepa", "siglip_vision_model")
 
 
 def own_maps(model: Any, kind: str, run: Any) -> list[torch.Tensor]:

@@ -43,8 +43,11 @@ def test_sources_that_are_adopted(folder: Path, tmp_path: Path) -> None:
     assert (found.name, found.modality) == ("mine", Modality.IMAGE)
     assert adopt(f"file:{folder}", "bert") is None
     assert adopt(f"file:{tmp_path}") is None
-    assert adopt("hf:facebook/dinov2-small") is None
-    assert adopt("hf:facebook/dinov2-small", "vision") is not None
+    for repository in ("facebook/dinov2-small", "google/vit-base-patch16-224", "microsoft/swinv2-tiny-patch4-window8-256"):
+        assert adopt(f"hf:{repository}") is not None
+    for repository in ("openai/clip-vit-base-patch32", "bert-base-uncased", "timm/vit_tiny_patch16_224.augreg_in21k"):
+        assert adopt(f"hf:{repository}") is None
+    assert adopt("hf:someone/their-model", "vision") is not None
     registered = PluginRegistry.load().resolve_source("mine", SourceUri.parse(f"file:{folder}"))
     assert registered is not None
     assert registered.spec.encoder is VisionEncoder

@@ -15,6 +15,7 @@ from topwork_server import InvalidInput
 #: folder does not name its own.
 PROCESSORS = {
     "beit": "BeitImageProcessor",
+    "clip_vision_model": "CLIPImageProcessor",
     "convnext": "ConvNextImageProcessor",
     "convnextv2": "ConvNextImageProcessor",
     "data2vec-vision": "BeitImageProcessor",
@@ -32,6 +33,7 @@ PROCESSORS = {
     "pvt_v2": "PvtImageProcessor",
     "regnet": "ConvNextImageProcessor",
     "resnet": "ConvNextImageProcessor",
+    "siglip_vision_model": "SiglipImageProcessor",
     "swiftformer": "ViTImageProcessor",
     "swin": "ViTImageProcessor",
     "swinv2": "ViTImageProcessor",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ from topwork_plugins.images.processors import read_processor
 from topwork_plugins.vision.layout import PROCESSORS, check_known, is_ours, read_layout
 
 FAMILY = "vision"
+#: Repositories of the hub that are taken for this family's by how their names begin.
+NAMES = re.compile(
+    r"^(?!timm/)[^/]+/(beit|convnext(v2)?|data2vec-vision|deit|dino(v[23])?|focalnet|hiera|ijepa|levit|mobilenet_v1|pvt(_v2)?|regnet|resnet"
+    r"|swiftformer|swin(v2)?|vit)(?![a-z0-9])",
+    re.IGNORECASE,
+)
 
 
 class VisionEncoder(PictureEncoder):
@@ -59,11 +66,13 @@ def sized(recipe: Recipe, size: Any, patch: Any) -> Recipe:
     return replace(recipe, size=(size, size), resize=(rows, columns))
 
 
-@hookimpl
+@hookimpl(tryfirst=True)
 def resolve_source(name: str, source: SourceUri) -> EncoderSpec | None:
-    """Folders of picture models of transformers, and what is declared to be of this family."""
+    """Folders of picture models of transformers, repositories of the hub that are named so, and what is declared to be of this
+    family."""
     local = source.scheme == "file" and is_ours(Path(source.location))
-    if source.family not in ("", FAMILY) or not (local or source.family):
+    hub = source.scheme == "hf" and NAMES.search(source.location)
+    if source.family not in ("", FAMILY) or not (local or hub or source.family):
         return None
     description = f"{read_layout(Path(source.location)).kind} of transformers" if local else ""
     return EncoderSpec(name, VisionEncoder, str(source), Modality.IMAGE, description=description)
