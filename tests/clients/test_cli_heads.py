@@ -114,11 +114,14 @@ def test_drop(topwork: StubCommand, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_a_head_lately_predicted(topwork: StubCommand) -> None:
     shares = (ClassShare("owl", 0.2, 0.4, 0.61, 0.55, 0.66), ClassShare("wren", 0.8, 0.6, 0.39, 0.34, 0.45))
-    topwork.client.found_heads = [head_info(recent=LabelShift(900, shares, 1e-9, "recent items are of other classes"))]
+    topwork.client.found_heads = [
+        head_info(weight="seen", recent=LabelShift(900, shares, 1e-9, "recent items are of other classes"))
+    ]
     assert topwork("heads", "birds-label") == 0
     assert "900 predictions; as different without a shift: p = 1e-09" in topwork.stdout
     assert "owl: 61.0% of recent items (55.0% to 66.0%), 20.0% of the evaluated ones" in topwork.stdout
     assert "recent items are of other classes" in topwork.stdout
+    assert ["weighed", "by", "seen"] in [line.split() for line in topwork.stdout.splitlines()]
     assert topwork("heads", "birds-label", "--json") == 0
     assert topwork.json["recent"]["shares"][0]["estimated"] == 0.61
 

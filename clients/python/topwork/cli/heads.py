@@ -160,6 +160,8 @@ def _training(head: HeadInfo) -> Iterable[tuple[str, str]]:
         yield "learned", f"{head.target or DESCRIBED}, {head.kind}, from {source(head)}, seed {head.seed}"
     else:
         yield "is to learn", f"{head.target or DESCRIBED}, {head.kind}, from {head.set}, version {head.version}"
+    if head.weight:
+        yield "weighed by", head.weight
     if head.options:
         yield "options", settings_text(head.options)
     if head.chosen:
