@@ -80,7 +80,7 @@ def _measured(folder: Path, model: Any, unused: list[str]) -> Loaded:
         raise InvalidInput(
             f"{folder.name} ({type(model).__name__} of transformers) gives no row for each token of a text:"
             f" {str(error).splitlines()[0]}",
-            remedy="name a model that reads texts",
+            remedy="name a model that reads texts, or the family that reads this one, with --family",
         ) from error
     if rows.shape[:2] != ones.shape:
         raise InvalidInput(f"{folder.name} ({type(model).__name__} of transformers) gives {rows.shape[1]} rows for 4 tokens")
