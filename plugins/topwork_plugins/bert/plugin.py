@@ -7,10 +7,10 @@ int64; taps are `pooled`, `mean`, `max`, `cls` or `last` (a row a text) and `tok
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from topwork_server import (
@@ -60,6 +60,7 @@ class BertEncoder(Encoder):
     pads = True
     budget = 1024
     inline_max_chars = 512
+    fill_options: ClassVar[Mapping[str, Any]] = {"unknown": "allow"}  # a mask is one, and may stand alone
     needs_to_fill = (
         "pull weights that hold the head of a language model (config.json: ...ForMaskedLM with a mask, ...ForCausalLM), or train"
         " one with `topwork pretrain mlm`; an encoder from before heads were read gets its own by `topwork export NAME --force`"

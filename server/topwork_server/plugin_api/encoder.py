@@ -72,6 +72,7 @@ class Encoder(ABC):
     budget: ClassVar[int] = 32
     chunk_items: ClassVar[int] = 0
     inline_max_chars: ClassVar[int] = 0
+    fill_options: ClassVar[Mapping[str, Any]] = {}
     needs_to_fill: ClassVar[str] = "ask for an encoder with a head over its vocabulary: `topwork encoders NAME` lists its heads"
 
     @classmethod

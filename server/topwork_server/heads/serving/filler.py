@@ -63,7 +63,8 @@ class Filler:
         async with self._engine.acquire(params.encoder) as loaded:  # exported first, if need be: only then its heads are known
             choice = await asyncio.to_thread(self._choice, params.encoder, loaded.towers[0].encoder, k, targets)
             texts, unfit = await asyncio.to_thread(_gapped, items, choice, skip=params.skip_bad_items)
-            found = await self._embed(params, choice.head.tap.tap.name, texts)
+            options = {**choice.encoder.fill_options, **params.options}
+            found = await self._embed(replace(params, options=options), choice.head.tap.tap.name, texts)
             found = found.among(list(texts), unfit) if unfit else found
             begun = time.monotonic()
             rows, lost = await asyncio.to_thread(_rows_read, choice, texts, found, params.skip_bad_items)
