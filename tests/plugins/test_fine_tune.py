@@ -48,12 +48,12 @@ def check(tunable: TunableEncoder, dataset: FineTuneDataset, task: Task, tuned: 
     check_served(tunable, dataset, task, tuned)
 
 
-@pytest.mark.parametrize("model_type", ["gpt2", "t5", "longformer"])
-def test_trunks_of_other_architectures_learn(model_type: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("model_type", "adapter"), [("gpt2", "none"), ("gpt2", "lora"), ("t5", "none"), ("longformer", "none")])
+def test_trunks_of_other_architectures_learn(model_type: str, adapter: str, tmp_path: Path) -> None:
     """A decoder, one that shares a table between two modules, and one whose attention is not transformers' own."""
     other = fine_tuning_tasks.bert(tmp_path, model_type=model_type)
     dataset = fine_tuning_tasks.of_texts(other)
-    check(other, dataset, Task.CLASSIFICATION, other.tune(dataset, tmp_path / "tuned", epochs=12), 1.0)
+    check(other, dataset, Task.CLASSIFICATION, other.tune(dataset, tmp_path / "tuned", epochs=12, adapter=adapter), 1.0)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,9 @@ def merge(module: torch.nn.Module, adapter: Path, config: Mapping[str, Any]) -> 
     from peft.tuners.lora import LoraModel
     from safetensors.torch import load_file
 
-    layers = LoraModel(module, LoraConfig(**config), "default")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that GPT-2's layers are transposed, which peft sees by itself
+        layers = LoraModel(module, LoraConfig(**config), "default")
     set_peft_model_state_dict(layers, load_file(adapter), adapter_name="default")
     layers.merge_and_unload(safe_merge=True)
 
