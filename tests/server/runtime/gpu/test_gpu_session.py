@@ -211,7 +211,7 @@ def test_a_gpu_that_is_not_there_is_said_to_be_missing(model: Path, provider: st
         GpuSession(model, Device(provider))
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "albert", "mpnet"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "albert", "mpnet", "longformer", "gpt2", "qwen3", "gemma3_text"])
 def test_texts_of_a_family_keep_their_rows_in_fp32_and_their_parity_in_fp16(family: str, tmp_path: Path) -> None:
     tiny = tiny_berts.export(tiny_berts.write(tmp_path / "weights", family), tmp_path / "artifact")
     whole = GpuSession(tmp_path / "artifact/model.onnx", Device("cpu"))
