@@ -25,6 +25,8 @@ CALLS: dict[str, dict[str, Any]] = {
     "embed_stream": {"encoder": "letters", "items": ["a"]},
     "nearest_words": {"encoder": "words", "items": ["a"]},
     "fill": {"encoder": "letters", "items": ["a"]},
+    "pretrainers": {},
+    "pretrain": {"kind": "words", "texts": ["a"], "name": "w"},
     "write": {**SET, "items": ["a"], "ids": ["1"], "metadata": [{"year": 1}], "encoder": "letters"},
     "write_stream": {**SET, "items": ["a"], "ids": ["1"], "metadata": [{"year": 1}], "encoder": "letters"},
     "read": SET,

@@ -117,6 +117,12 @@ class ToysAndRealKinds(FakePlugins):
     def trainer(self, kind):
         return self.real.trainer(kind)
 
+    def pretrainers(self):
+        return self.real.pretrainers()
+
+    def pretrainer(self, kind):
+        return self.real.pretrainer(kind)
+
 
 def within(message):
     """The message, and all in it."""

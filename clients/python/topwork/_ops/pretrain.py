@@ -113,9 +113,10 @@ def _reader(
         raise InvalidInput(f"texts are {describe(texts)}", remedy="pass a list of str, or a pathlib.Path of a file")
     if isinstance(texts, AsyncIterable):
         return _once(blocking(texts))
-    if iter(texts or ()) is texts:
+    given = () if texts is None else texts  # an array of numpy has no truth value
+    if iter(given) is texts:
         return _once(iter(texts))
-    return lambda: iter(texts or ())
+    return lambda: iter(given)
 
 
 def _once(texts: Iterator[str]) -> Callable[[], Iterator[str] | None]:
