@@ -6,7 +6,8 @@ import json
 import random
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,29 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return prepare(tiny_berts.write(folder / "model"), folder / "out")
 
 
-@pytest.fixture(scope="module", params=["bert", "mpnet", "roberta", "albert", "xlm-roberta"])
-def tokenized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """One architecture of each kind of tokenizer."""
-    folder = tmp_path_factory.mktemp(request.param)
-    return prepare(tiny_berts.write(folder / "model", request.param), folder / "out")
+FRAMED = ("bert", "mpnet", "roberta", "albert", "xlm-roberta")
+
+
+@pytest.fixture(scope="module")
+def prepared_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Prepared]:
+    @cache
+    def made(model_type: str) -> Prepared:
+        folder = tmp_path_factory.mktemp(model_type)
+        return prepare(tiny_berts.write(folder / "model", model_type), folder / "out")
+
+    return made
+
+
+@pytest.fixture(params=FRAMED)
+def tokenized(request: pytest.FixtureRequest, prepared_once: Callable[[str], Prepared]) -> Prepared:
+    """One architecture of each kind of tokenizer with a token before and one after a text."""
+    return prepared_once(request.param)
+
+
+@pytest.fixture(params=[*FRAMED, "gpt2", "llama", "qwen3", "t5", "xlnet"])
+def any_tokenized(request: pytest.FixtureRequest, prepared_once: Callable[[str], Prepared]) -> Prepared:
+    """And those with none of them, or with one, or with two at the end."""
+    return prepared_once(request.param)
 
 
 def sample(prepared: Prepared, text: str, pair: str | None = None, **options: Any) -> Sample:
@@ -50,8 +69,8 @@ def pieces(made: Sample, text: str, part: int = 0) -> list[str]:
     return [text[start:end] for (start, end), p in zip(made.tokens.chars, made.tokens.parts, strict=True) if p == part]
 
 
-def test_spans_cover_the_text_in_order(tokenized: Prepared) -> None:
-    made = sample(tokenized, TEXT)
+def test_spans_cover_the_text_in_order(any_tokenized: Prepared) -> None:
+    made = sample(any_tokenized, TEXT)
     assert made.tokens is not None
     chars = made.tokens.chars
     assert (chars[1:, 0] >= chars[:-1, 0]).all()
@@ -80,9 +99,9 @@ def test_spans_are_words_and_pieces_of_words(bert: Prepared) -> None:
     assert "😀" in pieces(made, TEXT)  # spans count code points, not UTF-16 units or bytes
 
 
-def test_a_pair_has_rows_of_both_parts(tokenized: Prepared) -> None:
+def test_a_pair_has_rows_of_both_parts(any_tokenized: Prepared) -> None:
     first, second = "Who sings at night?", "A small bird."
-    made = sample(tokenized, first, second)
+    made = sample(any_tokenized, first, second)
     assert made.tokens is not None
     assert "".join(pieces(made, first, 0)).lower() == first.replace(" ", "").lower()
     assert "".join(pieces(made, second, 1)).lower() == second.replace(" ", "").lower()
@@ -107,19 +126,19 @@ def test_collate_pads_on_the_right_with_the_models_own_padding(tokenized: Prepar
     assert batch["input_ids"][0, short:].tolist() == [0 if padding is None else padding] * (long - short)
 
 
-def test_a_prompt_takes_part_and_gives_no_rows(tokenized: Prepared) -> None:
-    plain, prompted = sample(tokenized, TEXT), sample(tokenized, TEXT, prompt="query: ")
+def test_a_prompt_takes_part_and_gives_no_rows(any_tokenized: Prepared) -> None:
+    plain, prompted = sample(any_tokenized, TEXT), sample(any_tokenized, TEXT, prompt="query: ")
     assert plain.tokens is not None
     assert prompted.tokens is not None
-    assert np.array_equal(prompted.inputs["input_ids"], sample(tokenized, "query: " + TEXT).inputs["input_ids"])
+    assert np.array_equal(prompted.inputs["input_ids"], sample(any_tokenized, "query: " + TEXT).inputs["input_ids"])
     assert "".join(pieces(prompted, TEXT)).split() == "".join(pieces(plain, TEXT)).split()
     assert prompted.tokens.chars.min() == 0
     assert prompted.tokens.positions[0] > plain.tokens.positions[0]
 
 
-def test_a_token_across_the_end_of_the_prompt_is_a_row(tokenized: Prepared) -> None:
+def test_a_token_across_the_end_of_the_prompt_is_a_row(any_tokenized: Prepared) -> None:
     """Byte-level and SentencePiece tokens begin with the prompt's last space; the row covers the word alone."""
-    assert pieces(sample(tokenized, "bird", prompt="A small "), "bird")[0].startswith("b")
+    assert pieces(sample(any_tokenized, "bird", prompt="A small "), "bird")[0].startswith("b")
 
 
 def test_a_model_may_name_prompts_and_one_by_default(tmp_path: Path) -> None:
@@ -139,14 +158,14 @@ def test_a_model_may_name_prompts_and_one_by_default(tmp_path: Path) -> None:
         ids("bird", prompt="a", prompt_name="query")
 
 
-def test_a_text_over_the_limit_is_refused_with_its_length(tokenized: Prepared) -> None:
+def test_a_text_over_the_limit_is_refused_with_its_length(any_tokenized: Prepared) -> None:
     text = "A small bird sings. " * 40
-    length = tokenized.encoder._tokenization.length(text)
+    length = any_tokenized.encoder._tokenization.length(text)
     with pytest.raises(InvalidInput, match=rf"has {length} tokens \(.*; the limit is {POSITIONS}.*truncate"):
-        sample(tokenized, text)
-    prompted = tokenized.encoder._tokenization.length("query: " + text)
+        sample(any_tokenized, text)
+    prompted = any_tokenized.encoder._tokenization.length("query: " + text)
     with pytest.raises(InvalidInput, match=f"has {prompted} tokens"):
-        sample(tokenized, text, prompt="query: ")
+        sample(any_tokenized, text, prompt="query: ")
 
 
 HUGE = 1 << 22
@@ -204,14 +223,14 @@ def watch_reading(tokenization: Tokenization, monkeypatch: pytest.MonkeyPatch) -
     return read
 
 
-def test_the_length_of_a_huge_text_is_estimated(tokenized: Prepared) -> None:
+def test_the_length_of_a_huge_text_is_estimated(any_tokenized: Prepared) -> None:
     text = "A small bird sings. " * 2000
-    exact = tokenized.encoder._tokenization.length(text)
+    exact = any_tokenized.encoder._tokenization.length(text)
     with pytest.raises(InvalidInput, match="about") as refused:
-        sample(tokenized, text)
+        sample(any_tokenized, text)
     assert int(re.findall(r"about (\d+) tokens", refused.value.message)[0]) == pytest.approx(exact, rel=0.02)
-    made = sample(tokenized, text, truncate=True)
-    assert np.array_equal(made.inputs["input_ids"], sample(tokenized, text[:800], truncate=True).inputs["input_ids"])
+    made = sample(any_tokenized, text, truncate=True)
+    assert np.array_equal(made.inputs["input_ids"], sample(any_tokenized, text[:800], truncate=True).inputs["input_ids"])
     assert made.notes["truncated_tokens"] == pytest.approx(exact - POSITIONS, rel=0.02)
 
 
@@ -298,7 +317,7 @@ def test_threads_do_not_share_a_truncation(bert: Prepared) -> None:
         assert all(pool.map(attempt, range(60)))
 
 
-def test_a_batch_gives_what_its_texts_give_alone(tokenized: Prepared) -> None:
+def test_a_batch_gives_what_its_texts_give_alone(any_tokenized: Prepared) -> None:
     """Over all kinds of tokenizer: white space, marks, signs of control, added tokens, the empty and the too long."""
     dice = random.Random(3)
     signs = [*"aB'-.,!\u00e9\u6f22\u0301\u200b\x07\x1c\t\n\u00a0\u3000\U0001f600", " ", "  ", " bird", "Small ", "[SEP]", "</s>"]
@@ -313,7 +332,7 @@ def test_a_batch_gives_what_its_texts_give_alone(tokenized: Prepared) -> None:
         TextItem("bird " * 99),
     ]
     items = [*odd, *texts, *odd, TextItem("bird " * 3000), *texts[:5], TextItem("\ud800")]
-    encoder = tokenized.encoder
+    encoder = any_tokenized.encoder
     for options in (BertOptions(), BertOptions(truncate=True), BertOptions(prompt="query: ")):
         for start in range(0, len(items), 40):
             check_batch(encoder, items[start : start + 40], options)
