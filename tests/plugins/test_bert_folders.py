@@ -242,6 +242,18 @@ def test_what_says_nothing_of_features_is_left_out_of_the_definition(copy: Path)
     assert read_layout(copy).definition != before
 
 
+def test_a_nomic_with_its_old_code_is_read_where_transformers_computes_the_same(tmp_path: Path) -> None:
+    config = {"model_type": "nomic_bert", "auto_map": {"AutoModel": "modeling_hf_nomic_bert.NomicBertModel"}}
+    config |= {"n_embd": 768, "n_head": 12, "n_layer": 12, "rotary_emb_base": 1000, "prenorm": False}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    assert read_layout(tmp_path).architecture.checked
+    for other in ({"rotary_emb_base": 10000}, {"rotary_scaling_factor": 2.0}, {"n_head": 16}, {"prenorm": True}):
+        path.write_text(json.dumps(config | other))
+        with pytest.raises(InvalidInput, match="code of its own"):
+            read_layout(tmp_path)
+
+
 LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
 
 

@@ -29,8 +29,22 @@ POOLING_KEYS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 POOLINGS = frozenset(POOLING_KEYS.values())
-#: Architectures that began as code of their own on the hub, to which config.json still points, and that transformers now has.
-NATIVE = frozenset({"nomic_bert"})
+#: Architectures that began as code of their own on the hub, to which config.json still points, and that transformers now has; and
+#: what their files say in words that transformers passes over: anything else than what its class takes for granted is refused.
+NATIVE: Mapping[str, Mapping[str, Any]] = {
+    "nomic_bert": {
+        **{
+            "n_embd": 768,
+            "n_head": 12,
+            "n_layer": 12,
+            "n_inner": 3072,
+            "activation_function": "swiglu",
+            "layer_norm_epsilon": 1e-12,
+        },
+        **{"rotary_emb_base": 1000, "rotary_emb_fraction": 1.0, "rotary_emb_interleaved": False, "rotary_scaling_factor": None},
+        **dict.fromkeys(("causal", "mlp_fc1_bias", "parallel_block", "prenorm", "qkv_proj_bias", "use_rms_norm"), False),
+    }
+}
 #: Files of a tokenizer, by which a folder of any architecture is known as one of texts.
 TOKENIZER_FILES = frozenset(
     {"tokenizer.json", "tokenizer_config.json", "vocab.txt", "merges.txt", "spiece.model", "spm.model", "tokenizer.model"}
@@ -126,7 +140,7 @@ def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
         raise InvalidInput(
             f"{folder.name} does not say what it is (config.json has no model_type)", remedy="name a model of transformers"
         )
-    if config.get("auto_map") and model_type not in NATIVE:
+    if config.get("auto_map") and not _is_native(config):
         code = ", ".join(sorted({str(place) for place in dict(config["auto_map"]).values()})[:3])
         raise InvalidInput(
             f"{folder.name} is computed by code of its own (auto_map in config.json: {code}), which is never run here",
@@ -142,6 +156,11 @@ def mask_of(folder: Path) -> str:
         if found:
             return str(found)
     return ""
+
+
+def _is_native(config: Mapping[str, Any]) -> bool:
+    granted = NATIVE.get(config["model_type"])
+    return granted is not None and all(config.get(key, value) == value for key, value in granted.items())
 
 
 def refuse_cross_encoder(folder: Path) -> None:
