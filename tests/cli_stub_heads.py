@@ -135,6 +135,7 @@ class HeadStub:
         unlabeled: str = "",
         descriptions: Mapping[str, str] | None = None,
         replace: bool = False,
+        also: Mapping[str, float] | None = None,
         wait: bool = True,
         progress: Callable[[Job], object],
     ) -> HeadInfo:

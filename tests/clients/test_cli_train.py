@@ -44,7 +44,7 @@ def test_what_is_said_of_a_training_is_passed_on(topwork: StubCommand) -> None:
         "train birds --target label --kind mlp --task multi-label --taps layer3 pooled --tap tokens --pooling mean max".split()
     )
     words += ["--option", "depth=2", "--where", "year > 2020", "--test-where", "year = 2024", "--group", "nest", "--folds", "3"]
-    words += ["--weight", "seen", "--combine"]
+    words += ["--weight", "seen", "--combine", "--also", "size=0.5", "--also", "age"]
     words += ["--seed", "7", "--version", "4", "--unlabeled", "self-training", "--describe", "owl=a bird, of = the night"]
     assert topwork(*words, "--name", "mine", "--replace", "--json") == 0
     asked = topwork.asked("train")
@@ -69,6 +69,7 @@ def test_what_is_said_of_a_training_is_passed_on(topwork: StubCommand) -> None:
         "unlabeled": "self-training",
         "descriptions": {"owl": "a bird, of = the night"},
         "replace": True,
+        "also": {"size": 0.5, "age": 1.0},
         "wait": True,
     }
     assert (topwork.json["name"], topwork.json["metrics"][0]["value"], topwork.json["job"]["state"]) == (

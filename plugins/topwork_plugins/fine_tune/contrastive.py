@@ -13,7 +13,7 @@ import torch
 from topwork_server import Array, Examples, FeatureView, FineTuneDataset, InvalidInput
 from torch import Tensor, nn
 
-from topwork_plugins.fine_tune.loop import TrainingLoop
+from topwork_plugins.fine_tune.loop import LearnedTarget
 from topwork_plugins.fine_tune.network import Network, width_of
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.options import TrunkOptions
@@ -80,14 +80,11 @@ class PairTuning(Tuning):
     def layer(self, dataset: FineTuneDataset) -> nn.Module:
         return nn.Identity()
 
-    def start(
-        self, network: Network, objective: Objective, dataset: FineTuneDataset
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def start(self, target: LearnedTarget) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         return [], {}
 
-    def finish(
-        self, network: Network, objective: Objective, loop: TrainingLoop, dataset: FineTuneDataset
-    ) -> tuple[LinearHead, Array, Array]:
+    def finish(self, target: LearnedTarget) -> tuple[LinearHead, Array, Array]:
+        network, dataset = target.network, target.dataset
         rows = self._rows(network, dataset.train)
         items, view = np.arange(len(rows)), FeatureView(dataset.tap.name, dataset.pooling, rows)
         examples = Examples((view,), dataset.target, dataset.names, dataset.values[dataset.train], items, items)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,14 +33,40 @@ class BestEpoch:
         return (score, -loss) > (self.score, -self.loss)
 
 
+@dataclass(frozen=True)
+class LearnedTarget:
+    """A target that a trunk learns: by which way from samples to scores, and what its loss and score weigh beside others."""
+
+    network: Network
+    objective: Objective
+    dataset: FineTuneDataset
+    weight: float = 1.0
+
+    def evaluate(self, positions: Array) -> tuple[float, float]:
+        """Return score and mean loss of those items."""
+        raw = self.raw_scores(positions)
+        loss = float(self.objective.loss(raw, positions)) / max(self.objective.size(positions), 1)
+        return self.objective.score(self.objective.scores_of(raw), positions), loss
+
+    def raw_scores(self, positions: Array, *, exact: bool = False) -> Tensor:
+        """Compute raw scores of those items' rows in the order of the positions, on the CPU. Of no items, there are none."""
+        with torch.no_grad():
+            found = {
+                position: self.network.scores(rows.to(self.network.device)).cpu()
+                for position, rows in self.network.features(positions.tolist(), exact=exact)
+            }
+        return torch.cat([found[p] for p in positions.tolist()])
+
+
 class TrainingLoop:
-    """One training. `run` leaves the best epoch's state in the network."""
+    """One training, of one target or of several that share a trunk. `run` leaves the best epoch's state in the networks.
+
+    Each batch is of one target, so that an item needs no value of the others (as Liu et al. 2019 do, algorithm 1).
+    """
 
     def __init__(
         self,
-        network: Network,
-        objective: Objective,
-        dataset: FineTuneDataset,
+        targets: Sequence[LearnedTarget],
         options: TrunkOptions,
         patience: int,
         groups: list[dict[str, Any]],
@@ -49,12 +75,12 @@ class TrainingLoop:
         random: np.random.Generator,
         report: Report,
     ) -> None:
-        self._network, self._objective, self._dataset, self._options = network, objective, dataset, options
-        self._patience = patience
+        self._targets, self._options, self._patience = targets, options, patience
+        self._module = targets[0].network.module
         self._optimizer = Optimizer(groups, bias_correction=options.bias_correction)
         self._parameters = [parameter for group in groups for parameter in group["params"]]
         self._rate, self._scaler, self._random, self._report = rate, scaler, random, report
-        self._steps = options.epochs * objective.steps(len(dataset.train), options.batch)
+        self._steps = options.epochs * sum(one.objective.steps(len(one.dataset.train), options.batch) for one in targets)
         self._step_count = 0
         self._started = time.monotonic()
         self.best = BestEpoch()
@@ -64,7 +90,7 @@ class TrainingLoop:
         self.best.state = self._copy_state()
         for epoch in range(1, self._options.epochs + 1):
             loss = self._epoch(epoch)
-            score, validation = self.evaluate(self._dataset.validation)
+            score, validation = self._evaluate()
             self._record_epoch(epoch, loss, score, validation)
             if self._out_of_time() or self._patience_ends(epoch):
                 break
@@ -72,47 +98,50 @@ class TrainingLoop:
             for parameter, value in zip(self._parameters, self.best.state, strict=True):
                 parameter.copy_(value)
 
-    def evaluate(self, positions: Array) -> tuple[float | None, float | None]:
-        """Return score and mean loss of those items; None of no items."""
-        if not len(positions):
+    def _evaluate(self) -> tuple[float | None, float | None]:
+        """Return score and mean loss of the validation items, the weighted means over the targets that have any; None of none."""
+        there = [one for one in self._targets if len(one.dataset.validation)]
+        if not there:
             return None, None
-        raw = self.raw_scores(positions)
-        loss = float(self._objective.loss(raw, positions)) / max(self._objective.size(positions), 1)
-        return self._objective.score(self._objective.scores_of(raw), positions), loss
-
-    def raw_scores(self, positions: Array, *, exact: bool = False) -> Tensor:
-        """Compute raw scores of those items' rows in the order of the positions, on the CPU. Of no items, there are none."""
-        with torch.no_grad():
-            found = {
-                position: self._network.scores(rows.to(self._network.device)).cpu()
-                for position, rows in self._network.features(positions.tolist(), exact=exact)
-            }
-        return torch.cat([found[p] for p in positions.tolist()])
+        found = np.array([one.evaluate(one.dataset.validation) for one in there])
+        if len(there) == 1:
+            return float(found[0, 0]), float(found[0, 1])
+        found[:, 0] = found[:, 0].clip(0.0)  # R2 has no lower end: one target alone would choose the epoch
+        score, loss = np.average(found, axis=0, weights=[one.weight for one in there])
+        return float(score), float(loss)
 
     def _epoch(self, epoch: int) -> float:
         """Run one pass; return the mean loss."""
         total = size = 0.0
-        self._network.module.train(self._options.dropout)
-        for part in self._network.module.modules():
+        self._module.train(self._options.dropout)
+        for part in self._module.modules():
             if isinstance(part, nn.modules.batchnorm._BatchNorm):
                 part.eval()  # batches are small, and the statistics good
-        costs = self._network.prepared.costs
-        for batch in self._objective.batches(self._dataset.train, costs, self._options.batch, self._random):
-            loss, count = self._step(batch)
+        for target, batch in self._batches():
+            loss, count = self._step(target, batch)
             total, size = total + loss, size + count
             self._report_progress(epoch, total / max(size, 1))
             if self._out_of_time():
                 break
         return total / max(size, 1)
 
-    def _step(self, batch: Array) -> tuple[float, int]:
+    def _batches(self) -> list[tuple[LearnedTarget, Array]]:
+        dealt = [
+            (one, batch)
+            for one in self._targets
+            for batch in one.objective.batches(one.dataset.train, one.network.prepared.costs, self._options.batch, self._random)
+        ]
+        return dealt if len(self._targets) == 1 else [dealt[i] for i in self._random.permutation(len(dealt))]
+
+    def _step(self, target: LearnedTarget, batch: Array) -> tuple[float, int]:
         """Take one step; return the sum of the loss, and over how much. InvalidInput where it is not finite."""
+        network, objective = target.network, target.objective
         self._optimizer.set_rates(schedule(self._step_count, self._steps, self._options.warmup))
         self._optimizer.torch.zero_grad(set_to_none=True)
-        size, total = self._objective.size(batch), 0.0
-        for part in self._network.parts(batch):
-            raw = self._network.training_scores(part, self._random, self._options.windows, flip=self._options.flip)
-            loss = self._objective.loss(raw, part)
+        size, total = objective.size(batch), 0.0
+        for part in network.parts(batch):
+            raw = network.training_scores(part, self._random, self._options.windows, flip=self._options.flip)
+            loss = target.weight * objective.loss(raw, part)
             self._scaler.scale(loss / max(size, 1)).backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         if not math.isfinite(total):
@@ -155,7 +184,8 @@ class TrainingLoop:
         """Report epoch, step and loss; the job adds how much time is left."""
         message = f"epoch {epoch}/{self._options.epochs}, step {self._step_count}/{self._steps}, loss {loss:.3f}"
         if self.history and self.history[-1]["score"] is not None:
-            message += f", validation {self._objective.name} {self.history[-1]['score']:.3f}"
+            name = self._targets[0].objective.name if len(self._targets) == 1 else "mean score"
+            message += f", validation {name} {self.history[-1]['score']:.3f}"
         spent = time.monotonic() - self._started
         by_time = spent / self._options.max_seconds if self._options.max_seconds else 0.0
         self._report(min(1.0, max(self._step_count / self._steps, by_time)), message)

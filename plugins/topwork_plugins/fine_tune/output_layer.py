@@ -9,7 +9,7 @@ import torch
 from topwork_server import Array, FineTuneDataset
 from torch import Tensor, nn
 
-from topwork_plugins.fine_tune.loop import TrainingLoop
+from topwork_plugins.fine_tune.loop import LearnedTarget
 from topwork_plugins.fine_tune.network import Network, width_of
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.options import FineTuneOptions
@@ -37,20 +37,20 @@ class LayerTuning(Tuning):
         nn.init.zeros_(made.bias)
         return made
 
-    def start(
-        self, network: Network, objective: Objective, dataset: FineTuneDataset
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def start(self, target: LearnedTarget) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        network, objective, dataset = target.network, target.objective, target.dataset
         begun = {"probe_strength": start_linear(network, objective, dataset)} if self._options.head_start == "probe" else {}
         rate, decay = self._options.head_learning_rate, self._options.weight_decay
         groups = [{"params": [p], "lr": rate, "weight_decay": decay if p.ndim > 1 else 0.0} for p in network.head.parameters()]
         return groups, begun
 
-    def finish(
-        self, network: Network, objective: Objective, loop: TrainingLoop, dataset: FineTuneDataset
-    ) -> tuple[LinearHead, Array, Array]:
-        held_out = (dataset.validation, dataset.test)
+    def finish(self, target: LearnedTarget) -> tuple[LinearHead, Array, Array]:
+        network, objective, dataset = target.network, target.objective, target.dataset
         none = np.zeros((0, outputs_of(dataset)), np.float32)
-        validation, test = (objective.scores_of(loop.raw_scores(which, exact=True)) if len(which) else none for which in held_out)
+        validation, test = (
+            objective.scores_of(target.raw_scores(which, exact=True)) if len(which) else none
+            for which in (dataset.validation, dataset.test)
+        )
         layer = linear_layer(network).cpu()
         weight, bias = objective.fold_output_layer(layer.weight.detach().numpy(), layer.bias.detach().numpy(), network.scale)
         return LinearHead(weight, bias), validation, test

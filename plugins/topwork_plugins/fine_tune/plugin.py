@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ class FineTune(FineTuner):
     """
 
     options = FineTuneOptions
+    joint = True
 
     @classmethod
     def tune(
@@ -31,10 +32,25 @@ class FineTune(FineTuner):
         out: Path,
         report: Report,
     ) -> FineTuneResult:
+        return cls.tune_jointly(trunk, encoder, [dataset], [1.0], options, seed, threads, out, report)[0]
+
+    @classmethod
+    def tune_jointly(
+        cls,
+        trunk: Trunk,
+        encoder: Encoder,
+        datasets: Sequence[FineTuneDataset],
+        weights: Sequence[float],
+        options: Any,
+        seed: int,
+        threads: int,
+        out: Path,
+        report: Report,
+    ) -> list[FineTuneResult]:
         from topwork_plugins.fine_tune.output_layer import LayerTuning
         from topwork_plugins.fine_tune.tune import tune_trunk
 
-        return tune_trunk(LayerTuning(options), trunk, encoder, dataset, options, seed, threads, out, report)
+        return tune_trunk(LayerTuning(options), trunk, encoder, datasets, weights, options, seed, threads, out, report)
 
 
 class Contrastive(FineTuner):
@@ -63,7 +79,7 @@ class Contrastive(FineTuner):
         from topwork_plugins.fine_tune.tune import tune_trunk
 
         tuning = PairTuning(options, seed, threads)
-        return tune_trunk(tuning, trunk, encoder, dataset, options, seed, threads, out, report)
+        return tune_trunk(tuning, trunk, encoder, [dataset], [1.0], options, seed, threads, out, report)[0]
 
 
 @hookimpl

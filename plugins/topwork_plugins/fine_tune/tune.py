@@ -14,7 +14,7 @@ import torch
 from topwork_server import Array, Encoder, FineTuneDataset, FineTuneResult, InvalidInput, Modality, Report, Trunk
 from torch import nn
 
-from topwork_plugins.fine_tune.loop import TrainingLoop
+from topwork_plugins.fine_tune.loop import LearnedTarget, TrainingLoop
 from topwork_plugins.fine_tune.lora import RATE, Adapter
 from topwork_plugins.fine_tune.network import Network, PreparedSamples
 from topwork_plugins.fine_tune.objective import Objective
@@ -45,15 +45,11 @@ class Tuning(ABC):
         """Make the output layer, whose scores the objective reads."""
 
     @abstractmethod
-    def start(
-        self, network: Network, objective: Objective, dataset: FineTuneDataset
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def start(self, target: LearnedTarget) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Prepare the output layer; return its groups for the optimizer, and what was chosen."""
 
     @abstractmethod
-    def finish(
-        self, network: Network, objective: Objective, loop: TrainingLoop, dataset: FineTuneDataset
-    ) -> tuple[LinearHead, Array, Array]:
+    def finish(self, target: LearnedTarget) -> tuple[LinearHead, Array, Array]:
         """Return the head, and its scores of the validation and the test items."""
 
 
@@ -61,51 +57,62 @@ def tune_trunk(
     tuning: Tuning,
     trunk: Trunk,
     encoder: Encoder,
-    dataset: FineTuneDataset,
+    datasets: Sequence[FineTuneDataset],
+    weights: Sequence[float],
     options: TrunkOptions,
     seed: int,
     threads: int,
     out: Path,
     report: Report,
-) -> FineTuneResult:
-    """Tune as `FineTuner.tune` promises."""
-    _check(trunk, encoder, dataset, options)
+) -> list[FineTuneResult]:
+    """Tune as `FineTuner.tune_jointly` promises."""
+    for dataset in datasets:
+        _check(trunk, encoder, dataset, options)
     device = device_of(options.device)
     with seeded(seed, threads, device):
         precision = _precision(options.precision, device)
-        objective = tuning.objective(dataset)
-        report(0.0, f"preparing {len(dataset.items)} items")
-        prepared = PreparedSamples(encoder, dataset.items, dataset.options, threads)
-        network = Network(trunk, tuning.layer(dataset), encoder, dataset, prepared, device, _autocast(precision, device))
-        groups, chosen, adapter = _start(tuning, trunk, network, objective, dataset, options)
+        objectives = [tuning.objective(dataset) for dataset in datasets]
+        report(0.0, f"preparing {sum(len(dataset.items) for dataset in datasets)} items")
+        targets = [
+            LearnedTarget(
+                Network(
+                    trunk,
+                    tuning.layer(dataset),
+                    encoder,
+                    dataset,
+                    PreparedSamples(encoder, dataset.items, dataset.options, threads),
+                    device,
+                    _autocast(precision, device),
+                ),
+                objective,
+                dataset,
+                weight,
+            )
+            for dataset, objective, weight in zip(datasets, objectives, weights, strict=True)
+        ]
+        groups, chosen, adapter = _start(tuning, trunk, targets, options)
         report(PREPARED, "training")
 
         def report_epochs(fraction: float, message: str) -> None:
             report(PREPARED + (TRAINED - PREPARED) * fraction, message)
 
         scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
-        loop = TrainingLoop(
-            network,
-            objective,
-            dataset,
-            options,
-            tuning.patience,
-            groups,
-            chosen["learning_rate"],
-            scaler,
-            np.random.default_rng(seed),
-            report_epochs,
-        )
+        random = np.random.default_rng(seed)
+        rate = chosen["learning_rate"]
+        loop = TrainingLoop(targets, options, tuning.patience, groups, rate, scaler, random, report_epochs)
         loop.run()
         report(TRAINED, f"epoch {loop.best.epoch} was best; judging")
         chosen |= {"epoch": loop.best.epoch, "device": device.type, "precision": str(precision).removeprefix("torch.")}
         if adapter:  # what is judged is what is exported
             chosen |= adapter.merge(out / WEIGHTS)
-        head, validation, test = tuning.finish(network, objective, loop, dataset)
+        found = [tuning.finish(target) for target in targets]
         if not adapter:
-            _save_state(network.module, out / WEIGHTS)
-        head = replace(head, chosen={**head.chosen, **chosen})
-        return FineTuneResult(out / WEIGHTS, head, validation, test, loop.history, adapter.config if adapter else None)
+            _save_state(targets[0].network.module, out / WEIGHTS)
+        config = adapter.config if adapter else None
+        return [
+            FineTuneResult(out / WEIGHTS, replace(head, chosen={**head.chosen, **chosen}), validation, test, loop.history, config)
+            for head, validation, test in found
+        ]
 
 
 def _check(trunk: Trunk, encoder: Encoder, dataset: FineTuneDataset, options: TrunkOptions) -> None:
@@ -124,15 +131,17 @@ def _check(trunk: Trunk, encoder: Encoder, dataset: FineTuneDataset, options: Tr
 
 
 def _start(
-    tuning: Tuning, trunk: Trunk, network: Network, objective: Objective, dataset: FineTuneDataset, options: TrunkOptions
+    tuning: Tuning, trunk: Trunk, targets: Sequence[LearnedTarget], options: TrunkOptions
 ) -> tuple[list[dict[str, Any]], dict[str, Any], Adapter | None]:
     """Freeze, restart or adapt, and scale; return the groups that the optimizer takes, what was chosen, and the adapter."""
-    module = network.module
+    device, module = targets[0].network.device, targets[0].network.module
     home = block_of_parameters([name for name, _ in module.named_parameters()], trunk.blocks)
     count = max(len(trunk.blocks), 1)
-    learning = freeze(module, home, _reached(network, dataset), count, options.frozen_blocks)
+    reached = set().union(*(_reached(one.network, one.dataset) for one in targets))
+    learning = freeze(module, home, reached, count, options.frozen_blocks)
     reinitialize(module, home, learning, options.reinitialize)
-    network.scale = measure_scale(network, dataset.train)
+    for one in targets:
+        one.network.scale = measure_scale(one.network, one.dataset.train)
     rate = usual_rate(module) if options.learning_rate is None else options.learning_rate
     chosen: dict[str, Any] = {"learning_rate": rate, "trained_blocks": len(learning), "blocks": count}
     adapter = None
@@ -140,10 +149,13 @@ def _start(
         if options.learning_rate is None:
             chosen["learning_rate"] = rate = RATE * rate
         adapter = Adapter(module, [name for name, p in module.named_parameters() if p.requires_grad], options)
-        module.to(network.device)  # what was added to it
+        module.to(device)  # what was added to it
         home = block_of_parameters([name for name, _ in module.named_parameters()], trunk.blocks)
-    groups, started = tuning.start(network, objective, dataset)
-    return [*parameter_groups(module, home, rate, options), *groups], chosen | started, adapter
+    groups = parameter_groups(module, home, rate, options)
+    for one in targets:
+        own, started = tuning.start(one)
+        groups, chosen = [*groups, *own], chosen | started
+    return groups, chosen, adapter
 
 
 def _reached(network: Network, dataset: FineTuneDataset) -> set[str]:

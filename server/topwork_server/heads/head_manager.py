@@ -23,7 +23,7 @@ from topwork_server.heads.head_status import HeadDescription, HeadStatus, servin
 from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import HeadDefinition, TrainRequest
 from topwork_server.heads.training.probe_request import ProbeRequest, definitions
-from topwork_server.heads.training.request import TrainerKinds, TrainRequests, head_name
+from topwork_server.heads.training.request import TrainerKinds, TrainRequests, head_name, head_names
 from topwork_server.heads.training_log import TrainingLog, TrainingRecord
 from topwork_server.heads.version_pins import VersionPins
 from topwork_server.inference.engine import Engine
@@ -73,7 +73,8 @@ class HeadManager:
         name = head_name(request)
         async with self._lock(name):
             await self._await_ended_job(name)
-            self._check_free(name, replace=request.replace)
+            for each in head_names(request):
+                self._check_free(each, replace=request.replace)
             definition = await self._requests.definition(request)
             await shielded(self._start_training(definition))
         return await self.get(name)
@@ -169,28 +170,35 @@ class HeadManager:
 
     async def _start_training(self, definition: HeadDefinition) -> None:
         name = definition.name
-        await asyncio.to_thread(self._pins.pin_training, definition)
         try:
+            for one in definition.together:
+                await asyncio.to_thread(self._pins.pin_training, one)
             # Each kind has a queue of its own, so that a training of a second does not wait for a fine-tuning of an hour.
             kind = "tune" if self._trainers.trainer(definition.kind).tunes else "train"
             job = self._start_job(kind, name, TRAIN, definition=asdict(definition))
         except BaseException:
-            await asyncio.to_thread(self._release, name)
+            await asyncio.to_thread(self._release_all, definition)
             raise
         self._trainings.add(TrainingRecord(definition, job.id))
-        self._running[name] = asyncio.create_task(self._follow_training(name, job.id))
+        following = asyncio.create_task(self._follow_training(definition, job.id))
+        self._running |= {one.name: following for one in definition.together}
 
     def _start_job(self, kind: str, subject: str, call: str, **arguments: Any) -> JobRecord:
         return self._jobs.start(kind, subject, call, {"home": str(self._home), "threads": self._threads, **arguments})
 
-    async def _follow_training(self, name: str, job: str) -> None:
+    async def _follow_training(self, definition: HeadDefinition, job: str) -> None:
         """Clean up after a training, however it ends."""
         try:
-            await asyncio.to_thread(self._trainings.save, name)
+            await asyncio.to_thread(self._trainings.save, definition.name)
             await self._jobs.wait(job)
-            await asyncio.to_thread(self._release, name)
+            await asyncio.to_thread(self._release_all, definition)
         finally:
-            del self._running[name]
+            for one in definition.together:
+                del self._running[one.name]
+
+    def _release_all(self, definition: HeadDefinition) -> None:
+        for one in reversed(definition.together):  # the encoder is the first's, and is looked at last
+            self._release(one.name)
 
     def _release(self, name: str) -> None:
         """Release what a training held. It never raises: what is left is released at the next start."""

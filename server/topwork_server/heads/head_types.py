@@ -108,6 +108,7 @@ class TrainRequest:
     unlabeled: UnlabeledUse = UnlabeledUse.LEFT_OUT
     descriptions: Mapping[str, str] = field(default_factory=dict)
     replace: bool = False
+    also: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ class HeadDefinition:
     """A training request resolved against its set.
 
     `views` are the taps and poolings to choose from or, with `combine`, to read side by side. `described` holds, for each view,
-    the embeddings of the class descriptions, in the order of `descriptions`.
+    the embeddings of the class descriptions, in the order of `descriptions`. `also` are the heads that are trained with this one
+    on the same new trunk, and `share` is what the loss of one counts for beside it.
     """
 
     name: str
@@ -141,6 +143,13 @@ class HeadDefinition:
     descriptions: Mapping[str, str] = field(default_factory=dict)
     described: tuple[tuple[tuple[float, ...], ...], ...] = ()
     set_created: float = 0.0  # tells it from another set of that name; 0.0 in records of older servers
+    also: tuple[HeadDefinition, ...] = ()
+    share: float = 1.0
+
+    @property
+    def together(self) -> tuple[HeadDefinition, ...]:
+        """Itself and what is trained with it."""
+        return (self, *self.also)
 
 
 @dataclass(frozen=True)

@@ -191,11 +191,12 @@ class FineTuneResult:
 
 class FineTuner(ABC):
     """Learns the trunk, too. `options` and `targets` as Trainer has them. Where it does not read validation items (`validates`),
-    none are held out."""
+    none are held out. `joint`: it learns several targets at once, by `tune_jointly`."""
 
     options: ClassVar[type[Any]] = NoOptions
     targets: ClassVar[frozenset[Target]] = ROW_TARGETS
     validates: ClassVar[bool] = True
+    joint: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -213,6 +214,23 @@ class FineTuner(ABC):
         """Train the trunk and a head. `trunk.module` is the network in torch, with pretrained weights; `encoder` prepares items
         as it does when it serves; files go to the folder `out`. Raise InvalidInput for what cannot be learned. The same
         arguments give the same head (on one kind of device)."""
+
+    @classmethod
+    def tune_jointly(
+        cls,
+        trunk: Trunk,
+        encoder: Encoder,
+        datasets: Sequence[FineTuneDataset],
+        weights: Sequence[float],
+        options: Any,
+        seed: int,
+        threads: int,
+        out: Path,
+        report: Report,
+    ) -> Sequence[FineTuneResult]:
+        """Train one trunk and a head for each dataset, whose loss counts by its weight. The datasets are of one tap's encoder and
+        may have other items. The results share `weights`. Only called where it is `joint`."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,17 @@ def struct(options: Mapping[str, Any] | None) -> Struct | None:
     return message
 
 
+def weights(also: Mapping[str, float] | None) -> dict[str, float]:
+    """Weights by column. InvalidInput names the column of one that is no number."""
+    found = {}
+    for column, weight in (also or {}).items():
+        try:
+            found[column] = float(weight)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise InvalidInput(f"the weight of {column!r} is a {type(weight).__name__}", remedy="give numbers above 0") from error
+    return found
+
+
 def features(reply: encoders_pb2.EmbedResponse, encoder: str, start: int = 0) -> list[Features]:
     """One Features a tap, in the order asked."""
     notes = {note.item: dict(note.counts) for note in reply.notes}

@@ -55,6 +55,7 @@ def train(
     unlabeled: str = "",
     descriptions: Mapping[str, str] | None = None,
     replace: bool = False,
+    also: Mapping[str, float] | None = None,
     wait: bool = True,
     progress: JobProgress = None,
     timeout: float | None = None,
@@ -85,6 +86,8 @@ def train(
     unlabeled     "self-training" or "label-propagation": unlabeled items may help, and the report says what they did
     descriptions  of classes by text, which the trunk embeds: for kinds that learn from them, without any label
     replace       a head of that name, which serves until the new one is ready
+    also          of "fine-tune": other columns that the trunk learns together with the target, and what each counts for beside
+                  its 1, as {"rating": 0.5}; each becomes a head NAME-COLUMN on the same new encoder. Needs `test_where`
     wait          until the training has ended; JobFailed where it failed
     progress      True for a bar on a terminal, or a function of the Job at each change
     timeout       seconds, for all of it; None is the client's for the call, and as long as it takes for the training. A training
@@ -113,6 +116,7 @@ def train(
         unlabeled=unlabeled,
         descriptions=descriptions,
         replace=replace,
+        also=messages.weights(also),
     )
     started = time.monotonic()
     begun = decode_heads.head((yield from unary(TRAIN, request, timeout)))

@@ -51,6 +51,15 @@ def _description(text: str) -> tuple[str, str]:
     return name, description
 
 
+def _weight(text: str) -> tuple[str, float]:
+    """Read COLUMN=WEIGHT, or COLUMN, which weighs 1."""
+    name, _, weight = text.partition("=")
+    try:
+        return name, float(weight or 1)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not COLUMN=WEIGHT") from None
+
+
 #: How a head is learned: of `train` and of `probe`.
 task_flags = flags(
     click.option("--kind", default="", metavar="K", help="default: linear; of detection fcos"),
@@ -109,6 +118,9 @@ def task_of(arguments: SimpleNamespace) -> dict[str, Any]:
 @click.option("--unlabeled", type=click.Choice(METHODS), help="let items without a label help (default: left out)")
 @click.option("--describe", multiple=True, type=_description, metavar="CLASS=TEXT", help="for kinds that read it")
 @click.option("--replace", is_flag=True, help="a head of that name, which serves until the new one is ready")
+@click.option(
+    "--also", multiple=True, type=_weight, metavar="COLUMN=WEIGHT", help="of fine-tune: learned together, a head NAME-COLUMN"
+)
 @click.option("--no-wait", is_flag=True, help="begin it, and print its job")
 @connection
 def train(arguments: SimpleNamespace) -> int:
@@ -125,6 +137,7 @@ def train(arguments: SimpleNamespace) -> int:
             unlabeled=arguments.unlabeled or "",
             descriptions=dict(arguments.describe),
             replace=arguments.replace,
+            also=dict(arguments.also),
             wait=not arguments.no_wait,
             progress=progress,
         )

@@ -83,7 +83,7 @@ class ListTrainersResponse(_message.Message):
     def __init__(self, trainers: _Optional[_Iterable[_Union[Trainer, _Mapping]]] = ...) -> None: ...
 
 class TrainRequest(_message.Message):
-    __slots__ = ("set", "target", "name", "kind", "task", "taps", "poolings", "options", "where", "test_where", "group", "folds", "seed", "version", "unlabeled", "descriptions", "replace", "weight", "combine")
+    __slots__ = ("set", "target", "name", "kind", "task", "taps", "poolings", "options", "where", "test_where", "group", "folds", "seed", "version", "unlabeled", "descriptions", "replace", "weight", "combine", "also")
     class DescriptionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +91,13 @@ class TrainRequest(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class AlsoEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     SET_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +117,7 @@ class TrainRequest(_message.Message):
     REPLACE_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     COMBINE_FIELD_NUMBER: _ClassVar[int]
+    ALSO_FIELD_NUMBER: _ClassVar[int]
     set: str
     target: str
     name: str
@@ -129,7 +137,8 @@ class TrainRequest(_message.Message):
     replace: bool
     weight: str
     combine: bool
-    def __init__(self, set: _Optional[str] = ..., target: _Optional[str] = ..., name: _Optional[str] = ..., kind: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., taps: _Optional[_Iterable[str]] = ..., poolings: _Optional[_Iterable[str]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., where: _Optional[str] = ..., test_where: _Optional[str] = ..., group: _Optional[str] = ..., folds: _Optional[int] = ..., seed: _Optional[int] = ..., version: _Optional[int] = ..., unlabeled: _Optional[str] = ..., descriptions: _Optional[_Mapping[str, str]] = ..., replace: _Optional[bool] = ..., weight: _Optional[str] = ..., combine: _Optional[bool] = ...) -> None: ...
+    also: _containers.ScalarMap[str, float]
+    def __init__(self, set: _Optional[str] = ..., target: _Optional[str] = ..., name: _Optional[str] = ..., kind: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., taps: _Optional[_Iterable[str]] = ..., poolings: _Optional[_Iterable[str]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., where: _Optional[str] = ..., test_where: _Optional[str] = ..., group: _Optional[str] = ..., folds: _Optional[int] = ..., seed: _Optional[int] = ..., version: _Optional[int] = ..., unlabeled: _Optional[str] = ..., descriptions: _Optional[_Mapping[str, str]] = ..., replace: _Optional[bool] = ..., weight: _Optional[str] = ..., combine: _Optional[bool] = ..., also: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class MetricValue(_message.Message):
     __slots__ = ("name", "value", "low", "high")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,34 +50,62 @@ from topwork_server.types import Adapter, Array, EncoderSpec, FingerprintedTap, 
 COMPARED = 16  # held-out items whose scores through the exported trunk are compared with torch's
 
 
+@dataclass(frozen=True)
+class TargetData:
+    """One of the targets of a training: its items and ids, as the tuner has them, and the scale of its numbers."""
+
+    definition: HeadDefinition
+    data: TrainingDataset
+    tuning: FineTuneDataset
+    ids: Sequence[str]
+    scale: TargetScale | None
+
+    @property
+    def scaled(self) -> FineTuneDataset:
+        return self.tuning if self.scale is None else replace(self.tuning, values=self.scale.to_scores(self.tuning.values))
+
+
 def fine_tune(
     definition: HeadDefinition, spec: TrainerSpec, home: Path, plugins: PluginRegistry, threads: int, report: Progress
-) -> TrainingResult:
-    """Train and evaluate. InvalidInput for what cannot be trained; TopworkError where the export is not what was trained."""
-    if not issubclass(spec.trainer, FineTuner):
+) -> list[TrainingResult]:
+    """Train and evaluate; return a result for each of `definition.together`. InvalidInput for what cannot be trained;
+    TopworkError where the export is not what was trained."""
+    tuner = spec.trainer
+    if not issubclass(tuner, FineTuner):
         raise InvalidInput(f"{spec.kind} trains heads on frozen features")
     catalog = Catalog(plugins, home)
-    data = dataset.load_dataset(definition, spec.min_per_class, part(report, 0.0, 0.02))
+    step = 0.02 / len(definition.together)
+    loaded = [
+        dataset.load_dataset(one, spec.min_per_class, part(report, i * step, (i + 1) * step))
+        for i, one in enumerate(definition.together)
+    ]
     with tempfile.TemporaryDirectory(prefix="topwork-tune-") as scratch:
-        base = catalog.spec(definition.encoder)
+        base, out = catalog.spec(definition.encoder), Path(scratch)
         assets = sources.fetch(catalog.source(base.name), home, base.sha256)
-        trunk = export.open_trunk(base, assets, Path(scratch))
-        _check_tower(base, trunk, definition.views[0][0].tap.name)
+        trunk = export.open_trunk(base, assets, out)
+        for one in definition.together:
+            _check_tower(base, trunk, one.views[0][0].tap.name)
         digest = "" if trunk.module is None else fingerprint.module_digest(trunk.module)
-        encoder = base.encoder(base, Path(scratch))
-        warnings = list(data.warnings)
+        encoder = base.encoder(base, out)
         asked = parse_own(base.encoder.options, definition.encoder_options)
-        validates = spec.trainer.validates
-        tuning, ids = fine_tune_dataset(definition, data, asked, definition.seed, warnings.append, validates=validates)
-        options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
-        target = TargetScale.of(tuning.values) if tuning.target is Target.NUMBERS else None
-        tuned = spec.trainer.tune(
-            trunk, encoder, _scaled(tuning, target), options, definition.seed, threads, Path(scratch), part(report, 0.02, 0.85)
-        )
-        name = f"{definition.name}-{secrets.token_hex(4)}"  # never that of an encoder which serves
+        targets = [_target_data(one, data, asked, tuner.validates) for one, data in zip(definition.together, loaded, strict=True)]
+        options = parse(tuner.options, definition.options, f"the trainer {spec.kind}")
+        arguments: tuple[Any, ...] = (options, definition.seed, threads, out, part(report, 0.02, 0.85))
+        if definition.also:
+            shares = [one.share for one in definition.together]
+            found = tuner.tune_jointly(trunk, encoder, [one.scaled for one in targets], shares, *arguments)
+        else:
+            found = [tuner.tune(trunk, encoder, targets[0].scaled, *arguments)]
+        tuned = [_in_numbers(one, target.scale) for one, target in zip(found, targets, strict=True)]
         report(0.85, "exporting the trunk")
-        data = replace(data, warnings=tuple(warnings))
-        return _published(definition, data, tuning, ids, _in_numbers(tuned, target), name, digest, catalog, target)
+        return _published(targets, tuned, digest, catalog)
+
+
+def _target_data(definition: HeadDefinition, data: TrainingDataset, encoder_options: Any, validates: bool) -> TargetData:
+    warnings = list(data.warnings)
+    tuning, ids = fine_tune_dataset(definition, data, encoder_options, definition.seed, warnings.append, validates=validates)
+    scale = TargetScale.of(tuning.values) if tuning.target is Target.NUMBERS else None
+    return TargetData(definition, replace(data, warnings=tuple(warnings)), tuning, ids, scale)
 
 
 def _check_tower(base: EncoderSpec, trunk: Trunk, tap: str) -> None:
@@ -89,10 +117,6 @@ def _check_tower(base: EncoderSpec, trunk: Trunk, tap: str) -> None:
         )
 
 
-def _scaled(tuning: FineTuneDataset, target: TargetScale | None) -> FineTuneDataset:
-    return tuning if target is None else replace(tuning, values=target.to_scores(tuning.values))
-
-
 def _in_numbers(tuned: FineTuneResult, target: TargetScale | None) -> FineTuneResult:
     """Convert the scores of a regression back to the numbers that they stand for."""
     if target is None:
@@ -102,37 +126,27 @@ def _in_numbers(tuned: FineTuneResult, target: TargetScale | None) -> FineTuneRe
 
 
 def _published(
-    definition: HeadDefinition,
-    data: TrainingDataset,
-    tuning: FineTuneDataset,
-    ids: Sequence[str],
-    tuned: FineTuneResult,
-    name: str,
-    base_digest: str,
-    catalog: Catalog,
-    target: TargetScale | None,
-) -> TrainingResult:
+    targets: Sequence[TargetData], tuned: Sequence[FineTuneResult], base_digest: str, catalog: Catalog
+) -> list[TrainingResult]:
     """Add the trunk to the catalog and describe the training; where it raises, the trunk is removed again."""
-    adapter = None if tuned.adapter is None else Adapter(tuned.adapter, base_digest)
-    trained_on = f"{catalog.spec(definition.encoder).trained_on}; then {definition.target} of {definition.set}"
-    catalog.add_fine_tuned(name, definition.encoder, tuned.weights, tuning.tap.name, trained_on, adapter)
+    first, definition = tuned[0], targets[0].definition
+    name = f"{definition.name}-{secrets.token_hex(4)}"  # never that of an encoder which serves
+    adapter = None if first.adapter is None else Adapter(first.adapter, base_digest)
+    learned = " and ".join(one.definition.target for one in targets)
+    trained_on = f"{catalog.spec(definition.encoder).trained_on}; then {learned} of {definition.set}"
+    catalog.add_fine_tuned(name, definition.encoder, first.weights, targets[0].tuning.tap.name, trained_on, adapter)
     try:
         catalog.export(name)
-        return _result(definition, data, tuning, ids, tuned, catalog.entry(name), target)
+        entry = catalog.entry(name)
+        results = [_result(target, one, entry) for target, one in zip(targets, tuned, strict=True)]
+        return [results[0], *(replace(one, tuned_encoder="") for one in results[1:])]  # it goes with the first
     except BaseException:
         catalog.delete_fine_tuned(name)
         raise
 
 
-def _result(
-    definition: HeadDefinition,
-    data: TrainingDataset,
-    tuning: FineTuneDataset,
-    ids: Sequence[str],
-    tuned: FineTuneResult,
-    entry: CatalogEntry,
-    target: TargetScale | None,
-) -> TrainingResult:
+def _result(one: TargetData, tuned: FineTuneResult, entry: CatalogEntry) -> TrainingResult:
+    definition, data, tuning, ids = one.definition, one.data, one.tuning, one.ids
     assert entry.manifest is not None, "it was exported"
     tap = entry.manifest.tap(tuning.tap.name)
     assert tap is not None, "its taps are those of its base"
@@ -157,8 +171,8 @@ def _result(
         items=len(tuning.test),
         labeled=len(tuning.train) + len(tuning.validation),
         unlabeled=data.unlabeled,
-        max_abs_error=_agreement(definition, tuning, tuned, served, entry, tap, target or TargetScale()),
-        target=target,
+        max_abs_error=_agreement(definition, tuning, tuned, served, entry, tap, one.scale or TargetScale()),
+        target=one.scale,
         evaluation=evaluation,
         previews={wrong.id: preview(inputs[wrong.id]) for wrong in evaluation.misclassified},
         history=tuned.history,

@@ -33,7 +33,7 @@ from topwork_server.heads.training.dataset import labels_of
 from topwork_server.heads.training.labels import check_target, task_of
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.plugin_api.options import parse
-from topwork_server.plugin_api.trainer import Target, TrainerSpec
+from topwork_server.plugin_api.trainer import FineTuner, Target, TrainerSpec
 from topwork_server.types import FingerprintedTap, Granularity, Modality, TextItem
 
 #: A version of its set is pinned under "training-NAME", so that no name may end as a pin may not.
@@ -71,6 +71,12 @@ def head_name(request: TrainRequest) -> str:
             "'.' at the end",
         )
     return name
+
+
+def head_names(request: TrainRequest) -> list[str]:
+    """Choose the names of the head and of those that are trained together with it, NAME-COLUMN or close to it."""
+    name = head_name(request)
+    return [name, *(default_name(name, column) for column in sorted(request.also))]
 
 
 def default_name(set_name: str, target: str) -> str:
@@ -135,7 +141,19 @@ class TrainRequests:
         labels = labels_of(read, definition, spec.min_per_class)
         if request.unlabeled is not UnlabeledUse.LEFT_OUT and labels.labeled.all():
             raise InvalidInput(f"every item has a label: there is none for {request.unlabeled}", remedy="leave `unlabeled` out")
-        return definition
+        return replace(definition, also=self._resolve_others(request, spec, definition.name, caller))
+
+    def _resolve_others(self, request: TrainRequest, spec: TrainerSpec, name: str, caller: Check) -> tuple[HeadDefinition, ...]:
+        """Resolve what is trained together with the head `name`, each as a request of its own. The errors name the column."""
+        _check_also(request, spec)
+        found = []
+        for column, share in sorted(request.also.items()):
+            alone = replace(request, target=column, name=default_name(name, column), task=None, also={})
+            try:
+                found.append(replace(self._resolve(alone, spec, False, caller), share=share))
+            except InvalidInput as error:
+                raise InvalidInput(f"of {column!r} in `also`: {error.message}", remedy=error.remedy) from error
+        return tuple(found)
 
 
 def only_task(spec: TrainerSpec) -> Task | None:
@@ -331,6 +349,20 @@ def _check_combine(request: TrainRequest, spec: TrainerSpec, task: Task, views: 
     if spec.tunes or request.descriptions:
         what = f"the kind {spec.kind} learns on one tap" if spec.tunes else "descriptions are compared with one tap"
         raise InvalidInput(what, remedy="leave combine out")
+
+
+def _check_also(request: TrainRequest, spec: TrainerSpec) -> None:
+    if not request.also:
+        return
+    if not (issubclass(spec.trainer, FineTuner) and spec.trainer.joint):
+        raise InvalidInput(f"the kind {spec.kind} learns one target", remedy="leave `also` out, or train fine-tune")
+    if request.target in request.also:
+        raise InvalidInput(f"{request.target!r} is the target, and in `also`", remedy="name each column once")
+    if not request.test_where:
+        raise InvalidInput("several targets are judged on the same items", remedy="select them by `test_where` (--test-where)")
+    for column, share in request.also.items():
+        if not (math.isfinite(share) and share > 0):
+            raise InvalidInput(f"the weight of {column!r} in `also` is {share:g}", remedy="give a number above 0, such as 1")
 
 
 def _check_kind(request: TrainRequest, spec: TrainerSpec, task: Task, views: Views) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,20 +41,34 @@ def train(arguments: Mapping[str, Any], report: Progress) -> Mapping[str, Any]:
 
 
 def run_training(job: TrainingJob, plugins: PluginRegistry, report: Progress) -> Head:
-    """Train, evaluate and publish a head. TopworkError where it cannot be trained; then nothing has changed."""
+    """Train, evaluate and publish a head, and those that are trained together with it. TopworkError where it cannot be trained;
+    then nothing has changed."""
     began = time.monotonic()
     spec = plugins.trainer(job.definition.kind)
     if spec.tunes:
         from topwork_server.heads.training import fine_tuning
 
-        result = fine_tuning.fine_tune(job.definition, spec, job.home, plugins, job.threads, report)
+        results = fine_tuning.fine_tune(job.definition, spec, job.home, plugins, job.threads, report)
     else:
         encode = PairEncoder(job.home, plugins, job.definition, job.threads)
-        result = frozen.train_on_frozen_features(job.definition, spec, job.threads, report, encode)
+        results = [frozen.train_on_frozen_features(job.definition, spec, job.threads, report, encode)]
     report(0.97, "publishing")
-    head = _head(job.definition, result, time.monotonic() - began)
-    HeadStore(job.home / "heads").publish(head, result.graph, _report(head, result), result.typicality)
-    return head
+    seconds = time.monotonic() - began
+    heads = [_head(one, result, seconds) for one, result in zip(job.definition.together, results, strict=True)]
+    _publish(HeadStore(job.home / "heads"), list(zip(heads, results, strict=True)))
+    return heads[0]
+
+
+def _publish(store: HeadStore, made: Sequence[tuple[Head, TrainingResult]]) -> None:
+    """Publish the heads, the first last: its encoder goes with it. Where one fails, those that are new are removed again."""
+    fresh = {head.name for head, _ in made} - set(store.names())
+    try:
+        for head, result in reversed(made):
+            store.publish(head, result.graph, _report(head, result), result.typicality)
+    except BaseException:
+        for name in fresh & set(store.names()):
+            store.remove(name)
+        raise
 
 
 def _head(definition: HeadDefinition, result: TrainingResult, seconds: float) -> Head:

@@ -83,6 +83,7 @@ def train_request(request: heads_pb2.TrainRequest) -> TrainRequest:
         unlabeled=_unlabeled(request.unlabeled),
         descriptions=dict(sorted(request.descriptions.items())),  # a map has no order, and the same seed is the same head
         replace=request.replace,
+        also=dict(sorted(request.also.items())),
     )
 
 
