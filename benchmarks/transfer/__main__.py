@@ -26,6 +26,7 @@ from benchmarks.transfer import (
     detection,
     fine_tuning,
     frozen_features,
+    joint,
     pretraining,
     tuners,
     uncertainty,
@@ -33,7 +34,7 @@ from benchmarks.transfer import (
 )
 
 TUNING, PRETRAINING, DOUBTS, DETECTION, WORDS = "tuning", "pretraining", "doubts", "detection", "words"
-ADAPTERS, FEW = "adapters", "few-labels"
+ADAPTERS, FEW, JOINT = "adapters", "few-labels", "joint"
 SMALL = f"{pretraining.PREFIX}-small-bert"
 #: Of the pretraining of each encoder, besides its time. A trunk that knows nothing takes a high rate.
 PRETRAINING_OPTIONS: dict[str, dict[str, Any]] = {
@@ -51,7 +52,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     seeds = list(range(arguments.seeds))
     known = datasets.all_of(folder, seeds)
-    wanted = arguments.only or [*known, DETECTION, TUNING, ADAPTERS, FEW, PRETRAINING, DOUBTS, WORDS]
+    wanted = arguments.only or [*known, DETECTION, TUNING, ADAPTERS, FEW, JOINT, PRETRAINING, DOUBTS, WORDS]
     found: dict[str, Any] = {"seeds": arguments.seeds}
     if frozen := [known[name]() for name in wanted if name in known]:
         found["frozen"] = _frozen(home, catalog, frozen, seeds)
@@ -65,6 +66,8 @@ def main() -> int:
         found["adapters"] = _tuners(plugins, catalog, folder, tuners.ADAPTERS, (0,), seeds)
     if FEW in wanted:
         found["few labels"] = _tuners(plugins, catalog, folder, tuners.FEW, tuners.SIZES, seeds)
+    if JOINT in wanted:
+        found["joint"] = _joint(home, known["reviews"](), seeds)
     if PRETRAINING in wanted:
         found["pretraining"] = _pretraining(home, catalog, known["reviews"](), seeds, arguments)
     if WORDS in wanted:
@@ -80,8 +83,8 @@ def _parsed() -> argparse.Namespace:
         "--only",
         nargs="+",
         metavar="DATASET",
-        help="stamps, fashion-mnist, reviews, supersenses, motions, detection, tuning, adapters, few-labels, pretraining, doubts,"
-        " words",
+        help="stamps, fashion-mnist, reviews, supersenses, motions, detection, tuning, adapters, few-labels, joint,"
+        " pretraining, doubts, words",
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tuning-seeds", type=int, default=5)
@@ -104,6 +107,11 @@ def _frozen(home: Path, catalog: Catalog, wanted: Sequence[datasets.Dataset], se
 def _detection(home: Path, catalog: Catalog, seeds: Sequence[int]) -> list[dict[str, Any]]:
     with server(home) as (address, _), Client(address, timeout=3600) as client:
         return _printed(detection.lines(client, catalog, seeds, _say))
+
+
+def _joint(home: Path, data: datasets.Dataset, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    with server(home) as (address, _), Client(address, timeout=3600) as client:
+        return _printed(joint.lines(client, data, seeds, _say))
 
 
 def _printed(lines: Iterable[frozen_features.Line]) -> list[dict[str, Any]]:

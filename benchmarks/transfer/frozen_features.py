@@ -41,7 +41,7 @@ def lines(client: Client, catalog: Catalog, data: Dataset, seeds: Sequence[int],
             for size in data.sizes or (0,):
                 for reads, name in ways.items():
                     say(f"{data.name}: {target}, {size or 'all'} labels, {reads}")
-                    yield _line(data, target, size, reads, [_train(client, data, name, target, size, s) for s in seeds])
+                    yield line_of(data, target, size, reads, [_train(client, data, name, target, size, s) for s in seeds])
     finally:
         for name in ways.values():
             client.drop_set(name)
@@ -81,7 +81,7 @@ def _train(client: Client, data: Dataset, set_name: str, target: str, size: int,
     return head
 
 
-def _line(data: Dataset, target: str, size: int, reads: str, heads: Sequence[HeadInfo]) -> Line:
+def line_of(data: Dataset, target: str, size: int, reads: str, heads: Sequence[HeadInfo]) -> Line:
     mains = [head.metrics[0] for head in heads]
     values = np.array([main.value for main in mains])
     spread = [values.min(), values.max()] if len(values) > 1 else []
