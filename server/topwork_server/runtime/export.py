@@ -237,15 +237,19 @@ def _write_graph(spec: EncoderSpec, trunk: Trunk, module: torch.nn.Module, argum
     names: dict[str, Any] = {"input_names": list(trunk.inputs), "output_names": [tap.name for tap in trunk.taps]}
     large = sum(p.numel() * p.element_size() for p in module.state_dict().values()) > onnx_files.EXTERNAL_FROM
     writers = (_write_legacy, _write_dynamo) if trunk.exporter == "legacy" else (_write_dynamo, _write_legacy)
-    refusals: list[OnnxExporterError] = []
+    refusals: list[Exception] = []
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporters' own deprecations
         for write in writers:  # each has operators that the other lacks
             try:
                 write(trunk, module, tensors, names, model, large)
                 return
-            except OnnxExporterError as error:
+            except (OSError, MemoryError):
+                raise
+            except Exception as error:  # an exporter fails with errors of any kind
                 refusals.append(error)
+    if not isinstance(refusals[0], OnnxExporterError):
+        raise refusals[0]
     raise ExportFailed(
         f"the network of {spec.name} has no ONNX graph: {str(refusals[0]).splitlines()[0]}",
         remedy="ONNX has no operator for a part of its architecture; take another model",
