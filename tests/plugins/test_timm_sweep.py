@@ -126,7 +126,9 @@ LARGE: dict[str, dict[str, Any]] = {
         "intermediate_size": 64,
     },
 }
-QUICK = ("convnext", "levit", "mlp_mixer", "xcit")
+#: What no exporter writes rightly: ONNX Runtime does not take the graph.
+REFUSED = ("gemma4_vit",)
+QUICK = ("convnext", "mlp_mixer", "xcit")
 #: What is given to make a net small, the first that its architecture takes.
 SMALLER: tuple[dict[str, Any], ...] = (
     {"depth": 1, "embed_dim": 48, "num_heads": 3},
@@ -163,6 +165,10 @@ def small_net(name: str) -> tuple[Any, dict[str, Any], int]:
 def test_a_net_of_each_module_is_exported(module: str, tmp_path: Path) -> None:
     net, arguments, size = small_net(NETS[module])
     folder = as_on_the_hub(net, tmp_path / "hub", size=size, arguments=arguments)
+    if module in REFUSED:
+        with pytest.raises(Exception, match="Invalid model"):
+            export(spec_of(folder), folder, tmp_path / "artifact")
+        return
     exported = export(spec_of(folder), folder, tmp_path / "artifact")
     assert "pooled" in exported.taps
     assert exported.manifest.numerics.parity >= 0.9999
