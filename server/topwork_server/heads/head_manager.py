@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+from topwork.heads import LabelShift
 from topwork.report import Report
 
 from topwork_server.blocking_calls import shielded
 from topwork_server.errors import AlreadyExists, InvalidInput, TopworkError
 from topwork_server.feature_sets.set_registry import FeatureSets
-from topwork_server.heads.evaluation.label_shift import LabelShift, label_shift
+from topwork_server.heads.evaluation.label_shift import label_shift
 from topwork_server.heads.export.merge import export_head
 from topwork_server.heads.fine_tuned_encoders import FineTunedEncoders
 from topwork_server.heads.head_status import HeadDescription, HeadStatus, serving_head
 from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import HeadDefinition, TrainRequest
+from topwork_server.heads.training.head_names import head_name, head_names
 from topwork_server.heads.training.probe_request import ProbeRequest, definitions
-from topwork_server.heads.training.request import TrainerKinds, TrainRequests, head_name, head_names
+from topwork_server.heads.training.request import TrainerKinds, TrainRequests
 from topwork_server.heads.training_log import TrainingLog, TrainingRecord
 from topwork_server.heads.version_pins import VersionPins
 from topwork_server.inference.engine import Engine

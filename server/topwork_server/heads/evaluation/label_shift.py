@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+from topwork.heads import ClassShare, LabelShift
 from topwork.report import ConfusionMatrix
 
 from topwork_server.heads.evaluation.report_tables import OTHERS
@@ -26,29 +26,6 @@ STEPS, RESAMPLES = 200, 200
 TAILS = (2.5, 97.5)
 #: How improbable the recent predictions must be, were the shares as before, for a warning; heads are looked at again and again.
 IMPROBABLE = 0.001
-
-
-@dataclass(frozen=True)
-class ClassShare:
-    """The share of a class among the evaluated items, among recent predictions, and, estimated, among recent items; `low` to
-    `high` is a 95% bootstrap interval of the last."""
-
-    name: str
-    evaluated: float
-    predicted: float
-    estimated: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class LabelShift:
-    """What `items` recent predictions tell. `p_value`: how probable predictions that differ so much are without a shift."""
-
-    items: int
-    shares: tuple[ClassShare, ...]
-    p_value: float
-    warning: str = ""
 
 
 def label_shift(names: Sequence[str], counts: Array, confusion: ConfusionMatrix) -> LabelShift | None:

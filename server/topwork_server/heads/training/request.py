@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
-import re
-import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
 from topwork_server.blocking_calls import Check, in_thread
-from topwork_server.errors import InvalidInput, NotFound, NotReady, TopworkError
+from topwork_server.errors import InvalidInput, NotReady, TopworkError
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import Column, ColumnType, ReadResult, Selection, SetDescription
@@ -21,31 +18,27 @@ from topwork_server.features import TapRows
 from topwork_server.heads.head_types import (
     DESCRIBABLE,
     HeadDefinition,
-    Pooling,
     Task,
     TrainRequest,
     UnlabeledUse,
     usual_kind,
 )
 from topwork_server.heads.pair_features import is_pair
-from topwork_server.heads.pooling import GRANULARITIES, TOWERS, check_pooling, default_pooling, pool_rows
+from topwork_server.heads.pooling import GRANULARITIES, TOWERS, pool_rows
 from topwork_server.heads.training.dataset import labels_of
+from topwork_server.heads.training.head_names import default_name, head_name
 from topwork_server.heads.training.labels import check_target, task_of
+from topwork_server.heads.training.views import Views, check_grids, readable_taps, select_taps, tower_views, views_of
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.trainer import FineTuner, Target, TrainerSpec
-from topwork_server.types import FingerprintedTap, Granularity, Modality, TextItem
+from topwork_server.types import Granularity, Modality, TextItem
 
-#: A version of its set is pinned under "training-NAME", so that no name may end as a pin may not.
-NAME = re.compile(r"(?!.*\.\.)(?!.*\.lock$)[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9_-])?")
-#: Characters of the set and the column in a default name that ends with a digest.
-LONGEST_KEPT = 60
 FEWEST_FOLDS, MOST_FOLDS = 2, 20
 LONGEST_DESCRIPTION = 10_000
 #: Items that tell whether a set is of pairs.
 PAIRS_SEEN = 100
 
-Views = tuple[tuple[FingerprintedTap, Pooling], ...]
 #: For each view a row a class.
 Described = tuple[tuple[tuple[float, ...], ...], ...]
 
@@ -54,39 +47,6 @@ class TrainerKinds(Protocol):
     """The trainers by their kinds; a PluginRegistry is one."""
 
     def trainer(self, kind: str) -> TrainerSpec: ...
-
-
-def head_name(request: TrainRequest) -> str:
-    """Choose the head's name: the given one, or one made of set and column. InvalidInput for one that no head can have."""
-    name = request.name or default_name(request.set, request.target or request.kind or usual_kind(request.task))
-    if "/" in name:
-        raise InvalidInput(
-            f"{name!r} names a head that comes with its encoder",
-            remedy="choose a name without '/' for what you train, in `name` (--name)",
-        )
-    if not NAME.fullmatch(name):
-        raise InvalidInput(
-            f"{name!r} cannot name a head",
-            remedy="in `name` (--name) use letters, digits, '.', '_' and '-', at most 80, a letter or digit first; no '..', no "
-            "'.' at the end",
-        )
-    return name
-
-
-def head_names(request: TrainRequest) -> list[str]:
-    """Choose the names of the head and of those that are trained together with it, NAME-COLUMN or close to it."""
-    name = head_name(request)
-    return [name, *(default_name(name, column) for column in sorted(request.also))]
-
-
-def default_name(set_name: str, target: str) -> str:
-    """SET-TARGET; where that cannot name a head, what can be kept of it, and a digest that tells such names apart."""
-    full = f"{set_name}-{target}"
-    if NAME.fullmatch(full):
-        return full
-    plain = unicodedata.normalize("NFKD", full).encode("ascii", "ignore").decode()
-    kept = re.sub(r"[^A-Za-z0-9_]+", "-", plain)[:LONGEST_KEPT].strip("-_")
-    return f"{kept}-{hashlib.sha256(full.encode()).hexdigest()[:6]}"
 
 
 class TrainRequests:
@@ -123,19 +83,19 @@ class TrainRequests:
         task = request.task or only_task(spec)
         task = task or (task_of(_column(request, read)) if request.target else Task.CLASSIFICATION)
         if any_tap:
-            taps = _readable_taps(task, taps)
+            taps = readable_taps(task, taps)
         views = views_of(task, taps, request.poolings)
         if request.combine and task.every_row:
             views = tuple(sorted(views, key=lambda view: -math.prod(view[0].tap.grid or ())))
         elif not any_tap:
-            _check_grids(task, views)
+            check_grids(task, views)
         towers = any(how in TOWERS for _, how in views)
         chosen = request.poolings or any_tap or spec.tunes or request.descriptions or task.every_row or request.combine
         if towers or not chosen:
             pairs = _keeps_pairs(request, feature_set)
             if towers and not pairs:
                 raise _no_sides(request, described)
-            views = (*views, *_tower_views(taps)) if pairs and not towers else views
+            views = (*views, *tower_views(taps)) if pairs and not towers else views
         _check_kind(request, spec, task, views)
         definition = _definition_of(request, spec, described, task, views)
         labels = labels_of(read, definition, spec.min_per_class)
@@ -162,11 +122,6 @@ def only_task(spec: TrainerSpec) -> Task | None:
     return tasks[0] if len(tasks) == 1 else None
 
 
-def _tower_views(taps: Sequence[FingerprintedTap]) -> Views:
-    """Beside what reads both texts of a pair together: validation chooses."""
-    return tuple((info, how) for info in taps for how in TOWERS if info.tap.granularity in (Granularity.ITEM, Granularity.TOKEN))
-
-
 def _keeps_pairs(request: TrainRequest, feature_set: FeatureSet) -> bool:
     """Tell whether the set keeps its items, and the first of them are pairs of texts.
 
@@ -189,55 +144,6 @@ def _no_sides(request: TrainRequest, described: SetDescription) -> TopworkError:
         f"two towers encode each text of a pair by itself, and the set {request.set} keeps no raw inputs",
         remedy="write the pairs to a set with an encoder of texts and keep_inputs, or choose other poolings",
     )
-
-
-def select_taps(set_name: str, there: Sequence[FingerprintedTap], wanted: Sequence[str]) -> tuple[FingerprintedTap, ...]:
-    """Select the named taps, or the set's first. NotFound lists the taps of the set."""
-    by_name = {info.tap.name: info for info in there}
-    if len(set(wanted)) != len(wanted):
-        raise InvalidInput("a tap is named twice", remedy="name each tap once")
-    for name in wanted:
-        if name not in by_name:
-            raise NotFound(f"the set {set_name} has no tap {name!r}", remedy=f"its taps are {', '.join(by_name)}")
-    return tuple(by_name[name] for name in wanted or (there[0].tap.name,))
-
-
-def _readable_taps(task: Task, taps: Sequence[FingerprintedTap]) -> tuple[FingerprintedTap, ...]:
-    """Select the taps that the task can read; all of them where it can read none, so that the error says why."""
-    needed = GRANULARITIES.get(task)
-    return tuple(info for info in taps if needed in (None, info.tap.granularity)) or tuple(taps)
-
-
-def views_of(task: Task, taps: Sequence[FingerprintedTap], poolings: Sequence[str]) -> Views:
-    """Return each tap with each pooling. Poolings are for taps with several rows an item: beside such a tap, one with a single
-    row has its usual one."""
-    wanted = tuple(_pooling(name) for name in dict.fromkeys(poolings))
-    several = any(info.tap.granularity is not Granularity.ITEM for info in taps)
-    views = []
-    for info in taps:
-        pooled = wanted and not (several and info.tap.granularity is Granularity.ITEM)
-        for pooling in wanted if pooled else (default_pooling(task, info.tap.granularity),):
-            check_pooling(task, info.tap, pooling)
-            views.append((info, pooling))
-    return tuple(views)
-
-
-def _check_grids(task: Task, views: Views) -> None:
-    """Raise InvalidInput for taps whose cells, each with a value of its own, are not the same."""
-    first = views[0][0].tap
-    for info, _ in views:
-        if task.every_row and info.tap.grid != first.grid:
-            raise InvalidInput(
-                f"taps {first.name!r} and {info.tap.name!r} divide a picture into other cells: no head can choose between them",
-                remedy="train on one of them, which probe compares, or on all side by side (combine)",
-            )
-
-
-def _pooling(name: str) -> Pooling:
-    try:
-        return Pooling(name)
-    except ValueError:
-        raise InvalidInput(f"there is no pooling {name!r}", remedy=f"there are {', '.join(Pooling)}") from None
 
 
 def _definition_of(

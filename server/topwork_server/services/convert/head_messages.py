@@ -7,11 +7,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 import numpy as np
-from topwork.heads import MetricValue
+from topwork.heads import LabelShift, MetricValue
 from topwork.v1 import heads_pb2
 
 from topwork_server.errors import InvalidInput
-from topwork_server.heads.evaluation.label_shift import LabelShift
 from topwork_server.heads.head_status import HeadDescription, HeadState
 from topwork_server.heads.head_types import (
     DESCRIBABLE,
