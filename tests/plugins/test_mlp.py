@@ -29,7 +29,7 @@ def fit(examples: Examples, **options: object) -> tuple:
     return head, head.scores(examples.views[head.view].rows)
 
 
-@pytest.mark.parametrize("target", sorted(Target))
+@pytest.mark.parametrize("target", sorted(MlpTrainer.targets))
 def test_no_option_needs_to_be_set(target: Target) -> None:
     head, _ = fit(problem(target))
     held = problem(target, seed=1)
@@ -101,7 +101,7 @@ def test_the_loss_of_a_span_is_the_cross_entropy_over_the_rows_of_its_item() -> 
         torch.testing.assert_close(found[:, at], expected)
 
 
-@pytest.mark.parametrize("target", sorted(Target))
+@pytest.mark.parametrize("target", sorted(MlpTrainer.targets))
 def test_items_of_one_group_stop_it_early_where_there_are_no_others(target: Target) -> None:
     """A fold of a set with two groups has its validation rows in the other group."""
     given = problem(target)

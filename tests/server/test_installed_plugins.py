@@ -72,8 +72,8 @@ def test_they_are_found_with_their_distribution(environment: dict[str, str]) -> 
 def test_the_table_names_what_each_brings(environment: dict[str, str]) -> None:
     shown = topwork({**environment, "COLUMNS": "200"}, "plugins").stdout
     [brute, means] = [line for line in shown.splitlines() if line.startswith(("brute ", "means "))]
-    assert brute.split() == ["brute", "topwork-colors", "1.2.3", "register_indexes", "-", "brute", "-"]
-    assert means.split() == ["means", "topwork-colors", "1.2.3", "register_trainers", "-", "-", "nearest-mean"]
+    assert brute.split() == ["brute", "topwork-colors", "1.2.3", "register_indexes", "-", "brute", "-", "-"]
+    assert means.split() == ["means", "topwork-colors", "1.2.3", "register_trainers", "-", "-", "nearest-mean", "-"]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_a_set_says_after_a_restart_what_it_was_made_with(sets: FeatureSets) -> 
         *(POOLED, TOKENS, WINDOWS, CELLS),
         encoder="all-minilm",
         options={"truncate": True, "depth": 3},
-        modality=Modality.TEXT,
+        modalities=(Modality.TEXT,),
         dtype="float16",
         keep_inputs=True,
     )

@@ -159,12 +159,11 @@ class Fuzzer:
     def fill(self, made, field, depth):
         if field.message_type and field.message_type.GetOptions().map_entry:
             entries = getattr(made, field.name)
-            if field.message_type.fields_by_name["value"].message_type:
-                entries[self.name(field)].CopyFrom(
-                    self.message(field.message_type.fields_by_name["value"].message_type, depth + 1)
-                )
+            held = field.message_type.fields_by_name["value"]
+            if held.message_type:
+                entries[self.name(field)].CopyFrom(self.message(held.message_type, depth + 1))
             else:
-                entries[self.name(field)] = self.random.choice(TEXTS)
+                entries[self.name(field)] = self.value(held, depth)
         elif field.is_repeated:
             values = [self.value(field, depth) for _ in range(self.random.choice([0, 1, 1, 2, 3]))]
             getattr(made, field.name).extend(values)

@@ -78,12 +78,12 @@ async def test_a_watch_sees_a_worker_die_and_come_back(tmp_path):
     async with served(tmp_path) as server:
         watch = health_pb2_grpc.HealthStub(server.channel).Watch(health_pb2.HealthCheckRequest(service="encoder/ready"))
         assert (await watch.read()).status == SERVING
-        worker = SimpleNamespace(serving=False)
-        server.engine.loaded["ready"] = SimpleNamespace(batcher=worker)
+        loaded = SimpleNamespace(serving=False)
+        server.engine.loaded["ready"] = loaded
         server.engine.on_health("ready", False)
         assert (await watch.read()).status == NOT_SERVING
         assert await check(server, "encoder/ready") == NOT_SERVING
-        worker.serving = True
+        loaded.serving = True
         server.engine.on_health("ready", True)
         assert (await watch.read()).status == SERVING
         watch.cancel()
@@ -147,6 +147,6 @@ async def test_reflection_gives_the_files_that_the_service_needs(tmp_path, versi
             descriptor_pb2.FileDescriptorProto.FromString(data).name
             for data in reply.file_descriptor_response.file_descriptor_proto
         }
-        assert names == {"topwork/v1/encoders.proto", "topwork/v1/types.proto", "google/protobuf/struct.proto"}
+        assert names == {f"topwork/v1/{name}.proto" for name in ("encoders", "jobs", "types")} | {"google/protobuf/struct.proto"}
         missing = await reflect(server, version, file_containing_symbol="nobody.v1.Nothing")
         assert missing.error_response.error_code == StatusCode.NOT_FOUND.value[0]

@@ -19,7 +19,7 @@ CLIENT_COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "embed": ("embed", "features of texts, pictures or clips"),
         "nearest": ("encoders", "nearest words of an encoder's vocabulary"),
         "fill": ("fill", "words for the gaps of texts"),
-        "pretrain": ("pretrain", "an encoder out of texts without labels, or train one further; the kinds"),
+        "pretrain": ("pretrain", "an encoder out of texts without labels; the kinds"),
     },
     "sets": {
         "write": ("write", "texts, pictures, clips or vectors into a set"),
