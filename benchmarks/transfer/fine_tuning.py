@@ -88,8 +88,8 @@ class Experiment:
     def rows(self, dataset: FineTuneDataset, encoder: str = ENCODER) -> Array:
         """Compute the frozen rows of all items, (items, dim) float32, by the exported graph."""
         entry = self._catalog.entry(encoder)
-        assert entry.folder is not None, "it was exported"
-        own, session = entry.spec.encoder(entry.spec, entry.folder), Session(entry.folder / MODEL)
+        folder = entry.folder or self._catalog.export(encoder)
+        own, session = entry.spec.encoder(entry.spec, folder), Session(folder / MODEL)
         samples = [sample for item in dataset.items for sample in own.preprocess(item, dataset.options)]
         return np.concatenate([session.run([TAP], own.collate([sample]))[0] for sample in samples])
 
