@@ -265,3 +265,6 @@ def test_annotations_of_coco_become_boxes(tmp_path: Path) -> None:
     path.write_text('{"images": [{}]}')
     with pytest.raises(topwork.InvalidInput, match="COCO"):
         topwork.coco_boxes(path)
+    path.write_text(json.dumps({**found, "annotations": [{"image_id": 7, "category_id": 3, "bbox": [1, 2, 3]}]}))
+    with pytest.raises(topwork.InvalidInput, match="COCO"):
+        topwork.coco_boxes(path)

@@ -256,7 +256,12 @@ def test_spans_and_boxes_are_written() -> None:
     assert text[13:19] == "London"
     assert topwork.span(0, 3) == "0:3"
     assert topwork.box(0, 1.5, 20, 3_000_000, "owl") == "0,1.5,20,3000000:owl"
-    for bad in (lambda: topwork.span(3, 3, "A"), lambda: topwork.span(-1, 3), lambda: topwork.box(5, 0, 4, 1, "a")):
+    for bad in (
+        lambda: topwork.span(3, 3, "A"),
+        lambda: topwork.span(-1, 3),
+        lambda: topwork.box(5, 0, 4, 1, "a"),
+        lambda: topwork.box(1.0001, 0, 1.0002, 1, "a"),
+    ):
         with pytest.raises(topwork.InvalidInput):
             bad()
 

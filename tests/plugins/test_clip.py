@@ -210,6 +210,13 @@ def test_weights_without_a_place_are_told(copy: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("copy", ["transformers"], indirect=True)
+@pytest.mark.parametrize("tower", ["text_model", "vision_model"])
+def test_layers_that_config_json_does_not_have_are_refused(copy: Path, tower: str) -> None:
+    change(copy, **{f"{tower}__encoder__layers__9__layer_norm1__weight": torch.zeros(3)})
+    assert "layers that its config.json does not have" in refusal(copy, 0).message
+
+
+@pytest.mark.parametrize("copy", ["transformers"], indirect=True)
 def test_a_folder_without_its_tokenizer_or_with_another_is_refused(copy: Path) -> None:
     other = json.loads((copy / "tokenizer.json").read_text())
     other["model"]["vocab"] |= {f"word{n}": len(other["model"]["vocab"]) + n for n in range(40)}

@@ -32,6 +32,7 @@ def span(start: int, end: int, label: str = "") -> str:
 def box(x0: float, y0: float, x1: float, y1: float, label: str) -> str:
     """A box of a picture for detection, "x0,y0,x1,y1:LABEL", in pixels of the original. For segmentation the rest is
     "background". A column's value is a list of such: [] says that there is no object, None that the item is unlabeled."""
+    x0, y0, x1, y1 = (round(edge, 3) for edge in (x0, y0, x1, y1))
     if not (-math.inf < x0 < x1 < math.inf and -math.inf < y0 < y1 < math.inf) or not label:
         raise InvalidInput(f"a box {x0},{y0},{x1},{y1} of {label!r}", remedy="corners go from upper left to lower right")
     return f"{','.join(f'{edge:.3f}'.rstrip('0').rstrip('.') for edge in (x0, y0, x1, y1))}:{label}"
@@ -66,7 +67,9 @@ def coco_boxes(path: str | Path) -> dict[str, list[str]]:
             x, y, width, height = one["bbox"]
             if not one.get("iscrowd"):
                 boxes[names[one["image_id"]]].append(box(x, y, x + width, y + height, labels[one["category_id"]]))
-    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except InvalidInput:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
         raise InvalidInput(
             f"{path} is no annotation file of COCO: {error!r}", remedy="it has images, annotations, categories"
         ) from error

@@ -37,6 +37,10 @@ def reading(path: Path, newline: str, encoding: str | None = None) -> Iterator[I
         raise InvalidInput(f"{path} is no whole file of gzip: {error}", remedy="copy it again") from None
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}") from None
+    except LookupError:
+        raise InvalidInput(
+            f"there is no encoding {chosen!r} of texts", remedy="name one of Python's: utf-8, cp1252, latin-1, utf-16 ..."
+        ) from None
     except UnicodeError as error:
         raise unreadable(path, error, chosen) from None
 

@@ -170,8 +170,9 @@ def _text(found: Predictions, i: int, top: int) -> str:
     prediction: Prediction = found[i]
     if prediction.error:
         return "skipped"
-    if prediction.abstained and prediction.candidates is None:
-        return str(prediction)
+    if prediction.abstained:
+        promised = "" if prediction.candidates is None else f" ({_candidates(prediction)})"
+        return f"{prediction}{promised}"
     if prediction.candidates is not None:
         return _candidates(prediction)
     if prediction.label is not None and top > 1:

@@ -61,17 +61,21 @@ def labeled_items(read: Read, definition: HeadDefinition) -> LabeledItems:
     return LabeledItems(tuple(ids[i] for i in order), column, groups, tested, _weights(definition, found, ids, order))
 
 
+#: Weights are computed with in single precision.
+LEAST_WEIGHT, LARGEST_WEIGHT = 1e-9, 1e9
+
+
 def _weights(definition: HeadDefinition, found: Mapping[str, Column], ids: Sequence[str], order: Sequence[int]) -> Array | None:
-    """Return the weights in that order. InvalidInput for one that is not a finite number above 0; NaN stands for none."""
+    """Return the weights in that order. InvalidInput for one that is out of bounds; NaN stands for none."""
     if not definition.weight:
         return None
     given = found[definition.weight].values
     weights = np.array([np.nan if given[i] is None else given[i] for i in order], np.float64)
-    wrong = [i for i in order if given[i] is not None and not 0 < given[i] < np.inf]
+    wrong = [i for i in order if given[i] is not None and not LEAST_WEIGHT <= given[i] <= LARGEST_WEIGHT]
     if wrong:
         raise InvalidInput(
             f"item {ids[wrong[0]]!r}: the weight {given[wrong[0]]:g} in column {definition.weight!r}",
-            remedy="give numbers above 0, and leave items out that count for nothing: `where`",
+            remedy=f"give numbers from {LEAST_WEIGHT:g} to {LARGEST_WEIGHT:g}, and leave out by `where` what counts for nothing",
         )
     return weights
 
