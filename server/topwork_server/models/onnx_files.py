@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,25 +60,42 @@ def _write_large(model: onnx.ModelProto, path: Path, folder: Path | None = None)
     """Move the weights, which are in memory or in files of `folder`, to the file of weights, and write the graph that refers to
     them."""
     import onnx
-    from onnx import numpy_helper
-    from onnx.external_data_helper import load_external_data_for_tensor, set_external_data, uses_external_data
+    from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
     for constant in _constants(model.graph):
         if uses_external_data(constant):
             load_external_data_for_tensor(constant, str(folder))
-    with data_of(path).open("wb") as file:
-        for tensor in model.graph.initializer:
-            if uses_external_data(tensor):
-                load_external_data_for_tensor(tensor, str(folder))
-            elif not tensor.HasField("raw_data"):  # a list of numbers, which only old exporters write
-                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
-            length = len(tensor.raw_data)
-            if length >= SMALL_CONSTANT:
-                start = file.seek(-(-file.tell() // PAGE) * PAGE)
-                file.write(tensor.raw_data)
-                set_external_data(tensor, data_of(path).name, start, length)
-                tensor.ClearField("raw_data")
+    write_weights(_large_tensors(model.graph, folder), data_of(path))
     onnx.save(model, str(path))
+
+
+def write_weights(tensors: Iterable[tuple[onnx.TensorProto, bytes | memoryview]], path: Path) -> None:
+    """Write the contents of tensors into a file, and make them refer to it in place of what they held."""
+    from onnx import TensorProto
+
+    with path.open("wb") as file:
+        for tensor, content in tensors:
+            start = file.seek(-(-file.tell() // PAGE) * PAGE)
+            file.write(content)
+            tensor.ClearField("raw_data")
+            tensor.data_location = TensorProto.EXTERNAL
+            del tensor.external_data[:]
+            for key, value in (("location", path.name), ("offset", start), ("length", file.tell() - start)):
+                tensor.external_data.add(key=key, value=str(value))
+
+
+def _large_tensors(graph: onnx.GraphProto, folder: Path | None) -> Iterator[tuple[onnx.TensorProto, bytes]]:
+    """Weights that do not stay in the graph, each with its content, which is read when its turn comes."""
+    from onnx import numpy_helper
+    from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
+
+    for tensor in graph.initializer:
+        if uses_external_data(tensor):
+            load_external_data_for_tensor(tensor, str(folder))
+        elif not tensor.HasField("raw_data"):  # a list of numbers, which only old exporters write
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
+        if len(content := tensor.raw_data) >= SMALL_CONSTANT:
+            yield tensor, content
 
 
 def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import numpy as np
 
 import topwork_server
 from topwork_server.errors import ExportFailed
+from topwork_server.models import onnx_files
 from topwork_server.models.head_graph import ROWS, SCORES, served_model
 from topwork_server.models.onnx_graph import node_inputs
 from topwork_server.plugin_api.encoder import Encoder
@@ -134,27 +135,17 @@ def module_graph(module: torch.nn.Module, dim: int) -> tuple[onnx.ModelProto, di
 def save(model: onnx.ModelProto, weights: Mapping[str, Array], path: Path) -> None:
     """Write a graph with its weights, into a file beside it where they are too large for one."""
     import onnx
-    from onnx import numpy_helper
+    from onnx import TensorProto, helper, numpy_helper
 
     if sum(array.nbytes for array in weights.values()) <= LARGEST:
-        model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
+        tensors = [numpy_helper.from_array(array, name) for name, array in weights.items()]
     else:
-        model.graph.initializer.extend(_write_weights(weights, path.with_suffix(".weights")))
+        kind = helper.np_dtype_to_tensor_dtype
+        tensors = [TensorProto(name=name, data_type=kind(a.dtype), dims=a.shape) for name, a in weights.items()]
+        contents = (np.ascontiguousarray(array).data for array in weights.values())
+        onnx_files.write_weights(zip(tensors, contents, strict=True), path.with_suffix(".weights"))
+    model.graph.initializer.extend(tensors)
     onnx.save(model, str(path))
-
-
-def _write_weights(weights: Mapping[str, Array], path: Path) -> Iterator[onnx.TensorProto]:
-    """Write arrays one after another into a file, and yield what stands for each in the graph."""
-    from onnx import TensorProto, helper
-
-    with path.open("wb") as file:
-        for name, array in weights.items():
-            tensor = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(array.dtype), dims=array.shape)
-            tensor.data_location = TensorProto.EXTERNAL
-            for key, value in (("location", path.name), ("offset", file.tell()), ("length", array.nbytes)):
-                tensor.external_data.add(key=key, value=str(value))
-            np.ascontiguousarray(array).tofile(file)
-            yield tensor
 
 
 def _fault(spec: EncoderSpec, head: PretrainedHead, what: str) -> ExportFailed:
