@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from topwork_server.errors import StartError
-from topwork_server.runtime.gpu.graph_optimization import Model, float_tensors, plain_session, with_outputs
+from topwork_server.runtime.gpu.graph_optimization import Model, copied, float_tensors, plain_session, with_outputs
 from topwork_server.types import Array
 
 STATISTICS = frozenset("ReduceMean ReduceSum ReduceL1 ReduceL2 ReduceSumSquare Sqrt Pow CumSum GlobalAveragePool".split())
@@ -28,8 +28,7 @@ WIDEST, NARROWEST = 16384.0, 2.0**-14
 
 def to_fp16(model: Model, inputs: Sequence[Mapping[str, Array]] = ()) -> Model:
     """A converted copy. `inputs` are real ones, on which ranges are measured. StartError where fp16 cannot be had."""
-    original, model = model, type(model)()
-    model.CopyFrom(original)
+    model = copied(model)
     _check(model)
     for i, node in enumerate(model.graph.node):
         node.name = f"{i}:{node.op_type}"

@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from typing import Any
 
-from topwork_server.runtime.gpu.graph_optimization import Model
+from topwork_server.runtime.gpu.graph_optimization import Model, copied
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +44,7 @@ def _match_attention(model: Model, heads: int, hidden: int) -> Model:
     options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = (
         False  # the CUDA provider does it when it opens a graph
     )
-    copy = type(model)()
-    copy.CopyFrom(model)
-    optimizer = BertOnnxModel(copy, heads, hidden)
+    optimizer = BertOnnxModel(copied(model), heads, hidden)
     optimizer.disable_shape_inference()  # it fails on our graphs, and says so on stdout
     optimizer.optimize(options)
     optimizer.topological_sort()

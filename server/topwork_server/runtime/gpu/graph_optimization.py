@@ -41,12 +41,18 @@ def float_tensors(model: Model) -> frozenset[str]:
     return frozenset(found | {node.name for node in session.get_outputs() if node.type == "tensor(float)"})
 
 
+def copied(model: Model) -> Model:
+    """A copy of a graph of any size: protobuf serializes no more than 2 GiB."""
+    copy = type(model)()
+    copy.CopyFrom(model)
+    return copy
+
+
 def with_outputs(model: Model, names: Any) -> Model:
     """A copy whose outputs are `names`, of types that onnxruntime is to find out."""
     import onnx
 
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     del copy.graph.output[:]
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     return copy
