@@ -186,7 +186,7 @@ class ModelCache:
             towers = [(tower, *await asyncio.to_thread(self._verify_and_plan, tower)) for tower in entry.towers]
             async with self._opening:
                 self._make_room(name, entry.weights_bytes)
-                opened = tuple([await asyncio.to_thread(self._open, name, *tower) for tower in towers])
+                opened = await asyncio.to_thread(self._open_all, name, towers)
                 self._loaded[name] = LoadedEncoder(entry.spec, entry.manifest.taps, opened)
             self._failures.pop(name, None)
             for tower in opened:
@@ -228,8 +228,20 @@ class ModelCache:
         finally:
             self._measuring.discard(tower.spec.name)
 
+    def _open_all(self, name: str, towers: Sequence[tuple[CatalogEntry, Encoder, PlanSet]]) -> tuple[LoadedTower, ...]:
+        """Open all towers, or none, in a thread."""
+        opened: list[LoadedTower] = []
+        try:
+            for tower in towers:
+                opened.append(self._open(name, *tower))
+        except BaseException:
+            for one in opened:
+                one.batcher.close()
+            raise
+        return tuple(opened)
+
     def _open(self, name: str, tower: CatalogEntry, encoder: Encoder, plans: PlanSet) -> LoadedTower:
-        """Open the sessions of the first backend, in a thread."""
+        """Open the sessions of a tower's first backend."""
         assert tower.manifest is not None, "it is exported"
         backends = [Backend(plan.numerics, partial(self._sessions, encoder.folder, plan)) for plan in plans.plans]
         batcher = Batcher(encoder, backends, partial(self._on_tower_health, name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,11 @@ import pytest
 from topwork_server import EncoderSpec, ImageItem, Modality, TextItem, Trunk
 from topwork_server.config import Config
 from topwork_server.errors import ExportFailed, InvalidInput, NotFound, TopworkError
+from topwork_server.inference import model_cache
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.catalog import Catalog, EncoderState
 from topwork_server.runtime.export import publish_towers
+from topwork_server.runtime.session_factory import open_session
 from topwork_server.types import VideoItem
 from toy_towers import COLORS, ColorWords, colors_spec, picture
 from toys import FakePlugins, letters_spec
@@ -60,6 +63,23 @@ def failure(engine: Any, *items: Any, **more: Any) -> TopworkError:
     with pytest.raises(TopworkError) as caught:
         engine.call(*items, **more)
     return caught.value
+
+
+def test_a_tower_that_does_not_open_leaves_none_open(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(folder: Path, *rest: Any) -> Any:
+        if len(folders := {*seen, folder.parent}) > 1:
+            raise MemoryError(f"no room for {len(folders)}")
+        seen.add(folder.parent)
+        return open_session(folder, *rest)
+
+    seen: set[Path] = set()
+    monkeypatch.setattr(model_cache, "open_session", opened)
+    before = set(threading.enumerate())
+    with pytest.raises(MemoryError, match="no room"):
+        engine.call(TEXTS[0])
+    assert not [thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith("session")]
+    monkeypatch.undo()
+    assert len(engine.call(TEXTS[0]).taps[0].rows) == 1
 
 
 def test_items_of_both_modalities_come_back_in_order_as_each_alone(engine: Any) -> None:
