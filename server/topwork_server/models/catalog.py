@@ -19,7 +19,7 @@ from topwork_server.errors import DataLoss, ExportFailed, InvalidInput, NotFound
 from topwork_server.jobs.child_processes import ChildExit, ChildProcesses, python
 from topwork_server.models import artifacts, pretrained_heads, source_refusals
 from topwork_server.models.artifacts import Manifest
-from topwork_server.models.encoder_records import EncoderRecords
+from topwork_server.models.encoder_records import EncoderRecords, PretrainedEncoder
 from topwork_server.models.towers import join_manifests
 from topwork_server.names import LONGEST_NAME, check_name, instead
 from topwork_server.plugin_api import sources
@@ -77,19 +77,6 @@ class CatalogEntry:
         return next((tower for tower in self.towers if tower.manifest and tower.manifest.tap(tap)), self.towers[0])
 
 
-@dataclass(frozen=True)
-class PretrainedEncoder:
-    """The record of an encoder that was learned from texts here: which kind of pretraining with what options, and the plugin and
-    settings that its folder is read with. `made_from` is the encoder that was trained further, if any."""
-
-    kind: str
-    family: str
-    settings: Mapping[str, Any]
-    made_from: str
-    trained_on: str
-    options: Mapping[str, Any]
-
-
 class Catalog:
     def __init__(self, plugins: PluginRegistry, home: Path) -> None:
         self._plugins = plugins
@@ -112,7 +99,7 @@ class Catalog:
         return SourceUri.parse(self.spec(name).source, family)
 
     def tower_source(self, name: str, tower: EncoderSpec) -> SourceUri:
-        """Where the weights of a tower of an encoder come from."""
+        """The source of the weights of a tower of an encoder."""
         return SourceUri.parse(tower.source, self.source(name).family)
 
     def family(self, name: str) -> str:
@@ -178,7 +165,7 @@ class Catalog:
         does not read it."""
         place = self._folder(name)
         publish(folder, place)
-        record = {"pretrained": made.kind, **{key: value for key, value in asdict(made).items() if key != "kind"}}
+        record = asdict(made)
         spec = self._load_pretrained(name, record).spec
         self._records.write(name, record)
         return spec

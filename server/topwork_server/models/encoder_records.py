@@ -47,7 +47,10 @@ class _Quantized:
 
 
 @dataclass(frozen=True)
-class _Pretrained:
+class PretrainedEncoder:
+    """The record of an encoder that was learned from texts here: by which kind of pretraining with what options, and the plugin
+    and settings that its folder is read with. `made_from` is the encoder that was trained further, if any."""
+
     pretrained: str
     family: str
     settings: Mapping[str, Any]
@@ -117,7 +120,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _kind(record: Mapping[str, Any]) -> type[Any]:
     """Choose the dataclass of a record by the field that no other kind has."""
-    kinds = {"int8_of": _Quantized, "base": _Tuned, "pretrained": _Pretrained}
+    kinds = {"int8_of": _Quantized, "base": _Tuned, "pretrained": PretrainedEncoder}
     return next((kind for field, kind in kinds.items() if field in record), _Pulled)
 
 

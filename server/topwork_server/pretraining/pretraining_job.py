@@ -15,7 +15,8 @@ from typing import Any
 from topwork_server.blocking_calls import Report, part
 from topwork_server.errors import DiskFull, InvalidInput
 from topwork_server.models import unfinished
-from topwork_server.models.catalog import Catalog, PretrainedEncoder
+from topwork_server.models.catalog import Catalog
+from topwork_server.models.encoder_records import PretrainedEncoder
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.plugin_api.pretrainer import PretrainResult
 from topwork_server.pretraining.corpus import CorpusFile
@@ -91,7 +92,7 @@ def _trained_on(job: PretrainingJob, catalog: Catalog) -> str:
 def _record(job: PretrainingJob, catalog: Catalog, result: PretrainResult) -> PretrainedEncoder:
     request = job.request
     return PretrainedEncoder(
-        kind=request.kind,
+        pretrained=request.kind,
         family=result.family,
         settings=dict(result.settings),
         made_from=request.encoder,

@@ -9,7 +9,8 @@ import pytest
 from topwork_plugins.word2vec import output_vectors
 from topwork_server.errors import AlreadyExists
 from topwork_server.models import unfinished
-from topwork_server.models.catalog import Catalog, PretrainedEncoder
+from topwork_server.models.catalog import Catalog
+from topwork_server.models.encoder_records import PretrainedEncoder
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 MADE = PretrainedEncoder("words", "word2vec", {}, "", "two texts", {"dim": 4})
