@@ -73,8 +73,8 @@ class Tap:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """What makes tuned weights a LoRA adapter, which is added to a trunk rather than in its place: peft's `LoraConfig`, the
-    digest of the weights of that trunk, and what those were tuned to before, if they were."""
+    """A LoRA adapter, which is added to the weights of a trunk rather than put in their place: peft's `LoraConfig`, the digest of
+    those weights, and what they were tuned to before, if they were."""
 
     config: Mapping[str, Any]
     trunk: str
@@ -149,7 +149,7 @@ class EncoderSpec:
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """What it reads, the first tower's first."""
+        """The modalities that it reads, the first tower's first."""
         return tuple(tower.modality for tower in self.towers)
 
 

@@ -60,7 +60,7 @@ def _misfit(spec: EncoderSpec, why: str, remedy: str) -> ExportFailed:
 
 
 def _join_parity(manifests: Sequence[Manifest]) -> dict[str, Mapping[str, float]]:
-    """By tap; the worst of all towers for the one that all have."""
+    """Join parities by tap: of the one that all towers have, the worst."""
     joined: dict[str, Mapping[str, float]] = {}
     for manifest in manifests:
         for name, found in manifest.parity.items():

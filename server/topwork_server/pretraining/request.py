@@ -1,4 +1,4 @@
-"""What a pretraining is asked for, and what can be wrong with it before texts are read."""
+"""Requests of pretrainings, and the checks that need none of their texts."""
 
 from __future__ import annotations
 
