@@ -8,7 +8,6 @@ JSON only: no weights are opened here.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 
 from topwork_server import Granularity, InvalidInput, Tap
 
+from topwork_plugins import json_files
 from topwork_plugins.bert.architectures import CHECKED, ENCODER, Architecture, architecture_of
 
 #: Older names of sentence-transformers' pooling modes, in the order in which it concatenates them.
@@ -231,24 +231,8 @@ def is_ours(folder: Path) -> bool:
 
 
 def read_json(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
-    """An object of a JSON file; {} where `missing_ok` and it is not there."""
-    if missing_ok and not path.exists():
-        return {}
-    found = _load(path)
-    if not isinstance(found, dict):
-        raise InvalidInput(f"{path} holds no JSON object", remedy="copy the model's folder again")
-    return found
-
-
-def _load(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise InvalidInput(
-            f"{path.parent} has no {path.name}", remedy="name the folder of a transformers or sentence-transformers model"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path} cannot be read as JSON: {error}", remedy="copy the model's folder again") from error
+    """Read the object of a JSON file of the folder; {} where `missing_ok` and it is not there."""
+    return json_files.read_json(path, "name the folder of a transformers or sentence-transformers model", missing_ok=missing_ok)
 
 
 def _modules(folder: Path) -> list[dict[str, Any]]:
@@ -257,7 +241,7 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        modules = sorted(_load(path), key=lambda module: int(module["idx"]))
+        modules = sorted(json_files.load(path), key=lambda module: int(module["idx"]))
         assert all({"path", "type"} <= set(module) for module in modules)
     except InvalidInput:
         raise

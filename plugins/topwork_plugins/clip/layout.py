@@ -17,7 +17,10 @@ from typing import Any, Literal
 
 from topwork_server import InvalidInput
 
+from topwork_plugins.json_files import read_json
+
 CONFIG, OPEN_CLIP_CONFIG = "config.json", "open_clip_config.json"
+WANTED = "name the folder of a CLIP or SigLIP of transformers or open_clip"
 #: Weights as transformers names them.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 #: The processor of pictures where a folder names none, by model_type of transformers.
@@ -58,7 +61,7 @@ def read_layout(folder: Path) -> Layout:
     if (folder / OPEN_CLIP_CONFIG).exists() and not _is_of_transformers(folder):
         return _open_clip(folder)
     folder = _clip_module(folder)
-    config = read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG, WANTED)
     kind = config.get("model_type")
     if kind == "siglip2":
         raise InvalidInput(
@@ -82,21 +85,6 @@ def is_ours(folder: Path) -> bool:
     return True
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """An object of a JSON file. InvalidInput where it is not there, or none."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise InvalidInput(
-            f"{path.parent} has no {path.name}", remedy="name the folder of a CLIP or SigLIP of transformers or open_clip"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path} cannot be read as JSON: {error}", remedy="copy the model's folder again") from error
-    if not isinstance(found, dict):
-        raise InvalidInput(f"{path} holds no JSON object", remedy="copy the model's folder again")
-    return found
-
-
 def _is_of_transformers(folder: Path) -> bool:
     """Tell whether a folder of open_clip holds the same model as transformers reads it, which has more taps."""
     try:
@@ -116,7 +104,7 @@ def _clip_module(folder: Path) -> Path:
 
 
 def _open_clip(folder: Path) -> Layout:
-    found = read_json(folder / OPEN_CLIP_CONFIG)
+    found = read_json(folder / OPEN_CLIP_CONFIG, WANTED)
     config, preprocess = found.get("model_cfg"), found.get("preprocess_cfg") or {}
     if not isinstance(config, dict) or not all(isinstance(config.get(part), dict) for part in ("text_cfg", "vision_cfg")):
         raise InvalidInput(f"{OPEN_CLIP_CONFIG} of {folder.name} has no model_cfg of two towers", remedy="copy the folder again")

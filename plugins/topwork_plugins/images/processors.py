@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal
 from topwork_server import InvalidInput
 
 from topwork_plugins.images.preprocess import Recipe
+from topwork_plugins.json_files import read_json
 
 #: processor_config.json of newer folders holds the same under `image_processor`, and goes before.
 FILES = ("processor_config.json", "preprocessor_config.json")
@@ -54,7 +54,7 @@ def read_processor(folder: Path, otherwise: str = "") -> Recipe:
     InvalidInput where there is none, or one whose meaning is not known here. Remote code (`auto_map`) is never run.
     """
     for name in FILES:
-        found = _read(folder / name)
+        found = read_json(folder / name, missing_ok=True)
         found = found.get("image_processor", {}) if name == FILES[0] else found
         if found:
             return recipe(found, otherwise)
@@ -165,16 +165,3 @@ def _white(said: Mapping[str, Any]) -> float:
     """What a pixel of 255 becomes; 1 for the usual factor of 1/255."""
     factor = float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 1.0
     return 1.0 if factor == 1 / 255 else factor * 255
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    """An object of a JSON file; {} where it is not there."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path} cannot be read as JSON: {error}", remedy="copy the model's folder again") from error
-    if not isinstance(found, dict):
-        raise InvalidInput(f"{path} holds no JSON object", remedy="copy the model's folder again")
-    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server import InvalidInput
+
+from topwork_plugins.json_files import read_json
 
 #: The architectures (config.json, model_type) that the tests compare with transformers, and the processor of each where a
 #: folder does not name its own.
@@ -42,6 +43,7 @@ PROCESSORS = {
     "vit_msn": "ViTImageProcessor",
 }
 CLASSIFIER = "ForImageClassification"
+WANTED = "name the folder of a transformers model"
 
 #: What config.json says that no feature depends on.
 IDLE_KEYS = re.compile(
@@ -82,15 +84,9 @@ class Layout:
 
 def read_layout(folder: Path) -> Layout:
     """Read config.json. InvalidInput where it is not there, or names no model_type."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise InvalidInput(f"{folder.name} has no config.json", remedy="name the folder of a transformers model") from error
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path} cannot be read as JSON: {error}", remedy="copy the model's folder again") from error
-    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise InvalidInput(f"config.json of {folder.name} names no model_type", remedy="name the folder of a transformers model")
+    config = read_json(folder / "config.json", WANTED)
+    if not isinstance(config.get("model_type"), str):
+        raise InvalidInput(f"config.json of {folder.name} names no model_type", remedy=WANTED)
     return Layout(folder, config)
 
 

@@ -1,0 +1,30 @@
+"""JSON files of a model's folder. Light: they are read to tell which family a folder is of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from topwork_server import InvalidInput
+
+
+def read_json(path: Path, remedy: str = "", *, missing_ok: bool = False) -> dict[str, Any]:
+    """Read the object of a JSON file; {} where `missing_ok` and it is not there. InvalidInput as `load`, or where the file
+    holds anything else."""
+    if missing_ok and not path.exists():
+        return {}
+    found = load(path, remedy)
+    if not isinstance(found, dict):
+        raise InvalidInput(f"{path} holds no JSON object", remedy="copy the model's folder again")
+    return found
+
+
+def load(path: Path, remedy: str = "") -> Any:
+    """Parse a JSON file. InvalidInput where it is not there, with this `remedy`, or cannot be read."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise InvalidInput(f"{path.parent} has no {path.name}", remedy=remedy) from error
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} cannot be read as JSON: {error}", remedy="copy the model's folder again") from error
