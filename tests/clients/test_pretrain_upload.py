@@ -24,7 +24,6 @@ class UploadServer(FakeServer):
 
     def open(self, port: int) -> UploadServer:
         self.begun: list[list[str]] = []
-        self.broken = threading.Event()
         super().open(port)
         return self
 
@@ -42,7 +41,6 @@ class UploadServer(FakeServer):
     def _check(self, answers: int, context: Any) -> None:
         refusal = self.plan("Pretrain", self.tries["Pretrain"], answers)
         if refusal:
-            self.broken.set()
             refusal.abort(context)
 
 
@@ -74,29 +72,33 @@ def test_all_texts_come_in_order(server: UploadServer, both: EitherClient) -> No
 
 
 class SlowTexts(list[str]):
-    """Texts of which the last ones come when the first try has broken: not all was sent then."""
+    """Texts of which the last ones come when the client knows that the first try has broken: not all was sent then."""
 
-    def __init__(self, server: UploadServer) -> None:
+    def __init__(self) -> None:
         super().__init__(TEXTS)
-        self._server = server
+        self.known, self._first = threading.Event(), True
 
     def __iter__(self) -> Iterator[str]:
+        if not self._first:
+            self.known.set()
+        self._first = False
         yield from TEXTS[:8]
-        assert self._server.broken.wait(30)
+        assert self.known.wait(30)
         yield from TEXTS[8:]
 
 
 def test_after_a_break_they_come_again_from_the_first(server: UploadServer, both: EitherClient) -> None:
     server.plan = breaking(3)
-    begin(both, SlowTexts(server))
+    begin(both, SlowTexts())
     assert server.begun == [TEXTS]
     assert server.tries["Pretrain"] == 2
 
 
 def test_what_cannot_be_read_again_ends_with_the_break(server: UploadServer, both: EitherClient) -> None:
-    server.plan = breaking(3)
+    server.plan, texts = breaking(3), SlowTexts()
     with pytest.raises(topwork.Unavailable):
-        begin(both, iter(SlowTexts(server)))
+        begin(both, iter(texts))
+    texts.known.set()
     assert server.begun == []
 
 
