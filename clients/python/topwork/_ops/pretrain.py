@@ -10,7 +10,6 @@ from typing import Any
 
 from topwork._codec import decode_sets, messages
 from topwork._codec.items import describe
-from topwork._files import record_files
 from topwork._ops import jobs as jobs_ops
 from topwork._ops.overloads import TextSource
 from topwork._ops.sets import numbered
@@ -126,10 +125,12 @@ def _once(texts: Iterator[str]) -> Callable[[], Iterator[str] | None]:
 
 def texts_of_file(path: Path, column: str = "", encoding: str = "") -> Iterator[str]:
     """Read the texts of a file of records. Raises InvalidInput with the place of what is no text."""
+    from topwork._files import record_files, record_values
+
     table = record_files.opened(path, None, encoding or None)
-    chosen = record_files.item_column(table, column or None, ["text"])
+    chosen = record_values.item_column(table, column or None, ["text"])
     for record in table.records([chosen]):
-        text = record_files.text_of(table, chosen, record)
+        text = record_values.text_of(table, chosen, record)
         if isinstance(text, bytes):
             raise InvalidInput(f"{table.name(record)} holds bytes, no text", remedy="name the column of texts")
         yield text

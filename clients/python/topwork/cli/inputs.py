@@ -16,7 +16,7 @@ import click
 from topwork._codec.items import IMAGES_AND_TEXTS, PICTURE_SUFFIXES, is_picture_path, not_regular
 from topwork._codec.messages import PRIORITIES
 from topwork._files import record_files
-from topwork._files.record_files import item_column, text_of
+from topwork._files.record_values import item_column, text_of
 from topwork._files.text_encoding import decoded
 from topwork.cli.output import NAMED, say_first
 from topwork.cli.verb import PATH, encoding_name, flags, key_value

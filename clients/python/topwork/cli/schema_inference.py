@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from topwork._files.column_types import TypeInference, identifiers
-from topwork._files.record_files import LINE, Record, RecordColumn, RecordFile, id_of, is_blank, text_of, value_of
+from topwork._files.record_files import LINE, Record, RecordFile
+from topwork._files.record_values import RecordColumn, id_of, is_blank, text_of, value_of
 from topwork.errors import InvalidInput
 
 #: Ids that come twice which are named before the rest is counted.

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from topwork._files import record_files
-from topwork._files.record_files import Record, RecordFile, id_of, item_column, metadata_of, text_of
+from topwork._files.record_files import Record, RecordFile
+from topwork._files.record_values import id_of, item_column, metadata_of, text_of
 from topwork._files.text_encoding import decoded
 from topwork.cli.inputs import count_files, files_in, item_columns, item_of, stdin_lines
 from topwork.cli.schema_inference import InferredSchema, SchemaRequest, survey
