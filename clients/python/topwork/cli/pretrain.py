@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import click
 
-from topwork.cli import output
+from topwork.cli import kinds, output
 from topwork.cli.connection import connected, connection
 from topwork.cli.inputs import stdin_lines
 from topwork.cli.jobs import awaited
@@ -82,24 +82,10 @@ def _list(arguments: SimpleNamespace) -> int:
     """List the kinds, or show one in full."""
     with connected(arguments) as client:
         found = client.pretrainers()
-    if arguments.kind:
-        kinds = ", ".join(one.kind for one in found)
-        found = [one for one in found if one.kind == arguments.kind]
-        if not found:
-            raise click.UsageError(f"there is no kind {arguments.kind!r}: the server has {kinds}")
-    if arguments.json:
-        output.as_json(found[0] if arguments.kind else found)
-    else:
-        _print_pretrainers(found, in_full=bool(arguments.kind))
-    return 0
+    hint = "`topwork pretrain KIND` says what --option may set"
+    return kinds.show(found, arguments.kind, arguments.json, _print_pretrainers, hint)
 
 
-def _print_pretrainers(found: list[PretrainerInfo], in_full: bool) -> None:
+def _print_pretrainers(found: list[PretrainerInfo]) -> None:
     table = output.table("kind", "", "needs", "plugin", whole=("kind",))
     output.rows(table, ((one.kind, one.description, "an encoder" if one.needs_encoder else "", one.plugin) for one in found))
-    print()
-    if in_full:
-        options = output.table("option", "type", "default", "", whole=("option",))
-        output.rows(options, ((o.name, o.type, o.default, o.description) for one in found for o in one.options))
-    else:
-        output.console().print("`topwork pretrain KIND` says what --option may set", style="dim")

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from topwork._codec.decode_heads import TASKS
-from topwork.cli import output
+from topwork.cli import kinds, output
 from topwork.cli.connection import connected, connection
 from topwork.cli.jobs import awaited
 from topwork.cli.output import counted
@@ -207,27 +207,13 @@ def with_interval(metric: MetricValue) -> str:
 def trainers(arguments: SimpleNamespace) -> int:
     with connected(arguments) as client:
         found = client.trainers()
-    if arguments.kind:
-        kinds = ", ".join(trainer.kind for trainer in found)
-        found = [trainer for trainer in found if trainer.kind == arguments.kind]
-        if not found:
-            raise click.UsageError(f"there is no kind {arguments.kind!r}: the server has {kinds}")
-    if arguments.json:
-        output.as_json(found[0] if arguments.kind else found)
-    else:
-        _print_trainers(found, in_full=bool(arguments.kind))
-    return 0
+    hint = "`topwork trainers KIND` says what --option may set"
+    return kinds.show(found, arguments.kind, arguments.json, _print_trainers, hint)
 
 
-def _print_trainers(found: list[TrainerInfo], in_full: bool) -> None:
+def _print_trainers(found: list[TrainerInfo]) -> None:
     table = output.table("kind", "", "tasks", "needs", "plugin", whole=("kind",))
     output.rows(table, ((t.kind, t.description, _tasks(t), _needs(t), t.plugin) for t in found))
-    print()
-    if in_full:
-        options = output.table("option", "type", "default", "", whole=("option",))
-        output.rows(options, ((o.name, o.type, o.default, o.description) for t in found for o in t.options))
-    else:
-        output.console().print("`topwork trainers KIND` says what --option may set", style="dim")
 
 
 def _tasks(trainer: TrainerInfo) -> str:

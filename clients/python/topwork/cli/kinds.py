@@ -1,0 +1,43 @@
+"""Kinds that the server's plugins bring, of trainings and of pretrainings: all in a table, or one with its options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import click
+
+from topwork.cli import output
+from topwork.encoders import OptionInfo
+
+
+class Kind(Protocol):
+    @property
+    def kind(self) -> str: ...
+    @property
+    def options(self) -> tuple[OptionInfo, ...]: ...
+
+
+K = TypeVar("K", bound=Kind)
+
+
+def show(found: list[K], kind: str | None, json_wanted: bool, table: Callable[[list[K]], None], hint: str) -> int:
+    """Print the kind of that name with its options; where none is named all, and then the hint. Returns the exit status."""
+    if kind:
+        known = ", ".join(one.kind for one in found)
+        found = [one for one in found if one.kind == kind]
+        if not found:
+            raise click.UsageError(f"there is no kind {kind!r}: the server has {known}")
+
+    def in_full(one: K) -> None:
+        table([one])
+        print()
+        options = output.table("option", "type", "default", "", whole=("option",))
+        output.rows(options, ((o.name, o.type, o.default, o.description) for o in one.options))
+
+    def listed(kinds: list[K]) -> None:
+        table(kinds)
+        print()
+        output.console().print(hint, style="dim")
+
+    return output.show(found, kind, json_wanted, in_full, listed)
