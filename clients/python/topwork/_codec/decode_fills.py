@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from topwork._codec import messages
-from topwork._transport import status
 from topwork.errors import TopworkError
-from topwork.features import Numerics, Timings
+from topwork.features import Timings
 from topwork.fills import FilledGap, FilledText, Fills, FillWord
 from topwork.v1 import encoders_pb2, types_pb2
 
@@ -21,9 +20,8 @@ def fills(
 ) -> Fills:
     """Decode a reply to the items, the first of which is the caller's number `start`; those that were unreadable here came back
     as the failures of empty ones."""
-    failures = {f.item: status.failure(f.code, f.message, f.remedy, start + f.item) for f in reply.failures} | dict(unreadable)
-    notes = {note.item: dict(note.counts) for note in reply.notes}
-    computed = messages.of_message(Numerics, reply.numerics) if reply.HasField("numerics") else None
+    failures = messages.failures(reply.failures, start) | dict(unreadable)
+    notes, computed = messages.notes(reply.notes), messages.numerics(reply)
     timings = messages.of_message(Timings, reply.timings)
     found = [messages.tap_features(tap, encoder, start, notes, failures, computed, timings) for tap in reply.features]
     texts = (_text(item, gaps, failures.get(i)) for i, (item, gaps) in enumerate(zip(items, reply.results, strict=True)))

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from topwork._codec import decode_sets, messages
-from topwork._transport import status
 from topwork.errors import InvalidInput
 from topwork.features import Array, Timings
 from topwork.heads import ClassShare, HeadInfo, LabelShift, MetricValue, TrainerInfo
@@ -70,14 +69,10 @@ def predictions(
 ) -> Predictions:
     """Read one head's predictions of the `items` that were sent from position `start` on; spans are cut out of their texts."""
     found = [tap for tap in reply.features if tap.fingerprint == message.fingerprint]
-    notes = {note.item: dict(note.counts) for note in reply.notes}
+    notes = messages.notes(reply.notes)
     timings = messages.of_message(Timings, reply.timings)
     tensors = _tensors(message)
-    failures = {
-        f.item: status.failure(f.code, f.message, f.remedy, start + f.item)
-        for f in reply.failures
-        if _is_missing(message, tensors, f.item)
-    }
+    failures = messages.failures((f for f in reply.failures if _is_missing(message, tensors, f.item)), start)
     return Predictions(
         head=message.head,
         task=task_name(message.task),

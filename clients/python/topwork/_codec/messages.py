@@ -135,11 +135,24 @@ def weights(also: Mapping[str, float] | None) -> dict[str, float]:
 
 def features(reply: encoders_pb2.EmbedResponse, encoder: str, start: int = 0) -> list[Features]:
     """One Features a tap, in the order asked."""
-    notes = {note.item: dict(note.counts) for note in reply.notes}
-    failures = {f.item: status.failure(f.code, f.message, f.remedy, start + f.item) for f in reply.failures}
-    timings = of_message(Timings, reply.timings)
-    computed = of_message(Numerics, reply.numerics) if reply.HasField("numerics") else None
-    return [tap_features(tap, encoder, start, notes, failures, computed, timings) for tap in reply.features]
+    noted, failed = notes(reply.notes), failures(reply.failures, start)
+    computed, timings = numerics(reply), of_message(Timings, reply.timings)
+    return [tap_features(tap, encoder, start, noted, failed, computed, timings) for tap in reply.features]
+
+
+def notes(found: Iterable[encoders_pb2.Note]) -> dict[int, dict[str, int]]:
+    """Decode notes, by the item's position in the message."""
+    return {note.item: dict(note.counts) for note in found}
+
+
+def failures(found: Iterable[encoders_pb2.Failure], start: int) -> dict[int, TopworkError]:
+    """Decode failures, by the item's position in the message; `start` is the position of its first item among the caller's."""
+    return {f.item: status.failure(f.code, f.message, f.remedy, start + f.item) for f in found}
+
+
+def numerics(message: Any) -> Numerics | None:
+    """Decode what computed the rows, where the message says it."""
+    return of_message(Numerics, message.numerics) if message.HasField("numerics") else None
 
 
 def tap_features(
@@ -224,7 +237,7 @@ def encoder(message: encoders_pb2.Encoder) -> EncoderInfo:
         EncoderInfo,
         message,
         taps=tuple(of_message(TapInfo, tap) for tap in message.taps),
-        numerics=of_message(Numerics, message.numerics) if message.HasField("numerics") else None,
+        numerics=numerics(message),
         options=options_info(message.options),
         devices=_devices(message),
         modalities=names_of(types_pb2.Modality, message.modalities),
@@ -233,8 +246,7 @@ def encoder(message: encoders_pb2.Encoder) -> EncoderInfo:
 
 
 def _tower(message: encoders_pb2.Tower) -> TowerInfo:
-    numerics = of_message(Numerics, message.numerics) if message.HasField("numerics") else None
-    return of_message(TowerInfo, message, numerics=numerics, devices=_devices(message))
+    return of_message(TowerInfo, message, numerics=numerics(message), devices=_devices(message))
 
 
 def _devices(message: encoders_pb2.Encoder | encoders_pb2.Tower) -> tuple[DeviceInfo, ...]:

@@ -18,11 +18,10 @@ from topwork._ops.item_requests import explained
 from topwork._ops.progress_bar import Progress, reporting
 from topwork._ops.ready_vectors import VectorTarget
 from topwork._ops.write_chunks import ItemLabels, WriteChunk
-from topwork._transport import status
 from topwork._transport.calls import ClientState, Steps, StreamCall, unary, work
 from topwork._transport.methods import GET_SET, WRITE
 from topwork._transport.upload_stream import SendWindow, UploadStream
-from topwork.errors import DeadlineExceeded, InvalidInput, NotFound, TopworkError
+from topwork.errors import DeadlineExceeded, InvalidInput, NotFound
 from topwork.features import Features
 from topwork.sets import Acknowledged, SetInfo, WriteReport
 from topwork.v1 import sets_pb2, types_pb2
@@ -213,9 +212,7 @@ def _found_set(session: ClientState, name: str, timeout: float | None) -> Steps[
 def _acknowledged(reply: sets_pb2.WriteResponse, chunk: WriteChunk) -> Acknowledged:
     """Read a reply. An item unreadable here came back as the failure of an empty one: its true error takes the place."""
     start = chunk.start
-    failures: dict[int, TopworkError] = {
-        start + f.item: status.failure(f.code, f.message, f.remedy, start + f.item) for f in reply.failures
-    }
+    failures = {start + item: error for item, error in messages.failures(reply.failures, start).items()}
     failures = dict(sorted({**failures, **chunk.failures}.items()))
     return Acknowledged(
         watermark=start + len(chunk),
