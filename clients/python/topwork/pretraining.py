@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from topwork._records import of_record
+from topwork._records import of_job
 from topwork.encoders import OptionInfo
-from topwork.errors import InvalidInput, JobFailed
 from topwork.jobs import Job
 
 
@@ -67,11 +66,7 @@ class PretrainReport:
     @staticmethod
     def of(job: Job) -> PretrainReport:
         """The report of a job of `pretrain` that is done. Raises JobFailed for one that failed, InvalidInput for any other."""
-        if job.state in ("failed", "cancelled"):
-            raise JobFailed(job)
-        if not job.result:
-            raise InvalidInput(f"{job.kind} job {job.id} has no report", remedy="wait for a job of `pretrain` to be done")
-        return of_record(PretrainReport, {"encoder": job.subject, "kind": "", "texts": 0, **job.result})
+        return of_job(PretrainReport, job, "pretrain", "report", {"encoder": job.subject, "kind": "", "texts": 0})
 
     def lines(self) -> Iterator[str]:
         """The lines of its text."""

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from topwork._records import of_record
-from topwork.errors import InvalidInput, JobFailed
+from topwork._records import of_job
 from topwork.heads import MetricValue
 from topwork.jobs import Job
 
@@ -52,11 +51,7 @@ class ProbeTable:
     @staticmethod
     def of(job: Job) -> ProbeTable:
         """The table of a job of `probe` that is done. Raises JobFailed for one that failed, InvalidInput for any other."""
-        if job.state in ("failed", "cancelled"):
-            raise JobFailed(job)
-        if not job.result:
-            raise InvalidInput(f"{job.kind} job {job.id} has no table", remedy="wait for a job of `probe` to be done")
-        table = of_record(ProbeTable, {"measure": "", "estimate": "", "items": 0, **job.result})
+        table = of_job(ProbeTable, job, "probe", "table", {"measure": "", "estimate": "", "items": 0})
         return replace(table, rows=tuple(sorted(table.rows, key=_place)))
 
     @property
