@@ -6,13 +6,15 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from itertools import accumulate
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from topwork.errors import NotReady, TopworkError
 
+T = TypeVar("T")
 Array = NDArray[Any]
 #: Below this parity to fp32, rows of one fingerprint do not mix.
 LEAST_PARITY = 0.999
@@ -167,7 +169,7 @@ def concatenate(pieces: Sequence[Features]) -> Features:
                 f"{first.encoder}/{first.tap} changed while it was used: {first.fingerprint}, then {piece.fingerprint}",
                 remedy="embed all items again",
             )
-    starts = np.cumsum([0] + [len(piece.counts) for piece in pieces]).tolist()
+    lengths = [len(piece.counts) for piece in pieces]
     return Features(
         encoder=first.encoder,
         tap=first.tap,
@@ -181,12 +183,18 @@ def concatenate(pieces: Sequence[Features]) -> Features:
         spans=_joined([piece.spans for piece in pieces]),
         span_kind=next((piece.span_kind for piece in pieces if piece.span_kind), None),
         parts=_joined([piece.parts for piece in pieces]),
-        notes={start + i: n for start, p in zip(starts, pieces, strict=False) for i, n in p.notes.items()},
-        failures={start + i: e for start, p in zip(starts, pieces, strict=False) for i, e in p.failures.items()},
-        numerics=_weakest([piece.numerics for piece in pieces]),
+        notes=by_position(lengths, [piece.notes for piece in pieces]),
+        failures=by_position(lengths, [piece.failures for piece in pieces]),
+        numerics=weakest([piece.numerics for piece in pieces]),
         timings=Timings.sum(piece.timings for piece in pieces),
         start=first.start,
     )
+
+
+def by_position(lengths: Sequence[int], pieces: Iterable[Mapping[int, T]]) -> dict[int, T]:
+    """Join what is known of items in chunks of these lengths: by the position in each chunk, and then by that in all."""
+    starts = accumulate(lengths, initial=0)
+    return {start + i: found for start, piece in zip(starts, pieces, strict=False) for i, found in piece.items()}
 
 
 def _joined(arrays: Sequence[Array | None]) -> Array | None:
@@ -194,6 +202,6 @@ def _joined(arrays: Sequence[Array | None]) -> Array | None:
     return np.concatenate(present) if present else None
 
 
-def _weakest(records: Sequence[Numerics | None]) -> Numerics | None:
+def weakest(records: Sequence[Numerics | None]) -> Numerics | None:
     """Choose the record that promises least, which holds for all rows: a restarted server may have another provider."""
     return min((record for record in records if record), key=lambda record: record.parity, default=None)

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import NamedTuple, overload
 
 from topwork.errors import TopworkError
-from topwork.features import Features, Numerics, Timings
+from topwork.features import Features, Numerics, Timings, by_position, concatenate, weakest
 
 #: Texts that `repr` shows.
 SHOWN = 5
@@ -110,3 +110,20 @@ class Fills(Sequence[FilledText]):
         rows = [(html.shown(text.item), text.words_text) for text in islice(self, SHOWN)]
         more = f"and {len(self) - SHOWN:,} more" if len(self) > SHOWN else ""
         return html.table(f"{self.encoder}/{self.head}, {len(self):,} texts", ("text", "words"), rows, more)
+
+
+def joined(pieces: Sequence[Fills]) -> Fills:
+    """Join the fills of chunks that follow each other."""
+    first, lengths = pieces[0], list(map(len, pieces))
+    if len(pieces) == 1:
+        return first
+    return Fills(
+        encoder=first.encoder,
+        head=first.head,
+        texts=tuple(text for piece in pieces for text in piece.texts),
+        features={tap: concatenate([piece.features[tap] for piece in pieces]) for tap in first.features},
+        notes=by_position(lengths, [piece.notes for piece in pieces]),
+        failures=by_position(lengths, [piece.failures for piece in pieces]),
+        numerics=weakest([piece.numerics for piece in pieces]),
+        timings=Timings.sum(piece.timings for piece in pieces),
+    )

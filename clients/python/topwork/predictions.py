@@ -12,7 +12,7 @@ import numpy as np
 
 from topwork._display.number_text import value_text
 from topwork.errors import NotReady, TopworkError
-from topwork.features import Array, Features, Timings, concatenate
+from topwork.features import Array, Features, Timings, by_position, concatenate
 
 #: From this probability on a label of a multi-label head counts as present.
 HALF = 0.5
@@ -20,6 +20,8 @@ HALF = 0.5
 SHOWN = 10
 #: Letters of a label in a repr.
 LONGEST = 80
+#: Fields of Predictions that are arrays with a row an item; the messages have them as tensors of the same names.
+ARRAYS = ("probabilities", "best", "values", "masks", "confidences", "boxes", "typicality")
 
 
 class FoundSpan(NamedTuple):
@@ -261,14 +263,13 @@ def joined(pieces: Sequence[Predictions]) -> Predictions:
         return first
     if any((piece.version, piece.fingerprint) != (first.version, first.fingerprint) for piece in pieces):
         raise NotReady(f"the head {first.head} was trained again while it was used", remedy="predict all items again")
-    starts = np.cumsum([0] + [piece.items for piece in pieces]).tolist()
-    arrays = ("probabilities", "best", "values", "masks", "confidences", "boxes", "typicality")
+    lengths = [piece.items for piece in pieces]
     features = [piece.features for piece in pieces if piece.features is not None]
     return Predictions(
         head=first.head,
         task=first.task,
         names=first.names,
-        items=starts[-1],
+        items=sum(lengths),
         interval=first.interval,
         threshold=first.threshold,
         abstained=None if first.abstained is None else [why for piece in pieces for why in piece.abstained or ()],
@@ -278,10 +279,10 @@ def joined(pieces: Sequence[Predictions]) -> Predictions:
         fingerprint=first.fingerprint,
         version=first.version,
         features=concatenate(features) if features else None,
-        notes={start + i: n for start, piece in zip(starts, pieces, strict=False) for i, n in piece.notes.items()},
-        failures={start + i: e for start, piece in zip(starts, pieces, strict=False) for i, e in piece.failures.items()},
+        notes=by_position(lengths, [piece.notes for piece in pieces]),
+        failures=by_position(lengths, [piece.failures for piece in pieces]),
         timings=Timings.sum(piece.timings for piece in pieces),
-        **{name: _stacked([getattr(piece, name) for piece in pieces]) for name in arrays},
+        **{name: _stacked([getattr(piece, name) for piece in pieces]) for name in ARRAYS},
     )
 
 

@@ -11,7 +11,7 @@ from topwork._codec import decode_sets, messages
 from topwork.errors import InvalidInput
 from topwork.features import Array, Timings
 from topwork.heads import ClassShare, HeadInfo, LabelShift, MetricValue, TrainerInfo
-from topwork.predictions import Detection, FoundSpan, Predictions
+from topwork.predictions import ARRAYS, Detection, FoundSpan, Predictions
 from topwork.v1 import heads_pb2, types_pb2
 
 TASKS = {
@@ -23,8 +23,6 @@ TASKS = {
     "segmentation": heads_pb2.TASK_SEGMENTATION,
     "detection": heads_pb2.TASK_DETECTION,
 }
-#: Fields of Predictions that are tensors, by the names that they have here as there.
-ARRAYS = ("probabilities", "best", "values", "masks", "confidences", "boxes", "typicality")
 #: Reasons for no answer; an item that has one has "".
 ABSTENTIONS = {heads_pb2.ABSTENTION_UNSURE: "unsure", heads_pb2.ABSTENTION_UNLIKE: "unlike"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from topwork._codec import decode_fills, messages
@@ -15,8 +15,7 @@ from topwork._ops.progress_bar import Progress, reporting
 from topwork._transport.calls import ClientState, Steps, unary, work
 from topwork._transport.methods import FILL
 from topwork.errors import DeadlineExceeded
-from topwork.features import Timings, concatenate
-from topwork.fills import Fills
+from topwork.fills import Fills, joined
 from topwork.v1.encoders_pb2 import EmbedSettings, FillRequest
 
 
@@ -67,35 +66,10 @@ def fill(
         raise (yield from explained(session, encoder, error)) from None
     finally:
         release(source)
-    return _joined(pieces)
+    return joined(pieces)
 
 
 def _one(settings: EmbedSettings, chunk: Chunk, k: int, targets: Sequence[str], timeout: float | None) -> Steps[Fills]:
     request = FillRequest(settings=settings, items=chunk.items, k=k, targets=targets)
     reply = yield from unary(FILL, request, timeout, chunk.start)
     return decode_fills.fills(reply, settings.encoder, chunk.items, chunk.start, chunk.failures)
-
-
-def _joined(pieces: Sequence[Fills]) -> Fills:
-    """Join the fills of chunks that follow each other."""
-    first = pieces[0]
-    if len(pieces) == 1:
-        return first
-    starts = list(_starts(pieces))
-    return Fills(
-        encoder=first.encoder,
-        head=first.head,
-        texts=tuple(text for piece in pieces for text in piece.texts),
-        features={tap: concatenate([piece.features[tap] for piece in pieces]) for tap in first.features},
-        notes={start + i: note for start, piece in zip(starts, pieces, strict=True) for i, note in piece.notes.items()},
-        failures={start + i: error for start, piece in zip(starts, pieces, strict=True) for i, error in piece.failures.items()},
-        numerics=first.numerics,
-        timings=Timings.sum(piece.timings for piece in pieces),
-    )
-
-
-def _starts(pieces: Sequence[Fills]) -> Iterator[int]:
-    start = 0
-    for piece in pieces:
-        yield start
-        start += len(piece)
