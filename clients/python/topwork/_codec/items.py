@@ -123,9 +123,9 @@ def pack(value: Any, modality: str, position: int) -> Packed:
 
 def _text(value: Any) -> Packed:
     if isinstance(value, str):
-        return types_pb2.Item(text=_encodable(value))
+        return types_pb2.Item(text=encodable(value))
     if isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(text, str) for text in value):
-        pair = types_pb2.TextPair(text=_encodable(value[0]), pair=_encodable(value[1]))
+        pair = types_pb2.TextPair(text=encodable(value[0]), pair=encodable(value[1]))
         return types_pb2.Item(text_pair=pair)
     raise _wrong_kind(value, "a text", "a str or a pair of str; read files and decode bytes first")
 
@@ -247,7 +247,8 @@ def _from_pil(picture: Any) -> types_pb2.Item:
     return types_pb2.Item(image=file.getvalue())
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
+    """Return the text itself. Raises InvalidInput for half a pair of surrogates, which UTF-8 does not have."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

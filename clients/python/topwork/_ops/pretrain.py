@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork._codec import decode_sets, messages
-from topwork._codec.items import describe
+from topwork._codec.items import describe, encodable
 from topwork._ops import jobs as jobs_ops
 from topwork._ops.overloads import TextSource
 from topwork._ops.sets import numbered
@@ -162,7 +162,6 @@ def _checked(text: Any, position: int) -> str:
     if len(text) > LONGEST:
         raise TooLarge(f"a text of {len(text):,} characters", remedy="cut it into paragraphs", item=position)
     try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInput(f"not valid Unicode: {error.reason} at character {error.start}", item=position) from None
-    return text
+        return encodable(text)
+    except InvalidInput as error:
+        raise error.at(position) from None

@@ -20,6 +20,7 @@ class TextUpload(StreamRetries[None]):
     def __init__(self, session: ClientState, messages: Callable[[], Iterator[Message] | None], timeout: float | None) -> None:
         super().__init__(session, session.timeout if timeout is None else timeout)
         self._messages = messages
+        self._broken: TopworkError | None = None
         self._pulling = self._sent = self._replied = False
 
     def requests(self) -> Iterator[Message]:
@@ -31,8 +32,6 @@ class TextUpload(StreamRetries[None]):
             assert self._broken is not None, "the first try has messages"
             raise self._broken
         return self._send(messages)
-
-    _broken: TopworkError | None = None
 
     def rest(self, error: TopworkError) -> None:
         if self._sent and not error.untouched and not self.failure:

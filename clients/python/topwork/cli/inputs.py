@@ -52,7 +52,7 @@ source_flags = flags(
         "--encoding", type=encoding_name, metavar="E", help="of the file's letters: cp1252, latin-1, utf-16 ... (default: utf-8)"
     ),
 )
-#: How items are encoded: of `embed`, `write` and `predict`.
+#: How items are encoded: of `embed`, `fill`, `write` and `predict`.
 encoding_flags = flags(
     click.option("--option", multiple=True, type=key_value, metavar="K=V", help="what the encoder declares"),
     click.option("--skip-bad-items", is_flag=True, help="report bad items and go on"),
