@@ -25,7 +25,7 @@ Record = dict[str, Any]
 
 PACKAGES = "onnxruntime-gpu onnxruntime-ep-openvino numpy grpcio protobuf tokenizers simplejpeg pillow av".split()
 INSTRUCTIONS = "avx2 avx512f avx512_vnni avx512_bf16 amx_bf16 amx_int8".split()
-"""Modules of benchmarks/ that decide how fast a network is."""
+"""Instructions of a CPU that decide how fast a network is."""
 SHARED = ("inputs", "measure", "models", "processes")
 SOURCES = ("server", "plugins", "clients/python", "benchmarks/serving", *(f"benchmarks/{name}.py" for name in SHARED))
 """Sources that the figures of a part depend on: a part that was measured from others is measured again."""

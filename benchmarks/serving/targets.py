@@ -11,7 +11,7 @@ from benchmarks.serving.results import Record, chosen, middle
 
 Stored = dict[str, Any]
 Found = tuple[str, float, bool]
-"""A target: what is measured, the figure wanted, and whether less is better."""
+"""A measurement: what it is of, the figure, and whether less is better."""
 
 PLAIN, AUTO = "topwork cpu", "topwork auto"
 

@@ -1,5 +1,5 @@
-"""Whether learning without labels helps a head: a linear head on an encoder, and on that encoder trained further on texts of the
-domain. The texts that judge the head are never learned from, not without labels either."""
+"""Measures whether learning without labels helps a head: a linear head on an encoder, and on that encoder trained further on
+texts of the domain. The texts that judge the head are never learned from, not without labels either."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def domain_runs(
 
 
 def random_bert(folder: Path, texts: Sequence[str], seed: int) -> Path:
-    """Write a small BERT with random weights, and a tokenizer of these texts: what all has to be learned by."""
+    """Write a small BERT with random weights, and a tokenizer of these texts: an encoder that has all to learn."""
     prepare_torchvision()
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers

@@ -119,7 +119,7 @@ def _figures(found: Predictions, truth: Sequence[str] | None, typical: Array | N
 
 
 def auroc(like: Array, unlike: Array) -> float:
-    """How likely an item of the others has the smaller typicality; equal ones count as a half."""
+    """Compute how likely an item of `unlike` has a smaller typicality than one of `like`; equal ones count as a half."""
     both = np.sort(like)
     below = np.searchsorted(both, unlike, side="left"), np.searchsorted(both, unlike, side="right")
     return float(1 - np.mean(below[0] + below[1]) / 2 / len(like))

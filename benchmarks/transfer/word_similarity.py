@@ -1,7 +1,7 @@
 """Word vectors of a corpus of one's own beside GloVe: do words that people call similar have similar vectors?
 
-The judgments are WordSim-353 (Finkelstein et al. 2002) and SimLex-999 (Hill et al. 2015), which gensim brings. The corpus is what
-the Python packages of this machine say of themselves: docstrings, read from their files and never imported.
+The judgments are WordSim-353 (Finkelstein et al. 2002) and SimLex-999 (Hill et al. 2015), which gensim brings. The corpus is the
+docstrings of the Python packages of this machine, read from their files; no package is imported.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ class Judged:
 
 
 def judgments() -> dict[str, list[tuple[str, str, float]]]:
-    """Pairs of words, and how similar people call them."""
+    """Read the judgments by their names: pairs of words, and how similar people call them."""
     from gensim.test.utils import datapath
 
     found = {}
-    for name, file, column in (("WordSim-353", "wordsim353.tsv", 2), ("SimLex-999", "simlex999.txt", 2)):
+    for name, file in (("WordSim-353", "wordsim353.tsv"), ("SimLex-999", "simlex999.txt")):
         lines = Path(datapath(file)).read_text("utf-8").splitlines()
         rows = [line.split("\t") for line in lines if line and not line.startswith("#")]
-        found[name] = [(row[0].lower(), row[1].lower(), float(row[column])) for row in rows if _is_number(row[column])]
+        found[name] = [(row[0].lower(), row[1].lower(), float(row[2])) for row in rows if _is_number(row[2])]
     return found
 
 
 def docstrings() -> Iterator[str]:
-    """What the modules of Python and of its installed packages say of themselves, each text once."""
+    """Yield the docstrings of Python's modules and of its installed packages, each text once."""
     seen: set[str] = set()
     for folder in (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")):
         for path in sorted(Path(folder).rglob("*.py")):

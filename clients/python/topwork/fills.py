@@ -69,7 +69,7 @@ class FilledText:
 
 @dataclass(frozen=True, repr=False)
 class Fills(Sequence[FilledText]):
-    """What `fill` found, a FilledText an item, in their order.
+    """The results of `fill`, a FilledText an item, in their order.
 
     head       the name of the head that filled the gaps: "mlm", "lm" or "cbow"
     features   of the taps that were asked for, by name, out of the same pass

@@ -52,7 +52,7 @@ class ClassShare:
 
 @dataclass(frozen=True)
 class LabelShift:
-    """What the recent predictions of a head tell of its classes, if each class looks as it did.
+    """A shift of the shares of classes, estimated from the recent predictions of a head, if each class looks as it did.
 
     items    how many: the latest 10,000 at most, since the server started
     p_value  how probable predictions that differ so much would be if recent items were like the evaluated ones

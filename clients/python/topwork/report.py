@@ -111,7 +111,7 @@ class SemiSupervisedGain:
 
 @dataclass(frozen=True)
 class AbstentionCost:
-    """What comes of `predict(abstain=cost)` on held-out items: no answer costs `cost` where a wrong one costs 1.
+    """The effect of `predict(abstain=cost)` on held-out items: no answer costs `cost` where a wrong one costs 1.
 
     threshold  the least probability of a class that is answered
     answered   the share of items that have an answer; `accuracy` is how often it is right, None where none has one
