@@ -141,9 +141,8 @@ def _pretraining(
     with server(home) as (address, _), Client(address, timeout=3600) as client:
         for encoder in arguments.pretraining_encoders:
             options = {**PRETRAINING_OPTIONS[encoder], "max_seconds": arguments.pretraining_seconds}
-            taps = (
-                ["mean"] if encoder == SMALL else ["pooled", "mean"]
-            )  # of a BERT without a pooling of its own they are the same
+            # Of a BERT without a pooling of its own both are the same.
+            taps = ["mean"] if encoder == SMALL else ["pooled", "mean"]
             reads = replace(data, encoder=encoder)
             for run in pretraining.domain_runs(client, reads, seeds, options, (500, 0), _say, taps):
                 found.append(asdict(run))

@@ -13,7 +13,7 @@ from topwork_server.models.catalog import Catalog
 from topwork_server.types import Array
 
 from benchmarks.transfer import datasets
-from benchmarks.transfer.frozen_features import SPLIT, Line
+from benchmarks.transfer.frozen_features import SPLIT, Line, line_of
 from benchmarks.transfer.random_baseline import random_encoder
 
 #: Categories with many stamps that look like things; the classes of the boxes.
@@ -52,7 +52,7 @@ def lines(client: Client, catalog: Catalog, seeds: Sequence[int], say: Callable[
                 say(f"scenes: {reads}, {size} scenes")
                 heads = [_train(client, taps, size, seed) for seed in seeds]
                 for metric in range(2):
-                    yield _line(reads, size, heads, metric)
+                    yield line_of(f"scenes, {TESTED} tested", "boxes", f"{size} scenes", reads, heads, metric)
         finally:
             client.drop_set(NAME)
 
@@ -128,20 +128,3 @@ def _train(client: Client, taps: Sequence[str], size: int, seed: int) -> HeadInf
     )
     client.drop_head(head.name)
     return head
-
-
-def _line(reads: str, size: int, heads: Sequence[HeadInfo], metric: int) -> Line:
-    found = [head.metrics[metric] for head in heads]
-    values = [one.value for one in found]
-    return Line(
-        data=f"scenes, {TESTED} tested",
-        target="boxes",
-        labels=f"{size} scenes",
-        reads=reads,
-        measure=found[0].name,
-        value=float(np.mean(values)),
-        low=min([one.low for one in found] + values),
-        high=max([one.high for one in found] + values),
-        baseline=float(np.mean([head.baseline[metric].value for head in heads])),
-        seeds=len(heads),
-    )

@@ -41,7 +41,9 @@ def lines(client: Client, catalog: Catalog, data: Dataset, seeds: Sequence[int],
             for size in data.sizes or (0,):
                 for reads, name in ways.items():
                     say(f"{data.name}: {target}, {size or 'all'} labels, {reads}")
-                    yield line_of(data, target, size, reads, [_train(client, data, name, target, size, s) for s in seeds])
+                    heads = [_train(client, data, name, target, size, seed) for seed in seeds]
+                    labels = f"{size} a class" if size else f"{heads[0].labeled}, folds"
+                    yield line_of(data.name, target, labels, reads, heads)
     finally:
         for name in ways.values():
             client.drop_set(name)
@@ -81,20 +83,21 @@ def _train(client: Client, data: Dataset, set_name: str, target: str, size: int,
     return head
 
 
-def line_of(data: Dataset, target: str, size: int, reads: str, heads: Sequence[HeadInfo]) -> Line:
-    mains = [head.metrics[0] for head in heads]
-    values = np.array([main.value for main in mains])
+def line_of(data: str, target: str, labels: str, reads: str, heads: Sequence[HeadInfo], metric: int = 0) -> Line:
+    """Join one metric of the heads of several seeds to a line."""
+    found = [head.metrics[metric] for head in heads]
+    values = np.array([one.value for one in found])
     spread = [values.min(), values.max()] if len(values) > 1 else []
     return Line(
-        data=data.name,
+        data=data,
         target=target,
-        labels=f"{size} a class" if size else f"{heads[0].labeled}, folds",
+        labels=labels,
         reads=reads,
-        measure=mains[0].name,
+        measure=found[0].name,
         value=float(values.mean()),
-        low=float(min([main.low for main in mains] + spread)),
-        high=float(max([main.high for main in mains] + spread)),
-        baseline=float(np.mean([head.baseline[0].value for head in heads])),
+        low=float(min([one.low for one in found] + spread)),
+        high=float(max([one.high for one in found] + spread)),
+        baseline=float(np.mean([head.baseline[metric].value for head in heads])),
         seeds=len(heads),
     )
 

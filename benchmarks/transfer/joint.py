@@ -4,7 +4,6 @@ test items, through a server as a user has it."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ def lines(client: Client, data: Dataset, seeds: Sequence[int], say: Callable[[st
         finally:
             client.drop_set(SET)
     for (target, way), found in sorted(heads.items()):
-        yield replace(line_of(data, target, 0, f"{data.encoder}, {way}", found), labels=f"{found[0].labeled}")
+        yield line_of(data.name, target, f"{found[0].labeled}", f"{data.encoder}, {way}", found)
 
 
 def _write(client: Client, data: Dataset, seed: int) -> None:
