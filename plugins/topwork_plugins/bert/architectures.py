@@ -1,5 +1,5 @@
-"""What is known of transformers' architectures, by the model_type of their config.json: the rows that a text gives, and how the
-torch side is built. No weights and no torch here.
+"""Known architectures of transformers, by the model_type of their config.json: the rows that a text gives, and how the torch side
+is built. No weights and no torch here.
 
     encoder           BERT and its kin: every token sees every other
     decoder           GPT-2, Llama and their kin: a token sees those before it

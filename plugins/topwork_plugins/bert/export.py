@@ -106,8 +106,8 @@ def _takes_types(model: Any, layout: Layout) -> bool:
 
 
 def _max_tokens(model: Any, layout: Layout, most: int | None) -> int:
-    """What the model takes, or less where the folder says so (sentence-transformers' limit before the tokenizer's), and no more
-    than `MOST_TOKENS`; or `most`, the setting max_tokens, where the model takes it."""
+    """The limit of a text in tokens: what the model takes, or less where the folder says so (sentence-transformers' limit before
+    the tokenizer's), and no more than `MOST_TOKENS`; or `most`, the setting max_tokens, where the model takes it."""
     limit = position_limit(model)
     if most is not None:
         if not isinstance(most, int) or most < 3 or (limit is not None and most > limit):

@@ -70,7 +70,7 @@ class PooledEncoder(nn.Module):
 def blocks(encoder: Any) -> tuple[tuple[str, ...], ...]:
     """Return the `Trunk.blocks` of a PooledEncoder: embeddings (and what all layers read of positions), then the layers.
 
-    Layers that share their weights (ALBERT's) are one block. None where the layers cannot be found.
+    Layers that share their weights (ALBERT's) are one block. () where the layers cannot be found.
     """
     found = [(name, part) for name, part in encoder.named_modules() if isinstance(part, nn.ModuleList)]
     if not found:

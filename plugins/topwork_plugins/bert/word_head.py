@@ -71,7 +71,7 @@ class WordScores(nn.Module):
 
 
 def _answer(rows: Tensor) -> Any:
-    """What a trunk answers, for any head."""
+    """Wrap (1, n, dim) rows as the output of a trunk that any head reads."""
     found = BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=rows)
     found.global_attentions = None  # read by Longformer's
     return found

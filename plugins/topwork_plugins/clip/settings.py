@@ -1,4 +1,4 @@
-"""What the server reads beside the graph of a text tower, and how a text is cleaned and padded."""
+"""Settings of an exported text tower that the server reads beside its graph, and the cleaning of texts that they name."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class MaskedObjective(Objective):
         return _most_tokens(self.model, self.options.tokens) - len(self._before) - len(self._after)
 
     def arranged(self, pieces: Pieces) -> Pieces:
-        """Each by itself."""
+        """Leave each piece by itself."""
         return pieces
 
     def batch(self, pieces: Pieces, numbers: Array, random: np.random.Generator) -> dict[str, Tensor]:

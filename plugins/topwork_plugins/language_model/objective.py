@@ -1,4 +1,4 @@
-"""What a language model learns: how pieces of text become batches, and the loss of one. Imports torch."""
+"""The base of both ways to learn a language model: makes batches of pieces of text, and the loss of a batch. Imports torch."""
 
 from __future__ import annotations
 

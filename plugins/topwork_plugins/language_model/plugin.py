@@ -81,6 +81,6 @@ class CausalLanguageModel(Pretrainer):
 
 @hookimpl
 def register_pretrainers() -> Iterable[PretrainerSpec]:
-    """Both kinds."""
+    """Register both kinds: by masked words, and by the next token."""
     yield PretrainerSpec("mlm", MaskedLanguageModel, "masked language model: BERT and its kin", continues=True)
     yield PretrainerSpec("lm", CausalLanguageModel, "language model by the next token: GPT and its kin", continues=True)
