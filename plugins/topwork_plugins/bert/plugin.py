@@ -32,7 +32,7 @@ from topwork_server import (
 from topwork_plugins.bert import known_models as bert_catalog
 from topwork_plugins.bert import layout as bert_layout
 from topwork_plugins.bert.settings import Settings
-from topwork_plugins.bert.tokens import FILE, Tokenization, Tokens
+from topwork_plugins.bert.tokens import FILE, Tokenization, Tokens, stacked
 
 
 @dataclass(frozen=True)
@@ -116,13 +116,8 @@ class BertEncoder(Encoder):
         return len(sample.inputs["input_ids"])
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Array]:
-        shape = (len(samples), max(self.cost(sample) for sample in samples))
-        batch = {name: np.zeros(shape, np.int64) for name in self._settings.inputs}
-        batch["input_ids"][:] = self._settings.padding
-        for row, sample in enumerate(samples):
-            for name, values in sample.inputs.items():
-                batch[name][row, : len(values)] = values
-        return batch
+        fillers = {"input_ids": self._settings.padding}
+        return {name: stacked([each.inputs[name] for each in samples], fillers.get(name, 0)) for name in self._settings.inputs}
 
     @property
     def mask(self) -> str:
@@ -135,8 +130,7 @@ class BertEncoder(Encoder):
         return self._tokenization.id_of(word)
 
     def _sample(self, tokens: Tokens) -> Sample:
-        notes = {"truncated_tokens": tokens.cut, "unknown_tokens": tokens.unknown}
-        return Sample(self._arrays(tokens), tokens=tokens.spans, notes={name: count for name, count in notes.items() if count})
+        return Sample(self._arrays(tokens), tokens=tokens.spans, notes=tokens.notes)
 
     def _check_known(self, tokens: Tokens, item: TextItem, options: BertOptions) -> None:
         """Texts of unknown tokens alone all have one and the same vector: InvalidInput, unless the caller allows it."""

@@ -42,6 +42,12 @@ class Tokens:
     unknown: int = 0
     strange: tuple[int, ...] = ()
 
+    @property
+    def notes(self) -> dict[str, int]:
+        """The notes of its sample: how many tokens were cut, and how many are unknown, where there are any."""
+        counts = {"truncated_tokens": self.cut, "unknown_tokens": self.unknown}
+        return {name: count for name, count in counts.items() if count}
+
 
 class Tokenization:
     """A tokenizer file with truncation and padding off, and the most tokens, special ones included, that a text may have."""
@@ -183,6 +189,14 @@ class Tokenization:
         tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
         tokenizer.enable_truncation(self.limit)
         return tokenizer
+
+
+def stacked(rows: Sequence[Array], filler: int) -> Array:
+    """Stack rows of numbers, (rows, the longest) int64, with `filler` behind those that are shorter."""
+    made = np.full((len(rows), max(map(len, rows))), filler, np.int64)
+    for number, row in enumerate(rows):
+        made[number, : len(row)] = row
+    return made
 
 
 def _unknown_ids(tokenizer: Tokenizer, file: Path) -> Array:

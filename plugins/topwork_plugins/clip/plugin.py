@@ -30,7 +30,7 @@ from topwork_server import (
     option,
 )
 
-from topwork_plugins.bert.tokens import FILE, Tokenization, Tokens
+from topwork_plugins.bert.tokens import FILE, Tokenization, Tokens, stacked
 from topwork_plugins.clip import layout
 from topwork_plugins.clip.settings import TextSettings, cleaned
 from topwork_plugins.images.picture_encoder import RECIPE, PictureEncoder
@@ -103,13 +103,8 @@ class TextTower(Encoder):
         return len(sample.inputs["input_ids"])
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Array]:
-        shape = (len(samples), max(self.cost(sample) for sample in samples))
-        batch = {name: np.zeros(shape, np.int64) for name in self._settings.inputs}
-        batch["input_ids"][:] = self._settings.padding
-        for row, sample in enumerate(samples):
-            for name, values in sample.inputs.items():
-                batch[name][row, : len(values)] = values
-        return batch
+        fillers = {"input_ids": self._settings.padding}
+        return {name: stacked([each.inputs[name] for each in samples], fillers.get(name, 0)) for name in self._settings.inputs}
 
     def _sample(self, tokens: Tokens) -> Sample:
         settings = self._settings
@@ -120,12 +115,7 @@ class TextTower(Encoder):
             "attention_mask": np.pad(np.ones(len(tokens.ids), np.int64), around),
         }
         spans = TokenSpans(tokens.spans.positions + around[0], tokens.spans.chars, tokens.spans.parts)
-        notes = {"truncated_tokens": tokens.cut, "unknown_tokens": tokens.unknown}
-        return Sample(
-            {name: made[name] for name in settings.inputs},
-            tokens=spans,
-            notes={name: count for name, count in notes.items() if count},
-        )
+        return Sample({name: made[name] for name in settings.inputs}, tokens=spans, notes=tokens.notes)
 
 
 def _spec(name: str, source: str, **about: Any) -> EncoderSpec:

@@ -11,6 +11,7 @@ import torch
 from topwork_server import Array
 from torch import Tensor, nn
 
+from topwork_plugins.bert.tokens import stacked
 from topwork_plugins.language_model.model_folder import ModelFolder
 from topwork_plugins.language_model.options import LanguageModelOptions
 from topwork_plugins.language_model.tokenized import Pieces, TextTokenizer
@@ -64,7 +65,4 @@ class Objective(ABC):
 
     def padded(self, rows: list[Array], filler: int) -> Tensor:
         """Stack rows of different lengths (batch, tokens)."""
-        made = np.full((len(rows), max(map(len, rows))), filler, np.int64)
-        for number, row in enumerate(rows):
-            made[number, : len(row)] = row
-        return torch.from_numpy(made)
+        return torch.from_numpy(stacked(rows, filler))
