@@ -15,15 +15,16 @@ from torch import nn
 _NO_WEIGHT = re.compile(r"position_ids$|token_type_ids$|inv_freq$|attn\.(masked_)?bias$")
 
 
-def from_pretrained(folder: Path, kind: str) -> tuple[Any, Mapping[str, Any]]:
-    """Load the fp32 model of a folder by a class of transformers, with its report of the weights. InvalidInput where it cannot be
-    read; nothing is unpickled, and no code of the folder runs."""
+def from_pretrained(folder: Path, kind: str, attention: str | None = "eager") -> tuple[Any, Mapping[str, Any]]:
+    """Load the fp32 model of a folder by a class of transformers, with its report of the weights, which `refuse_gaps` checks.
+    `attention` is transformers' implementation; None: its own choice. InvalidInput where it cannot be read; nothing is unpickled,
+    and no code of the folder runs."""
     import transformers
 
     try:
         model, report = getattr(transformers, kind).from_pretrained(
             folder,
-            attn_implementation="eager",
+            attn_implementation=attention,
             dtype=torch.float32,
             local_files_only=True,
             trust_remote_code=False,

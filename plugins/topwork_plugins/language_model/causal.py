@@ -9,13 +9,11 @@ import torch
 from topwork_server import Array, InvalidInput
 from torch import Tensor
 
-from topwork_plugins.bert.loading import is_causal, position_limit
+from topwork_plugins.bert.loading import is_causal
 from topwork_plugins.language_model.model_folder import ModelFolder
-from topwork_plugins.language_model.objective import Objective
+from topwork_plugins.language_model.objective import IGNORED, Objective
 from topwork_plugins.language_model.options import CausalOptions
 from topwork_plugins.language_model.tokenized import Pieces
-
-IGNORED = -100
 
 
 class CausalObjective(Objective):
@@ -28,24 +26,22 @@ class CausalObjective(Objective):
     def __init__(self, folder: ModelFolder, model: Any, tokenizer: Any, new_head: list[str], options: CausalOptions) -> None:
         super().__init__(folder, model, tokenizer, new_head, options)
         self._end = tokenizer.eos_token_id
-        trunk = getattr(model, model.base_model_prefix)
-        if not is_causal(trunk):
+        if not is_causal(self.trunk):
             raise InvalidInput(
                 f"{folder.name} ({folder.model_type}) reads texts in both directions: the next token would be no secret",
                 remedy="name a decoder such as GPT-2",
             )
-        self._block = min(options.tokens, position_limit(trunk) or options.tokens)
 
     @property
     def most_tokens(self) -> int:
-        return self._block
+        return self.longest
 
     def arranged(self, pieces: Pieces) -> Pieces:
         """Join texts, and cut what they make into blocks."""
         joined = np.concatenate([self._ended(pieces, number) for number in range(len(pieces))])
         made = Pieces()
-        for start in range(0, max(len(joined) - 1, 1), self._block):
-            block = joined[start : start + self._block]
+        for start in range(0, max(len(joined) - 1, 1), self.longest):
+            block = joined[start : start + self.longest]
             made.add(block.tolist(), [-1] * len(block))
         return made
 
@@ -66,5 +62,5 @@ class CausalObjective(Objective):
         """A piece, with the end behind it where the next is of another text."""
         ids, words = pieces.piece(number)
         following = pieces.piece(number + 1)[1] if number + 1 < len(pieces) else None
-        goes_on = following is not None and len(words) == self._block and following[:1].sum() > 0
+        goes_on = following is not None and len(words) == self.longest and following[:1].sum() > 0
         return ids if goes_on or self._end is None else np.append(ids, self._end)

@@ -8,17 +8,15 @@ import numpy as np
 from topwork_server import Array, InvalidInput
 from torch import Tensor
 
-from topwork_plugins.bert.loading import position_limit
 from topwork_plugins.bert.word_head import WordScores
 from topwork_plugins.language_model.model_folder import ModelFolder
-from topwork_plugins.language_model.objective import Objective
+from topwork_plugins.language_model.objective import IGNORED, Objective
 from topwork_plugins.language_model.options import MaskedOptions
 from topwork_plugins.language_model.tokenized import Pieces
 
 #: Of the tokens that are predicted: part that becomes the mask, and part that becomes any token; the rest stays (Devlin et al.
 #: 2019, A.1).
 MASKED, REPLACED = 0.8, 0.1
-IGNORED = -100
 
 
 class MaskedObjective(Objective):
@@ -39,7 +37,7 @@ class MaskedObjective(Objective):
 
     @property
     def most_tokens(self) -> int:
-        return _most_tokens(self.model, self.options.tokens) - len(self._before) - len(self._after)
+        return self.longest - len(self._before) - len(self._after)
 
     def arranged(self, pieces: Pieces) -> Pieces:
         """Leave each piece by itself."""
@@ -55,8 +53,9 @@ class MaskedObjective(Objective):
     def scores(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The head reads the rows of hidden tokens alone: 15% of the work over a vocabulary of 30,000."""
         labels = batch["labels"]
-        trunk = getattr(self.model, self.model.base_model_prefix)
-        rows = trunk(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], return_dict=True).last_hidden_state
+        rows = self.trunk(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], return_dict=True
+        ).last_hidden_state
         chosen = labels != IGNORED
         return self._head(rows[chosen]), labels[chosen]
 
@@ -79,8 +78,3 @@ def choose(words: Array, part: float, random: np.random.Generator) -> Array:
     taken = random.random(count) < part
     taken[random.integers(count)] |= not taken.any()
     return np.asarray(taken[places])
-
-
-def _most_tokens(model: Any, asked: int) -> int:
-    limit = position_limit(getattr(model, model.base_model_prefix))
-    return asked if limit is None else min(asked, limit)

@@ -11,10 +11,14 @@ import torch
 from topwork_server import Array
 from torch import Tensor, nn
 
+from topwork_plugins.bert.loading import position_limit
 from topwork_plugins.bert.tokens import stacked
 from topwork_plugins.language_model.model_folder import ModelFolder
 from topwork_plugins.language_model.options import LanguageModelOptions
 from topwork_plugins.language_model.tokenized import Pieces, TextTokenizer
+
+#: The label of a token that is not predicted.
+IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Objective(ABC):
         self.folder, self.model, self.new_head, self.options = folder, model, new_head, options
         self.texts = TextTokenizer(tokenizer, lower_case=folder.layout.lower_case)
         self.padding = int(tokenizer.pad_token_id or 0)
+        self.trunk = model.base_model
+        self.longest = min(options.tokens, position_limit(self.trunk) or options.tokens)  # special tokens included
 
     @property
     @abstractmethod
@@ -51,7 +57,7 @@ class Objective(ABC):
 
     @abstractmethod
     def batch(self, pieces: Pieces, numbers: Array, random: np.random.Generator) -> dict[str, Tensor]:
-        """Make the tensors of a batch; `labels` (batch, tokens) int64 are -100 where nothing is predicted."""
+        """Make the tensors of a batch; `labels` (batch, tokens) int64 are `IGNORED` where nothing is predicted."""
 
     @abstractmethod
     def scores(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

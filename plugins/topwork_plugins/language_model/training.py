@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from topwork_server import InvalidInput, Measure, PretrainResult, Report, prepare_torchvision
 
 from topwork_plugins.fine_tune.tune import device_of, seeded
@@ -17,6 +15,7 @@ from topwork_plugins.language_model.model_folder import ModelFolder
 from topwork_plugins.language_model.objective import Objective
 from topwork_plugins.language_model.options import LanguageModelOptions, MaskedOptions
 from topwork_plugins.language_model.tokenized import held_out, tokenize
+from topwork_plugins.pretrained_models import from_pretrained, refuse_gaps
 
 #: Parts of the whole, in the progress.
 TOKENIZED, TRAINED = 0.1, 0.97
@@ -62,30 +61,15 @@ def pretrain(
 
 def _opened(folder: ModelFolder, kind: type[Objective]) -> tuple[Any, list[str]]:
     """The model with its head in fp32, and the names of parameters of the head that the folder lacks."""
-    import transformers
-    from safetensors import SafetensorError
-
     try:
-        model, found = getattr(transformers, kind.auto_class).from_pretrained(
-            folder.transformer,
-            dtype=torch.float32,
-            local_files_only=True,
-            trust_remote_code=False,
-            weights_only=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, UnpicklingError, SafetensorError) as error:
+        model, report = from_pretrained(folder.transformer, kind.auto_class, attention=None)  # the quickest: nothing is traced
+    except InvalidInput as error:
         raise InvalidInput(
-            f"{folder.name} ({folder.model_type}) cannot be read as a {kind.what}: {str(error).splitlines()[0]}",
+            f"{folder.name} ({folder.model_type}) cannot be read as a {kind.what}: {error.message}",
             remedy="name another encoder; `topwork pretrain` says what each kind trains",
         ) from error
-    missing = sorted(map(str, found["missing_keys"]))
-    gaps = [name for name in missing if name.startswith(f"{model.base_model_prefix}.")] + [
-        str(key) for key in found["mismatched_keys"]
-    ]
-    if gaps:
-        raise InvalidInput(f"{folder.name} lacks weights of its trunk, among them {gaps[0]}", remedy="copy the model again")
-    return model, missing
+    refuse_gaps(folder.transformer, report, spare=rf"^(?!{model.base_model_prefix}\.)")  # a head may be new, its trunk not
+    return model, sorted(map(str, report["missing_keys"]))
 
 
 def _tokenizer(folder: ModelFolder) -> Any:
