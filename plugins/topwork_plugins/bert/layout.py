@@ -8,7 +8,6 @@ JSON only: no weights are opened here.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from topwork_server import Granularity, InvalidInput, Tap
 
 from topwork_plugins import json_files
 from topwork_plugins.bert.architectures import CHECKED, ENCODER, Architecture, architecture_of
+from topwork_plugins.idle_keys import LEARNING, without_idle
 
 #: Older names of sentence-transformers' pooling modes, in the order in which it concatenates them.
 POOLING_KEYS = {
@@ -54,12 +54,8 @@ PROCESSOR_FILES = frozenset({"preprocessor_config.json", "processor_config.json"
 #: What sentence-transformers before release 4 writes into config.json of a cross-encoder.
 CROSS_ENCODER_KEY = "sbert_ce_default_activation_function"
 
-#: What config.json says that no feature depends on.
-IDLE_KEYS = re.compile(
-    r"_name_or_path|architectures|transformers_version|torch_?script|(torch_)?dtype|.*dropout.*|initializer_.*|gradient_.*"
-    r"|output_(attentions|hidden_states|past)|return_dict|use_cache|tie_.*|id2label|label2id|problem_type|finetuning_task"
-    r"|task_specific_params"
-)
+#: What else config.json says that no feature depends on.
+IDLE_KEYS = r"output_past|use_cache|tie_.*|finetuning_task|task_specific_params"
 #: Where a tokenizer's files name its mask.
 _MASK_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 
@@ -100,7 +96,7 @@ class Layout:
     def definition(self) -> dict[str, Any]:
         """The parts of the architecture that change what a feature means."""
         return {
-            "config": {key: value for key, value in self.config.items() if not IDLE_KEYS.fullmatch(key)},
+            "config": without_idle(self.config, LEARNING, IDLE_KEYS),
             "poolings": list(self.poolings),
             "stages": [stage.definition for stage in self.stages],
             "pools_prompt": self.pools_prompt,

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from topwork_server import InvalidInput
 
+from topwork_plugins.idle_keys import without_idle
 from topwork_plugins.json_files import read_json
 
 CONFIG, OPEN_CLIP_CONFIG = "config.json", "open_clip_config.json"
@@ -25,12 +26,8 @@ WANTED = "name the folder of a CLIP or SigLIP of transformers or open_clip"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 #: The processor of pictures where a folder names none, by model_type of transformers.
 PROCESSORS = {"clip": "CLIPImageProcessor", "siglip": "SiglipImageProcessor"}
-#: What config.json says that no feature depends on.
-IDLE_KEYS = frozenset(
-    {"_name_or_path", "architectures", "transformers_version", "torchscript", "dtype", "torch_dtype", "dropout", "use_cache"}
-    | {"attention_dropout", "initializer_factor", "initializer_range", "output_attentions", "output_hidden_states"}
-    | {"return_dict", "id2label", "label2id", "problem_type", "logit_scale_init_value", "gradient_checkpointing"}
-)
+#: What else config.json says that no feature depends on.
+IDLE_KEYS = r"use_cache|(attention_)?dropout|initializer_(factor|range)|gradient_checkpointing|logit_scale_init_value"
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Layout:
         if self.library == "open_clip":
             common = {key: value for key, value in self.config.items() if key not in ("text_cfg", "vision_cfg")}
             return {"library": "open_clip", "tower": tower, "config": {**common, tower: self.config[f"{tower}_cfg"]}}
-        config = _without_idle(self.config.get(f"{tower}_config") or {})
+        config = without_idle(self.config.get(f"{tower}_config") or {}, IDLE_KEYS)
         return {"model": self.kind, "tower": tower, "projection": self.config.get("projection_dim"), "config": config}
 
 
@@ -116,7 +113,3 @@ def _open_clip(folder: Path) -> Layout:
     if strange:
         raise InvalidInput(f"the open_clip model {folder.name} has {strange[0]}, which is not read here", remedy="take another")
     return Layout("open_clip", folder, config, preprocess)
-
-
-def _without_idle(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in IDLE_KEYS}

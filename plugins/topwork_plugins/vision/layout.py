@@ -10,6 +10,7 @@ from typing import Any
 
 from topwork_server import InvalidInput
 
+from topwork_plugins.idle_keys import LEARNING, without_idle
 from topwork_plugins.json_files import read_json
 
 #: The architectures (config.json, model_type) that the tests compare with transformers, and the processor of each where a
@@ -45,12 +46,8 @@ PROCESSORS = {
 CLASSIFIER = "ForImageClassification"
 WANTED = "name the folder of a transformers model"
 
-#: What config.json says that no feature depends on.
-IDLE_KEYS = re.compile(
-    r"_name_or_path|architectures|transformers_version|torch_?script|(torch_)?dtype|.*dropout.*|drop_path_rate|initializer_.*"
-    r"|gradient_.*|output_(attentions|hidden_states)|return_dict|id2label|label2id|num_labels|problem_type|auto_map"
-    r"|out_features|out_indices|stage_names|apply_layernorm|reshape_hidden_states"
-)
+#: What else config.json says that no feature depends on.
+IDLE_KEYS = r"drop_path_rate|num_labels|auto_map|out_features|out_indices|stage_names|apply_layernorm|reshape_hidden_states"
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class Layout:
     @property
     def definition(self) -> dict[str, Any]:
         """The parts of config.json that change what a feature means."""
-        return {key: value for key, value in self.config.items() if not IDLE_KEYS.fullmatch(key)}
+        return without_idle(self.config, LEARNING, IDLE_KEYS)
 
 
 def read_layout(folder: Path) -> Layout:
