@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -40,14 +41,35 @@ def write_tokenizer(folder: Path, out: Path, *, lower_case: bool, rows: int, fra
     ends = {} if framed else _missing_ends(folder, tokenizer)
     if ends:
         tokenizer["post_processor"] = _with_ends(tokenizer, ends)
-    (out / FILE).write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")), "utf-8")
+    write(tokenizer, out)
     _check(folder, out / FILE, rows, framed=framed)
-    digest = hashlib.sha256(json.dumps(tokenizer.get("normalizer"), sort_keys=True).encode())
-    if ends:
-        digest.update(json.dumps(ends, sort_keys=True).encode())
-    for source in sources:  # rather than of what was written, which may change with the libraries that convert
+    return digest_of(sources, tokenizer.get("normalizer"), *([ends] if ends else []))
+
+
+def write(tokenizer: dict[str, Any], out: Path) -> None:
+    """Write a tokenizer to `out`/tokenizer.json."""
+    (out / FILE).write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")), "utf-8")
+
+
+def digest_of(sources: Iterable[Path], *changes: Any) -> str:
+    """Make a SHA-256 of the files that a tokenizer was made from and what was changed of it, rather than of what was written,
+    which may change with the libraries that convert."""
+    digest = hashlib.sha256()
+    for change in changes:
+        digest.update(json.dumps(change, sort_keys=True).encode())
+    for source in sources:
         digest.update(hashlib.sha256(source.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def check_size(name: str, words: int, rows: int) -> None:
+    """Raise InvalidInput where a vocabulary is not the model's: a larger one would read past the word table; a far smaller one is
+    another model's, or a failed conversion."""
+    if not rows // 2 <= words <= rows:
+        raise InvalidInput(
+            f"the tokenizer of {name} has {words} tokens, and the model's word table {rows} rows",
+            remedy="its tokenizer and its weights do not belong together; copy the model again",
+        )
 
 
 def _published(folder: Path) -> tuple[list[Path], dict[str, Any]]:
@@ -121,19 +143,14 @@ def _with_ends(tokenizer: dict[str, Any], ends: dict[str, str]) -> dict[str, Any
 
 
 def _check(folder: Path, file: Path, rows: int, *, framed: bool) -> None:
-    """A larger vocabulary would read past the word table; a far smaller one is another model's, or a failed conversion."""
+    """Raise InvalidInput where the file that was written cannot be read, or is not the model's."""
     from tokenizers import Tokenizer
 
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
         raise InvalidInput(f"the tokenizer of {folder.name} cannot be read: {error}", remedy="copy the model again") from error
-    words = tokenizer.get_vocab_size()
-    if not rows // 2 <= words <= rows:
-        raise InvalidInput(
-            f"the tokenizer of {folder.name} has {words} tokens, and the model's word table {rows} rows",
-            remedy="its tokenizer and its weights do not belong together; copy the model again",
-        )
+    check_size(folder.name, tokenizer.get_vocab_size(), rows)
     if framed and not tokenizer.num_special_tokens_to_add(is_pair=False):
         raise InvalidInput(
             f"the tokenizer of {folder.name} puts no special tokens around a text, as every model of its architecture expects",

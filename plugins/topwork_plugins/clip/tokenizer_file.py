@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 from topwork_server import InvalidInput
 
+from topwork_plugins.bert.tokenizer_file import check_size, digest_of, write
 from topwork_plugins.bert.tokens import FILE
 from topwork_plugins.clip.settings import Side
+from topwork_plugins.json_files import read_json
 
 #: Files that a tokenizer is made from.
 SOURCES = (
@@ -46,7 +48,7 @@ def write_tokenizer(folder: Path, out: Path, rows: int) -> WrittenTokenizer:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         made = getattr(tokenizer, "backend_tokenizer", None) or _of_sentence_pieces(tokenizer)
-        written = json.loads(made.to_str())
+        written = {**json.loads(made.to_str()), "truncation": None, "padding": None}
     except InvalidInput:
         raise
     except Exception as error:  # transformers and its readers raise errors of any type
@@ -54,13 +56,15 @@ def write_tokenizer(folder: Path, out: Path, rows: int) -> WrittenTokenizer:
             f"the tokenizer of {folder.name} cannot be read: {' '.join(str(error).split())[:300]}",
             remedy="add a tokenizer.json, which transformers writes with tokenizer.save_pretrained",
         ) from error
-    write(written, out, made.get_vocab_size(), rows, folder.name)
+    check_size(folder.name, made.get_vocab_size(), rows)
+    write(written, out)
+    said = read_json(folder / "tokenizer_config.json", missing_ok=True)
     return WrittenTokenizer(
-        sha256=_digest([folder / name for name in SOURCES if (folder / name).exists()], written.get("normalizer")),
+        sha256=digest_of([folder / name for name in SOURCES if (folder / name).exists()], written.get("normalizer")),
         padding=int(tokenizer.pad_token_id or 0),
         side="left" if tokenizer.padding_side == "left" else "right",
         max_tokens=min(int(tokenizer.model_max_length), LONGEST),
-        masks="attention_mask" in _said_inputs(folder),
+        masks="attention_mask" in (said.get("model_input_names") or []),
     )
 
 
@@ -83,19 +87,9 @@ def write_clip_tokenizer(out: Path, rows: int, name: str) -> str:
         single="<start_of_text> $A <end_of_text>",
         special_tokens=[("<start_of_text>", simple.sot_token_id), ("<end_of_text>", simple.eot_token_id)],
     )
-    write(json.loads(tokenizer.to_str()), out, tokenizer.get_vocab_size(), rows, name)
+    check_size(name, tokenizer.get_vocab_size(), rows)
+    write(json.loads(tokenizer.to_str()), out)
     return hashlib.sha256(json.dumps([simple.encoder, merges], sort_keys=True).encode()).hexdigest()
-
-
-def write(tokenizer: dict[str, Any], out: Path, words: int, rows: int, name: str) -> None:
-    """Write a tokenizer without truncation and padding. InvalidInput where its vocabulary is not the model's."""
-    if not rows // 2 <= words <= rows:
-        raise InvalidInput(
-            f"the tokenizer of {name} has {words} tokens, and the model's word table {rows} rows",
-            remedy="its tokenizer and its weights do not belong together; copy the model again",
-        )
-    tokenizer["truncation"] = tokenizer["padding"] = None
-    (out / FILE).write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")), "utf-8")
 
 
 def _of_sentence_pieces(slow: Any) -> Any:
@@ -121,15 +115,3 @@ def _of_sentence_pieces(slow: Any) -> Any:
         single=f"$A {end}", special_tokens=[(end, slow.convert_tokens_to_ids(end))]
     )
     return tokenizer
-
-
-def _said_inputs(folder: Path) -> list[str]:
-    path = folder / "tokenizer_config.json"
-    return json.loads(path.read_text("utf-8")).get("model_input_names") or [] if path.exists() else []
-
-
-def _digest(sources: list[Path], normalizer: Any) -> str:
-    digest = hashlib.sha256(json.dumps(normalizer, sort_keys=True).encode())
-    for source in sources:  # rather than of what was written, which may change with the libraries that convert
-        digest.update(hashlib.sha256(source.read_bytes()).digest())
-    return digest.hexdigest()
