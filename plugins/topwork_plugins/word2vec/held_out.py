@@ -39,18 +39,19 @@ class HeldOutPlaces:
     def loss(self, vectors: Array, output: Array, *, skip_gram: bool) -> float:
         """The mean loss of a word: -log s(u_y . h) - sum of log s(-u_n . h), of h the mean of the words around it, or, of
         skip-gram, one of them."""
-        hidden = vectors[self.around[:, 0]] if skip_gram else self._means(vectors)
+        hidden = vectors[self.around[:, 0]] if skip_gram else _means(vectors, self.around)
         found = np.einsum("ij,ij->i", output[self.targets], hidden)
         others = np.einsum("ikj,ij->ik", output[self.others], hidden)
         return float((np.logaddexp(0, -found) + np.logaddexp(0, others).sum(axis=1)).mean())
 
     def found(self, vectors: Array, output: Array) -> float:
         """The part of the missing words that are among the FIRST of the largest u_y . h, of h the mean of the words around."""
-        hidden = self._means(vectors)[:MOST_PREDICTED]
+        hidden = _means(vectors, self.around[:MOST_PREDICTED])
         scores = hidden @ output.T
         wanted = scores[np.arange(len(hidden)), self.targets[:MOST_PREDICTED]]
         return float(((scores >= wanted[:, None]).sum(axis=1) <= FIRST).mean())
 
-    def _means(self, vectors: Array) -> Array:
-        there = (self.around >= 0)[..., None]
-        return np.asarray((vectors[self.around] * there).sum(axis=1) / there.sum(axis=1), np.float32)
+
+def _means(vectors: Array, around: Array) -> Array:
+    there = (around >= 0)[..., None]
+    return np.asarray((vectors[around] * there).sum(axis=1) / there.sum(axis=1), np.float32)
