@@ -13,6 +13,8 @@ from topwork_server import Array, InvalidInput
 
 BLOCK_BYTES = 8 << 20
 LONGEST_LINE = 1 << 20
+#: The end of the stem of a file of output vectors, which stands beside that of the word vectors.
+OUTPUT = ".output"
 VOCABULARIES = (".txt", ".vocab", ".parquet")
 REMEDY = "fetch the file again, or name the format that it is in by its suffix: .bin, .txt, .vec or .npy"
 
@@ -52,7 +54,7 @@ def array_of(path: Path) -> Path:
     """The .npy of word vectors that a folder holds, beside which output vectors may stand; a file is itself."""
     if not path.is_dir():
         return path
-    found = sorted(file for file in path.glob("*.npy") if not file.stem.endswith(".output"))
+    found = sorted(file for file in path.glob("*.npy") if not file.stem.endswith(OUTPUT))
     if len(found) != 1:
         raise InvalidInput(
             f"{path.name} holds {len(found)} .npy files, so it is not clear which are the vectors",

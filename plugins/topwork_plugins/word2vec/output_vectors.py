@@ -22,22 +22,21 @@ from topwork_plugins.word2vec import arrays
 from topwork_plugins.word2vec import files as word_files
 from topwork_plugins.word2vec.table import WordTable
 
-OUTPUT = ".output"
 STEM = "vectors"
 
 
 def write(folder: Path, words: Sequence[str], vectors: Array, output: Array, training: Mapping[str, Any]) -> None:
     """Write v and u, both (words, dim), their words and how they were trained into a folder that `files.read` reads."""
     np.save(folder / f"{STEM}.npy", np.ascontiguousarray(vectors, "<f4"))
-    np.save(folder / f"{STEM}{OUTPUT}.npy", np.ascontiguousarray(output, "<f4"))
+    np.save(folder / f"{STEM}{arrays.OUTPUT}.npy", np.ascontiguousarray(output, "<f4"))
     (folder / f"{STEM}.txt").write_text("".join(f"{word}\n" for word in words), "utf-8")
     (folder / f"{STEM}.json").write_text(json.dumps(dict(training), indent=1) + "\n", "utf-8")
 
 
 def find(path: Path) -> Path | None:
     """The file of output vectors beside a file of word vectors, or in a folder of them; None where there is none."""
-    stem = path.with_suffix("") if not path.is_dir() else arrays.array_of(path).with_suffix("")
-    places = (stem.with_name(f"{stem.name}{OUTPUT}{suffix}") for suffix in (".npy", *word_files.TEXT_SUFFIXES, ".bin"))
+    stem = arrays.array_of(path).with_suffix("")
+    places = (stem.with_name(f"{stem.name}{arrays.OUTPUT}{suffix}") for suffix in (".npy", *word_files.TEXT_SUFFIXES, ".bin"))
     return next((place for place in places if place.is_file()), None)
 
 
@@ -55,9 +54,9 @@ def read(file: Path, table: WordTable) -> Array:
 
 def training(path: Path) -> dict[str, Any]:
     """Read how the vectors of a file or a folder were trained; {} where nothing says so."""
-    stem = path if not path.is_dir() else arrays.array_of(path)
+    file = arrays.array_of(path).with_suffix(".json")
     try:
-        found = json.loads(stem.with_suffix(".json").read_text("utf-8"))
+        found = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
