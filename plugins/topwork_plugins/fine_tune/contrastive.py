@@ -14,7 +14,6 @@ from topwork_server import Array, Examples, FeatureView, FineTuneDataset, Invali
 from torch import Tensor, nn
 
 from topwork_plugins.fine_tune.loop import LearnedTarget
-from topwork_plugins.fine_tune.network import Network, width_of
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.options import TrunkOptions
 from topwork_plugins.fine_tune.tune import Tuning
@@ -27,8 +26,8 @@ class PairObjective(Objective):
 
     def __init__(self, dataset: FineTuneDataset) -> None:
         super().__init__(dataset, "none")
-        self._of_class = {int(c): np.flatnonzero(self._values == c) for c in np.unique(self._values[dataset.train])}
-        self._of_class = {c: np.intersect1d(members, dataset.train) for c, members in self._of_class.items()}
+        train = np.unique(dataset.train)
+        self._of_class = {int(c): train[self._values[train] == c] for c in np.unique(self._values[train])}
 
     def steps(self, items: int, batch: int) -> int:
         return math.ceil(items / _anchors(batch))
@@ -85,16 +84,12 @@ class PairTuning(Tuning):
 
     def finish(self, target: LearnedTarget) -> tuple[LinearHead, Array, Array]:
         network, dataset = target.network, target.dataset
-        rows = self._rows(network, dataset.train)
+        rows = network.pooled_rows(dataset.train, exact=True).numpy()
         items, view = np.arange(len(rows)), FeatureView(dataset.tap.name, dataset.pooling, rows)
         examples = Examples((view,), dataset.target, dataset.names, dataset.values[dataset.train], items, items)
         [head] = LinearTrainer.fit(examples, [items], LinearOptions(), self._seed, self._threads, lambda *_: None)
         assert isinstance(head, LinearHead), "its trainer gives it"
-        validation, test = (head.scores(self._rows(network, which)) for which in (dataset.validation, dataset.test))
+        validation, test = (
+            head.scores(network.pooled_rows(which, exact=True).numpy()) for which in (dataset.validation, dataset.test)
+        )
         return head, validation, test
-
-    def _rows(self, network: Network, positions: Array) -> Array:
-        """Compute the tuned rows of items, (items, dim) float32."""
-        found = dict(network.features(positions.tolist(), exact=True))
-        rows = [found[position].numpy() for position in positions.tolist()]
-        return np.concatenate(rows) if rows else np.zeros((0, width_of(network.dataset)), np.float32)

@@ -49,13 +49,14 @@ class LearnedTarget:
         return self.objective.score(self.objective.scores_of(raw), positions), loss
 
     def raw_scores(self, positions: Array, *, exact: bool = False) -> Tensor:
-        """Compute raw scores of those items' rows in the order of the positions, on the CPU. Of no items, there are none."""
+        """Compute raw scores of those items' rows in the order of the positions, (rows, outputs), on the CPU."""
+
+        def scores(rows: Tensor) -> Tensor:
+            return self.network.scores(rows.to(self.network.device)).cpu()
+
         with torch.no_grad():
-            found = {
-                position: self.network.scores(rows.to(self.network.device)).cpu()
-                for position, rows in self.network.features(positions.tolist(), exact=exact)
-            }
-        return torch.cat([found[p] for p in positions.tolist()])
+            found = {p: scores(rows) for p, rows in self.network.features(positions.tolist(), exact=exact)}
+            return torch.cat([scores(self.network.no_rows()), *(found[p] for p in positions.tolist())])
 
 
 class TrainingLoop:

@@ -163,6 +163,15 @@ class Network:
         for start in range(0, len(order), HELD):
             yield from self._features_of(order[start : start + HELD], kind)
 
+    def pooled_rows(self, positions: Array, *, exact: bool = False) -> Tensor:
+        """Compute `features` of items, one after the other in the order of the positions: (rows, dim), on the CPU."""
+        found = dict(self.features(positions.tolist(), exact=exact))
+        return torch.cat([self.no_rows(), *(found[p] for p in positions.tolist())])
+
+    def no_rows(self) -> Tensor:
+        """Make the pooled rows of no item, (0, dim)."""
+        return torch.zeros(0, width_of(self.dataset))
+
     def _features_of(self, positions: Sequence[int], kind: AbstractContextManager[Any]) -> Iterator[tuple[int, Tensor]]:
         for run in runs_within_budget(self.prepared.costs[list(positions)].tolist(), self.budget):
             group = positions[run]

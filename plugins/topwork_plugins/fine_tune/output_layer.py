@@ -32,7 +32,8 @@ class LayerTuning(Tuning):
         return Objective(dataset, self._options.class_weight)
 
     def layer(self, dataset: FineTuneDataset) -> nn.Linear:
-        made = nn.Linear(width_of(dataset), outputs_of(dataset))
+        outputs = dataset.values.shape[1] if dataset.values.ndim > 1 else len(dataset.names)
+        made = nn.Linear(width_of(dataset), outputs)
         nn.init.normal_(made.weight, 0.0, 0.02)
         nn.init.zeros_(made.bias)
         return made
@@ -46,18 +47,12 @@ class LayerTuning(Tuning):
 
     def finish(self, target: LearnedTarget) -> tuple[LinearHead, Array, Array]:
         network, objective, dataset = target.network, target.objective, target.dataset
-        none = np.zeros((0, outputs_of(dataset)), np.float32)
         validation, test = (
-            objective.scores_of(target.raw_scores(which, exact=True)) if len(which) else none
-            for which in (dataset.validation, dataset.test)
+            objective.scores_of(target.raw_scores(which, exact=True)) for which in (dataset.validation, dataset.test)
         )
         layer = linear_layer(network).cpu()
         weight, bias = objective.fold_output_layer(layer.weight.detach().numpy(), layer.bias.detach().numpy(), network.scale)
         return LinearHead(weight, bias), validation, test
-
-
-def outputs_of(dataset: FineTuneDataset) -> int:
-    return int(dataset.values.shape[1]) if dataset.values.ndim > 1 else len(dataset.names)
 
 
 def linear_layer(network: Network) -> nn.Linear:
@@ -106,6 +101,4 @@ def _some(dataset: FineTuneDataset, positions: Array) -> Array:
 
 
 def _features(network: Network, positions: Array) -> Tensor:
-    found = dict(network.features(positions.tolist()))
-    rows = [found[p] for p in positions.tolist()] or [torch.zeros(0, linear_layer(network).in_features)]
-    return torch.cat(rows).to(network.device) / network.scale
+    return network.pooled_rows(positions).to(network.device) / network.scale
