@@ -39,8 +39,11 @@ class LearnedTarget:
 
     network: Network
     objective: Objective
-    dataset: FineTuneDataset
-    weight: float = 1.0
+    weight: float
+
+    @property
+    def dataset(self) -> FineTuneDataset:
+        return self.network.dataset
 
     def evaluate(self, positions: Array) -> tuple[float, float]:
         """Return score and mean loss of those items."""

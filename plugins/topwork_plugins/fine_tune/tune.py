@@ -73,23 +73,8 @@ def tune_trunk(
         precision = _precision(options.precision, device)
         objectives = [tuning.objective(dataset) for dataset in datasets]
         report(0.0, f"preparing {sum(len(dataset.items) for dataset in datasets)} items")
-        targets = [
-            LearnedTarget(
-                Network(
-                    trunk,
-                    tuning.layer(dataset),
-                    encoder,
-                    dataset,
-                    PreparedSamples(encoder, dataset.items, dataset.options, threads),
-                    device,
-                    _autocast(precision, device),
-                ),
-                objective,
-                dataset,
-                weight,
-            )
-            for dataset, objective, weight in zip(datasets, objectives, weights, strict=True)
-        ]
+        networks = [_network(tuning, trunk, encoder, dataset, threads, device, precision) for dataset in datasets]
+        targets = [LearnedTarget(*parts) for parts in zip(networks, objectives, weights, strict=True)]
         groups, chosen, adapter = _start(tuning, trunk, targets, options)
         report(PREPARED, "training")
 
@@ -130,6 +115,21 @@ def _check(trunk: Trunk, encoder: Encoder, dataset: FineTuneDataset, options: Tr
         raise InvalidInput("an adapter leaves the trunk's weights, and reinitialize changes them", remedy="leave one of them out")
 
 
+def _network(
+    tuning: Tuning,
+    trunk: Trunk,
+    encoder: Encoder,
+    dataset: FineTuneDataset,
+    threads: int,
+    device: torch.device,
+    precision: torch.dtype,
+) -> Network:
+    """Make the way from a dataset's samples to scores, and prepare its items."""
+    layer = tuning.layer(dataset)
+    prepared = PreparedSamples(encoder, dataset.items, dataset.options, threads)
+    return Network(trunk, layer, encoder, dataset, prepared, device, _autocast(precision, device))
+
+
 def _start(
     tuning: Tuning, trunk: Trunk, targets: Sequence[LearnedTarget], options: TrunkOptions
 ) -> tuple[list[dict[str, Any]], dict[str, Any], Adapter | None]:
@@ -137,17 +137,17 @@ def _start(
     device, module = targets[0].network.device, targets[0].network.module
     home = block_of_parameters([name for name, _ in module.named_parameters()], trunk.blocks)
     count = max(len(trunk.blocks), 1)
-    reached = set().union(*(_reached(one.network, one.dataset) for one in targets))
+    reached = set().union(*(_reached(one.network) for one in targets))
     learning = freeze(module, home, reached, count, options.frozen_blocks)
     reinitialize(module, home, learning, options.reinitialize)
     for one in targets:
         one.network.scale = measure_scale(one.network, one.dataset.train)
-    rate = usual_rate(module) if options.learning_rate is None else options.learning_rate
+    rate = options.learning_rate
+    if rate is None:
+        rate = usual_rate(module) * (RATE if options.adapter == "lora" else 1.0)
     chosen: dict[str, Any] = {"learning_rate": rate, "trained_blocks": len(learning), "blocks": count}
     adapter = None
     if options.adapter == "lora":
-        if options.learning_rate is None:
-            chosen["learning_rate"] = rate = RATE * rate
         adapter = Adapter(module, [name for name, p in module.named_parameters() if p.requires_grad], options)
         module.to(device)  # what was added to it
         home = block_of_parameters([name for name, _ in module.named_parameters()], trunk.blocks)
@@ -158,12 +158,12 @@ def _start(
     return groups, chosen, adapter
 
 
-def _reached(network: Network, dataset: FineTuneDataset) -> set[str]:
+def _reached(network: Network) -> set[str]:
     """Return the names of the parameters that the tap is computed from."""
     module = network.module.eval()
     for parameter in module.parameters():
         parameter.requires_grad_(True)
-    raw = network.training_scores(dataset.train[:1], np.random.default_rng(0), windows=1, flip=False)
+    raw = network.training_scores(network.dataset.train[:1], np.random.default_rng(0), windows=1, flip=False)
     raw.sum().backward()  # type: ignore[no-untyped-call]
     found = {name for name, parameter in module.named_parameters() if parameter.grad is not None}
     module.zero_grad(set_to_none=True)
