@@ -22,7 +22,7 @@ RATE = 10.0
 LISTED = 8
 
 
-class Adapter:
+class LoraAdapter:
     """The adapter of a module while it learns; it is in its place in the module until it is merged."""
 
     def __init__(self, module: nn.Module, learning: Collection[str], options: TrunkOptions) -> None:

@@ -15,7 +15,7 @@ from topwork_server import Array, Encoder, FineTuneDataset, FineTuneResult, Inva
 from torch import nn
 
 from topwork_plugins.fine_tune.loop import LearnedTarget, TrainingLoop
-from topwork_plugins.fine_tune.lora import RATE, Adapter
+from topwork_plugins.fine_tune.lora import RATE, LoraAdapter
 from topwork_plugins.fine_tune.network import Network, PreparedSamples
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.options import TrunkOptions
@@ -132,7 +132,7 @@ def _network(
 
 def _start(
     tuning: Tuning, trunk: Trunk, targets: Sequence[LearnedTarget], options: TrunkOptions
-) -> tuple[list[dict[str, Any]], dict[str, Any], Adapter | None]:
+) -> tuple[list[dict[str, Any]], dict[str, Any], LoraAdapter | None]:
     """Freeze, restart or adapt, and scale; return the groups that the optimizer takes, what was chosen, and the adapter."""
     device, module = targets[0].network.device, targets[0].network.module
     home = block_of_parameters([name for name, _ in module.named_parameters()], trunk.blocks)
@@ -148,7 +148,7 @@ def _start(
     chosen: dict[str, Any] = {"learning_rate": rate, "trained_blocks": len(learning), "blocks": count}
     adapter = None
     if options.adapter == "lora":
-        adapter = Adapter(module, [name for name, p in module.named_parameters() if p.requires_grad], options)
+        adapter = LoraAdapter(module, [name for name, p in module.named_parameters() if p.requires_grad], options)
         module.to(device)  # what was added to it
         home = block_of_parameters([name for name, _ in module.named_parameters()], trunk.blocks)
     groups = parameter_groups(module, home, rate, options)
