@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from topwork_server import PretrainedHead, prepare_torchvision
-from torch import nn
+from torch import Tensor, nn
 
 IMAGENET_CLASSES = 1000
-#: How far the classifier on the pooled features may be from the net's own scores, relative to the largest.
+#: How far a classifier on the features that it may read may be from the net's own scores, relative to the largest.
 TOLERANCE = 1e-4
 
 
@@ -71,7 +71,11 @@ def _reads_pooled(net: Any, layer: nn.Linear, size: tuple[int, int]) -> bool:
     pictures = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         last = net.forward_features(pictures)
-        pooled, scores = net.forward_head(last, pre_logits=True), net.forward_head(last)
-        if pooled.shape[1:] != (layer.in_features,):
-            return False
-        return bool((layer(pooled) - scores).abs().max() <= TOLERANCE * scores.abs().max())
+        return gives_scores(layer, net.forward_head(last, pre_logits=True), net.forward_head(last))
+
+
+def gives_scores(layer: nn.Linear, rows: Tensor, scores: Tensor) -> bool:
+    """Tell whether these are the scores that the layer gives of the rows."""
+    if rows.shape[1:] != (layer.in_features,):
+        return False
+    return bool((layer(rows) - scores).abs().max() <= TOLERANCE * scores.abs().max())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from topwork_plugins.parameter_blocks import by_prefix
 from topwork_plugins.vision.layout import Layout
 from topwork_plugins.vision.loading import linear_of, load
-from topwork_plugins.vision.pretrained_head import head_of
+from topwork_plugins.vision.pretrained_head import gives_scores, head_of
 from topwork_plugins.vision.tapped import Outputs, Tapped
 from topwork_plugins.vision.taps import PATCHES, map_names
 
@@ -196,10 +196,8 @@ def pooling_of(tapped: TappedTransformers, model: Any, layer: nn.Linear) -> Pool
     pictures = torch.rand(2, 3, *tapped.size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         scores = model(pixel_values=pictures, **tapped.arguments).logits
-        for name, rows in tapped.candidates(pictures).items():
-            if rows.shape[1] == layer.in_features and (layer(rows) - scores).abs().max() <= 1e-4 * scores.abs().max():
-                return name
-    return None
+        rows = tapped.candidates(pictures)
+        return next((name for name in rows if gives_scores(layer, rows[name], scores)), None)
 
 
 @dataclass(frozen=True)
@@ -219,10 +217,10 @@ def open_model(layout: Layout, size: tuple[int, int]) -> Model:
     """
     loaded = load(layout)
     tapped = tapped_model(loaded.trunk, size)
-    layer = linear_of(loaded) if layout.classifier else None
+    layer = linear_of(loaded)
     reads = pooling_of(tapped, loaded.model, layer) if layer is not None else None
-    if layer is None or reads is None:
-        return Model(tapped, (), tuple(sorted((*loaded.unused, *loaded.classifier))))
-    tapped.pooling = reads
-    heads = head_of(layer, layout.labels)
+    heads: tuple[PretrainedHead, ...] = ()
+    if layer is not None and reads is not None:
+        tapped.pooling = reads
+        heads = head_of(layer, layout.labels)
     return Model(tapped, heads, loaded.unused if heads else tuple(sorted((*loaded.unused, *loaded.classifier))))
