@@ -84,22 +84,32 @@ def _held(examples: Examples, seed: int) -> Array:
 def _head(examples: Examples, at: int, held: Array, options: FcosOptions, seed: int, report: Any) -> FcosHead:
     from topwork_plugins.fcos.network import Pictures, train_net
 
-    assert examples.grid is not None, "BOXES have a grid"
-    view, cells = examples.views[at], examples.grid[0] * examples.grid[1]
+    view, grid = examples.views[at], examples.grid
+    assert grid is not None, "BOXES have a grid"
     learned = rest(examples.count, held)
-    shift = view.rows[learned].mean(axis=0, dtype=np.float64).astype(np.float32)
-    spread = view.rows[learned].std(axis=0, dtype=np.float64)
-    scale = (1 / np.where(spread > 1e-6 * np.abs(shift) + 1e-30, spread, np.inf)).astype(np.float32)
+    shift, scale = _scaling(view.rows[learned])
 
     def pictures(rows: Array) -> Pictures:
-        scaled = ((view.rows[rows] - shift) * scale).reshape(-1, cells, view.rows.shape[1])
-        return Pictures(scaled, examples.values[rows].reshape(-1, cells, 5), examples.grid or (1, 1))
+        scaled = _scaled(view.rows[rows], shift, scale, grid)
+        return Pictures(scaled, examples.values[rows].reshape(*scaled.shape[:2], 5), grid)
 
     net, epoch, score = train_net(pictures(learned), pictures(held), len(examples.names), options, seed, report)
-    head = FcosHead(net, examples.grid, shift, scale)
+    head = FcosHead(net, grid, shift, scale)
     head.view, head.chosen, head.measure = at, {"epochs": epoch}, "mAP on pictures that were left out"
     head.trials = [Trial(view.tap, view.pooling, {"epochs": epoch}, score)]
     return head
+
+
+def _scaling(rows: Array) -> tuple[Array, Array]:
+    """Return what is taken from each column, and what it is then multiplied by, (dim,) float32; 0 where it never changes."""
+    shift = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    spread = rows.std(axis=0, dtype=np.float64)
+    return shift, (1 / np.where(spread > 1e-6 * np.abs(shift) + 1e-30, spread, np.inf)).astype(np.float32)
+
+
+def _scaled(rows: Array, shift: Array, scale: Array, grid: tuple[int, int]) -> Array:
+    """Scale rows, and group them by picture: (pictures, cells, dim)."""
+    return ((rows - shift) * scale).reshape(-1, grid[0] * grid[1], rows.shape[1])
 
 
 class FcosHead(FittedHead):
@@ -109,8 +119,7 @@ class FcosHead(FittedHead):
     def scores(self, rows: Array) -> Array:
         from topwork_plugins.fcos.network import net_scores
 
-        scaled = (rows - self._shift) * self._scale
-        return net_scores(self._net, scaled.reshape(-1, self._grid[0] * self._grid[1], rows.shape[1]), self._grid)
+        return net_scores(self._net, _scaled(rows, self._shift, self._scale, self._grid), self._grid)
 
     def graph(self) -> onnx.ModelProto:
         from onnx import helper
