@@ -126,8 +126,10 @@ def _weights(examples: Examples, *, balanced: bool) -> Array:
     return np.asarray(share / share.mean(), np.float32)
 
 
-def _moments(rows: Array, counted: Array) -> tuple[Array, Array]:
-    """Return the mean and the deviation of each column, float64, of rows that count for so much."""
+def _moments(rows: Array, counted: Array | None) -> tuple[Array, Array]:
+    """Return the mean and the deviation of each column, float64, of rows that count for so much; None: all for 1."""
+    if counted is None:
+        return rows.mean(axis=0, dtype=np.float64), rows.std(axis=0, dtype=np.float64)
     mean = np.average(rows, axis=0, weights=counted)
     return mean, np.sqrt(np.average((rows - mean) ** 2, axis=0, weights=counted))
 
@@ -257,9 +259,7 @@ class ColumnScaler:
     """Columns to mean 0 and deviation 1, within FAR; those that never change to 0."""
 
     def __init__(self, rows: Array, counted: Array | None = None) -> None:
-        mean, deviation = rows.mean(axis=0, dtype=np.float64), rows.std(axis=0, dtype=np.float64)
-        if counted is not None:
-            mean, deviation = _moments(rows, counted)
+        mean, deviation = _moments(rows, counted)
         self.mean = mean.astype(np.float32)
         dull = deviation <= 1e-5 * np.abs(self.mean) + 1e-12
         self.factor = np.where(dull, 0, 1 / np.where(dull, 1, deviation)).astype(np.float32)
