@@ -27,6 +27,7 @@ from topwork_plugins.i3d import flow as i3d_flow
 from topwork_plugins.i3d.readers import FlowReader, Reader, RgbReader
 from topwork_plugins.i3d.taps import inflated_taps
 from topwork_plugins.i3d.windows import mapped, spaced, windows
+from topwork_plugins.images.picture_encoder import RECIPE
 from topwork_plugins.images.preprocess import Recipe
 
 FAMILY = "i3d"
@@ -34,7 +35,6 @@ FAMILY = "i3d"
 #: 0.68, with `pooled` 0.58, with the picture net's frames apart 0.36 (benchmarks/video_motion.py; chance 0.17).
 INFLATED_TAP = "pooled.mean_std"
 READER = "reader.json"
-RECIPE = "recipe.json"
 #: As the RGB stream was trained: values in [-1, 1].
 INCEPTION_RECIPE = Recipe((224, 224), (256, 256), "center", "bilinear", (0.5,) * 3, (0.5,) * 3)
 #: A checkpoint of Inception-v1 I3D names this near its beginning, as safetensors, zip or the older format of torch.save.

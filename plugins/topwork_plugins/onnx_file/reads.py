@@ -10,10 +10,10 @@ import numpy as np
 from topwork_server import Array, InvalidInput, Item, Sample, item_kind
 
 from topwork_plugins.images.decode import opened
+from topwork_plugins.images.picture_encoder import RECIPE
 from topwork_plugins.images.preprocess import Recipe
 
 FILE = "reads.json"
-RECIPE = "recipe.json"
 
 
 @dataclass(frozen=True)
