@@ -1,4 +1,4 @@
-"""What every encoder of pictures does in the server: prepares them as its Recipe says."""
+"""The base of encoders of pictures, which prepares them in the server as their Recipe says."""
 
 from __future__ import annotations
 

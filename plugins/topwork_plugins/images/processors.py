@@ -119,7 +119,7 @@ def _recipe(kind: str, said: Mapping[str, Any]) -> Recipe:
 
 
 def _resize(kind: str, said: Mapping[str, Any]) -> tuple[Literal["center", "squash", "none"], tuple[int, int] | None]:
-    """How the picture is resized, and to which height and width (of "center": twice the short side)."""
+    """Choose how the picture is resized, and to which height and width (of "center": twice the short side)."""
     if not said.get("do_resize", True):
         return "none", None
     size = said["size"]
@@ -162,6 +162,6 @@ def _divisors(value: Any) -> tuple[float, ...]:
 
 
 def _white(said: Mapping[str, Any]) -> float:
-    """What a pixel of 255 becomes; 1 for the usual factor of 1/255."""
+    """Return the value that a pixel of 255 becomes; 1 for the usual factor of 1/255."""
     factor = float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 1.0
     return 1.0 if factor == 1 / 255 else factor * 255

@@ -14,7 +14,7 @@ from topwork_plugins.vision.taps import image_taps
 
 
 class Outputs(NamedTuple):
-    """What a net computes of a batch of pictures: rows (batch, dim) and maps (batch, dim, H', W'), by the names of their taps."""
+    """The rows (batch, dim) and maps (batch, dim, H', W') that a net gives of a batch of pictures, by the names of their taps."""
 
     rows: Mapping[str, Tensor]
     maps: Mapping[str, Tensor]

@@ -41,6 +41,8 @@ class TappedTransformers(Tapped):
         super().__init__(net, {PATCHES: "the model's last norm"})
         self.size = size
         self.kind = str(net.config.model_type)
+        if self.kind == "vit_mae":
+            net.config.mask_ratio = 0.0
         self.arguments = _arguments(net, self.kind, size)
         self._stages: list[Tensor] = []
         for part in net.modules():
@@ -111,7 +113,7 @@ class TappedTransformers(Tapped):
         return None if grid is None else state[:, -grid[0] * grid[1] :].transpose(1, 2).reshape(-1, state.shape[2], *grid)
 
     def _before(self, tokens: Tensor) -> int | None:
-        """How many tokens stand before the patches; None where these are no tokens of patches."""
+        """Count the tokens that stand before the patches; None where these are no tokens of patches."""
         grid = self._grid(int(tokens.shape[1])) if tokens.ndim == 3 else None
         return None if grid is None else int(tokens.shape[1]) - grid[0] * grid[1]
 
@@ -123,7 +125,7 @@ class TappedTransformers(Tapped):
         return next((grid for before, grid in sorted(fitting) if before <= MOST_BEFORE), None)
 
     def _blocks(self) -> tuple[tuple[str, ...], ...]:
-        """What stands before the layers or stages, each of them, and with the last what stands behind."""
+        """Group the parameters: those before the layers or stages, those of each, and with the last those behind."""
         places, layers = _layers(self.net)
         names = [name for name, _ in self.net.named_parameters()]
         each = [tuple(f"{place}.{n}." for place in places) for n in range(len(layers))]
@@ -151,8 +153,8 @@ def _layers(net: nn.Module) -> tuple[Sequence[str], Sequence[nn.Module]]:
 
 
 def _untraced(interpolate: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The same, whose result is a constant of the traced graph: a position table at another size depends on no picture, and
-    there is no ONNX operator for some of the ways to interpolate it."""
+    """Make the result of `interpolate` a constant of the traced graph: a position table at another size depends on no picture,
+    and there is no ONNX operator for some of the ways to interpolate it."""
 
     tracing: Any = torch._C
 
@@ -168,9 +170,7 @@ def _untraced(interpolate: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _arguments(net: Any, kind: str, size: tuple[int, int]) -> dict[str, Any]:
-    """What `forward` is given beside the pictures."""
-    if kind == "vit_mae":
-        net.config.mask_ratio = 0.0
+    """Choose what `forward` is given beside the pictures."""
     arguments: dict[str, Any] = {"output_hidden_states_before_downsampling": True} if kind == "swin" else {}
     made_for = getattr(net.config, "image_size", size)
     made_for = (made_for, made_for) if isinstance(made_for, int) else tuple(made_for)
