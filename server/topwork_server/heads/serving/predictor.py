@@ -126,8 +126,8 @@ class Predictor:
         """Predict for items of a set, which must have the heads' taps. NotFound names an unknown id."""
         opened = await asyncio.to_thread(self._opened, names, caution)
         towers = [one.head.name for one in opened if one.head.pooling in TOWERS]
-        others = [name for name in names if name not in towers]
-        found = await asyncio.to_thread(self._predict_stored, others, feature_set, ids, caution, boxes) if others else ()
+        others = [one for one in opened if one.head.pooling not in TOWERS]
+        found = await asyncio.to_thread(_predict_stored, others, feature_set, ids, caution, boxes) if others else ()
         pairs = await self._predict_stored_pairs(towers, feature_set, ids, caution) if towers else ()
         by_name = {one.head.name: one for one in (*found, *pairs)}
         return PredictionResult(tuple(by_name[name] for name in names))
@@ -158,7 +158,7 @@ class Predictor:
             )
         return stored
 
-    def _opened(self, names: Sequence[str], caution: Caution = NO_CAUTION) -> list[OpenedHead]:
+    def _opened(self, names: Sequence[str], caution: Caution) -> list[OpenedHead]:
         if not names:
             raise InvalidInput("no head is named", remedy="name one or more")
         if len(set(names)) != len(names):
@@ -192,25 +192,6 @@ class Predictor:
         for output in outputs:
             self.counts.add(output)
         return PredictionResult(tuple(map(caution.applied, outputs)))
-
-    def _predict_stored(
-        self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str], caution: Caution, boxes: BoxQuery
-    ) -> Sequence[HeadOutput]:
-        opened = self._opened(names)
-        has = {info.tap.name: info for info in feature_set.definition.taps}
-        for head in (one.head for one in opened):
-            for info in head.taps:
-                tap = info.tap.name
-                if tap not in has:
-                    raise NotReady(
-                        f"the head {head.name!r} reads the tap {tap}, which the set {feature_set.definition.name!r} has not",
-                        remedy=f"its taps are {', '.join(has)}: name a set that has {tap}, or send items",
-                    )
-                whose = f"the set {feature_set.definition.name!r} has"
-                check_fingerprint(head, has[tap].fingerprint, whose, "name the set that it was trained on", info)
-        starts = range(0, max(1, len(ids)), STORED)
-        parts = [_outputs_of_stored(opened, feature_set, ids, start, caution, boxes) for start in starts]
-        return [concat_outputs([part[name] for part in parts]) for name in names]
 
 
 async def _embed_sides(engine: Engine, ask: EmbedParams, items: Sequence[Item]) -> EmbedResult:
@@ -254,6 +235,25 @@ def _groups(opened: Sequence[OpenedHead], options: Mapping[str, Any] | None) -> 
         towers = one.head.pooling in TOWERS
         groups.setdefault((one.head.encoder, json.dumps(dict(asked), sort_keys=True), towers), []).append(one)
     return groups
+
+
+def _predict_stored(
+    heads: Sequence[OpenedHead], feature_set: FeatureSet, ids: Sequence[str], caution: Caution, boxes: BoxQuery
+) -> Sequence[HeadOutput]:
+    has = {info.tap.name: info for info in feature_set.definition.taps}
+    for head in (one.head for one in heads):
+        for info in head.taps:
+            tap = info.tap.name
+            if tap not in has:
+                raise NotReady(
+                    f"the head {head.name!r} reads the tap {tap}, which the set {feature_set.definition.name!r} has not",
+                    remedy=f"its taps are {', '.join(has)}: name a set that has {tap}, or send items",
+                )
+            whose = f"the set {feature_set.definition.name!r} has"
+            check_fingerprint(head, has[tap].fingerprint, whose, "name the set that it was trained on", info)
+    starts = range(0, max(1, len(ids)), STORED)
+    parts = [_outputs_of_stored(heads, feature_set, ids, start, caution, boxes) for start in starts]
+    return [concat_outputs([part[one.head.name] for part in parts]) for one in heads]
 
 
 def _outputs_of_stored(
