@@ -38,8 +38,9 @@ class PredictionCounts:
         head, found = output.head, output.probabilities
         if found is None or head.task is not Task.CLASSIFICATION or head.pretrained:
             return
-        there = found[~np.asarray(np.isnan(found).any(axis=1))]
-        counts = np.bincount(there.argmax(axis=1), minlength=len(head.names)) if len(there) else np.zeros(len(head.names), int)
+        likeliest = found.argmax(axis=1)  # of NaN, the first: items that failed have nothing else
+        there = ~np.isnan(found[np.arange(len(found)), likeliest])
+        counts = np.bincount(likeliest[there], minlength=len(head.names))
         with self._lock:
             self._add(head, counts)
 
