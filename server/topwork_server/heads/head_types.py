@@ -59,6 +59,8 @@ def usual_kind(task: Task | None) -> str:
 
 #: Tasks whose classes may be described by text.
 DESCRIBABLE = (Task.CLASSIFICATION, Task.MULTI_LABEL)
+#: Tasks of which a coverage may be promised: of a set of classes, or a band of numbers.
+PROMISING = (Task.CLASSIFICATION, Task.MULTI_LABEL, Task.REGRESSION)
 
 
 class Pooling(StrEnum):

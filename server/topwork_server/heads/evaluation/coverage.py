@@ -9,12 +9,9 @@ import numpy as np
 from topwork_server.heads import conformal
 from topwork_server.heads.conformal import USUAL_COVERAGE, HeldOutScores
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData
-from topwork_server.heads.head_types import Task
+from topwork_server.heads.head_types import PROMISING
 from topwork_server.plugin_api.trainer import Target
 from topwork_server.types import Array
-
-#: Tasks whose predictions have sets or bands.
-PROMISING = (Task.CLASSIFICATION, Task.MULTI_LABEL, Task.REGRESSION)
 
 
 @dataclass(frozen=True)

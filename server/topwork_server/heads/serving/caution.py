@@ -12,11 +12,10 @@ from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.heads import conformal
 from topwork_server.heads.conformal import HeldOutScores
 from topwork_server.heads.head_store import StoredHead
-from topwork_server.heads.head_types import Head, Task
+from topwork_server.heads.head_types import PROMISING, Head, Task
 from topwork_server.heads.serving.head_output import Abstention, HeadOutput
 from topwork_server.types import Array
 
-PROMISING = (Task.CLASSIFICATION, Task.MULTI_LABEL, Task.REGRESSION)
 PRETRAINED = "train one on items of your own, with labels"
 
 
