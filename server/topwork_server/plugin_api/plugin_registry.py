@@ -108,9 +108,7 @@ class PluginRegistry:
 
     def trainer(self, kind: str) -> TrainerSpec:
         """Return the trainer of a kind. InvalidInput names the kinds that there are."""
-        if kind not in self._trainers:
-            raise InvalidInput(f"there is no trainer {excerpt(kind)}", remedy=f"there are {', '.join(self._trainers)}")
-        return self._trainers[kind].spec
+        return _spec_of(self._trainers, kind, "trainer")
 
     def pretrainers(self) -> dict[str, RegisteredPretrainer]:
         """Return the pretrainers by kind."""
@@ -118,9 +116,7 @@ class PluginRegistry:
 
     def pretrainer(self, kind: str) -> PretrainerSpec:
         """Return the pretrainer of a kind. InvalidInput names the kinds that there are."""
-        if kind not in self._pretrainers:
-            raise InvalidInput(f"there is no pretrainer {excerpt(kind)}", remedy=f"there are {', '.join(self._pretrainers)}")
-        return self._pretrainers[kind].spec
+        return _spec_of(self._pretrainers, kind, "pretrainer")
 
     def found(self) -> list[PluginInfo]:
         return [self._describe(name) for name in self._sources]
@@ -212,6 +208,12 @@ class PluginRegistry:
             with loading(f"{hook.name} of {owner} failed", owner):
                 specs = listed(hook.name, owner, impl.function())
             yield from ((spec, impl.plugin_name) for spec in specs)
+
+
+def _spec_of(registered: Mapping[str, _Owned[S]], kind: str, noun: str) -> S:
+    if kind not in registered:
+        raise InvalidInput(f"there is no {noun} {excerpt(kind)}", remedy=f"there are {', '.join(registered)}")
+    return registered[kind].spec
 
 
 def _brought(registered: Mapping[str, _Owned[Any]], plugin: str) -> tuple[str, ...]:
