@@ -194,7 +194,7 @@ class Head:
 
     @property
     def together(self) -> int:
-        """How many rows the graph must read together: the cells of a picture for DETECTION, else 1."""
+        """The number of rows that the graph must read together: the cells of a picture for DETECTION, else 1."""
         return math.prod(self.tap.tap.grid or ()) if self.task is Task.DETECTION else 1
 
     @property

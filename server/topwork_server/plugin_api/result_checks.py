@@ -5,7 +5,6 @@ A fault is then reported as the plugin's, with what was expected and what was fo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,7 +58,7 @@ def _check_head(trainer: type[Trainer], head: FittedHead, examples: Examples) ->
         raise _fault(trainer, "fit returned", "a list of FittedHead", f"a {type(head).__name__} in it")
     if not 0 <= head.view < len(examples.views):
         raise _fault(trainer, "fit returned a head of view", f"0 to {len(examples.views) - 1}", str(head.view))
-    rows = examples.views[head.view].rows[: math.prod(examples.grid or (2,))]
+    rows = examples.views[head.view].rows[: max(2, examples.together)]
     scores, shape = head.scores(rows), (len(rows), _outputs(examples))
     if not isinstance(scores, np.ndarray) or scores.dtype != np.float32 or scores.shape != shape:
         raise _fault(trainer, "a head's scores are", f"float32 {list(shape)}", _described(scores))

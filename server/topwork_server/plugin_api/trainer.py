@@ -5,6 +5,7 @@ What labels mean, how items are split, how a head is evaluated, calibrated, expo
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -82,8 +83,13 @@ class Examples:
         return len(self.values)
 
     @property
+    def together(self) -> int:
+        """The number of rows that are scored together: the cells of a picture of BOXES, else 1."""
+        return math.prod(self.grid or (1,))
+
+    @property
     def counted(self) -> Array:
-        """What each row counts for, (n,) float64: its weight, or 1."""
+        """The weight of each row, (n,) float64; 1 where there are none."""
         return np.ones(self.count) if self.weights is None else self.weights.astype(np.float64)
 
     def take(self, rows: Array) -> Examples:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -46,11 +45,6 @@ class TrainedSubject:
     subsets: list[Array]
     heads: list[FittedHead]
     progress: list[tuple[float, str]]
-
-    @property
-    def together(self) -> int:
-        """How many rows are scored together: those of a picture with BOXES."""
-        return math.prod(self.held.grid or (1,))
 
     def held_scores(self, head: FittedHead) -> Array:
         return head.scores(self.held.views[head.view].rows)
@@ -106,7 +100,7 @@ class TrainerContract:
     @classmethod
     def subject(cls, request: pytest.FixtureRequest) -> TrainedSubject:
         examples = cls.problem(request.param)
-        together = math.prod(examples.grid or (1,))
+        together = examples.together
         subsets = [np.arange(2 * examples.count // 3 // together * together), np.arange(examples.count)]
         progress: list[tuple[float, str]] = []
         return TrainedSubject(
@@ -163,7 +157,7 @@ class TrainerContract:
         head = subject.heads[-1]
         rows, whole = subject.held.views[head.view].rows, subject.held_scores(head)
         error = 1e-5 * max(1, np.abs(whole).max())
-        together = subject.together
+        together = subject.held.together
         backwards = np.arange(len(rows)).reshape(-1, together)[::-1].ravel()
         np.testing.assert_allclose(head.scores(rows[backwards]), whole[backwards], atol=error, err_msg=BATCH)
         for one in (0, 5):
@@ -187,7 +181,7 @@ class TrainerContract:
             ends = session.inputs, session.outputs
             assert ends == (("rows",), ("scores",)), f"the graph goes from {ends[0]} to {ends[1]}; name them rows and scores"
             held = subject.held.views[head.view].rows
-            for rows in (held, held[: subject.together]):
+            for rows in (held, held[: subject.held.together]):
                 expected = head.scores(rows)
                 [found] = session.run(["scores"], {"rows": rows})
                 assert found.dtype == np.float32, f"the graph gives {found.dtype}, and must give float32"

@@ -22,7 +22,7 @@ def drawn_pictures(
 ) -> tuple[DrawnPicture, ...]:
     """Choose up to 20 held-out pictures, evenly among all. `covers` has the cells of each in pixels, `ids` those of all items."""
     assert examples.grid is not None, "BOXES have a grid"
-    cells = examples.grid[0] * examples.grid[1]
+    cells = examples.together
     starts = np.arange(0, len(predictions.rows), cells)
     chosen = starts[np.unique(np.linspace(0, len(starts) - 1, min(len(starts), MOST)).astype(np.int64))]
     found = []

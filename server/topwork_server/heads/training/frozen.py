@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -192,7 +191,7 @@ class _Frozen:
             items=0,
             labeled=len(self.data.ids),
             unlabeled=self.data.unlabeled,
-            max_abs_error=check_served_graph(fitted, served, view.rows, self._scaling.target, cells_of(self.examples)),
+            max_abs_error=check_served_graph(fitted, served, view.rows, self._scaling.target, self.examples.together),
             target=self._scaling.target,
             warnings=self.data.warnings,
             typicality=self._typicality(view.rows),
@@ -202,11 +201,6 @@ class _Frozen:
     def _typicality(self, rows: Array) -> bytes:
         """Make the graph that tells how like the training items an item is, for tasks with one row an item."""
         return b"" if self.definition.task.every_row else typicality_graph(rows, self.examples.groups, self.definition.seed)
-
-
-def cells_of(examples: Examples) -> int:
-    """How many rows a head must read together: those of a picture of BOXES."""
-    return math.prod(examples.grid or (1,))
 
 
 def check_served_graph(fitted: FittedHead, served: bytes, rows: Array, target: TargetScale | None, together: int = 1) -> float:
