@@ -202,9 +202,14 @@ class Head:
         return self.definition is None
 
     @property
+    def views(self) -> tuple[tuple[FingerprintedTap, Pooling], ...]:
+        """The taps of the encoder that it reads, each with its pooling: one, or several side by side."""
+        return self.parts or ((self.tap, self.pooling),)
+
+    @property
     def taps(self) -> tuple[FingerprintedTap, ...]:
         """The taps of the encoder that it reads: one, or several side by side."""
-        return tuple(info for info, _ in self.parts) or (self.tap,)
+        return tuple(info for info, _ in self.views)
 
 
 def definition_of(record: Mapping[str, Any]) -> HeadDefinition:

@@ -10,7 +10,7 @@ import numpy as np
 
 from topwork_server.errors import InvalidInput
 from topwork_server.features import TapRows, starts_of
-from topwork_server.heads.head_types import Pooling, Task
+from topwork_server.heads.head_types import HeadDefinition, Pooling, Task
 from topwork_server.types import Array, FingerprintedTap, Granularity, Tap
 
 FACTORS = {Pooling.MEAN_STD: 2, Pooling.PAIR: 4}
@@ -106,6 +106,13 @@ def pool_rows(task: Task, pooling: Pooling, rows: TapRows) -> tuple[Array, Array
         whole = chosen.all()
         return _float32(rows.rows if whole else rows.rows[chosen]), _counted(rows.counts, chosen)
     return _float32(reduce_rows(pooling, rows)), np.ones(len(rows.counts), np.int64)
+
+
+def trained_views(definition: HeadDefinition) -> tuple[tuple[FingerprintedTap, Pooling], ...]:
+    """Return the taps and poolings that a trainer chooses from; with `combine` the one of all side by side."""
+    if not definition.combine:
+        return definition.views
+    return ((combined_tap(definition.views), Pooling.ROWS if definition.task.every_row else Pooling.ROW),)
 
 
 def combined_tap(parts: Sequence[tuple[FingerprintedTap, Pooling]]) -> FingerprintedTap:

@@ -89,8 +89,7 @@ def _promises(head: Head) -> dict[str, float]:
 
 def one_clip(head: Head) -> bool:
     """Tell whether a batch is the windows of one clip, which are pooled to one row."""
-    parts = head.parts or ((head.tap, head.pooling),)
-    return any(info.tap.granularity is Granularity.WINDOW and how is not Pooling.ROW for info, how in parts)
+    return any(info.tap.granularity is Granularity.WINDOW and how is not Pooling.ROW for info, how in head.views)
 
 
 def _value(value: onnx.ValueInfoProto, text: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from topwork_server.feature_sets.set_types import Selection
 from topwork_server.feature_sets.snapshot import Snapshot, open_snapshot
 from topwork_server.heads.head_types import HeadDefinition, Pooling, Task, UnlabeledUse
 from topwork_server.heads.pair_features import Encode
-from topwork_server.heads.pooling import combined_tap
+from topwork_server.heads.pooling import trained_views
 from topwork_server.heads.training.equal_rows import equal_rows, item_means
 from topwork_server.heads.training.labeled_items import (
     LabeledItems,
@@ -257,10 +257,8 @@ class _Loader:
 
     def _views(self, rows: Sequence[Array]) -> tuple[FeatureView, ...]:
         if self._definition.combine:
-            name = combined_tap(self._definition.views).tap.name
-            how = Pooling.ROWS if self._definition.task.every_row else Pooling.ROW
-            return (FeatureView(name, how.value, np.concatenate(rows, axis=1)),)
-        pairs = zip(self._definition.views, rows, strict=True)
+            rows = [np.concatenate(rows, axis=1)]
+        pairs = zip(trained_views(self._definition), rows, strict=True)
         return tuple(FeatureView(info.tap.name, pooling.value, one) for (info, pooling), one in pairs)
 
 

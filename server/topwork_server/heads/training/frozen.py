@@ -20,9 +20,9 @@ from topwork_server.heads.evaluation.drawn_pictures import drawn_pictures
 from topwork_server.heads.evaluation.evaluate import Evaluation
 from topwork_server.heads.evaluation.evaluation_data import HeldOutPredictions
 from topwork_server.heads.evaluation.split_plan import SplitPlan, plan_splits
-from topwork_server.heads.head_types import HeadDefinition, Pooling, UnlabeledUse
+from topwork_server.heads.head_types import HeadDefinition, UnlabeledUse
 from topwork_server.heads.pair_features import Encode
-from topwork_server.heads.pooling import combined_tap
+from topwork_server.heads.pooling import trained_views
 from topwork_server.heads.serving.head_cache import run_head
 from topwork_server.heads.training import dataset, semi_supervised
 from topwork_server.heads.training.dataset import TrainingDataset
@@ -174,9 +174,7 @@ class _Frozen:
         return tuple(replace(one, shown=preview(inputs.get(one.id), LARGE_SIDE)) for one in drawn)
 
     def _unevaluated(self, fitted: FittedHead, temperature: float = 1.0) -> TrainingResult:
-        views, combine = self.definition.views, self.definition.combine
-        joined = Pooling.ROWS if self.definition.task.every_row else Pooling.ROW
-        tap, pooling = (combined_tap(views), joined) if combine else views[fitted.view]
+        tap, pooling = trained_views(self.definition)[fitted.view]
         view = self.examples.views[fitted.view]
         served = served_graph(fitted.graph(), self.examples.target, temperature)
         return TrainingResult(
@@ -195,7 +193,7 @@ class _Frozen:
             target=self._scaling.target,
             warnings=self.data.warnings,
             typicality=self._typicality(view.rows),
-            parts=views if combine else (),
+            parts=self.definition.views if self.definition.combine else (),
         )
 
     def _typicality(self, rows: Array) -> bytes:

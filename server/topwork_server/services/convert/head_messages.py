@@ -17,12 +17,11 @@ from topwork_server.heads.head_types import (
     LEARNED,
     Head,
     HeadDefinition,
-    Pooling,
     Task,
     TrainRequest,
     UnlabeledUse,
 )
-from topwork_server.heads.pooling import combined_tap
+from topwork_server.heads.pooling import trained_views
 from topwork_server.heads.serving.caution import Caution
 from topwork_server.heads.serving.head_output import Abstention, BoxQuery, DetectedBox, HeadOutput, PredictedSpan
 from topwork_server.heads.serving.predictor import PredictionResult, PredictParams
@@ -145,7 +144,7 @@ def _shift(shift: LabelShift) -> heads_pb2.LabelShift:
 
 def _fill_definition(message: heads_pb2.Head, definition: HeadDefinition) -> None:
     """Fill in what was asked for. Of several views to choose from, the first stands until one is chosen."""
-    tap, pooling = (combined_tap(definition.views), Pooling.ROW) if definition.combine else definition.views[0]
+    tap, pooling = trained_views(definition)[0]
     message.task = TASK_NUMBERS[definition.task]  # type: ignore[assignment]
     message.kind, message.set, message.version = definition.kind, definition.set, definition.version
     message.target, message.encoder, message.seed = definition.target, definition.encoder, definition.seed
