@@ -93,6 +93,11 @@ def usable_items(task: Task, pooling: Pooling, rows: TapRows) -> Array:
     return np.asarray(counts == 1 if pooling is Pooling.ROW else counts > 0)
 
 
+def chosen_items(rows: TapRows, chosen: Array) -> TapRows:
+    """Take the rows of some of the items, (items,) bool."""
+    return rows if chosen.all() else rows.take(np.flatnonzero(chosen))
+
+
 def pool_rows(task: Task, pooling: Pooling, rows: TapRows) -> tuple[Array, Array]:
     """Pool to what a head reads: (n, dim_after) float32, C-contiguous, and the number of rows of each item, (items,) int64.
 
@@ -130,15 +135,14 @@ def combine_rows(task: Task, parts: Sequence[tuple[FingerprintedTap, Pooling]], 
     """Pool the rows of each tap and put them side by side; cells are repeated on the finest grid. An item that lacks the rows
     of one of them has none."""
     usable = np.logical_and.reduce([usable_items(task, how, of) for (_, how), of in zip(parts, rows, strict=True)])
-    there = np.flatnonzero(usable)
-    tap = combined_tap(parts)
+    rows, tap = [chosen_items(of, usable) for of in rows], combined_tap(parts)
     pooled = [
-        repeat_cells(pool_rows(task, how, of.take(there))[0], info.tap.grid, tap.tap.grid)
+        repeat_cells(pool_rows(task, how, of)[0], info.tap.grid, tap.tap.grid)
         for (info, how), of in zip(parts, rows, strict=True)
     ]
     counts, spans = usable.astype(np.int64), None
     if tap.tap.grid:
-        counts, spans = counts * math.prod(tap.tap.grid), rows[0].take(there).spans
+        counts, spans = counts * math.prod(tap.tap.grid), rows[0].spans
     return TapRows(tap, np.concatenate(pooled, axis=1), counts, spans)
 
 

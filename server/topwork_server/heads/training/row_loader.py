@@ -12,10 +12,10 @@ from topwork_server.blocking_calls import Report, part
 from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.set_types import ItemBatch, Selection
 from topwork_server.feature_sets.snapshot import Snapshot
-from topwork_server.features import TapRows, aranges, starts_of
+from topwork_server.features import aranges, starts_of
 from topwork_server.heads.head_types import HeadDefinition, Pooling
 from topwork_server.heads.pair_features import Encode, is_pair, pool_sides
-from topwork_server.heads.pooling import TOWERS, dim_after, pool_rows, repeat_cells, rows_read, usable_items
+from topwork_server.heads.pooling import TOWERS, chosen_items, dim_after, pool_rows, repeat_cells, rows_read, usable_items
 from topwork_server.types import Array, FingerprintedTap, TextItem
 
 
@@ -197,8 +197,3 @@ def without_items(rows: LoadedRows, items: Array) -> LoadedRows:
     counts = rows.counts.copy()
     counts[slots[items]] = 0
     return LoadedRows([view[keep] for view in rows.views], counts, None if rows.spans is None else rows.spans[keep])
-
-
-def chosen_items(rows: TapRows, chosen: Array) -> TapRows:
-    """Take the rows of some of the items, (items,) bool."""
-    return rows if chosen.all() else rows.take(np.flatnonzero(chosen))
