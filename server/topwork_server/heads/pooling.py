@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from topwork_server.errors import InvalidInput
-from topwork_server.features import TapRows, starts_of
+from topwork_server.features import TapRows, starts_of, sums_of
 from topwork_server.heads.head_types import HeadDefinition, Pooling, Task
 from topwork_server.types import Array, FingerprintedTap, Granularity, Tap
 
@@ -86,10 +86,10 @@ def usable_items(task: Task, pooling: Pooling, rows: TapRows) -> Array:
         parts = _parts(rows)
         if parts is None:
             return np.zeros(len(rows.counts), bool)
-        return (_counted(rows.counts, parts == 0) > 0) & (_counted(rows.counts, parts == 1) > 0)
+        return (sums_of(parts == 0, rows.counts) > 0) & (sums_of(parts == 1, rows.counts) > 0)
     if pooling in TOWERS:
         return np.asarray(rows.counts == 2)
-    counts = _counted(rows.counts, rows_read(task, rows))
+    counts = sums_of(rows_read(task, rows), rows.counts)
     return np.asarray(counts == 1 if pooling is Pooling.ROW else counts > 0)
 
 
@@ -109,7 +109,7 @@ def pool_rows(task: Task, pooling: Pooling, rows: TapRows) -> tuple[Array, Array
     if pooling is Pooling.ROWS:
         chosen = rows_read(task, rows)
         whole = chosen.all()
-        return _float32(rows.rows if whole else rows.rows[chosen]), _counted(rows.counts, chosen)
+        return _float32(rows.rows if whole else rows.rows[chosen]), sums_of(chosen, rows.counts)
     return _float32(reduce_rows(pooling, rows)), np.ones(len(rows.counts), np.int64)
 
 
@@ -194,7 +194,7 @@ def _pair(rows: TapRows) -> Array:
     """Concatenate u, v, |u - v|, u * v, as InferSent joins two sentences (Conneau et al. 2017, section 3.1)."""
     parts = _parts(rows)
     assert parts is not None, "usable items have parts"
-    u, v = (_mean(rows.rows[parts == part], _counted(rows.counts, parts == part)) for part in (0, 1))
+    u, v = (_mean(rows.rows[parts == part], sums_of(parts == part, rows.counts)) for part in (0, 1))
     return np.concatenate([u, v, np.abs(u - v), u * v], axis=1)
 
 
@@ -207,13 +207,6 @@ def _towers(pooling: Pooling, u: Array, v: Array) -> Array:
 def _mean(rows: Array, counts: Array) -> Array:
     """The mean of each item's rows, summed in float64 in order, so that it does not depend on other items."""
     return np.asarray(np.add.reduceat(rows, starts_of(counts), axis=0, dtype=np.float64) / counts[:, None])
-
-
-def _counted(counts: Array, chosen: Array) -> Array:
-    """Count the chosen rows of each item, (items,) int64."""
-    before = np.concatenate([[0], np.cumsum(chosen)])
-    ends = np.cumsum(counts)
-    return np.asarray(before[ends] - before[ends - counts], np.int64)
 
 
 def _parts(rows: TapRows) -> Array | None:
