@@ -36,13 +36,18 @@ def class_metrics(data: EvaluationData) -> tuple[ClassMetrics, ...]:
     served); all are 0 for one that is neither true nor predicted."""
     if data.target not in (Target.CLASSES, Target.LABELS, Target.BOXES):
         return ()
-    sums = metrics.unit_sums(data, whole=False).weighted(np.ones((1, data.units)))
-    plain = metrics.unit_sums(replace(data, counted=np.ones(len(data.values))), whole=False).weighted(np.ones((1, data.units)))
+    sums = _sums(data)
+    plain = sums if (data.counted == 1).all() else _sums(replace(data, counted=np.ones(len(data.values))))
     hit, truth, predicted, support = sums["hit"][0], sums["truth"][0], sums["predicted"][0], plain["truth"][0]
     with np.errstate(invalid="ignore", divide="ignore"):
         parts = [np.nan_to_num(part) for part in (hit / predicted, hit / truth, metrics.f1(sums)[0])]
     names = entity_labels(data.names) if data.task is Task.TAGGING else data.names
     return tuple(ClassMetrics(name, int(support[at]), *(float(part[at]) for part in parts)) for at, name in enumerate(names))
+
+
+def _sums(data: EvaluationData) -> dict[str, Array]:
+    """Add up what the main metric is computed from, over all units."""
+    return metrics.unit_sums(data, whole=False).weighted(np.ones((1, data.units)))
 
 
 def confusion_matrix(data: EvaluationData) -> ConfusionMatrix | None:
