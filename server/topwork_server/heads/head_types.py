@@ -150,7 +150,7 @@ class HeadDefinition:
 
     @property
     def together(self) -> tuple[HeadDefinition, ...]:
-        """Itself and what is trained with it."""
+        """The head itself and those that are trained with it."""
         return (self, *self.also)
 
 

@@ -16,7 +16,6 @@ from topwork_server.plugin_api.trainer import FineTuner, Trainer, TrainerSpec
 from topwork_server.plugin_api.vector_index import IndexSpec, VectorIndex
 from topwork_server.types import EncoderSpec, Modality
 
-#: The names that an encoder may have.
 #: `sys.stdout` belongs to the process: of two threads that exchanged it, the later one put stderr back for good.
 _REDIRECTING = threading.RLock()
 
@@ -36,7 +35,7 @@ def loading(doing: str, owner: str) -> Iterator[None]:
 
 @contextmanager
 def asking(hook: str, owner: str) -> Iterator[None]:
-    """Plugin code that a request or a command needs. PluginFault names the plugin for what is no error of ours."""
+    """Run plugin code that a request or a command needs. PluginFault names the plugin for what is no error of ours."""
     try:
         yield
     except TopworkError:

@@ -1,4 +1,4 @@
-"""What it costs to abstain from doubtful classes: which share of held-out items has an answer, and how often it is right."""
+"""Costs of abstaining from doubtful classes: the share of held-out items that has an answer, and how often it is right."""
 
 from __future__ import annotations
 

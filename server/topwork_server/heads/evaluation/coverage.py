@@ -16,8 +16,10 @@ from topwork_server.types import Array
 
 @dataclass(frozen=True)
 class CrossCoverage:
-    """Whether the truth of each item is in its set or band (m,) bool, as the other folds promise it, and how many classes a set
-    has (m,)."""
+    """The coverage of m items, as the other folds promise it.
+
+    covered (m,) bool: the truth is in the item's set or band; sizes (m,): how many classes its set has.
+    """
 
     covered: Array
     sizes: Array

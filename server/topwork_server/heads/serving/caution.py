@@ -21,7 +21,7 @@ PRETRAINED = "train one on items of your own, with labels"
 
 @dataclass(frozen=True)
 class Caution:
-    """What is asked of predictions beside the likeliest answer.
+    """The demands on predictions beside the likeliest answer.
 
     coverage  promised of candidates and bands; 0: no promise
     abstain   what no answer costs, where a wrong one costs 1; None: all items have an answer

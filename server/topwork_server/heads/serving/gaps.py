@@ -35,7 +35,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class GappedText:
-    """What the encoder is given of an item, and its gaps."""
+    """The text that the encoder is given of an item, and its gaps."""
 
     item: TextItem
     gaps: tuple[Gap, ...]
@@ -81,7 +81,7 @@ def _found(text: str, part: int, pattern: re.Pattern[str], mask: str) -> Iterato
 
 
 def _continued(texts: Sequence[str]) -> GappedText:
-    """Of a model that goes from left to right: what comes after the text, which may say so by a gap at its end."""
+    """Make the one gap that a model which reads from left to right fills: it is after the text, and may be written there."""
     *before, last = texts
     ended = last.rstrip()
     given, start, end = last, len(last), len(last)
@@ -97,7 +97,7 @@ def _continued(texts: Sequence[str]) -> GappedText:
 
 
 def gap_rows(head: Head, text: GappedText, rows: ItemFeatures) -> Array:
-    """What the head reads for each gap, (gaps, dim) float32, from the rows of the item. InvalidInput where that is not there."""
+    """Take what the head reads for each gap, (gaps, dim) float32, from the item's rows. InvalidInput where that is missing."""
     assert rows.spans is not None, "TOKEN rows have spans"
     match head.pooling:
         case Pooling.LAST:

@@ -29,7 +29,7 @@ NOTHING = 255
 
 
 class Abstention(StrEnum):
-    """Why an item has no answer."""
+    """The reason why an item has no answer."""
 
     UNSURE = "unsure"  # its likeliest class is likelier wrong than no answer costs
     UNLIKE = "unlike"  # it is unlike the training items

@@ -19,6 +19,8 @@ from topwork_server.heads.training.labels import LabelColumn, read_labels, read_
 from topwork_server.types import Array
 
 Read = Callable[[Selection], ReadResult]
+#: Weights are computed with in single precision.
+LEAST_WEIGHT, LARGEST_WEIGHT = 1e-9, 1e9
 GROUPS = (ColumnType.STRING, ColumnType.INT, ColumnType.BOOL, ColumnType.TIME)
 
 
@@ -61,10 +63,6 @@ def labeled_items(read: Read, definition: HeadDefinition) -> LabeledItems:
     return LabeledItems(tuple(ids[i] for i in order), column, groups, tested, _weights(definition, found, ids, order))
 
 
-#: Weights are computed with in single precision.
-LEAST_WEIGHT, LARGEST_WEIGHT = 1e-9, 1e9
-
-
 def _weights(definition: HeadDefinition, found: Mapping[str, Column], ids: Sequence[str], order: Sequence[int]) -> Array | None:
     """Return the weights in that order. InvalidInput for one that is out of bounds; NaN stands for none."""
     if not definition.weight:
@@ -81,7 +79,7 @@ def _weights(definition: HeadDefinition, found: Mapping[str, Column], ids: Seque
 
 
 def _columns(read: Read, definition: HeadDefinition) -> tuple[list[str], dict[str, Column]]:
-    """Read all ids, and the target and the group of each, as far as they are named."""
+    """Read all ids, and the target, the group and the weight of each, as far as they are named."""
     ids: list[str] = []
     values: dict[str, list[Any]] = {name: [] for name in (definition.target, definition.group, definition.weight) if name}
     types: dict[str, ColumnType] = {}

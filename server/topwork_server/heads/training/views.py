@@ -62,5 +62,6 @@ def _pooling(name: str) -> Pooling:
 
 
 def tower_views(taps: Sequence[FingerprintedTap]) -> Views:
-    """Beside what reads both texts of a pair together: validation chooses."""
+    """Return the views that read each text of a pair by itself. They stand beside those of both texts together: validation
+    chooses."""
     return tuple((info, how) for info in taps for how in TOWERS if info.tap.granularity in (Granularity.ITEM, Granularity.TOKEN))
