@@ -171,7 +171,7 @@ def _result(one: TargetData, tuned: FineTuneResult, entry: CatalogEntry) -> Trai
         items=len(tuning.test),
         labeled=len(tuning.train) + len(tuning.validation),
         unlabeled=data.unlabeled,
-        max_abs_error=_agreement(definition, tuning, tuned, served, entry, tap, one.scale or TargetScale()),
+        max_abs_error=_agreement(one, tuned, served, entry, tap),
         target=one.scale,
         evaluation=evaluation,
         previews={wrong.id: preview(inputs[wrong.id]) for wrong in evaluation.misclassified},
@@ -207,21 +207,14 @@ def _examples(tuning: FineTuneDataset, positions: Array, groups: Array) -> Examp
     return Examples((view,), tuning.target, tuning.names, tuning.values[rows], items, np.repeat(groups[positions], counts))
 
 
-def _agreement(
-    definition: HeadDefinition,
-    tuning: FineTuneDataset,
-    tuned: FineTuneResult,
-    served: bytes,
-    entry: CatalogEntry,
-    tap: FingerprintedTap,
-    target: TargetScale,
-) -> float:
+def _agreement(one: TargetData, tuned: FineTuneResult, served: bytes, entry: CatalogEntry, tap: FingerprintedTap) -> float:
     """Compare the served scores of items with torch's, in units of the target. TopworkError where they differ."""
     assert entry.folder is not None, "it was exported"
+    definition, tuning, target = one.definition, one.tuning, one.scale or TargetScale()
     encoder, session = entry.spec.encoder(entry.spec, entry.folder), Session(entry.folder / MODEL)
     compared = tuning.test[:COMPARED]
     features = [_features(encoder, session, tap, tuning.items[i], tuning.options) for i in compared]
-    rows = np.concatenate([pooling.pool_rows(definition.task, definition.views[0][1], one)[0] for one in features])
+    rows = np.concatenate([pooling.pool_rows(definition.task, definition.views[0][1], of_item)[0] for of_item in features])
     wanted = tuned.test_scores[: len(rows)]
     apart = float(np.abs((tuned.head.scores(rows) - wanted) / target.unit).max())
     difference = max(max_score_difference(tuned.head, served, rows, target.unit), apart)
