@@ -43,9 +43,9 @@ def pretrained_head(catalog: Catalog, name: str) -> StoredHead:
     return found[name]
 
 
-def word_head(catalog: Catalog, encoder: str) -> str | None:
-    """Name the head over an encoder's vocabulary; None where it brings none."""
-    return next((stored.head.name for stored in _heads_of(catalog, encoder) if stored.head.task is Task.FILL), None)
+def word_head(catalog: Catalog, encoder: str) -> StoredHead | None:
+    """Read the head over an encoder's vocabulary; None where it brings none."""
+    return next((stored for stored in _heads_of(catalog, encoder) if stored.head.task is Task.FILL), None)
 
 
 def _listed(catalog: Catalog, encoder: str) -> tuple[StoredHead, ...]:

@@ -14,8 +14,9 @@ import numpy as np
 from topwork_server.blocking_calls import BlockingCaller
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.features import EmbedResult, ItemFeatures, TapRows
+from topwork_server.heads.head_store import StoredHead
 from topwork_server.heads.head_types import Head
-from topwork_server.heads.pretrained import pretrained_head, word_head
+from topwork_server.heads.pretrained import word_head
 from topwork_server.heads.serving.gaps import Gap, GappedText, find_gaps, gap_rows
 from topwork_server.heads.serving.head_cache import IDLE_SECONDS, HeadCache
 from topwork_server.heads.serving.predictor import check_fingerprint
@@ -99,10 +100,13 @@ class Filler:
         return likely
 
     def _choice(self, name: str, encoder: Encoder, k: int, targets: Sequence[str]) -> WordChoice:
-        head = word_head(self._catalog, name)
-        if head is None:
-            raise InvalidInput(f"{name} has no head that fills gaps", remedy=encoder.needs_to_fill)
-        return WordChoice.of(self.cache.open(lambda: pretrained_head(self._catalog, head)), encoder, k, targets)
+        def find() -> StoredHead:
+            head = word_head(self._catalog, name)
+            if head is None:
+                raise InvalidInput(f"{name} has no head that fills gaps", remedy=encoder.needs_to_fill)
+            return head
+
+        return WordChoice.of(self.cache.open(find), encoder, k, targets)
 
 
 def _gapped(items: Sequence[Item], choice: WordChoice, *, skip: bool) -> tuple[dict[int, GappedText], Failures]:
