@@ -69,7 +69,7 @@ class FineTunedEncoders:
             with suppress(TopworkError):  # a set that cannot be opened uses nothing
                 if self._sets.get(set_name).definition.encoder == encoder:
                     yield f"the set {set_name}"
-        yield from (f"the head {head.name}" for head in self._store.all() if head.encoder == encoder and head.name != but)
+        yield from (f"the head {head.name}" for head in self._store.all() if encoder in head.encoders and head.name != but)
         yield from (f"the encoder {other}" for other in self._catalog.derived_from(encoder))
 
 

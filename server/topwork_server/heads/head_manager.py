@@ -89,7 +89,7 @@ class HeadManager:
         """List heads by name: the trained, the training and the failed ones, then those of encoders. `encoder` "" lists all."""
         found = await asyncio.to_thread(lambda: [*self._status.find_all()])
         described = [self._status.describe(one) for one in found]
-        chosen = [one for one in described if encoder in ("", one.encoder)]
+        chosen = [one for one in described if not encoder or encoder in one.encoders]
         if encoder and not chosen:
             await asyncio.to_thread(self._catalog.spec, encoder)  # NotFound
         return chosen

@@ -52,6 +52,12 @@ class HeadDescription:
         return found.encoder if found else ""
 
     @property
+    def encoders(self) -> tuple[str, ...]:
+        """All encoders that it stands on, or will."""
+        found = self.head or self.definition
+        return tuple(source.encoder for source in found.sources) if found else ()
+
+    @property
     def state(self) -> HeadState:
         if self.head:
             return HeadState.READY

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -114,12 +114,27 @@ class TrainRequest:
 
 
 @dataclass(frozen=True)
+class SetViews:
+    """The views that a head reads of one set: a version of it, which was made at `created`, and the encoder of its rows."""
+
+    set: str
+    version: int
+    path: str  # the Lance dataset
+    created: float
+    encoder: str
+    encoder_options: Mapping[str, Any]
+    modality: Modality | None
+    views: tuple[tuple[FingerprintedTap, Pooling], ...]
+
+
+@dataclass(frozen=True)
 class HeadDefinition:
     """A training request resolved against its set.
 
     `views` are the taps and poolings to choose from or, with `combine`, to read side by side. `described` holds, for each view,
     the embeddings of the class descriptions, in the order of `descriptions`. `also` are the heads that are trained with this one
-    on the same new trunk, and `share` is what the loss of one counts for beside it.
+    on the same new trunk, and `share` is what the loss of one counts for beside it. `others` are other sets of the same items,
+    whose views stand beside its own.
     """
 
     name: str
@@ -147,11 +162,32 @@ class HeadDefinition:
     set_created: float = 0.0  # tells it from another set of that name; 0.0 in records of older servers
     also: tuple[HeadDefinition, ...] = ()
     share: float = 1.0
+    others: tuple[SetViews, ...] = ()
 
     @property
     def together(self) -> tuple[HeadDefinition, ...]:
         """The head itself and those that are trained with it."""
         return (self, *self.also)
+
+    @property
+    def sources(self) -> tuple[SetViews, ...]:
+        """The sets that it reads, its own first."""
+        own = SetViews(
+            *(self.set, self.version, self.path, self.set_created),
+            *(self.encoder, self.encoder_options, self.modality, self.views),
+        )
+        return (own, *self.others)
+
+    @property
+    def all_views(self) -> tuple[tuple[FingerprintedTap, Pooling], ...]:
+        """The views of all of its sets, in the order of `sources`."""
+        return tuple(view for source in self.sources for view in source.views)
+
+    @property
+    def tap_names(self) -> tuple[str, ...]:
+        """The taps of `all_views`, those of other sets as SET:TAP."""
+        others = (f"{other.set}:{info.tap.name}" for other in self.others for info, _ in other.views)
+        return (*(info.tap.name for info, _ in self.views), *others)
 
 
 @dataclass(frozen=True)
@@ -205,6 +241,19 @@ class Head:
     def views(self) -> tuple[tuple[FingerprintedTap, Pooling], ...]:
         """The taps of the encoder that it reads, each with its pooling: one, or several side by side."""
         return self.parts or ((self.tap, self.pooling),)
+
+    @property
+    def sources(self) -> tuple[SetViews, ...]:
+        """The views by the encoder that computes them, with the set that each was learned on: of most heads one."""
+        others = self.definition.others if self.definition else ()
+        own = self.views[: len(self.views) - sum(len(other.views) for other in others)]
+        learned = self.definition.sources[0] if self.definition else SetViews("", 0, "", 0.0, "", {}, None, ())
+        return (replace(learned, encoder=self.encoder, encoder_options=self.encoder_options, views=own), *others)
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The encoders that it stands on."""
+        return tuple(dict.fromkeys(source.encoder for source in self.sources))
 
     @property
     def taps(self) -> tuple[FingerprintedTap, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -117,7 +118,9 @@ def trained_views(definition: HeadDefinition) -> tuple[tuple[FingerprintedTap, P
     """Return the taps and poolings that a trainer chooses from; with `combine` the one of all side by side."""
     if not definition.combine:
         return definition.views
-    return ((combined_tap(definition.views), Pooling.ROWS if definition.task.every_row else Pooling.ROW),)
+    tap = combined_tap(definition.all_views)
+    tap = replace(tap, tap=replace(tap.tap, name="+".join(definition.tap_names)))
+    return ((tap, Pooling.ROWS if definition.task.every_row else Pooling.ROW),)
 
 
 def combined_tap(parts: Sequence[tuple[FingerprintedTap, Pooling]]) -> FingerprintedTap:

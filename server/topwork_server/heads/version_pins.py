@@ -34,9 +34,8 @@ class VersionPins:
 
     def move_to_head(self, name: str, definition: HeadDefinition | None) -> None:
         """Replace the training pin by the head pin of the definition that now serves, or by none."""
-        wanted = (definition.set, definition.version) if definition else None
-        if wanted in self._versions_with(f"{TRAINING}{name}"):
-            assert definition is not None
+        wanted = {(one.set, one.version) for one in definition.sources} if definition else set()
+        if definition and wanted <= set(self._versions_with(f"{TRAINING}{name}")):
             self._unpin(f"{HEAD}{name}")
             self._pin(definition, f"{HEAD}{name}")
         elif definition is None:
@@ -88,13 +87,14 @@ class VersionPins:
         ]
 
     def _pin(self, definition: HeadDefinition, pin: str) -> None:
-        """Pin a version, replacing a stale pin of that name. NotFound where the set was dropped."""
-        feature_set = self._sets.get(definition.set)
-        if definition.set_created not in (0.0, feature_set.created):
-            raise was_dropped(definition.set)
-        with suppress(NotFound):
-            feature_set.unpin(pin)
-        feature_set.pin(pin, definition.version)
+        """Pin the versions that it reads, replacing stale pins of that name. NotFound where a set was dropped."""
+        for source in definition.sources:
+            feature_set = self._sets.get(source.set)
+            if source.created not in (0.0, feature_set.created):
+                raise was_dropped(source.set)
+            with suppress(NotFound):
+                feature_set.unpin(pin)
+            feature_set.pin(pin, source.version)
 
     def _unpin(self, pin: str) -> None:
         for name, pins in self._sets.pins().items():

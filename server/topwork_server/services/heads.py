@@ -162,7 +162,9 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         if not 1 <= len(stored.ids) <= MOST_STORED:
             raise InvalidInput(f"{len(stored.ids)} ids of stored items", remedy=f"send 1 to {MOST_STORED:,} at a time")
         feature_set = await asyncio.to_thread(self._sets.get, check_set_name(stored.set))
-        return await self._predictor.predict_stored(names, feature_set, list(stored.ids), params.caution, params.boxes)
+        return await self._predictor.predict_stored(
+            names, feature_set, list(stored.ids), params.caution, params.boxes, self._sets.get
+        )
 
 
 def _names(settings: Settings) -> list[str]:

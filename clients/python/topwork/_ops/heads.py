@@ -79,7 +79,8 @@ def train(
     group         a column: items with the same value (a patient, a video) are never on both sides of a split
     weight        a column of numbers above 0: what each item counts for, in learning and in the metrics ("linear", "mlp" and
                   "prototype" alone)
-    combine       read all taps side by side instead of choosing one: the head stands on "layer3.pooled+pooled"
+    combine       read all taps side by side instead of choosing one: the head stands on "layer3.pooled+pooled". Taps may then be
+                  of other sets of the same items, by other encoders, too: ["pooled", "other-set:pooled"]
     folds         of the cross-validation; 0: 5, or one split of a fifth where there are many items
     seed          the same seed gives the same head
     version       of the set, by its number or by the name that it is pinned under; 0: the current one

@@ -110,7 +110,11 @@ def task_of(arguments: SimpleNamespace) -> dict[str, Any]:
 @click.option("--name", default="", metavar="N", help="default: SET-TARGET, or close to it")
 @click.option("--target", default="", metavar="COLUMN", help=f"{TARGET} (none: where classes are described)")
 @task_flags
-@click.option("--combine", is_flag=True, help="read all of --taps side by side, instead of choosing one")
+@click.option(
+    "--combine",
+    is_flag=True,
+    help="read all of --taps side by side, instead of choosing one; also SET:TAP, of other sets of the same items",
+)
 @click.option("--test-where", default="", metavar="SQL", help="these items evaluate the head, and are never learned from")
 @click.option(
     "--version", type=version, default="0", metavar="N|PIN", help="of the set, or a pin of it (default: the current one)"

@@ -46,6 +46,11 @@ def export_head(head: Head, store: HeadStore, catalog: Catalog) -> tuple[bytes, 
             f"the head {head.name!r} was trained on ready vectors of no encoder: there is no trunk to export it with",
             remedy="export heads of sets that an encoder made",
         )
+    if len(head.sources) > 1:
+        raise InvalidInput(
+            f"the head {head.name!r} reads {' and '.join(head.encoders)}, and a file holds one trunk",
+            remedy="serve it here, or train one on the taps of a single encoder",
+        )
     entry = catalog.entry(head.encoder)
     if entry.folder is None or entry.manifest is None:
         raise NotReady(f"the encoder {head.encoder} of the head {head.name!r} is not ready", remedy=entry.detail)

@@ -19,7 +19,7 @@ from topwork_server.heads.head_types import Head
 from topwork_server.heads.pretrained import word_head
 from topwork_server.heads.serving.gaps import Gap, GappedText, find_gaps, gap_rows
 from topwork_server.heads.serving.head_cache import IDLE_SECONDS, HeadCache
-from topwork_server.heads.serving.predictor import check_fingerprint
+from topwork_server.heads.serving.head_rows import check_fingerprint
 from topwork_server.heads.serving.word_choice import LikelyWords, WordChoice
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.catalog import Catalog
@@ -124,7 +124,8 @@ def _rows_read(
 ) -> tuple[dict[int, Array], Failures]:
     """The rows that the head reads for the gaps of each item, (gaps, dim)."""
     tap = next(tap for tap in found.taps if tap.tap.tap.name == choice.head.tap.tap.name)
-    check_fingerprint(choice.head, tap.tap.fingerprint, f"{choice.head.encoder} now has", "try again")
+    head = choice.head
+    check_fingerprint(head, head.encoder, head.tap, tap.tap.fingerprint, f"{head.encoder} now has", "try again")
     split, rows = tap.split(), dict[int, Array]()
     failures: dict[int, TopworkError] = {}
     for position in [position for position in texts if position not in found.failures]:

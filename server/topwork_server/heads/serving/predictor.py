@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from topwork_server.features import EmbedResult, TapRows
 from topwork_server.heads.head_store import HeadStore, StoredHead
 from topwork_server.heads.head_types import Head, Task
 from topwork_server.heads.pair_features import pair_sides, split_sides
-from topwork_server.heads.pooling import TOWERS, combine_rows
+from topwork_server.heads.pooling import TOWERS, combine_rows, dim_after
 from topwork_server.heads.pretrained import pretrained_head
 from topwork_server.heads.serving.caution import Caution
 from topwork_server.heads.serving.head_cache import HeadCache, OpenedHead
@@ -30,10 +30,19 @@ from topwork_server.heads.serving.head_output import (
     decode_output,
     output_of_pooled,
 )
+from topwork_server.heads.serving.head_rows import (
+    FindSet,
+    SetsOfHeads,
+    TrunkPass,
+    check_fingerprint,
+    no_other_set,
+    passes_of,
+    rows_of_passes,
+)
 from topwork_server.heads.serving.prediction_counts import PredictionCounts
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.catalog import Catalog
-from topwork_server.types import Array, FingerprintedTap, Item, Priority, Timings, check_modality
+from topwork_server.types import Array, Item, Priority, Timings, check_modality
 
 #: Stored items whose rows are in memory at a time: a tap of cells has 90 KB per item.
 STORED = 1000
@@ -93,14 +102,12 @@ class Predictor:
 
     async def _predict(self, names: Sequence[str], ask: PredictParams, items: Sequence[Item]) -> PredictionResult:
         opened = await asyncio.to_thread(self._opened_for, names, items, ask.caution)
-        found: dict[str, HeadOutput] = {}
         features: list[EmbedResult] = []
-        for (encoder, _, towers), heads in _groups(opened, ask.options).items():
-            taps = _taps(heads)
-            options = heads[0].head.encoder_options if ask.options is None else ask.options
-            asked = EmbedParams(encoder, taps, options, ask.deadline, ask.wait, ask.skip_bad_items, ask.client, ask.priority)
-            features.append(await (_embed_sides(self._engine, asked, items) if towers else self._engine.embed(asked, items)))
-            found |= await asyncio.to_thread(_outputs_of, heads, features[-1].taps, ask.caution, ask.skip_bad_items, ask.boxes)
+        passes = _passes(opened, ask)
+        for key, asked in passes.items():
+            features.append(await (_embed_sides(self._engine, asked, items) if key.towers else self._engine.embed(asked, items)))
+        rows = partial(rows_of_passes, dict(zip(passes, features, strict=True)), ask.options)
+        found = await asyncio.to_thread(_outputs_of, opened, rows, ask.caution, ask.skip_bad_items, ask.boxes)
         return PredictionResult(
             outputs=tuple(found[name] for name in names),
             features=tuple(features) if ask.features else (),
@@ -122,12 +129,15 @@ class Predictor:
         ids: Sequence[str],
         caution: Caution = NO_CAUTION,
         boxes: BoxQuery = USUAL_BOXES,
+        find: FindSet = no_other_set,
     ) -> PredictionResult:
-        """Predict for items of a set, which must have the heads' taps. NotFound names an unknown id."""
+        """Predict for items of a set, which must have the heads' taps. Of a head on several encoders, what the set has not is
+        read from those that it learned from, by `find`. NotFound names an unknown id."""
         opened = await asyncio.to_thread(self._opened, names, caution)
         towers = [one.head.name for one in opened if one.head.pooling in TOWERS]
         others = [one for one in opened if one.head.pooling not in TOWERS]
-        found = await asyncio.to_thread(_predict_stored, others, feature_set, ids, caution, boxes) if others else ()
+        sets = SetsOfHeads(feature_set, find)
+        found = await asyncio.to_thread(_predict_stored, others, sets, ids, caution, boxes) if others else ()
         pairs = await self._predict_stored_pairs(towers, feature_set, ids, caution) if towers else ()
         by_name = {one.head.name: one for one in (*found, *pairs)}
         return PredictionResult(tuple(by_name[name] for name in names))
@@ -171,14 +181,15 @@ class Predictor:
         """Open heads, and check as far as possible before computing that they read such items."""
         opened = self._opened(names, caution)
         for head in (one.head for one in opened):
-            if not head.encoder:
-                raise NotReady(
-                    f"the head {head.name!r} was trained on ready vectors of no encoder",
-                    remedy="predict by vectors, or by ids of a set that holds such vectors",
-                )
-            whose = f"the head {head.name!r}, on {head.encoder},"
-            reads = self._catalog.spec(head.encoder).modalities
-            check_modality(items, reads, whose, "send what its encoder reads")
+            for encoder in head.encoders:
+                if not encoder:
+                    raise NotReady(
+                        f"the head {head.name!r} was trained on ready vectors of no encoder",
+                        remedy="predict by vectors, or by ids of a set that holds such vectors",
+                    )
+                whose, remedy = f"the head {head.name!r}, on {encoder},", "send what its encoder reads"
+                remedy = remedy if len(head.encoders) == 1 else "predict by ids of the sets that it learned from"
+                check_modality(items, self._catalog.spec(encoder).modalities, whose, remedy)
         return opened
 
     def _predict_vectors(self, names: Sequence[str], rows: Array, fingerprint: str, caution: Caution) -> PredictionResult:
@@ -227,87 +238,49 @@ def _kept_inputs(feature_set: FeatureSet, ids: Sequence[str], head: str) -> list
     return items
 
 
-def _groups(opened: Sequence[OpenedHead], options: Mapping[str, Any] | None) -> dict[tuple[str, str, bool], list[OpenedHead]]:
-    """Group heads that share one pass of a trunk: the same encoder and options, and the same reading of pairs."""
-    groups: dict[tuple[str, str, bool], list[OpenedHead]] = {}
+def _passes(opened: Sequence[OpenedHead], ask: PredictParams) -> dict[TrunkPass, EmbedParams]:
+    """List the passes of trunks that the heads share, each with all taps that they read of it."""
+    taps: dict[TrunkPass, list[str]] = {}
     for one in opened:
-        asked = one.head.encoder_options if options is None else options
-        towers = one.head.pooling in TOWERS
-        groups.setdefault((one.head.encoder, json.dumps(dict(asked), sort_keys=True), towers), []).append(one)
-    return groups
-
-
-def _predict_stored(
-    heads: Sequence[OpenedHead], feature_set: FeatureSet, ids: Sequence[str], caution: Caution, boxes: BoxQuery
-) -> Sequence[HeadOutput]:
-    has = {info.tap.name: info for info in feature_set.definition.taps}
-    for head in (one.head for one in heads):
-        for info in head.taps:
-            tap = info.tap.name
-            if tap not in has:
-                raise NotReady(
-                    f"the head {head.name!r} reads the tap {tap}, which the set {feature_set.definition.name!r} has not",
-                    remedy=f"its taps are {', '.join(has)}: name a set that has {tap}, or send items",
-                )
-            whose = f"the set {feature_set.definition.name!r} has"
-            check_fingerprint(head, has[tap].fingerprint, whose, "name the set that it was trained on", info)
-    starts = range(0, max(1, len(ids)), STORED)
-    parts = [_outputs_of_stored(heads, feature_set, ids, start, caution, boxes) for start in starts]
-    return [concat_outputs([part[one.head.name] for part in parts]) for one in heads]
-
-
-def _outputs_of_stored(
-    heads: Sequence[OpenedHead],
-    feature_set: FeatureSet,
-    ids: Sequence[str],
-    start: int,
-    caution: Caution,
-    boxes: BoxQuery,
-) -> dict[str, HeadOutput]:
-    """Predict for `STORED` ids from `start` on; an error gives the position among all ids."""
-    taps = _taps(heads)
-    try:
-        rows, _ = feature_set.stored_rows(ids[start : start + STORED], taps)
-        return _outputs_of(heads, rows, caution, False, boxes)
-    except TopworkError as error:
-        raise error if error.item is None else error.at(start + error.item) from None
+        for key, views in passes_of(one.head, ask.options):
+            taps.setdefault(key, []).extend(info.tap.name for info, _ in views)
+    settings = (ask.deadline, ask.wait, ask.skip_bad_items, ask.client, ask.priority)
+    return {key: EmbedParams(key.encoder, tuple(dict.fromkeys(names)), key.settings, *settings) for key, names in taps.items()}
 
 
 def _outputs_of(
-    heads: Sequence[OpenedHead], taps: Sequence[TapRows], caution: Caution, skip_bad_items: bool, boxes: BoxQuery
+    heads: Sequence[OpenedHead],
+    rows: Callable[[Head], Sequence[TapRows]],
+    caution: Caution,
+    skip_bad_items: bool,
+    boxes: BoxQuery,
 ) -> dict[str, HeadOutput]:
-    by_name = {rows.tap.tap.name: rows for rows in taps}
+    """Run heads on the rows that each reads, which have its fingerprints."""
     found = {}
     for one in heads:
-        head = one.head
-        remedy = f"train it again, or serve the {head.encoder} that it stands on"
-        for info in head.taps:
-            check_fingerprint(head, by_name[info.tap.name].tap.fingerprint, f"{head.encoder} now has", remedy, info)
-        parts = [by_name[info.tap.name] for info in head.taps]
-        rows = combine_rows(head.task, head.parts, parts) if head.parts else parts[0]
-        decoded = decode_output(head, rows, one.predict, skip_bad_items, _typicality(one, caution), boxes)
+        head, parts = one.head, rows(one.head)
+        joined = combine_rows(head.task, head.parts, parts) if head.parts else parts[0]
+        decoded = decode_output(head, joined, one.predict, skip_bad_items, _typicality(one, caution), boxes)
         found[head.name] = caution.applied(decoded)
     return found
 
 
-def _taps(heads: Sequence[OpenedHead]) -> tuple[str, ...]:
-    """Name the taps that some heads read, each once."""
-    return tuple(dict.fromkeys(info.tap.name for one in heads for info in one.head.taps))
+def _predict_stored(
+    heads: Sequence[OpenedHead], sets: SetsOfHeads, ids: Sequence[str], caution: Caution, boxes: BoxQuery
+) -> Sequence[HeadOutput]:
+    sets.check([one.head for one in heads])
+    parts = []
+    for start in range(0, max(1, len(ids)), STORED):
+        try:
+            rows = sets.read([one.head for one in heads], ids[start : start + STORED])
+            parts.append(_outputs_of(heads, rows, caution, False, boxes))
+        except TopworkError as error:  # it gives the position among all ids
+            raise error if error.item is None else error.at(start + error.item) from None
+    return [concat_outputs([part[one.head.name] for part in parts]) for one in heads]
 
 
 def _typicality(opened: OpenedHead, caution: Caution) -> RunTypicality | None:
     return None if caution.unlike is None else opened.typicality
-
-
-def check_fingerprint(head: Head, found: str, whose: str, remedy: str, tap: FingerprintedTap | None = None) -> None:
-    """Raise NotReady where the fingerprint that was found is not that of the head's tap, or of one of several."""
-    tap = tap or head.tap
-    if found != tap.fingerprint:
-        raise NotReady(
-            f"the head {head.name!r} stands on the tap {tap.tap.name} of {head.encoder or 'no encoder'} with fingerprint"
-            f" {tap.fingerprint or 'none'}, and {whose} {found or 'none'}",
-            remedy=remedy,
-        )
 
 
 def _check_vectors(head: Head, rows: Array, fingerprint: str) -> None:
@@ -317,11 +290,12 @@ def _check_vectors(head: Head, rows: Array, fingerprint: str) -> None:
             remedy="send items, or ids of a set",
         )
     if fingerprint:
-        check_fingerprint(head, fingerprint, "the vectors have", "send vectors that its encoder made")
+        check_fingerprint(head, head.encoder, head.tap, fingerprint, "the vectors have", "send vectors that its encoder made")
     if rows.ndim != 2 or rows.shape[1] != head.dim:
+        parts = ", ".join(f"{dim_after(how, info.tap.dim)} of {info.tap.name} by {how.value!r}" for info, how in head.parts)
+        pooled = f"side by side: {parts}" if parts else f"pooled by {head.pooling.value!r}"
         raise InvalidInput(
-            f"vectors of shape {list(rows.shape)}",
-            remedy=f"the head {head.name!r} reads (n, {head.dim}), pooled by {head.pooling.value!r}",
+            f"vectors of shape {list(rows.shape)}", remedy=f"the head {head.name!r} reads (n, {head.dim}), {pooled}"
         )
 
 

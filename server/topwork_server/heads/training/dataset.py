@@ -85,9 +85,9 @@ def load_dataset(
 
     `by_direction`: multiples of a row count as its copies; `encode`: see `load_rows`. InvalidInput for what cannot be trained on.
     """
-    taken = open_snapshot(Path(definition.path), definition.set, definition.version, definition.set_created)
+    taken = [open_snapshot(Path(one.path), one.set, one.version, one.created) for one in definition.sources]
     if definition.target:
-        check_target(definition.target, taken.columns, definition.set)
+        check_target(definition.target, taken[0].columns, definition.set)
     return _Loader(taken, definition, min_per_class, by_direction, encode).load(report)
 
 
@@ -95,10 +95,11 @@ class _Loader:
     """Loads one dataset: training items, test items and unlabeled ones, without those that turn out to be unusable."""
 
     def __init__(
-        self, taken: Snapshot, definition: HeadDefinition, min_per_class: int, by_direction: bool, encode: Encode | None
+        self, taken: Sequence[Snapshot], definition: HeadDefinition, min_per_class: int, by_direction: bool, encode: Encode | None
     ) -> None:
         self._encode = encode
-        self._snapshot, self._definition, self._least, self._by_direction = taken, definition, min_per_class, by_direction
+        self._snapshot, self._definition, self._least, self._by_direction = taken[0], definition, min_per_class, by_direction
+        self._sources = taken
         self._warnings: list[str] = []
         self._partial: set[str] = set()
         self._covers: dict[str, Array] = {}
@@ -110,6 +111,7 @@ class _Loader:
         contents = self._snapshot.content_hashes(definition.where)
         training, test = every.take(np.flatnonzero(~every.test)), every.take(np.flatnonzero(every.test))
         labels = training_labels(training, definition, self._least)
+        self._compare_others(every.ids, contents)
         unlabeled = _chosen(training, ~labels.labeled)
         training = self._without_test_content(_chosen(training, labels.labeled), test, contents)
         if len(test.ids):
@@ -120,6 +122,22 @@ class _Loader:
         training, rows[0] = self._without_test_features(training, test, rows)
         labels = self._remaining_labels(labels, training)
         return self._dataset(labels, training, test, rows, contents, len(unlabeled.ids))
+
+    def _compare_others(self, ids: Sequence[str], contents: Mapping[str, str]) -> None:
+        """Warn of items that another set lacks, or holds with another content under the same id."""
+        for snapshot, other in zip(self._sources[1:], self._definition.others, strict=True):
+            theirs = snapshot.content_hashes()
+            missing = [id for id in ids if id not in theirs]
+            if missing:
+                some = f"{', '.join(missing[:SHOWN])}{' ...' if len(missing) > SHOWN else ''}"
+                self._warnings.append(f"{len(missing):,} of {len(ids):,} items are left out, which {other.set} lacks: {some}")
+            if other.modality is not self._definition.modality:
+                continue
+            changed = [id for id in ids if theirs.get(id) and contents.get(id) and theirs[id] != contents[id]]
+            if changed:
+                self._warnings.append(
+                    f"{len(changed):,} items have another content in {other.set} than in {self._definition.set}: {changed[0]} ..."
+                )
 
     def _without_test_content(self, training: LabeledItems, test: LabeledItems, contents: Mapping[str, str]) -> LabeledItems:
         """Leave out training items with the content of a test item, and warn of groups that `test_where` splits."""
@@ -143,13 +161,13 @@ class _Loader:
         where, target = self._definition.where, self._definition.target
         if not len(ids[-1]):
             where = both(where, f"`{target}` IS NOT NULL" if target else "id = ''")  # no id is empty
-        return _cut(load_rows(self._snapshot, self._definition, where, slots, report, self._encode), ends)
+        return _cut(load_rows(self._sources, self._definition, where, slots, report, self._encode), ends)
 
     def _with_rows(self, some: LabeledItems, rows: Sequence[LoadedRows], which: int) -> LabeledItems:
         there = rows[which].counts > 0
         if not there.all():
             without = [some.ids[i] for i in np.flatnonzero(~there)]
-            taps = ", ".join(dict.fromkeys(info.tap.name for info, _ in self._definition.views))
+            taps = ", ".join(dict.fromkeys(self._definition.tap_names))
             self._warnings.append(
                 f"{len(without):,} labeled items are left out, which have no rows of {taps} that the head could read: "
                 f"{', '.join(without[:SHOWN])}{' ...' if len(without) > SHOWN else ''}"
@@ -177,7 +195,9 @@ class _Loader:
         views = [np.concatenate(parts) if len(rows) > 1 else parts[0] for parts in zip(*(one.views for one in rows), strict=True)]
         whole = views if len(items) == count else [item_means(view, items, count) for view in views]
         # Equal cosines do not make items equal: many pairs share one.
-        distinguishing = [view for view, (_, how) in zip(whole, self._definition.views, strict=True) if how is not Pooling.COSINE]
+        distinguishing = [
+            view for view, (_, how) in zip(whole, self._definition.all_views, strict=True) if how is not Pooling.COSINE
+        ]
         return [equal_rows(view, self._by_direction) for view in distinguishing]
 
     def _remaining_labels(self, labels: LabelColumn, training: LabeledItems) -> LabelColumn:

@@ -193,7 +193,7 @@ class _Frozen:
             target=self._scaling.target,
             warnings=self.data.warnings,
             typicality=self._typicality(view.rows),
-            parts=self.definition.views if self.definition.combine else (),
+            parts=self.definition.all_views if self.definition.combine else (),
         )
 
     def _typicality(self, rows: Array) -> bytes:

@@ -28,6 +28,7 @@ from topwork_server.heads.pooling import GRANULARITIES, TOWERS, pool_rows
 from topwork_server.heads.training.dataset import labels_of
 from topwork_server.heads.training.head_names import default_name, head_name
 from topwork_server.heads.training.labels import check_target, task_of
+from topwork_server.heads.training.other_sets import other_sets, taps_elsewhere
 from topwork_server.heads.training.views import Views, check_grids, readable_taps, select_taps, tower_views, views_of
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.plugin_api.options import parse
@@ -79,6 +80,7 @@ class TrainRequests:
         _check_settings(request, spec)
         _check_columns(request, spec, described)
         _check_trunk(request, spec, described)
+        request, elsewhere = taps_elsewhere(request, described.definition.taps)
         taps = select_taps(request.set, described.definition.taps, request.taps)
         task = request.task or only_task(spec)
         task = task or (task_of(_column(request, read)) if request.target else Task.CLASSIFICATION)
@@ -96,8 +98,9 @@ class TrainRequests:
             if towers and not pairs:
                 raise _no_sides(request, described)
             views = (*views, *tower_views(taps)) if pairs and not towers else views
-        _check_kind(request, spec, task, views)
-        definition = _definition_of(request, spec, described, task, views)
+        others = other_sets(request, elsewhere, task, feature_set, self._sets, caller)
+        _check_kind(request, spec, task, (*views, *(view for other in others for view in other.views)))
+        definition = replace(_definition_of(request, spec, described, task, views), others=others)
         labels = labels_of(read, definition, spec.min_per_class)
         if request.unlabeled is not UnlabeledUse.LEFT_OUT and labels.labeled.all():
             raise InvalidInput(f"every item has a label: there is none for {request.unlabeled}", remedy="leave `unlabeled` out")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,36 +43,61 @@ class _BlockView:
 
 
 def load_rows(
-    taken: Snapshot,
+    taken: Sequence[Snapshot],
     definition: HeadDefinition,
     where: str,
     slots: Mapping[str, int],
     report: Report,
     encode: Encode | None = None,
 ) -> LoadedRows:
-    """Load the rows of items. `slots` gives the place of each id; other items are passed over.
+    """Load the rows of items out of the definition's sources. `slots` gives the place of each id; other items are passed over.
 
-    `encode` gives rows of texts, for views of pairs whose sides are encoded separately. InvalidInput where views differ in rows.
+    `where` selects from the first set. `encode` gives rows of texts, for views of pairs whose sides are encoded separately.
+    InvalidInput where views differ in rows.
     """
+    parts = [part(report, i / len(taken), (i + 1) / len(taken)) for i in range(len(taken))]
+    joined = _load_own(taken[0], definition, where, slots, parts[0], encode)
+    for snapshot, source, steps in zip(taken[1:], definition.others, parts[1:], strict=True):
+        views = [_View(info, how, definition) for info, how in source.views]
+        _read(snapshot, list(dict.fromkeys(info.tap.name for info, _ in source.views)), "", views, slots, steps)
+        joined += [view.join(len(slots)) for view in views]
+    return _align_views(joined, definition.tap_names)
+
+
+def _load_own(
+    taken: Snapshot, definition: HeadDefinition, where: str, slots: Mapping[str, int], report: Report, encode: Encode | None
+) -> list[LoadedRows]:
     towers = _Towers(definition, encode) if any(how in TOWERS for _, how in definition.views) else None
     views: list[_View | _Tower] = [
         towers.view(info, how) if towers and how in TOWERS else _View(info, how, definition) for info, how in definition.views
     ]
     taps = list(dict.fromkeys(info.tap.name for info, how in definition.views if how not in TOWERS))
-    reading = taken.read(Selection(taps=taps, columns=(), where=where, inputs=towers is not None))
-    done, whole = 0, report
-    report = part(whole, 0, 0.3) if towers else whole
+    if towers is None:
+        _read(taken, taps, where, views, slots, report)
+    else:
+        _read(taken, taps, where, [*views, towers], slots, part(report, 0, 0.3), inputs=True)
+        towers.encode(part(report, 0.3, 1))
+    return [view.join(len(slots)) for view in views]
+
+
+def _read(
+    taken: Snapshot,
+    taps: Sequence[str],
+    where: str,
+    readers: Sequence[_View | _Tower | _Towers],
+    slots: Mapping[str, int],
+    report: Report,
+    *,
+    inputs: bool = False,
+) -> None:
+    """Read the taps of a set once, for all readers."""
+    reading = taken.read(Selection(taps=taps, columns=(), where=where, inputs=inputs))
+    done = 0
     for block in reading.batches:
-        for view in views:
-            view.add_batch(block, slots)
-        if towers:
-            towers.add_batch(block, slots)
+        for reader in readers:
+            reader.add_batch(block, slots)
         done += len(block.ids)
         report(done / max(1, reading.total), f"read {done:,} of {reading.total:,} items")
-    if towers:
-        towers.encode(part(whole, 0.3, 1))
-    joined = [view.join(len(slots)) for view in views]
-    return _align_views(joined, [info.tap.name for info, _ in definition.views])
 
 
 class _View:
@@ -168,7 +193,7 @@ class _Tower:
         return LoadedRows([pool_sides(self._pooling, self._info, rows[first[order]], rows[second[order]])], counts, None)
 
 
-def _align_views(views: list[LoadedRows], names: list[str]) -> LoadedRows:
+def _align_views(views: list[LoadedRows], names: Sequence[str]) -> LoadedRows:
     """Slots that lack rows in one view are left out of all."""
     there = np.logical_and.reduce([view.counts > 0 for view in views])
     views = [_with_rows(view, there) for view in views]

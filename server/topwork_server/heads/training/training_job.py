@@ -122,7 +122,7 @@ def _report(head: Head, result: TrainingResult) -> Report:
         set=definition.set,
         version=definition.version,
         target=definition.target,
-        encoder=head.encoder,
+        encoder="+".join(head.encoders),
         tap=head.tap.tap.name,
         pooling=head.pooling,
         fingerprint=head.tap.fingerprint,
