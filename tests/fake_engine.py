@@ -21,6 +21,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from topwork.v1 import encoders_pb2_grpc
 from topwork_server import (
+    AudioItem,
     Encoder,
     EncoderSpec,
     Granularity,
@@ -230,9 +231,9 @@ class FakeEngine:
         match item:
             case TextItem():
                 return len(item.text)
-            case ImageItem() | VideoItem(bytes()):
+            case ImageItem() | VideoItem(bytes()) | AudioItem(bytes()):
                 return len(item.data)
-            case VideoItem(Path() as path):
+            case VideoItem(Path() as path) | AudioItem(Path() as path):
                 self.seen[path] = path.read_bytes()
                 return path.stat().st_size
         return int(np.sum(item))

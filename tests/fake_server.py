@@ -1,8 +1,8 @@
 """A server that speaks topwork.v1 and computes next to nothing: what the client's tests call.
 
-Encoders: `letters` and `words` (text), `pictures` (image), `clips` (video), `arrays` (tensor). A row tells of its item, so
-that a test can see whose it is. A text "bad" is refused. Feature sets are in `fake_sets`, indexes and jobs in `fake_indexes`,
-heads in `fake_heads_service`.
+Encoders: `letters` and `words` (text), `pictures` (image), `clips` (video), `sounds` (audio), `arrays` (tensor). A row tells
+of its item, so that a test can see whose it is. A text "bad" is refused. Feature sets are in `fake_sets`, indexes and jobs in
+`fake_indexes`, heads in `fake_heads_service`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ MODALITIES = {
     "words": types_pb2.MODALITY_TEXT,
     "pictures": types_pb2.MODALITY_IMAGE,
     "clips": types_pb2.MODALITY_VIDEO,
+    "sounds": types_pb2.MODALITY_AUDIO,
     "arrays": types_pb2.MODALITY_TENSOR,
 }
 #: Methods of which each answer is checked by itself.
@@ -309,8 +310,10 @@ def row_of(item: types_pb2.Item, upload: bytes) -> np.ndarray[Any, Any]:
         "text_pair": f"{item.text_pair.text}|{item.text_pair.pair}".encode(),
         "image": item.image,
         "video": item.video,
+        "audio": item.audio,
         "tensor": item.tensor.data,
         "chunked_video": upload,
+        "chunked_audio": upload,
     }[kind]
     first = float(item.text) if item.text.isdecimal() else len(content)
     return np.array([[first, len(content), zlib.crc32(content) % 1000, ord(kind[0])]], np.float32)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from topwork_server.runtime.session import Session
     from topwork_server.types import (
         Array,
+        AudioItem,
         EncoderSpec,
         GapRows,
         Granularity,
@@ -61,6 +62,7 @@ __version__ = "0.1.0"
 __all__ = [
     "FP32_FLOOR",
     "Array",
+    "AudioItem",
     "BaseEncoder",
     "DiskFull",
     "Encoder",
@@ -148,8 +150,8 @@ _MODULES = {
     "plugin_api.vector_index": "IndexSpec Metric VectorIndex VectorSource",
     "runtime.parity": "FP32_FLOOR difference",
     "runtime.session": "Session",
-    "types": "Array EncoderSpec GapRows Granularity ImageItem Item Modality Refusal Sample Tap TextItem TokenSpans VideoItem "
-    "item_kind",
+    "types": "Array AudioItem EncoderSpec GapRows Granularity ImageItem Item Modality Refusal Sample Tap TextItem TokenSpans "
+    "VideoItem item_kind",
 }
 
 if not TYPE_CHECKING:  # for a type checker the names are those of the imports above

@@ -28,6 +28,7 @@ class Modality(StrEnum):
     TEXT = "text"
     IMAGE = "image"
     VIDEO = "video"
+    AUDIO = "audio"
     TENSOR = "tensor"
 
 
@@ -175,9 +176,16 @@ class VideoItem:
     data: bytes | Path
 
 
+@dataclass(frozen=True, slots=True)
+class AudioItem:
+    """One encoded recording (wav, flac, mp3, ogg ...): its bytes, or the path of a file on the server's own disk."""
+
+    data: bytes | Path
+
+
 #: What a request brings. An array is a ready picture (H, W, 3) uint8, a clip (T, H, W, 3) uint8 or (T, H, W, 2) float32
 #: flow, or, for TENSOR encoders, what the graph reads.
-Item: TypeAlias = TextItem | ImageItem | VideoItem | Array
+Item: TypeAlias = TextItem | ImageItem | VideoItem | AudioItem | Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +233,18 @@ def check_modality(items: Sequence[Item], reads: Sequence[Modality], whose: str,
             raise NotReady(f"{whose} reads {' and '.join(reads)}, not {modality}", remedy=remedy, item=position)
 
 
+_KINDS = {
+    Modality.TEXT: "a text",
+    Modality.IMAGE: "an image",
+    Modality.VIDEO: "a video",
+    Modality.AUDIO: "a recording",
+    None: "an array",
+}
+
+
 def item_kind(item: Item) -> str:
-    """Name what an item is, with its article, for messages: "a text", "an image", "a video" or "an array"."""
-    return {Modality.TEXT: "a text", Modality.IMAGE: "an image", Modality.VIDEO: "a video", None: "an array"}[modality_of(item)]
+    """Name what an item is, with its article, for messages: "a text", "an image", "a video", "a recording" or "an array"."""
+    return _KINDS[modality_of(item)]
 
 
 def modality_of(item: Item) -> Modality | None:
@@ -238,4 +255,6 @@ def modality_of(item: Item) -> Modality | None:
             return Modality.IMAGE
         case VideoItem():
             return Modality.VIDEO
+        case AudioItem():
+            return Modality.AUDIO
     return None

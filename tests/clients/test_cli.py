@@ -65,7 +65,7 @@ def test_the_catalog_for_people(topwork: Command) -> None:
 
 def test_the_catalog_for_programs(topwork: Command) -> None:
     assert topwork("encoders", "--json") == 0
-    assert [record["name"] for record in topwork.json] == ["letters", "words", "pictures", "clips", "arrays"]
+    assert [record["name"] for record in topwork.json] == ["letters", "words", "pictures", "clips", "sounds", "arrays"]
     assert topwork.json[0]["taps"][0]["dim"] == 4
 
 
@@ -333,7 +333,7 @@ def test_the_server_may_be_named_by_the_environment(
 ) -> None:
     monkeypatch.setenv("TOPWORK_SERVER", server.target)
     assert cli.main(["encoders", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == 5
+    assert len(json.loads(capsys.readouterr().out)) == 6
 
 
 def test_ctrl_c_is_quiet(topwork: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -329,7 +329,7 @@ def test_a_folder_that_cannot_be_read_is_said(write: Writes, tmp_path: Path, mon
     assert "Permission denied" in write.refused(tmp_path / "closed", encoder="pictures")
 
 
-@pytest.mark.parametrize("modality", ["image", "video", "tensor"])
+@pytest.mark.parametrize("modality", ["image", "video", "audio", "tensor"])
 def test_a_pipe_or_a_device_is_no_item(tmp_path: Path, modality: str) -> None:
     os.mkfifo(tmp_path / "pipe.npy")
     (tmp_path / "zero.npy").symlink_to("/dev/zero")

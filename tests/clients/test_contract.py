@@ -79,6 +79,27 @@ def test_a_lone_item_is_one_item(both: EitherClient, tmp_path: Path) -> None:
     assert len(both.embed("pictures", np.zeros((2, 3, 3), np.uint8))) == 1
     assert len(both.embed("pictures", np.zeros((4, 2, 3, 3), np.uint8))) == 4
     assert len(both.embed("clips", np.zeros((4, 2, 3, 3), np.uint8))) == 1
+    assert both.embed("sounds", tmp_path / "a.jpg")[0, 1] == 5
+    assert both.embed("sounds", (np.zeros(10, np.float32), 16000))[0, 1] == 44 + 40
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        (np.zeros(10, np.float32), "rate"),
+        ((np.zeros((2, 10), np.float32), 16000), "one channel"),
+        ((np.zeros(10, np.int64), 16000), "int64"),
+        ((np.zeros(10, np.float32), 0), "rate"),
+        ((np.zeros(10, np.float32), 16000.5), "rate"),
+        ((np.zeros(10, np.float32), float("nan")), "rate"),
+        (("a", "b"), "rate"),
+        ("sound.npy", "rate"),
+    ],
+)
+def test_what_is_no_recording_is_refused(both: EitherClient, wrong: Any, word: str) -> None:
+    with pytest.raises(topwork.InvalidInput, match=word) as caught:
+        both.embed("sounds", [b"sound", wrong])
+    assert caught.value.item == 1
 
 
 def test_many_items_are_streamed_in_order(both: EitherClient, server: FakeServer) -> None:
@@ -284,20 +305,21 @@ def test_large_rows_make_small_chunks(both: EitherClient, server: FakeServer, mo
     assert server.chunks == [10, 10, 5]
 
 
+@pytest.mark.parametrize("encoder", ["clips", "sounds"])
 @pytest.mark.parametrize("from_file", [True, False])
-def test_a_long_video_goes_in_parts(
-    both: EitherClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, from_file: bool
+def test_a_long_file_goes_in_parts(
+    both: EitherClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, from_file: bool, encoder: str
 ) -> None:
-    monkeypatch.setattr(items, "LONG_VIDEO", 1000)
+    monkeypatch.setattr(items, "LONG_FILE", 1000)
     monkeypatch.setattr(items, "CHUNK_BYTES", 300)
     content = np.random.default_rng(0).bytes(1234)
     (tmp_path / "long.mp4").write_bytes(content)
     long: Any = tmp_path / "long.mp4" if from_file else content
-    features = both.embed("clips", [b"short", long, b"short too"])
+    features = both.embed(encoder, [b"short", long, b"short too"])
     assert features.rows[:, 1].tolist() == [5, 1234, 9]
     assert features.rows[1, 3] == ord("c")
     assert server.chunks == [1, 1, 1]
-    alone = both.embed("clips", long)
+    alone = both.embed(encoder, long)
     np.testing.assert_array_equal(alone.rows[0], features.rows[1])
 
 
@@ -400,7 +422,7 @@ def test_a_broken_stream_goes_on_where_it_was(both: EitherClient, server: FakeSe
 def test_a_long_video_is_sent_again_after_a_break(
     both: EitherClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(items, "LONG_VIDEO", 1000)
+    monkeypatch.setattr(items, "LONG_FILE", 1000)
     monkeypatch.setattr(items, "CHUNK_BYTES", 300)
     (tmp_path / "long.mp4").write_bytes(bytes(2000))
     server.plan = lambda method, attempt, answers: (

@@ -163,7 +163,7 @@ def test_a_head_that_is_exchanged_meanwhile(both: EitherClient, server: FakeServ
 def test_a_long_video_goes_in_parts(
     both: EitherClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(items, "LONG_VIDEO", 1000)
+    monkeypatch.setattr(items, "LONG_FILE", 1000)
     monkeypatch.setattr(items, "CHUNK_BYTES", 300)
     (tmp_path / "long.mp4").write_bytes(bytes(1234))
     found = both.predict("motions", [b"short", tmp_path / "long.mp4"])

@@ -155,7 +155,7 @@ def test_what_cannot_be_asked(both: EitherClient, server: FakeServer, monkeypatc
     assert not searches(server)
     assert len(both.search("mine", vectors=np.ones(3), k=5)) == 3
     both.write("clips", [b"1"], ["a"], encoder="clips")
-    monkeypatch.setattr(items, "LONG_VIDEO", 10)
+    monkeypatch.setattr(items, "LONG_FILE", 10)
     with pytest.raises(topwork.TooLarge, match=r"embed it, and pass vectors="):
         both.search("clips", bytes(11))
 

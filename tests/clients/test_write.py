@@ -321,7 +321,7 @@ def test_large_metadata_makes_small_chunks(both: EitherClient, server: FakeServe
 
 
 def test_a_long_video_goes_in_parts(both: EitherClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(items, "LONG_VIDEO", 1000)
+    monkeypatch.setattr(items, "LONG_FILE", 1000)
     monkeypatch.setattr(items, "CHUNK_BYTES", 300)
     (tmp_path / "long.mp4").write_bytes(bytes(1234))
     both.write("clips", [b"short", tmp_path / "long.mp4"], ["a", "b"], encoder="clips")

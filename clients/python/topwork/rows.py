@@ -12,7 +12,7 @@ from topwork.features import Array, Features, concatenate
 
 #: Items that a notebook shows, letters of an id, numbers of a row.
 SHOWN, ID_WIDTH, NUMBERS = 10, 48, 4
-#: A raw input as the set kept it: a text, a pair of texts, the bytes of a picture or video, or an array.
+#: A raw input as the set kept it: a text, a pair of texts, the bytes of a picture, video or recording, or an array.
 RawInput = str | tuple[str, str] | bytes | Array
 
 

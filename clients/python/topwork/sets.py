@@ -19,7 +19,7 @@ class SetInfo:
     """A feature set, as it stands.
 
     encoder      empty for ready vectors that belong to no encoder of the server
-    modality     what the encoder reads, the first of `modalities`: "text", "image", "video" or "tensor"; "unspecified"
+    modality     what the encoder reads, the first of `modalities`: "text", "image", "video", "audio" or "tensor"; "unspecified"
                  without one
     taps         with the fingerprints of their features; `tap_columns` names the column of the Lance dataset of each
     dtype        "float32" or "float16", as stored

@@ -51,7 +51,7 @@ class TrunkOptions:
     flip: bool = option(False, "half of the pictures are mirrored, another half each epoch")
     windows: int = option(
         2,
-        "windows of a video that a step learns from, others each epoch; what is judged reads all",
+        "windows of a video or a recording that a step learns from, others each epoch; what is judged reads all",
         minimum=1,
         maximum=MOST_WINDOWS,
     )

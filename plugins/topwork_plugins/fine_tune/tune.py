@@ -107,9 +107,9 @@ def _check(trunk: Trunk, encoder: Encoder, dataset: FineTuneDataset, options: Tr
         )
     if options.flip and (encoder.spec.modality is not Modality.IMAGE or dataset.pooling == "rows"):
         raise InvalidInput("flip mirrors whole pictures, whose values do not depend on left and right", remedy="leave it off")
-    if options.windows != TrunkOptions.windows and encoder.spec.modality is not Modality.VIDEO:
+    if options.windows != TrunkOptions.windows and encoder.spec.modality not in (Modality.VIDEO, Modality.AUDIO):
         raise InvalidInput(
-            f"windows are of videos, and {encoder.spec.name} reads {encoder.spec.modality}s", remedy="leave it out"
+            f"windows are of videos and recordings, and {encoder.spec.name} reads {encoder.spec.modality}s", remedy="leave it out"
         )
     if options.adapter != "none" and options.reinitialize:
         raise InvalidInput("an adapter leaves the trunk's weights, and reinitialize changes them", remedy="leave one of them out")

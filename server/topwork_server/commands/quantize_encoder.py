@@ -23,6 +23,7 @@ from topwork_server.types import EncoderSpec, Modality
 
 REFUSED = {
     Modality.TEXT: "static int8 costs networks with attention, and tables of words, more than it brings",
+    Modality.AUDIO: "there is nothing to calibrate networks of recordings with",
     Modality.TENSOR: "there are no files to calibrate it on",
 }
 

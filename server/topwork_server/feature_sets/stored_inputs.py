@@ -1,16 +1,15 @@
-"""Raw inputs as columns, and back: texts, the bytes of pictures and clips, arrays as .npy. Nothing is ever unpickled."""
+"""Raw inputs as columns, and back: texts, the bytes of files, arrays as .npy. Nothing is ever unpickled."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.types import ImageItem, Item, TextItem, VideoItem
+from topwork_server.types import AudioItem, ImageItem, Item, TextItem, VideoItem
 
 StoredInput = tuple[str | None, str | None, str | None, bytes | None]
 
@@ -39,16 +38,20 @@ def _stored(item: Item | None, position: int) -> StoredInput:
         case ImageItem():
             return "picture", None, None, item.data
         case VideoItem():
-            return "clip", None, None, _read(item.data, position) if isinstance(item.data, Path) else item.data
+            return "clip", None, None, _content(item, position)
+        case AudioItem():
+            return "recording", None, None, _content(item, position)
         case _:
             return "array", None, None, _npy(np.asarray(item), position)
 
 
-def _read(path: Path, position: int) -> bytes:
+def _content(item: VideoItem | AudioItem, position: int) -> bytes:
+    if isinstance(item.data, bytes):
+        return item.data
     try:
-        return path.read_bytes()
+        return item.data.read_bytes()
     except OSError as error:
-        raise InvalidInput(f"the clip {path} cannot be read: {error.strerror}", item=position) from error
+        raise InvalidInput(f"the file {item.data} cannot be read: {error.strerror}", item=position) from error
 
 
 def _npy(array: Any, position: int) -> bytes:
@@ -75,6 +78,8 @@ def _item(kind: str | None, text: str | None, pair: str | None, data: bytes | No
             return ImageItem(data or b"")
         case "clip":
             return VideoItem(data or b"")
+        case "recording":
+            return AudioItem(data or b"")
         case "array":
             array: Item = np.load(io.BytesIO(data or b""), allow_pickle=False)
             return array

@@ -25,10 +25,10 @@ T = TypeVar("T")
 
 #: Items that one thread preprocesses at a time unless the encoder sets `chunk_items`, and samples of one long item that are taken
 #: ahead of the session.
-CHUNK = {Modality.TEXT: 32, Modality.IMAGE: 8, Modality.VIDEO: 1, Modality.TENSOR: 8}
+CHUNK = {Modality.TEXT: 32, Modality.IMAGE: 8, Modality.VIDEO: 1, Modality.AUDIO: 1, Modality.TENSOR: 8}
 AHEAD = 4
 #: Items of one request in flight: of texts enough to find others of their length, of the rest few enough to bound memory.
-IN_FLIGHT = {Modality.TEXT: 2048, Modality.IMAGE: 32, Modality.VIDEO: 4, Modality.TENSOR: 32}
+IN_FLIGHT = {Modality.TEXT: 2048, Modality.IMAGE: 32, Modality.VIDEO: 4, Modality.AUDIO: 16, Modality.TENSOR: 32}
 
 
 @dataclass(slots=True)

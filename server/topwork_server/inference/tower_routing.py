@@ -15,7 +15,13 @@ from topwork_server.inference.model_cache import LoadedEncoder, LoadedTower
 from topwork_server.types import FingerprintedTap, Item, Modality, Timings, modality_of
 
 #: What a tower of a modality reads, for messages.
-READS = {Modality.TEXT: "texts", Modality.IMAGE: "pictures", Modality.VIDEO: "videos", Modality.TENSOR: "arrays"}
+READS = {
+    Modality.TEXT: "texts",
+    Modality.IMAGE: "pictures",
+    Modality.VIDEO: "videos",
+    Modality.AUDIO: "recordings",
+    Modality.TENSOR: "arrays",
+}
 
 EmbedInTower: TypeAlias = Callable[[LoadedTower, Sequence[Item]], Coroutine[Any, Any, EmbedResult]]
 

@@ -14,14 +14,14 @@ from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition, StoredItem
 from topwork_server.features import EmbedResult, ItemFeatures
 from topwork_server.ingest.feature_cache import CacheEntry, FeatureCache, key_of
-from topwork_server.types import Array, ImageItem, Item, Numerics, TextItem, VideoItem
+from topwork_server.types import Array, AudioItem, ImageItem, Item, Numerics, TextItem, VideoItem
 
 #: Of a file, read at a time.
 CHUNK_BYTES = 1 << 20
 
 
 def content_hash(item: Item) -> str:
-    """64 hex digits. Of a clip the same whether it comes as bytes or as a file; OSError where the file cannot be read."""
+    """64 hex digits. Of a clip or recording the same whether it comes as bytes or as a file; OSError where it is not read."""
     match item:
         case TextItem(text, None):
             return _hash_parts("text", _utf8(text))
@@ -29,10 +29,10 @@ def content_hash(item: Item) -> str:
             return _hash_parts("pair", _utf8(text), _utf8(pair))
         case ImageItem(data):
             return _hash_parts("picture", data)
-        case VideoItem(Path() as path):
-            return _hash_file(path)
-        case VideoItem(bytes(data)):
-            return _hash_parts("clip", data)
+        case VideoItem(data):
+            return _hash_content("clip", data)
+        case AudioItem(data):
+            return _hash_content("recording", data)
     assert isinstance(item, np.ndarray)
     return _hash_array(item)
 
@@ -50,10 +50,12 @@ def _hash_parts(kind: str, *parts: bytes | memoryview) -> str:
     return digest.hexdigest()
 
 
-def _hash_file(path: Path) -> str:
-    """Hash a file as the bytes of a clip, a piece at a time."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256(b"clip:%d:" % path.stat().st_size)
+def _hash_content(kind: str, content: bytes | Path) -> str:
+    """Hash bytes, or a file as its bytes, a piece at a time."""
+    if isinstance(content, bytes):
+        return _hash_parts(kind, content)
+    with content.open("rb") as file:
+        digest = hashlib.sha256(b"%s:%d:" % (kind.encode(), content.stat().st_size))
         while piece := file.read(CHUNK_BYTES):
             digest.update(piece)
     return digest.hexdigest()

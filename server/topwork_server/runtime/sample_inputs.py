@@ -16,7 +16,7 @@ import numpy as np
 
 from topwork_server import regular_files
 from topwork_server.errors import NotReady, exhausted
-from topwork_server.types import Array, ImageItem, Item, TextItem, VideoItem
+from topwork_server.types import Array, AudioItem, ImageItem, Item, TextItem, VideoItem, item_kind
 
 if TYPE_CHECKING:
     from topwork_server.plugin_api.encoder import Encoder
@@ -79,6 +79,8 @@ def _pack(item: Item) -> dict[str, Any] | None:
             found = {"picture": _bytes(data)}
         case VideoItem(data):
             found = {"clip": _bytes(data.read_bytes() if isinstance(data, Path) else data)}
+        case AudioItem(data):
+            found = {"recording": _bytes(data.read_bytes() if isinstance(data, Path) else data)}
         case _:
             found = {"array": item}
     return found if sum(array.nbytes for array in found.values()) <= LONGEST_ITEM else None
@@ -104,6 +106,8 @@ def _unpack(packed: Mapping[str, Array]) -> Item:
             return ImageItem(data.tobytes())
         case {"clip": data}:
             return VideoItem(data.tobytes())
+        case {"recording": data}:
+            return AudioItem(data.tobytes())
     return packed["array"]
 
 
@@ -143,6 +147,6 @@ def _described(item: Item) -> str:
             return f"the text {text[:60]!r}" + ("" if pair is None else f" with {pair[:60]!r}")
         case ImageItem(data):
             return f"a picture of {len(data)} bytes"
-        case VideoItem():
-            return "a video"
+        case VideoItem() | AudioItem():
+            return item_kind(item)
     return f"an array of {item.dtype} {list(item.shape)}"

@@ -122,7 +122,8 @@ class RequestStream(Generic[Q, R]):
                 del message
             if self._upload:
                 raise InvalidInput(
-                    "the stream ended before the item that its chunks belong to", remedy="send an item with `chunked_video`"
+                    "the stream ended before the item that its chunks belong to",
+                    remedy="send an item with `chunked_video` or `chunked_audio`",
                 )
             self._order.put_nowait(None)
         except Exception as error:

@@ -51,6 +51,7 @@ WRONG: dict[Modality, Item] = {
     Modality.TEXT: ImageItem(b"not a text"),
     Modality.IMAGE: TextItem("not a picture"),
     Modality.VIDEO: TextItem("not a video"),
+    Modality.AUDIO: TextItem("not a recording"),
     Modality.TENSOR: TextItem("not an array"),
 }
 #: What an encoder of several towers does not read.

@@ -14,7 +14,7 @@ from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import KEY_BITS, Column, ColumnType, ItemBatch, Selection, WriteResult
 from topwork_server.features import Spans
-from topwork_server.types import FingerprintedTap, ImageItem, Numerics, TextItem, VideoItem
+from topwork_server.types import AudioItem, FingerprintedTap, ImageItem, Numerics, TextItem, VideoItem
 
 
 def test_upserts_and_deletes_by_id(birds: FeatureSet) -> None:
@@ -97,13 +97,22 @@ def test_raw_inputs_come_back(sets: FeatureSets, tmp_path: Path) -> None:
     film.write_bytes(b"a film")
     kept = sets.create(wanted("kept", keep_inputs=True))
     array = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    items = [TextItem("a", "b"), TextItem(""), ImageItem(b"\x00png"), VideoItem(b"mp4"), VideoItem(film), array, None]
+    items = [
+        TextItem("a", "b"),
+        TextItem(""),
+        ImageItem(b"\x00png"),
+        VideoItem(b"mp4"),
+        VideoItem(film),
+        AudioItem(b"wav"),
+        array,
+        None,
+    ]
     sent = replace(block(names(0, len(items))), inputs=items)
     kept.write(sent).result()
     (got,) = kept.read(Selection(inputs=True)).batches
-    assert list(got.inputs[:5]) == [*items[:4], VideoItem(b"a film")]
-    np.testing.assert_array_equal(got.inputs[5], array)
-    assert got.inputs[6] is None
+    assert list(got.inputs[:6]) == [*items[:4], VideoItem(b"a film"), AudioItem(b"wav")]
+    np.testing.assert_array_equal(got.inputs[6], array)
+    assert got.inputs[7] is None
     with pytest.raises(InvalidInput, match=r"nowhere.mp4"):
         kept.write(replace(block(["x"]), inputs=[VideoItem(tmp_path / "nowhere.mp4")]))
     with pytest.raises(InvalidInput, match="objects"):

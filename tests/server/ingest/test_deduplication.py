@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from topwork_server import ImageItem, TextItem, VideoItem
+from topwork_server import AudioItem, ImageItem, TextItem, VideoItem
 from topwork_server.ingest import deduplication
 from topwork_server.ingest.deduplication import content_hash
 
@@ -21,6 +21,7 @@ DIFFERENT = [
     TextItem("\ud800"),
     ImageItem(b"ab"),
     VideoItem(b"ab"),
+    AudioItem(b"ab"),
     NUMBERS,
     NUMBERS.reshape(4, 3),
     NUMBERS.astype(np.int32),
@@ -49,12 +50,13 @@ def test_equal_items_have_equal_digests(one, other):
     assert content_hash(one) == content_hash(other)
 
 
+@pytest.mark.parametrize("kind", [VideoItem, AudioItem])
 @pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 1000])
-def test_a_clip_is_the_same_as_bytes_and_as_a_file_of_many_pieces(tmp_path, monkeypatch, size):
+def test_a_clip_is_the_same_as_bytes_and_as_a_file_of_many_pieces(tmp_path, monkeypatch, size, kind):
     monkeypatch.setattr(deduplication, "CHUNK_BYTES", 100)
     data = bytes(i % 251 for i in range(size))
     (tmp_path / "clip.mp4").write_bytes(data)
-    assert content_hash(VideoItem(tmp_path / "clip.mp4")) == content_hash(VideoItem(data))
+    assert content_hash(kind(tmp_path / "clip.mp4")) == content_hash(kind(data))
 
 
 @pytest.mark.parametrize(

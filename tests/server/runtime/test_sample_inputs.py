@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from topwork_server import ImageItem, Item, Sample, TextItem, VideoItem
+from topwork_server import AudioItem, ImageItem, Item, Sample, TextItem, VideoItem
 from topwork_server.config import Config
 from topwork_server.errors import NotReady
 from topwork_server.inference.engine import EmbedParams, Engine
@@ -85,6 +85,7 @@ def test_every_form_of_item_comes_back_as_it_was_kept(tmp_path: Path) -> None:
         ImageItem(b"\x00\xff"),
         VideoItem(b"bytes"),
         VideoItem(tmp_path / "clip.mp4"),
+        AudioItem(b"wav"),
         np.arange(6, dtype=np.uint8).reshape(1, 2, 3),
     ]
     sample = Sample({"x": np.zeros(1)})
@@ -92,7 +93,7 @@ def test_every_form_of_item_comes_back_as_it_was_kept(tmp_path: Path) -> None:
     sample_inputs.save(kept, [*batches, ParityBatch([sample] * 2, {}, [(0, 0)] * 2)], tmp_path)
     found = [item for _, item, _ in sample_inputs._kept(tmp_path / sample_inputs.FILE)]
     np.testing.assert_array_equal(found.pop(), kept.pop())
-    assert found == [*kept[:4], VideoItem(b"clip")]
+    assert found == [*kept[:4], VideoItem(b"clip"), AudioItem(b"wav")]
 
 
 def test_an_item_too_long_to_keep_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

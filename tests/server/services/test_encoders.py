@@ -18,7 +18,7 @@ from topwork.v1 import types_pb2 as t
 from topwork_server.inference.engine import EmbedParams
 from topwork_server.runtime.device_selection import ExecutionPlan, PlanSet
 from topwork_server.runtime.providers import Device
-from topwork_server.types import ImageItem, Priority, TextItem, VideoItem
+from topwork_server.types import AudioItem, ImageItem, Priority, TextItem, VideoItem
 
 
 def texts(*words):
@@ -111,6 +111,7 @@ async def test_every_kind_of_item_reaches_the_engine(tmp_path):
         t.Item(text_pair=t.TextPair(text="b", pair="c")),
         t.Item(image=b"jpeg"),
         t.Item(video=b"mp4"),
+        t.Item(audio=b"wav"),
         t.Item(tensor=t.Tensor(dtype=t.DTYPE_UINT8, shape=frame.shape, data=frame.tobytes())),
     ]
     options = Struct()
@@ -118,9 +119,10 @@ async def test_every_kind_of_item_reaches_the_engine(tmp_path):
     async with served(tmp_path) as server:
         settings = pb.EmbedSettings(encoder="ready", taps=["pooled"], options=options)
         await server.encoders.Embed(pb.EmbedRequest(settings=settings, items=items), timeout=50)
-        (asked, seen), wanted = server.engine.asked[0], [TextItem("a"), TextItem("b", "c"), ImageItem(b"jpeg"), VideoItem(b"mp4")]
-        assert list(seen[:4]) == wanted
-        assert np.array_equal(seen[4], frame)
+        asked, seen = server.engine.asked[0]
+        files = [ImageItem(b"jpeg"), VideoItem(b"mp4"), AudioItem(b"wav")]
+        assert list(seen[:5]) == [TextItem("a"), TextItem("b", "c"), *files]
+        assert np.array_equal(seen[5], frame)
         assert asked.encoder == "ready"
         assert asked.options == {"scale": 3, "share": 0.5, "unknown": "zero", "deep": {"list": [1, True, None]}}
         assert type(asked.options["scale"]) is int
@@ -172,6 +174,7 @@ async def test_wrong_settings_are_refused(tmp_path, settings, message):
     [
         (t.Item(), "it has no content"),
         (t.Item(chunked_video=True), "no chunks of a video came before"),
+        (t.Item(chunked_audio=True), "no chunks of a recording came before"),
         (t.Item(tensor=t.Tensor()), "an array of shape []"),
         (t.Item(tensor=t.Tensor(shape=[0, 4])), "an array of shape [0, 4]"),
         (t.Item(tensor=t.Tensor(shape=[-1])), "an array of shape [-1]"),

@@ -245,9 +245,10 @@ def clip(*parts, **fields):
     return [pb.WriteRequest(chunk=part) for part in parts]
 
 
-async def test_a_video_in_parts_is_one_item(home, monkeypatch):
+@pytest.mark.parametrize("item", [t.Item(chunked_video=True), t.Item(chunked_audio=True)])
+async def test_a_file_in_parts_is_one_item(home, item):
     """The toy takes texts alone: that it is refused, with its position, says that it has arrived; its file goes."""
-    item = pb.WriteRequest(rows=pb.WriteRows(ids=["v"], items=[t.Item(chunked_video=True)]))
+    item = pb.WriteRequest(rows=pb.WriteRows(ids=["v"], items=[item]))
     async with served(home) as server:
         (reply,) = await write(server, *clip(b"abc", b"defg"), item, encoder="letters", skip_bad_items=True)
         assert [(f.item, f.message) for f in reply.failures] == [(0, "not a text")]
@@ -258,7 +259,7 @@ async def test_parts_that_belong_to_no_item_are_refused(home):
     async with served(home) as server:
         call = await opened(server, *clip(b"abc"), vectors(["a"], [[1.0]]))
         code, message, _ = await refusal(call.read())
-        assert (code, message) == (grpc.StatusCode.INVALID_ARGUMENT, "the chunks of one video came, and 0 items take them")
+        assert (code, message) == (grpc.StatusCode.INVALID_ARGUMENT, "the chunks of one file came, and 0 items take them")
         await server.requests.idle()
         assert list((home / "spool").glob("*.part")) == []
 

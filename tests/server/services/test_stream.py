@@ -217,10 +217,10 @@ async def test_a_video_beyond_the_limit_is_refused_and_deleted(tmp_path):
     ("messages", "complaint"),
     [
         ([part(b"abc")], "the stream ended before the item that its chunks belong to"),
-        ([part(b"abc"), texts("a")], "the chunks of one video came, and 0 items take them"),
+        ([part(b"abc"), texts("a")], "the chunks of one file came, and 0 items take them"),
         (
             [part(b"abc"), pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(chunked_video=True)] * 2))],
-            "the chunks of one video came, and 2 items take them",
+            "the chunks of one file came, and 2 items take them",
         ),
     ],
 )

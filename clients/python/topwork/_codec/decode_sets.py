@@ -65,6 +65,8 @@ def raw(item: types_pb2.Item) -> RawInput | None:
             return item.image
         case "video":
             return item.video
+        case "audio":
+            return item.audio
         case "tensor":
             return messages.array(item.tensor)
     return None

@@ -1,4 +1,4 @@
-"""Converts items that a caller passes to messages: strings, paths, bytes, pictures, arrays and pairs of texts."""
+"""Converts items that a caller passes to messages: strings, paths, bytes, pictures, sounds, arrays and pairs of texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from topwork._codec import messages
+from topwork._codec import messages, wav
 from topwork.errors import InvalidInput, TooLarge
 from topwork.features import Array
 from topwork.image_modes import upright_rgb
@@ -30,11 +30,12 @@ LARGEST, LARGEST_RAW = 60 * MIB, 16 * MIB
 #: What each kind of encoder reads, for messages.
 PICTURES = "a path, the bytes of a file, a PIL image or an array (H, W, 3) uint8"
 VIDEOS = "a path, the bytes of a file, or an array (T, H, W, 3) uint8"
+RECORDINGS = "a path, the bytes of a file, or a pair (samples, rate): an array (n,) of float32 or int16, and its samples a second"
 ARRAYS = f"a numpy array of {', '.join(messages.SENDABLE)}, or the path of an .npy file"
 #: Items that an AsyncClient packs on its event loop, which is sooner done than a thread is woken.
 BRIEF = 64
-#: A longer video goes in chunks of CHUNK_BYTES bytes.
-LONG_VIDEO, CHUNK_BYTES = 32 * MIB, MIB
+#: A longer video or recording goes in chunks of CHUNK_BYTES bytes.
+LONG_FILE, CHUNK_BYTES = 32 * MIB, MIB
 
 
 class SupportsArray(Protocol):
@@ -52,16 +53,28 @@ class PilImage(Protocol):
     def convert(self, mode: str) -> Any: ...
 
 
-ItemLike: TypeAlias = str | bytes | bytearray | memoryview | os.PathLike[str] | tuple[str, str] | SupportsArray | PilImage
+ItemLike: TypeAlias = (
+    str
+    | bytes
+    | bytearray
+    | memoryview
+    | os.PathLike[str]
+    | tuple[str, str]
+    | SupportsArray
+    | PilImage
+    | tuple[SupportsArray, float]
+)
 #: One item, several, or a source of them (an asynchronous one with AsyncClient alone).
 Items: TypeAlias = ItemLike | Iterable[ItemLike] | AsyncIterable[ItemLike]
 
 
 @dataclass(frozen=True)
-class LongVideo:
-    """A video that does not go into one message. Files are read only when they are sent, and again if they must be resent."""
+class LongFile:
+    """A video or a recording that does not go into one message, and the item that stands for its chunks. Files are read only when
+    they are sent, and again if they must be resent."""
 
     source: Path | memoryview
+    item: types_pb2.Item
 
     def chunks(self) -> Iterator[bytes]:
         if isinstance(self.source, Path):
@@ -73,7 +86,7 @@ class LongVideo:
                 yield bytes(self.source[start : start + CHUNK_BYTES])
 
 
-Packed: TypeAlias = types_pb2.Item | LongVideo
+Packed: TypeAlias = types_pb2.Item | LongFile
 
 
 def listed(items: Any, modality: str, blocking: Callable[[AsyncIterable[Any]], Iterator[Any]] | None = None) -> Iterable[Any]:
@@ -91,7 +104,7 @@ def listed(items: Any, modality: str, blocking: Callable[[AsyncIterable[Any]], I
 
 def is_lone(items: Any, modality: str) -> bool:
     """Tell whether `items` is one item and not several."""
-    if isinstance(items, str | bytes | bytearray | memoryview | os.PathLike) or _is_picture(items):
+    if isinstance(items, str | bytes | bytearray | memoryview | os.PathLike) or _is_picture(items) or _is_sound(items):
         return True
     return bool(getattr(items, "ndim", None) == AXES.get(modality, "none"))
 
@@ -141,14 +154,30 @@ def _image(value: Any) -> Packed:
 
 
 def _video(value: Any) -> Packed:
+    chunked = types_pb2.Item(chunked_video=True)
     if isinstance(value, str | os.PathLike):
         path = Path(value)
-        if path.suffix != ".npy" and path.stat().st_size > LONG_VIDEO:
-            return LongVideo(path)
+        if path.suffix != ".npy" and path.stat().st_size > LONG_FILE:
+            return LongFile(path, chunked)
         return _file(path, lambda data: types_pb2.Item(video=data), "a video", VIDEOS)
     if isinstance(value, bytes | bytearray | memoryview):
-        return LongVideo(memoryview(value)) if len(value) > LONG_VIDEO else types_pb2.Item(video=bytes(value))
+        return LongFile(memoryview(value), chunked) if len(value) > LONG_FILE else types_pb2.Item(video=bytes(value))
     return _tensor(value, "a video", VIDEOS)
+
+
+def _audio(value: Any) -> Packed:
+    chunked = types_pb2.Item(chunked_audio=True)
+    if isinstance(value, str | os.PathLike):
+        path = Path(value)
+        _check_regular(path)
+        if path.suffix == ".npy":
+            raise _wrong_kind(value, "a recording", RECORDINGS)
+        return LongFile(path, chunked) if path.stat().st_size > LONG_FILE else types_pb2.Item(audio=path.read_bytes())
+    if _is_sound(value):
+        value = wav.encode(_plain_array(value[0]), value[1])
+    if isinstance(value, bytes | bytearray | memoryview):
+        return LongFile(memoryview(value), chunked) if len(value) > LONG_FILE else types_pb2.Item(audio=bytes(value))
+    raise _wrong_kind(value, "a recording", RECORDINGS)
 
 
 def _array(value: Any) -> Packed:
@@ -174,6 +203,7 @@ PACKERS: Mapping[str, Callable[[Any], Packed]] = {
     "text": _text,
     "image": _image,
     "video": _video,
+    "audio": _audio,
     "tensor": _array,
     IMAGES_AND_TEXTS: _image_or_text,
 }
@@ -213,16 +243,30 @@ def _file(path: Path, build: Callable[[bytes], types_pb2.Item], wanted: str, ins
 
 
 def _tensor(value: Any, wanted: str, instead: str) -> types_pb2.Item:
-    if hasattr(value, "detach"):  # a torch tensor: numpy refuses one that needs gradients or lies on a device
-        value = value.detach().cpu()
-    if not hasattr(value, "__array__") and not hasattr(value, "__array_interface__"):
+    if not _is_array(value):
         raise _wrong_kind(value, wanted, instead)
-    values = np.asarray(value)
+    values = _plain_array(value)
     if values.dtype.name not in messages.SENDABLE:
         raise InvalidInput(f"an array of {values.dtype.name} is not {wanted}", remedy=f"this encoder reads {instead}")
     if values.nbytes > LARGEST:
         raise _too_large(value, values.nbytes)
     return types_pb2.Item(tensor=messages.tensor(values))
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "__array__") or hasattr(value, "__array_interface__")
+
+
+def _plain_array(value: Any) -> Array:
+    if hasattr(value, "detach"):  # a torch tensor: numpy refuses one that needs gradients or lies on a device
+        value = value.detach().cpu()
+    return np.asarray(value)
+
+
+def _is_sound(value: Any) -> bool:
+    """Tell whether a value is a pair (samples, rate)."""
+    pair = isinstance(value, tuple) and len(value) == 2
+    return pair and _is_array(value[0]) and isinstance(value[1], int | float | np.number)
 
 
 def _is_picture(value: Any) -> bool:
@@ -263,7 +307,7 @@ def _wrong_kind(value: Any, wanted: str, instead: str) -> InvalidInput:
 def _too_large(value: Any, size: int, position: int | None = None) -> TooLarge:
     return TooLarge(
         f"{describe(value)} takes {size / MIB:.0f} MiB; one message holds {LARGEST // MIB} MiB",
-        remedy="send a smaller one, or a long video as a file",
+        remedy="send a smaller one, or a long video or recording as a file",
         item=position,
     )
 

@@ -68,8 +68,9 @@ def embed(
 
     items           one item or an iterable of them. By what the encoder reads: text: str, or a pair (str, str);
                     image: path, bytes of a file, PIL image, or array (H, W, 3) uint8; video: path, bytes, or array
-                    (T, H, W, 3) uint8; arrays for others. Paths are read on this machine, only as they are sent. Where it
-                    reads images and texts, a str is a text, and the path of a picture a pathlib.Path
+                    (T, H, W, 3) uint8; audio: path, bytes of a file, or a pair (samples, rate) of an array (n,) float32 or
+                    int16 and its samples a second; arrays for others. Paths are read on this machine, only as they are sent.
+                    Where it reads images and texts, a str is a text, and the path of a picture a pathlib.Path
     dtype           "float32", "float16", "int8" (with a scale a row) or "binary" (one bit a dimension)
     normalize       rows of unit length, after `dimensions`
     dimensions      keep the first so many; 0 keeps all

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from topwork._codec import items as _items
 from topwork._codec import messages
-from topwork._codec.items import LongVideo, Packed
+from topwork._codec.items import LongFile, Packed
 from topwork._ops.progress_bar import Advance, Progress, reporting
 from topwork._transport.calls import ClientState, Method, Steps, StreamCall, unary, work
 from topwork._transport.methods import GET_ENCODER
@@ -33,19 +33,19 @@ MOST_TOKENS = 512
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive items, or one long video. `failures` are items that could not be read here: they are sent without content."""
+    """Consecutive items, or one long file. `failures` are items that could not be read here: they are sent without content."""
 
     start: int
     items: tuple[types_pb2.Item, ...]
-    video: LongVideo | None = None
+    file: LongFile | None = None
     failures: Mapping[int, TopworkError] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.items)
 
     def messages(self) -> Iterator[encoders_pb2.EmbedStreamRequest]:
-        if self.video:
-            yield from (encoders_pb2.EmbedStreamRequest(chunk=chunk) for chunk in self.video.chunks())
+        if self.file:
+            yield from (encoders_pb2.EmbedStreamRequest(chunk=chunk) for chunk in self.file.chunks())
         yield encoders_pb2.EmbedStreamRequest(items=encoders_pb2.Items(items=self.items))
 
 
@@ -105,14 +105,14 @@ def chunks(
     batch = _Batch(0)
     for position, packed, error in _packed(items, modality):
         final = error is not None and not skip
-        reply = 0 if isinstance(packed, LongVideo) else sizes.reply(packed)
-        if batch.items and (final or isinstance(packed, LongVideo) or not batch.has_room(packed, reply)):
+        reply = 0 if isinstance(packed, LongFile) else sizes.reply(packed)
+        if batch.items and (final or isinstance(packed, LongFile) or not batch.has_room(packed, reply)):
             yield batch.chunk()
             batch = _Batch(position)
         if error and final:
             raise error
-        if isinstance(packed, LongVideo):
-            yield Chunk(position, (types_pb2.Item(chunked_video=True),), packed)
+        if isinstance(packed, LongFile):
+            yield Chunk(position, (packed.item,), packed)
         else:
             batch.add(packed, reply, error)
             if len(batch.items) < (limit() if callable(limit) else limit):
@@ -191,7 +191,7 @@ def answered(
     try:
         first, second = _first_two(chunks) if brief else (yield from work(lambda: _first_two(chunks)))
         with reporting(progress, total, label) as advance:
-            if second is None and (first is None or first.video is None):
+            if second is None and (first is None or first.file is None):
                 return [(yield from _in_one_message(ask, first or Chunk(0, ()), timeout, advance))]
             sent = chain((chunk for chunk in (first, second) if chunk), chunks)
             return (yield from _collected(ask, ask.feed(session, sent, timeout), advance))

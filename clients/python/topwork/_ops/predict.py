@@ -168,7 +168,7 @@ def _of_items(
     taps = {head.tap for head in known.values() if settings.features and head.encoder == first.encoder}
     sizes = MessageSizes.of(info, sorted(taps), 0) if taps else MessageSizes([], 4.0)
     cut = item_requests.chunks(source, info.reads, sizes, skip=settings.skip_bad_items)
-    chunks: Iterator[Chunk] = (PredictChunk(chunk.start, chunk.items, chunk.video, chunk.failures) for chunk in cut)
+    chunks: Iterator[Chunk] = (PredictChunk(chunk.start, chunk.items, chunk.file, chunk.failures) for chunk in cut)
     ask, brief = _ask(settings, known, info.name), _items.is_brief(source, info.reads)
     return (yield from answered(session, ask, source, chunks, first.name, progress, timeout, brief=brief))
 

@@ -199,9 +199,9 @@ def _of_items(query: Any, modality: str, most: int) -> Iterator[SearchBatch]:
 
 
 def _sendable(chunk: Chunk) -> Sequence[Any]:
-    if chunk.video:
+    if chunk.file:
         raise TooLarge(
-            f"a query of more than {items.LONG_VIDEO >> 20} MiB", remedy="embed it, and pass vectors=", item=chunk.start
+            f"a query of more than {items.LONG_FILE >> 20} MiB", remedy="embed it, and pass vectors=", item=chunk.start
         )
     return chunk.items
 

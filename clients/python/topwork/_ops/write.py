@@ -57,7 +57,7 @@ def write(
 
     What is acknowledged (see `progress`) survives the end of the server; one that restarts meanwhile is met with retries.
 
-    items           as in `embed`. Pictures and videos that are paths have these as their ids where no `ids` are passed
+    items           as in `embed`. Paths of pictures, videos and recordings are their ids where no `ids` are passed
     ids             a str or int an item, none of them twice
     metadata        a dict an item; or a dict of columns, a data frame, an Arrow table. Values are bool, int, float, str,
                     datetime (or date; without a zone it is UTC) or lists of str; None, NaN and absent ones are missing. A column
@@ -265,8 +265,10 @@ def _modality(session: ClientState, asked: WriteArguments, info: SetInfo | None,
 
 
 def _paths(modality: str) -> PathIds:
-    if modality not in ("image", "video", _items.IMAGES_AND_TEXTS):
-        raise InvalidInput("there are no ids", remedy=f"{IDS}; only pictures and videos that are paths have them as their ids")
+    if modality not in ("image", "video", "audio", _items.IMAGES_AND_TEXTS):
+        raise InvalidInput(
+            "there are no ids", remedy=f"{IDS}; only pictures, videos and recordings that are paths have them as their ids"
+        )
     return PathIds()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from topwork._codec import items as _items
-from topwork._codec.items import LongVideo
+from topwork._codec.items import LongFile
 from topwork._codec.metadata import ColumnTypes
 from topwork._ops import item_requests
 from topwork._ops.item_labels import IDS, IdSource, KnownIds, KnownMetadata, MetadataSource, PathIds
@@ -59,20 +59,20 @@ class VectorBody:
 
 @dataclass(frozen=True)
 class WriteChunk:
-    """One message of rows, or a long video and its message. `failures` are items that could not be read here."""
+    """One message of rows, or a long file and its message. `failures` are items that could not be read here."""
 
     start: int
     ids: list[str]
     rows: sets_pb2.WriteRows
-    video: LongVideo | None = None
+    file: LongFile | None = None
     failures: Mapping[int, TopworkError] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def messages(self) -> Iterator[sets_pb2.WriteRequest]:
-        if self.video:
-            yield from (sets_pb2.WriteRequest(chunk=chunk) for chunk in self.video.chunks())
+        if self.file:
+            yield from (sets_pb2.WriteRequest(chunk=chunk) for chunk in self.file.chunks())
         yield sets_pb2.WriteRequest(rows=self.rows)
 
 
@@ -128,7 +128,7 @@ def item_chunks(source: Iterable[Any], modality: str, labels: ItemLabels, skip: 
         count += len(chunk)
         part = _Part(chunk.start, *labels.take(chunk.start, len(chunk)), ItemBody(chunk.items))
         failures = {chunk.start + i: error for i, error in chunk.failures.items()}
-        yield from _fitting(part, labels.types, chunk.video, failures)
+        yield from _fitting(part, labels.types, chunk.file, failures)
     labels.finish(count)
 
 
@@ -146,7 +146,7 @@ def vector_chunks(pieces: Iterable[tuple[ReadyVectors, ...]], labels: ItemLabels
 
 
 def _fitting(
-    part: _Part, types: ColumnTypes, video: LongVideo | None, failures: Mapping[int, TopworkError]
+    part: _Part, types: ColumnTypes, file: LongFile | None, failures: Mapping[int, TopworkError]
 ) -> Iterator[WriteChunk]:
     """One chunk, or, where its metadata makes it too large for a message, its halves."""
     rows = sets_pb2.WriteRows(ids=part.ids, metadata=types.pack(part.metadata, part.start))
@@ -157,7 +157,7 @@ def _fitting(
         yield from _fitting(part.half(count // 2, count), types, None, failures)
     else:
         mine = {position: error for position, error in failures.items() if part.start <= position < part.start + count}
-        yield WriteChunk(part.start, part.ids, rows, video, mine)
+        yield WriteChunk(part.start, part.ids, rows, file, mine)
 
 
 def numerics(record: Numerics) -> types_pb2.Numerics:

@@ -16,13 +16,13 @@ ENTRY_POINTS = "topwork.commands"
 CLIENT_COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "features": {
         "encoders": ("encoders", "what the server serves"),
-        "embed": ("embed", "features of texts, pictures or clips"),
+        "embed": ("embed", "features of texts, pictures, clips or recordings"),
         "nearest": ("encoders", "nearest words of an encoder's vocabulary"),
         "fill": ("fill", "words for the gaps of texts"),
         "pretrain": ("pretrain", "an encoder out of texts without labels; the kinds"),
     },
     "sets": {
-        "write": ("write", "texts, pictures, clips or vectors into a set"),
+        "write": ("write", "texts, pictures, clips, recordings or vectors into a set"),
         "sets": ("sets", "what sets there are; one in full; its columns, counts and updates"),
         "read": ("read", "items of a set, to the screen or into a file"),
         "delete": ("sets", "items out of a set"),
@@ -56,7 +56,7 @@ def all_commands() -> Commands:
     @click.version_option(topwork.__version__, message="topwork %(version)s")
     @click.pass_context
     def group(context: click.Context) -> int:
-        """Features of texts, pictures and videos, from frozen encoders served over gRPC; search and trained heads."""
+        """Features of texts, pictures, videos and sound, from frozen encoders served over gRPC; search and trained heads."""
         if context.invoked_subcommand is None:
             click.echo(context.get_help())
         return 2

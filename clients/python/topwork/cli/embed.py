@@ -27,7 +27,7 @@ NUMBERS = 6
 EXAMPLES = """\
 items, by what the encoder reads:
   texts    "a red bird"; - for lines of stdin; --from lines.txt, rows.csv or rows.jsonl --column text; or a folder of .txt
-  media    paths of pictures or clips, folders of them, or --from a list of paths (relative ones from where the list is)
+  media    paths of pictures, clips or recordings, folders of them, or --from a list of paths (relative ones from where it is)
 
 examples:
   topwork embed all-minilm-l6-v2 "a red bird" "a blue whale"

@@ -29,6 +29,7 @@ SUFFIXES: Mapping[str, frozenset[str]] = {
     "image": PICTURE_SUFFIXES,
     IMAGES_AND_TEXTS: PICTURE_SUFFIXES,
     "video": frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ogv"}),
+    "audio": frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma"}),
     "tensor": frozenset({".npy"}),
 }
 

@@ -1,4 +1,4 @@
-"""`topwork search`: the nearest items of a set to texts, pictures, clips, vectors or stored items."""
+"""`topwork search`: the nearest items of a set to texts, pictures, clips, recordings, vectors or stored items."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ PAYS = 5000
 #: Items whose texts are fetched to be shown.
 MOST_TEXTS = 1000
 EXAMPLES = """\
-Queries are what the set's encoder reads: texts, or paths of pictures or clips; - for lines of stdin. --id finds what is like a
-stored item, without the item itself. Scores are cosines or inner products (larger is nearer), or Euclidean distances (smaller).
+Queries are what the set's encoder reads: texts, or paths of pictures, clips or recordings; - for lines of stdin. --id finds what
+is like a stored item, without the item itself. Scores are cosines or inner products (larger is nearer), or Euclidean distances
+(smaller).
 
 examples:
   topwork search birds query.jpg -k 5 --where "year > 2020"

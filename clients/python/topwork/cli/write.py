@@ -36,7 +36,7 @@ items and their ids:
                   the file's name and the row's number, reviews:17); other columns become metadata, of types that are found by
                   reading the file first (--type says otherwise)
   .txt            a line an item
-  words           texts (ids: the texts), or paths of pictures or clips; - for lines of stdin
+  words           texts (ids: the texts), or paths of pictures, clips or recordings; - for lines of stdin
 
 Files are UTF-8, or what their byte order mark says; --encoding names another. Names of columns keep their letters.
 
@@ -75,7 +75,7 @@ def _column_type(text: str) -> tuple[str, str]:
 )
 @click.option("--tap", multiple=True, metavar="T", help="default: the encoder's own; may be repeated")
 @click.option("--dtype", type=click.Choice(("float32", "float16")), help="as stored (default: float32)")
-@click.option("--keep-inputs", is_flag=True, help="keep the texts, pictures or clips themselves, too")
+@click.option("--keep-inputs", is_flag=True, help="keep the texts, pictures, clips or recordings themselves, too")
 @encoding_flags
 @click.option("--vectors", type=PATH, metavar="FILE", help="rows that are ready: .npy, or .npz of `topwork embed -o`")
 @click.option("--fingerprint", metavar="F", help="of the vectors: refused where the set's is another")

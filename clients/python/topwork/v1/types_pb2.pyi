@@ -26,6 +26,7 @@ class Modality(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MODALITY_IMAGE: _ClassVar[Modality]
     MODALITY_VIDEO: _ClassVar[Modality]
     MODALITY_TENSOR: _ClassVar[Modality]
+    MODALITY_AUDIO: _ClassVar[Modality]
 
 class Granularity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -55,6 +56,7 @@ MODALITY_TEXT: Modality
 MODALITY_IMAGE: Modality
 MODALITY_VIDEO: Modality
 MODALITY_TENSOR: Modality
+MODALITY_AUDIO: Modality
 GRANULARITY_UNSPECIFIED: Granularity
 GRANULARITY_ITEM: Granularity
 GRANULARITY_TOKEN: Granularity
@@ -84,20 +86,24 @@ class TextPair(_message.Message):
     def __init__(self, text: _Optional[str] = ..., pair: _Optional[str] = ...) -> None: ...
 
 class Item(_message.Message):
-    __slots__ = ("text", "text_pair", "image", "video", "tensor", "chunked_video")
+    __slots__ = ("text", "text_pair", "image", "video", "tensor", "chunked_video", "audio", "chunked_audio")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TEXT_PAIR_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     VIDEO_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FIELD_NUMBER: _ClassVar[int]
     CHUNKED_VIDEO_FIELD_NUMBER: _ClassVar[int]
+    AUDIO_FIELD_NUMBER: _ClassVar[int]
+    CHUNKED_AUDIO_FIELD_NUMBER: _ClassVar[int]
     text: str
     text_pair: TextPair
     image: bytes
     video: bytes
     tensor: Tensor
     chunked_video: bool
-    def __init__(self, text: _Optional[str] = ..., text_pair: _Optional[_Union[TextPair, _Mapping]] = ..., image: _Optional[bytes] = ..., video: _Optional[bytes] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., chunked_video: _Optional[bool] = ...) -> None: ...
+    audio: bytes
+    chunked_audio: bool
+    def __init__(self, text: _Optional[str] = ..., text_pair: _Optional[_Union[TextPair, _Mapping]] = ..., image: _Optional[bytes] = ..., video: _Optional[bytes] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., chunked_video: _Optional[bool] = ..., audio: _Optional[bytes] = ..., chunked_audio: _Optional[bool] = ...) -> None: ...
 
 class Spans(_message.Message):
     __slots__ = ("kind", "values", "parts")

@@ -16,7 +16,7 @@ from topwork.v1 import encoders_pb2, types_pb2
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.features import EmbedResult, Spans, TapRows
 from topwork_server.inference.output_format import OutputFormat, RowType, format_rows
-from topwork_server.types import Array, Granularity, ImageItem, Item, Numerics, Priority, TextItem, Timings, VideoItem
+from topwork_server.types import Array, AudioItem, Granularity, ImageItem, Item, Numerics, Priority, TextItem, Timings, VideoItem
 
 #: An array of more axes than this is a mistake: the widest that an encoder reads is (T, H, W, C) in a batch.
 MAX_AXES = 8
@@ -82,7 +82,7 @@ def tensor(values: Array) -> types_pb2.Tensor:
 
 
 def item(message: types_pb2.Item, upload: Path | None = None) -> Item:
-    """Convert an item to what is encoded. `upload` is the file of a video that came in chunks before the message."""
+    """Convert an item to what is encoded. `upload` is the file that came in chunks before the message."""
     match message.WhichOneof("content"):
         case "text":
             return TextItem(message.text)
@@ -92,13 +92,21 @@ def item(message: types_pb2.Item, upload: Path | None = None) -> Item:
             return ImageItem(message.image)
         case "video":
             return VideoItem(message.video)
+        case "audio":
+            return AudioItem(message.audio)
         case "tensor":
             return array(message.tensor)
         case "chunked_video":
-            if upload is None:
-                raise InvalidInput("no chunks of a video came before", remedy="send them in a stream, before this message")
-            return VideoItem(upload)
-    raise InvalidInput("it has no content", remedy="send a text, a text pair, an image, a video or an array")
+            return VideoItem(_uploaded(upload, "video"))
+        case "chunked_audio":
+            return AudioItem(_uploaded(upload, "recording"))
+    raise InvalidInput("it has no content", remedy="send a text, a text pair, an image, a video, a recording or an array")
+
+
+def _uploaded(upload: Path | None, what: str) -> Path:
+    if upload is None:
+        raise InvalidInput(f"no chunks of a {what} came before", remedy="send them in a stream, before this message")
+    return upload
 
 
 def items(
@@ -121,15 +129,16 @@ def items(
 
 
 def _check_takers(messages: Sequence[types_pb2.Item], upload: Path | None) -> None:
-    takers = sum(message.WhichOneof("content") == "chunked_video" for message in messages)
+    takers = sum(message.WhichOneof("content") in ("chunked_video", "chunked_audio") for message in messages)
     if upload and takers != 1:
         raise InvalidInput(
-            f"the chunks of one video came, and {takers} items take them", remedy="set `chunked_video` of one item"
+            f"the chunks of one file came, and {takers} items take them",
+            remedy="set `chunked_video` or `chunked_audio` of one item",
         )
 
 
 def item_message(value: Item | None) -> types_pb2.Item:
-    """The item as it came; of None a message without content. A video's file is read whole."""
+    """The item as it came; of None a message without content. The file of a video or a recording is read whole."""
     match value:
         case None:
             return types_pb2.Item()
@@ -141,6 +150,8 @@ def item_message(value: Item | None) -> types_pb2.Item:
             return types_pb2.Item(image=data)
         case VideoItem(data):
             return types_pb2.Item(video=data.read_bytes() if isinstance(data, Path) else data)
+        case AudioItem(data):
+            return types_pb2.Item(audio=data.read_bytes() if isinstance(data, Path) else data)
     return types_pb2.Item(tensor=tensor(value))
 
 
