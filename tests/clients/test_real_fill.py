@@ -42,6 +42,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / name).mkdir()
         output_vectors.write(root / name, model.wv.index_to_key, model.wv.vectors, model.syn1neg, {"window": 2, **settings})
     (root / "input-only" / "vectors.output.npy").unlink()
+    (root / "huge").mkdir()
+    huge = np.array([[1e30, 0], [1, 1], [2, 1]], np.float32)
+    output_vectors.write(root / "huge", ["red", "owl", "bird"], huge, huge, {"window": 2, "cbow_mean": 1})
     return root
 
 
@@ -56,7 +59,9 @@ def word_model(name: str) -> Any:
 @pytest.fixture(scope="module")
 def target(folder: Path) -> Iterator[str]:
     specs = [EncoderSpec(name, BertEncoder, f"file:{folder / name}", Modality.TEXT) for name in MODELS]
-    specs += [EncoderSpec(name, WordVectors, f"file:{folder / name}", Modality.TEXT, default_tap="mean") for name in WORDS]
+    specs += [
+        EncoderSpec(name, WordVectors, f"file:{folder / name}", Modality.TEXT, default_tap="mean") for name in (*WORDS, "huge")
+    ]
     for spec in specs:
         artifacts.publish(folder / "home", spec, partial(export_encoder, spec, folder / spec.name))
     with real_server.served(folder / "home", FakePlugins(specs)) as address:
@@ -280,6 +285,16 @@ def test_bad_texts_may_be_skipped(client: topwork.Client) -> None:
     assert found[0].words == ()
     assert found.features["pooled"].items.tolist() == [1, 3]
     assert found[3].words == client.fill("bert", ["[MASK] bird"])[0].words
+
+
+def test_a_gap_whose_scores_overflow_is_named_and_the_others_are_filled(client: topwork.Client) -> None:
+    texts = ["owl [MASK]", "red [MASK]"]
+    with pytest.raises(topwork.InvalidInput, match="not finite") as caught:
+        client.fill("huge", texts, k=2)
+    assert (caught.value.item, bool(caught.value.remedy)) == (1, True)
+    fills = client.fill("huge", texts, k=2, skip_bad_items=True)
+    assert [*fills.failures] == [1]
+    assert np.isfinite([word.probability for word in fills[0].words]).all()
 
 
 def test_what_fails_after_its_pass_has_no_rows(client: topwork.Client) -> None:

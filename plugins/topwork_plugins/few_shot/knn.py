@@ -158,8 +158,8 @@ class KnnHead(FittedHead):
             make_node("Split", ["nearness", "split"], ["near", "next"], axis=1),
             make_node("Sub", ["near", "next"], ["nearer"]),
             make_node("Add", ["nearer", "least"], ["unscaled"]),
-            make_node("Gather", ["unscaled", "nearest"], ["largest"], axis=1),
-            make_node("Div", ["unscaled", "largest"], ["weights"]),
+            make_node("Gather", ["unscaled", "nearest"], ["nearest_weight"], axis=1),
+            make_node("Div", ["unscaled", "nearest_weight"], ["weights"]),
         ]
 
 

@@ -33,9 +33,11 @@ MOST_COSINES = 500_000
 
 
 def unit(rows: Array, center: Array) -> Array:
-    """Return directions (n, dim) float32 from the center (dim,); zeros where a row has none."""
+    """Return directions (n, dim) float32 from the center (dim,); zeros where a row has none. The largest number of a row is
+    brought to 1 first: squares of 1e20 are infinite."""
     off = rows - center.astype(np.float32)
-    return np.asarray(off / np.maximum(np.linalg.norm(off, axis=1, keepdims=True), TINY), np.float32)
+    off /= np.maximum(np.abs(off).max(axis=1, keepdims=True, initial=0), np.float32(TINY))
+    return np.asarray(off / np.maximum(np.linalg.norm(off, axis=1, keepdims=True), 1), np.float32)
 
 
 class CosineHead(FittedHead):
@@ -66,14 +68,18 @@ def unit_nodes() -> list[onnx.NodeProto]:
 
     return [
         helper.make_node("Sub", ["rows", "center"], ["off"]),
-        helper.make_node("ReduceL2", ["off", "columns"], ["norm"]),
-        helper.make_node("Max", ["norm", "tiny"], ["length"]),
-        helper.make_node("Div", ["off", "length"], ["unit"]),
+        helper.make_node("Abs", ["off"], ["magnitudes"]),
+        helper.make_node("ReduceMax", ["magnitudes", "columns"], ["largest"]),
+        helper.make_node("Max", ["largest", "tiny"], ["scale"]),
+        helper.make_node("Div", ["off", "scale"], ["scaled"]),
+        helper.make_node("ReduceL2", ["scaled", "columns"], ["norm"]),
+        helper.make_node("Max", ["norm", "least_length"], ["length"]),
+        helper.make_node("Div", ["scaled", "length"], ["unit"]),
     ]
 
 
 def unit_constants(center: Array) -> dict[str, Array]:
-    return {"center": center, "columns": np.array([1]), "tiny": np.array([TINY])}
+    return {"center": center, "columns": np.array([1]), "tiny": np.array([TINY]), "least_length": np.array([1.0])}
 
 
 def log_likelihood(target: Target, scores: Array, values: Array, counted: Array | None = None) -> float:

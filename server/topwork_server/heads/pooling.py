@@ -111,7 +111,9 @@ def pool_rows(task: Task, pooling: Pooling, rows: TapRows) -> tuple[Array, Array
         chosen = rows_read(task, rows)
         whole = chosen.all()
         return _float32(rows.rows if whole else rows.rows[chosen]), sums_of(chosen, rows.counts)
-    return _float32(reduce_rows(pooling, rows)), np.ones(len(rows.counts), np.int64)
+    with np.errstate(over="ignore", invalid="ignore"):  # of huge numbers, whose scores are then found not to be finite
+        pooled = _float32(reduce_rows(pooling, rows))
+    return pooled, np.ones(len(rows.counts), np.int64)
 
 
 def trained_views(definition: HeadDefinition) -> tuple[tuple[FingerprintedTap, Pooling], ...]:

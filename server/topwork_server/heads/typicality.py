@@ -39,9 +39,11 @@ def typicality_graph(rows: Array, groups: Array, seed: int) -> bytes:
 
 
 def unit(rows: Array, center: Array) -> Array:
-    """Return directions (n, dim) float32 from the center; zeros where a row has none."""
+    """Return directions (n, dim) float32 from the center; zeros where a row has none. The largest number of a row is brought to 1
+    first: squares of 1e20 are infinite."""
     off = rows - center
-    return np.asarray(off / np.maximum(np.linalg.norm(off, axis=1, keepdims=True), TINY), np.float32)
+    off /= np.maximum(np.abs(off).max(axis=1, keepdims=True), np.float32(TINY))
+    return np.asarray(off / np.maximum(np.linalg.norm(off, axis=1, keepdims=True), 1), np.float32)
 
 
 def _graph(center: Array, references: Array, nearness: Array) -> bytes:
@@ -59,9 +61,13 @@ def _graph(center: Array, references: Array, nearness: Array) -> bytes:
     }
     nodes = [
         helper.make_node("Sub", [ROWS, "center"], ["off"]),
-        helper.make_node("ReduceL2", ["off", "columns"], ["norm"]),
-        helper.make_node("Max", ["norm", "tiny"], ["length"]),
-        helper.make_node("Div", ["off", "length"], ["unit"]),
+        helper.make_node("Abs", ["off"], ["magnitudes"]),
+        helper.make_node("ReduceMax", ["magnitudes", "columns"], ["largest"], keepdims=1),
+        helper.make_node("Max", ["largest", "tiny"], ["scale"]),
+        helper.make_node("Div", ["off", "scale"], ["scaled"]),
+        helper.make_node("ReduceL2", ["scaled", "columns"], ["norm"]),
+        helper.make_node("Max", ["norm", "one"], ["length"]),
+        helper.make_node("Div", ["scaled", "length"], ["unit"]),
         helper.make_node("Cast", ["references"], ["wide"], to=TensorProto.FLOAT),
         helper.make_node("Gemm", ["unit", "wide"], ["similar"], transB=1),
         helper.make_node("ReduceMax", ["similar", "columns"], ["near"], keepdims=1),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from topwork_server.errors import InvalidInput
 from topwork_server.indexes.index_types import SearchHits
 from topwork_server.indexes.prepared_query import NO_MATCH, PreparedQuery
 from topwork_server.plugin_api.vector_index import Metric
@@ -83,12 +84,19 @@ def empty_top_k(shape: tuple[int, ...]) -> TopK:
 
 
 def to_search_hits(top: TopK, query: PreparedQuery, version: int, how: str) -> SearchHits:
-    """Turn ordered candidates into the hits of a search."""
+    """Turn ordered candidates into the hits of a search. InvalidInput where a score of a query is infinite."""
     good = top.similarity > NO_MATCH
     if query.min_similarity > NO_MATCH:
         good &= top.similarity >= query.min_similarity
     counts = good.sum(axis=1)
     similarity = top.similarity[good]
+    if len(overflow := np.flatnonzero((top.similarity == np.inf).any(axis=1))):
+        item = int(overflow[0] if query.slots is None else query.slots[overflow[0]])
+        raise InvalidInput(
+            f"its {query.metric} with a row of the set is more than float32 holds",
+            remedy="search by cosine, or for vectors of usual lengths",
+            item=item,
+        )
     if query.slots is not None:
         spread = np.zeros(query.queries, counts.dtype)
         spread[query.slots] = counts

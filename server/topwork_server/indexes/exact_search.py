@@ -102,11 +102,14 @@ class NearestRows:
         self._append(line, values, rows, _first_equal(similarity, line, starts, item, values))
 
     def _similarities(self, rows: RowBlock) -> Array:
-        """Return the nearness (queries, n)."""
+        """Return the nearness (queries, n); rows so long that float32 does not hold it are not there."""
         query = self._query
-        similarity: Array = query.vectors @ rows.vectors.T
-        if self._squares is not None:
-            similarity = np.negative(np.sqrt(self._squared_distances(similarity, rows)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            similarity: Array = query.vectors @ rows.vectors.T
+            if self._squares is not None:
+                similarity = np.negative(np.sqrt(self._squared_distances(similarity, rows)))
+            if not np.isfinite(similarity.sum()):
+                similarity[np.isnan(similarity)] = NO_MATCH
         if query.starts is not None:
             similarity = np.maximum.reduceat(similarity, query.starts, axis=0)
         if query.without is not None:

@@ -16,6 +16,8 @@ from topwork_server.types import Array
 
 #: Hits of all queries of one search together: 160 MB.
 MOST_HITS_IN_ALL = 10_000_000
+#: Longest vector whose squared distance to one as long float32 still holds.
+LONGEST = 9e18
 #: Nearness of what is not there.
 NO_MATCH = np.float32(-np.inf)
 
@@ -104,6 +106,7 @@ def _checked(vectors: Array, groups: Array, metric: Metric) -> Array:
         blamed = int(groups[np.flatnonzero(~np.isfinite(ready).all(axis=1))[0]])
         raise InvalidInput("the query vector has numbers that are not finite", remedy="send finite numbers", item=blamed)
     if metric is not Metric.COSINE:
+        _check_lengths(ready, groups, metric)
         return ready
     if not (present := ready.any(axis=1)).all():
         blamed = int(groups[np.flatnonzero(~present)[0]])
@@ -111,6 +114,16 @@ def _checked(vectors: Array, groups: Array, metric: Metric) -> Array:
             "a vector of zeros has no cosine", remedy="send another vector, or use inner_product or l2", item=blamed
         )
     return normalize(ready)
+
+
+def _check_lengths(vectors: Array, groups: Array, metric: Metric) -> None:
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    for vector in np.flatnonzero(lengths > LONGEST)[:1]:
+        raise InvalidInput(
+            f"the query vector is {lengths[vector]:.3g} long: float32 does not hold its scores by {metric}",
+            remedy=f"send vectors of a length up to {LONGEST:g}, or search by cosine",
+            item=int(groups[vector]),
+        )
 
 
 def _least(within: float | None, metric: Metric) -> np.float32:

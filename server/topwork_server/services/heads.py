@@ -135,9 +135,8 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
             case "items":
                 return await self._of_items(names, params, request.items.items)
             case "vectors":
-                return await self._predictor.predict_vectors(
-                    names, item_messages.float_rows(request.vectors, "vectors"), request.fingerprint, params.caution
-                )
+                rows = item_messages.float_rows(request.vectors, "vectors")
+                return await self._predictor.predict_vectors(names, rows, request.fingerprint, params)
             case "stored":
                 return await self._of_stored(names, params, request.stored)
         raise InvalidInput("nothing to predict", remedy="send items, vectors, or ids of a set")
@@ -162,9 +161,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         if not 1 <= len(stored.ids) <= MOST_STORED:
             raise InvalidInput(f"{len(stored.ids)} ids of stored items", remedy=f"send 1 to {MOST_STORED:,} at a time")
         feature_set = await asyncio.to_thread(self._sets.get, check_set_name(stored.set))
-        return await self._predictor.predict_stored(
-            names, feature_set, list(stored.ids), params.caution, params.boxes, self._sets.get
-        )
+        return await self._predictor.predict_stored(names, feature_set, list(stored.ids), params, self._sets.get)
 
 
 def _names(settings: Settings) -> list[str]:

@@ -71,7 +71,7 @@ class Caution:
     def _abstaining(self, output: HeadOutput) -> HeadOutput:
         """Mark the items without an answer: UNLIKE before UNSURE. Comparisons with the NaN of items that failed are false."""
         threshold = 0.0 if self.abstain is None else 1 - self.abstain
-        found: list[Abstention | None] = [None] * _count(output)
+        found: list[Abstention | None] = [None] * output.count
         if output.probabilities is not None and threshold:
             for item in np.flatnonzero(output.probabilities.max(axis=1) < threshold):
                 found[item] = Abstention.UNSURE
@@ -79,12 +79,6 @@ class Caution:
             for item in np.flatnonzero(output.typicality < self.unlike):
                 found[item] = Abstention.UNLIKE
         return replace(output, abstained=tuple(found), threshold=threshold)
-
-
-def _count(output: HeadOutput) -> int:
-    array = output.values if output.probabilities is None else output.probabilities
-    assert array is not None, "its task was checked"
-    return len(array)
 
 
 def _held_out(head: Head) -> HeldOutScores:

@@ -34,6 +34,7 @@ class FilledGap(NamedTuple):
     likely: LikelyWords
 
 
+OVERFLOW = "report it to the encoder's author: its features, or the products with its words, are too large for float32"
 #: What is wrong with an item, by its position.
 Failures: TypeAlias = Mapping[int, TopworkError]
 
@@ -71,8 +72,9 @@ class Filler:
             rows, lost = await asyncio.to_thread(_rows_read, choice, texts, found, params.skip_bad_items)
             likely = iter(await self._likely_words(choice, rows, params.deadline))
             seconds = time.monotonic() - begun
-        filled = {item: [FilledGap(gap, next(likely)) for gap in texts[item].gaps] for item in rows}
-        features = _features(found, len(params.taps), texts, lost, seconds)
+        found_words = {item: [FilledGap(gap, next(likely)) for gap in texts[item].gaps] for item in rows}
+        filled, overflow = _finite(choice.head, found_words, skip=params.skip_bad_items)
+        features = _features(found, len(params.taps), texts, {**lost, **overflow}, seconds)
         return FillResult(choice.head, tuple(filled.get(item, ()) for item in range(len(items))), features)
 
     def _drop_later(self) -> None:
@@ -132,6 +134,18 @@ def _rows_read(
         with _attributed(position, failures, skip):
             rows[position] = gap_rows(choice.head, texts[position], split[position])
     return rows, failures
+
+
+def _finite(head: Head, filled: Mapping[int, list[FilledGap]], *, skip: bool) -> tuple[dict[int, list[FilledGap]], Failures]:
+    """The items whose words have probabilities, and the errors of the others where `skip` is set."""
+    kept: dict[int, list[FilledGap]] = {}
+    failures: dict[int, TopworkError] = {}
+    for position, gaps in filled.items():
+        with _attributed(position, failures, skip):
+            if not all(one.likely.finite for one in gaps):
+                raise InvalidInput(f"the head {head.name!r} gives a gap scores that are not finite", remedy=OVERFLOW)
+            kept[position] = gaps
+    return kept, failures
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.features import TapRows
+from topwork_server.features import TapRows, sums_of
 from topwork_server.heads import pooling
 from topwork_server.heads.cell_scale import CellScale
 from topwork_server.heads.head_types import Head, Task
@@ -99,7 +99,7 @@ class HeadOutput:
     interval       half the width of the band that does; None: that of the head
     abstained      one entry per item, where it was asked for: why it has no answer; None for one that has
     threshold      the least probability of a class that was answered, where answers have a cost
-    failures       by item: those that lack rows that the head reads
+    failures       by item: those that lack rows that the head reads, or whose scores are not finite
     """
 
     head: Head
@@ -117,6 +117,37 @@ class HeadOutput:
     threshold: float = 0.0
     failures: Mapping[int, TopworkError] = field(default_factory=dict)
 
+    @property
+    def count(self) -> int:
+        """Number of the items, with those that failed."""
+        return len(next(of for name in (*ARRAYS, *LISTS) if (of := getattr(self, name)) is not None))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The output of a head's graph for the rows that it reads, of which each item has `counts` (items,).
+
+    probabilities (rows, outputs); typicality (rows,) where it was asked for; finite (items,) bool: whether all numbers of an item
+    are.
+    """
+
+    counts: Array
+    probabilities: Array
+    typicality: Array | None
+    finite: Array
+
+    @classmethod
+    def of(cls, rows: Array, counts: Array, run: RunHead, typicality: RunTypicality | None) -> Scored:
+        scores, probabilities = run(rows)
+        overflow = ~np.logical_and.reduce([np.isfinite(one).all(axis=1) for one in (rows, scores, probabilities)])
+        return cls(counts, probabilities, typicality(rows) if typicality else None, sums_of(overflow, counts) == 0)
+
+    def finite_items(self) -> Scored:
+        """Leave out the items whose numbers are not finite."""
+        kept = np.repeat(self.finite, self.counts)
+        typicality = None if self.typicality is None else self.typicality[kept]
+        return Scored(self.counts[self.finite], self.probabilities[kept], typicality, self.finite[self.finite])
+
 
 def decode_output(
     head: Head,
@@ -126,24 +157,54 @@ def decode_output(
     typicality: RunTypicality | None = None,
     boxes: BoxQuery = USUAL_BOXES,
 ) -> HeadOutput:
-    """Run a head on the rows of its tap and decode. InvalidInput for an item that lacks rows, unless it is skipped."""
+    """Run a head on the rows of its tap and decode. InvalidInput for an item that lacks rows, or whose scores overflow, unless
+    it is skipped."""
     usable = _usable(head, rows)
-    if usable.all():
-        return _decoded(head, rows, run, typicality, boxes)
-    good, bad = np.flatnonzero(usable), np.flatnonzero(~usable).tolist()
-    if not skip_bad_items:
-        raise _lacking(head, rows, bad[0])
-    found = spread_output(_decoded(head, rows.take(good), run, typicality, boxes), good, len(usable))
-    return replace(found, failures={item: _lacking(head, rows, item) for item in bad})
+    failures = {item: _lacking(head, rows, item) for item in np.flatnonzero(~usable).tolist()}
+    if failures and not skip_bad_items:
+        raise failures[min(failures)]
+    read, counts = pooling.pool_rows(head.task, head.pooling, pooling.chosen_items(rows, usable))
+    scored = Scored.of(read, counts, run, typicality)
+    good, scored = _finite_items(head, scored, np.flatnonzero(usable), failures, skip_bad_items)
+    if not failures:
+        return _decoded(head, rows, scored, boxes)
+    return replace(spread_output(_decoded(head, rows.take(good), scored, boxes), good, len(usable)), failures=failures)
 
 
-def output_of_pooled(head: Head, rows: Array, run: RunHead, typicality: RunTypicality | None = None) -> HeadOutput:
-    """Run a head on (n, head.dim) rows, one per item, for tasks that read one row per item."""
-    _, probabilities = run(rows)
-    typical = typicality(rows) if typicality else None
+def output_of_pooled(
+    head: Head, rows: Array, run: RunHead, skip_bad_items: bool = False, typicality: RunTypicality | None = None
+) -> HeadOutput:
+    """Run a head on (n, head.dim) rows, one per item, for tasks that read one row per item. InvalidInput for one whose scores
+    overflow, unless it is skipped."""
+    failures: dict[int, TopworkError] = {}
+    scored = Scored.of(rows, np.ones(len(rows), np.int64), run, typicality)
+    good, scored = _finite_items(head, scored, np.arange(len(rows)), failures, skip_bad_items)
+    found = _of_items(head, scored)
+    return replace(spread_output(found, good, len(rows)), failures=failures) if failures else found
+
+
+def _finite_items(
+    head: Head, scored: Scored, items: Array, failures: dict[int, TopworkError], skip: bool
+) -> tuple[Array, Scored]:
+    """Return those of the `items` with finite scores; the others become failures, or the first is raised."""
+    if scored.finite.all():
+        return items, scored
+    for item in items[~scored.finite].tolist():
+        failures[item] = InvalidInput(
+            f"the head {head.name!r} gives it scores that are not finite: its numbers are too large for float32",
+            remedy="send numbers of the size that the head learned from",
+            item=item,
+        )
+        if not skip:
+            raise failures[item]
+    return items[scored.finite], scored.finite_items()
+
+
+def _of_items(head: Head, scored: Scored) -> HeadOutput:
+    """Output of a task that reads one row per item."""
     if head.task is Task.REGRESSION:
-        return HeadOutput(head, values=probabilities[:, 0], typicality=typical)
-    return HeadOutput(head, probabilities=probabilities, typicality=typical)
+        return HeadOutput(head, values=scored.probabilities[:, 0], typicality=scored.typicality)
+    return HeadOutput(head, probabilities=scored.probabilities, typicality=scored.typicality)
 
 
 def _usable(head: Head, rows: TapRows) -> Array:
@@ -160,42 +221,39 @@ def _lacking(head: Head, rows: TapRows, item: int) -> TopworkError:
     return InvalidInput(what, remedy="send one picture an item", item=item)
 
 
-def _decoded(head: Head, rows: TapRows, run: RunHead, typicality: RunTypicality | None, boxes: BoxQuery) -> HeadOutput:
-    read, counts = pooling.pool_rows(head.task, head.pooling, rows)
+def _decoded(head: Head, rows: TapRows, scored: Scored, boxes: BoxQuery) -> HeadOutput:
     match head.task:
         case Task.TAGGING:
-            return HeadOutput(head, spans=_tagged(head, rows, read, counts, run))
+            return HeadOutput(head, spans=_tagged(head, rows, scored))
         case Task.QUESTION_ANSWERING:
-            return HeadOutput(head, spans=_answered(head, rows, read, counts, run))
+            return HeadOutput(head, spans=_answered(head, rows, scored))
         case Task.SEGMENTATION:
-            return _segmented(head, rows, read, run)
+            return _segmented(head, rows, scored.probabilities)
         case Task.DETECTION:
-            return HeadOutput(head, detections=_detected(head, rows, read, run, boxes.filter(head)))
-    return output_of_pooled(head, read, run, typicality)
+            return HeadOutput(head, detections=_detected(head, rows, scored.probabilities, boxes.filter(head)))
+    return _of_items(head, scored)
 
 
-def _tagged(head: Head, rows: TapRows, read: Array, counts: Array, run: RunHead) -> tuple[tuple[PredictedSpan, ...], ...]:
-    _, probabilities = run(read)
+def _tagged(head: Head, rows: TapRows, scored: Scored) -> tuple[tuple[PredictedSpan, ...], ...]:
     labels, chars = entity_labels(head.names), _chars(head, rows)
-    classes, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    classes, sure = scored.probabilities.argmax(axis=1), scored.probabilities.max(axis=1)
 
     def one(of: slice) -> tuple[PredictedSpan, ...]:
         found = entities(classes[of], head.names)
         made = (_span(chars[of][a:b], labels[label], float(sure[of][a:b].mean()), 0) for a, b, label in found)
         return tuple(span for span in made if span.start < span.end)
 
-    return tuple(map(one, _slices(counts)))
+    return tuple(map(one, _slices(scored.counts)))
 
 
-def _answered(head: Head, rows: TapRows, read: Array, counts: Array, run: RunHead) -> tuple[tuple[PredictedSpan, ...], ...]:
-    _, logits = run(read)
+def _answered(head: Head, rows: TapRows, scored: Scored) -> tuple[tuple[PredictedSpan, ...], ...]:
     chars = _chars(head, rows)
 
     def one(of: slice) -> tuple[PredictedSpan, ...]:
-        a, b, probability = answer(logits[of])
+        a, b, probability = answer(scored.probabilities[of])
         return (_span(chars[of][a:b], "", probability, 1),) if a < b else ()
 
-    return tuple(map(one, _slices(counts)))
+    return tuple(map(one, _slices(scored.counts)))
 
 
 def _span(chars: Array, label: str, probability: float, part: int) -> PredictedSpan:
@@ -218,8 +276,7 @@ def _cells(head: Head) -> int:
     return math.prod(head.tap.tap.grid)
 
 
-def _segmented(head: Head, rows: TapRows, read: Array, run: RunHead) -> HeadOutput:
-    _, probabilities = run(read)
+def _segmented(head: Head, rows: TapRows, probabilities: Array) -> HeadOutput:
     shape = (len(rows.counts), *(head.tap.tap.grid or ()))
     return HeadOutput(
         head,
@@ -229,10 +286,9 @@ def _segmented(head: Head, rows: TapRows, read: Array, run: RunHead) -> HeadOutp
     )
 
 
-def _detected(head: Head, rows: TapRows, read: Array, run: RunHead, keep: BoxFilter) -> tuple[tuple[DetectedBox, ...], ...]:
-    if not len(read) or rows.spans is None:
+def _detected(head: Head, rows: TapRows, probabilities: Array, keep: BoxFilter) -> tuple[tuple[DetectedBox, ...], ...]:
+    if not len(probabilities) or rows.spans is None:
         return ((),) * len(rows.counts)
-    _, probabilities = run(read)
     grid, cells = head.tap.tap.grid or (1, 1), _cells(head)
 
     def one(of: slice) -> tuple[DetectedBox, ...]:
@@ -242,7 +298,7 @@ def _detected(head: Head, rows: TapRows, read: Array, run: RunHead, keep: BoxFil
         every = zip(pixels.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
         return tuple(DetectedBox(tuple(box), head.names[label], score) for box, label, score in every)
 
-    return tuple(one(slice(start, start + cells)) for start in range(0, len(read), cells))
+    return tuple(one(slice(start, start + cells)) for start in range(0, len(probabilities), cells))
 
 
 def _covered(rows: TapRows, cells: int) -> Array:
@@ -254,7 +310,7 @@ def _covered(rows: TapRows, cells: int) -> Array:
 
 
 def concat_outputs(parts: Sequence[HeadOutput]) -> HeadOutput:
-    """Concatenate the outputs for consecutive items, none of which failed."""
+    """Concatenate the outputs for consecutive items."""
     if len(parts) == 1:
         return parts[0]
     arrays: dict[str, Any] = {
@@ -262,7 +318,13 @@ def concat_outputs(parts: Sequence[HeadOutput]) -> HeadOutput:
         for name in ARRAYS
     }
     lists = {name: _joined([getattr(part, name) for part in parts]) for name in LISTS}
-    return replace(parts[0], **arrays, **lists)
+    starts = np.cumsum([0, *(part.count for part in parts)]).tolist()
+    failures = {
+        start + item: error.at(start + item)
+        for start, part in zip(starts, parts, strict=False)
+        for item, error in part.failures.items()
+    }
+    return replace(parts[0], **arrays, **lists, failures=failures)
 
 
 def _joined(parts: Sequence[tuple[Any, ...] | None]) -> Any:

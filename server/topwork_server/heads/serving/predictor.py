@@ -68,6 +68,10 @@ class PredictParams:
     boxes: BoxQuery = USUAL_BOXES
 
 
+#: Of a request that sets nothing.
+USUAL = PredictParams()
+
+
 @dataclass(frozen=True)
 class PredictionResult:
     """The outputs of the heads, in the order of their names.
@@ -107,7 +111,7 @@ class Predictor:
         for key, asked in passes.items():
             features.append(await (_embed_sides(self._engine, asked, items) if key.towers else self._engine.embed(asked, items)))
         rows = partial(rows_of_passes, dict(zip(passes, features, strict=True)), ask.options)
-        found = await asyncio.to_thread(_outputs_of, opened, rows, ask.caution, ask.skip_bad_items, ask.boxes)
+        found = await asyncio.to_thread(_outputs_of, opened, rows, ask)
         return PredictionResult(
             outputs=tuple(found[name] for name in names),
             features=tuple(features) if ask.features else (),
@@ -117,40 +121,39 @@ class Predictor:
         )
 
     async def predict_vectors(
-        self, names: Sequence[str], rows: Array, fingerprint: str = "", caution: Caution = NO_CAUTION
+        self, names: Sequence[str], rows: Array, fingerprint: str = "", ask: PredictParams = USUAL
     ) -> PredictionResult:
         """Predict for pooled (n, dim) rows of the heads' tap; each row is an item."""
-        return await asyncio.to_thread(self._predict_vectors, names, np.asarray(rows), fingerprint, caution)
+        return await asyncio.to_thread(self._predict_vectors, names, np.asarray(rows), fingerprint, ask)
 
     async def predict_stored(
         self,
         names: Sequence[str],
         feature_set: FeatureSet,
         ids: Sequence[str],
-        caution: Caution = NO_CAUTION,
-        boxes: BoxQuery = USUAL_BOXES,
+        ask: PredictParams = USUAL,
         find: FindSet = no_other_set,
     ) -> PredictionResult:
         """Predict for items of a set, which must have the heads' taps. Of a head on several encoders, what the set has not is
         read from those that it learned from, by `find`. NotFound names an unknown id."""
-        opened = await asyncio.to_thread(self._opened, names, caution)
+        opened = await asyncio.to_thread(self._opened, names, ask.caution)
         towers = [one.head.name for one in opened if one.head.pooling in TOWERS]
         others = [one for one in opened if one.head.pooling not in TOWERS]
         sets = SetsOfHeads(feature_set, find)
-        found = await asyncio.to_thread(_predict_stored, others, sets, ids, caution, boxes) if others else ()
-        pairs = await self._predict_stored_pairs(towers, feature_set, ids, caution) if towers else ()
+        found = await asyncio.to_thread(_predict_stored, others, sets, ids, ask) if others else ()
+        pairs = await self._predict_stored_pairs(towers, feature_set, ids, ask) if towers else ()
         by_name = {one.head.name: one for one in (*found, *pairs)}
-        return PredictionResult(tuple(by_name[name] for name in names))
+        return PredictionResult(tuple(by_name[name] for name in names), failures=_failures((), (*found, *pairs)))
 
     async def _predict_stored_pairs(
-        self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str], caution: Caution
+        self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str], ask: PredictParams
     ) -> Sequence[HeadOutput]:
         """Predict for stored pairs; their texts are encoded now, each separately."""
-        parts = []
+        parts, ask = [], PredictParams(wait=True, caution=ask.caution, skip_bad_items=ask.skip_bad_items)
         for start in range(0, max(1, len(ids)), STORED):
             try:
                 items = await asyncio.to_thread(_kept_inputs, feature_set, ids[start : start + STORED], names[0])
-                parts.append((await self._predict(names, PredictParams(wait=True, caution=caution), items)).outputs)
+                parts.append((await self._predict(names, ask, items)).outputs)
             except TopworkError as error:
                 raise error if error.item is None else error.at(start + error.item) from None
         return [concat_outputs(of_one) for of_one in zip(*parts, strict=True)]
@@ -192,17 +195,17 @@ class Predictor:
                 check_modality(items, self._catalog.spec(encoder).modalities, whose, remedy)
         return opened
 
-    def _predict_vectors(self, names: Sequence[str], rows: Array, fingerprint: str, caution: Caution) -> PredictionResult:
-        opened = self._opened(names, caution)
+    def _predict_vectors(self, names: Sequence[str], rows: Array, fingerprint: str, ask: PredictParams) -> PredictionResult:
+        opened, skip = self._opened(names, ask.caution), ask.skip_bad_items
         for head in (one.head for one in opened):
             _check_vectors(head, rows, fingerprint)
         ready = np.ascontiguousarray(rows, np.float32)
-        for item in np.flatnonzero(~np.isfinite(ready).all(axis=1))[:1]:
+        for item in np.flatnonzero(~np.isfinite(ready).all(axis=1))[: 0 if skip else 1]:
             raise InvalidInput("the vector has numbers that are not finite", remedy="send finite numbers", item=int(item))
-        outputs = [output_of_pooled(one.head, ready, one.predict, _typicality(one, caution)) for one in opened]
+        outputs = [output_of_pooled(one.head, ready, one.predict, skip, _typicality(one, ask.caution)) for one in opened]
         for output in outputs:
             self.counts.add(output)
-        return PredictionResult(tuple(map(caution.applied, outputs)))
+        return PredictionResult(tuple(map(ask.caution.applied, outputs)), failures=_failures((), outputs))
 
 
 async def _embed_sides(engine: Engine, ask: EmbedParams, items: Sequence[Item]) -> EmbedResult:
@@ -249,31 +252,27 @@ def _passes(opened: Sequence[OpenedHead], ask: PredictParams) -> dict[TrunkPass,
 
 
 def _outputs_of(
-    heads: Sequence[OpenedHead],
-    rows: Callable[[Head], Sequence[TapRows]],
-    caution: Caution,
-    skip_bad_items: bool,
-    boxes: BoxQuery,
+    heads: Sequence[OpenedHead], rows: Callable[[Head], Sequence[TapRows]], ask: PredictParams
 ) -> dict[str, HeadOutput]:
     """Run heads on the rows that each reads, which have its fingerprints."""
     found = {}
     for one in heads:
         head, parts = one.head, rows(one.head)
         joined = combine_rows(head.task, head.parts, parts) if head.parts else parts[0]
-        decoded = decode_output(head, joined, one.predict, skip_bad_items, _typicality(one, caution), boxes)
-        found[head.name] = caution.applied(decoded)
+        decoded = decode_output(head, joined, one.predict, ask.skip_bad_items, _typicality(one, ask.caution), ask.boxes)
+        found[head.name] = ask.caution.applied(decoded)
     return found
 
 
 def _predict_stored(
-    heads: Sequence[OpenedHead], sets: SetsOfHeads, ids: Sequence[str], caution: Caution, boxes: BoxQuery
+    heads: Sequence[OpenedHead], sets: SetsOfHeads, ids: Sequence[str], ask: PredictParams
 ) -> Sequence[HeadOutput]:
     sets.check([one.head for one in heads])
     parts = []
     for start in range(0, max(1, len(ids)), STORED):
         try:
             rows = sets.read([one.head for one in heads], ids[start : start + STORED])
-            parts.append(_outputs_of(heads, rows, caution, False, boxes))
+            parts.append(_outputs_of(heads, rows, ask))
         except TopworkError as error:  # it gives the position among all ids
             raise error if error.item is None else error.at(start + error.item) from None
     return [concat_outputs([part[one.head.name] for part in parts]) for one in heads]

@@ -22,11 +22,13 @@ BLOCK = 64
 
 @dataclass(frozen=True, slots=True)
 class LikelyWords:
-    """Words, likeliest first, their entries in the vocabulary (k,) int64, and their probabilities (k,) float32."""
+    """Words, likeliest first, their entries in the vocabulary (k,) int64, and their probabilities (k,) float32; none of any, and
+    `finite` False, where scores of the vocabulary overflow."""
 
     words: tuple[str, ...]
     entries: Array
     probabilities: Array
+    finite: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class WordChoice:
         return [self._likeliest(row) for row in probabilities]
 
     def _likeliest(self, probabilities: Array) -> LikelyWords:
+        if not np.isfinite(probabilities.sum()):
+            return LikelyWords((), np.zeros(0, np.int64), probabilities[:0], finite=False)
         if self.among is None:
             best = largest(probabilities, self.k)
         else:
