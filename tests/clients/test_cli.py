@@ -371,6 +371,7 @@ command()
 """
 
 
+@pytest.mark.usefixtures("_interruptible")
 def test_ctrl_c_while_the_package_is_imported_is_quiet() -> None:
     done = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
