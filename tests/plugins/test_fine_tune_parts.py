@@ -306,3 +306,21 @@ def test_options_are_said() -> None:
     choices = options.choices(FineTuneOptions)
     assert all(choice.description for choice in choices)
     assert options.parse(FineTuneOptions, {"learning_rate": None}) == FineTuneOptions()
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"rank": 4}, "adapter"),
+        ({"alpha": 8.0}, "adapter"),
+        ({"target_modules": "query"}, "adapter"),
+        ({"frozen_blocks": -1, "layer_decay": 0.5}, "frozen_blocks"),
+        ({"frozen_blocks": -1, "learning_rate": 1e-3}, "frozen_blocks"),
+        ({"frozen_blocks": -1, "adapter": "lora"}, "frozen_blocks"),
+        ({"adapter": "lora", "reinitialize": 1}, "reinitialize"),
+    ],
+)
+def test_options_that_do_nothing_beside_others_are_refused(given: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InvalidInput, match=reason):
+        options.parse(FineTuneOptions, given)
+    assert options.parse(FineTuneOptions, {"adapter": "lora", "rank": 4}).rank == 4

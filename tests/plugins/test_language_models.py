@@ -114,6 +114,14 @@ def test_a_time_limit_ends_it_and_the_rate_has_fallen(tmp_path: Path) -> None:
     assert result.history[-1]["learning_rate"] < 2.5e-5
 
 
+def test_options_that_would_do_nothing_are_refused_or_told(tmp_path: Path) -> None:
+    base = base_of(tiny_berts.write(tmp_path / "base", kind="AutoModelForMaskedLM"))
+    with pytest.raises(InvalidInput, match="tokens is 5,000"):
+        learn(base, tmp_path / "long", tokens=5000)
+    result = learn(base, tmp_path / "out", epochs=1, head_rate=0.01)
+    assert any("head_rate did nothing" in warning for warning in result.warnings)
+
+
 def test_words_are_hidden_whole() -> None:
     words, random = np.array([0, 0, 0, 1, 2, 2, -1, -1]), np.random.default_rng(0)
     counts = np.zeros(len(words))

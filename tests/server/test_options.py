@@ -21,6 +21,7 @@ class Declared:
     unknown: Literal["skip", "zero"] = option("skip", "unknown words")
     bits: Literal[4, 8] = option(8, "of a code")
     floor: float = option(0.5, "of anything", minimum=0.25)
+    zeros: int = option(1, "in place of an unknown word", minimum=1, only_with="unknown")
 
     def __post_init__(self) -> None:
         if self.width == 13:
@@ -36,6 +37,7 @@ def test_each_is_told_as_a_json_schema() -> None:
         "unknown": {"type": "string", "enum": ["skip", "zero"], "default": "skip"},
         "bits": {"type": "integer", "enum": [4, 8], "default": 8},
         "floor": {"type": "number", "minimum": 0.25, "default": 0.5},
+        "zeros": {"type": "integer", "minimum": 1, "default": 1},
     }
     assert [message.type for message in declared.values()] == [
         "boolean",
@@ -44,8 +46,9 @@ def test_each_is_told_as_a_json_schema() -> None:
         'one of "skip", "zero"',
         "one of 4, 8",
         "number, at least 0.25",
+        "integer, at least 1",
     ]
-    assert [message.default for message in declared.values()] == ["false", "8", "null", '"skip"', "8", "0.5"]
+    assert [message.default for message in declared.values()] == ["false", "8", "null", '"skip"', "8", "0.5", "1"]
 
 
 @pytest.mark.parametrize(
@@ -65,6 +68,8 @@ def test_each_is_told_as_a_json_schema() -> None:
         ({"bits": 8.0}, "4, 8"),
         ({"truncate": 1}, "true or false"),
         ({"truncate": [1] * 1000}, "true or false"),
+        ({"zeros": 2}, "set unknown too"),
+        ({"zeros": 2, "unknown": "skip"}, "set unknown too"),
     ],
 )
 def test_what_is_outside_is_refused_with_what_is_taken(given: dict[str, Any], remedy: str) -> None:
@@ -78,6 +83,8 @@ def test_what_is_outside_is_refused_with_what_is_taken(given: dict[str, Any], re
 def test_what_is_inside_is_taken_and_a_check_of_its_own_is_heard() -> None:
     assert parse(Declared, {"width": 64, "rate": 1, "bits": 4, "floor": 9}) == Declared(width=64, rate=1.0, bits=4, floor=9.0)
     assert parse(Declared, {"rate": None}).rate is None
+    assert parse(Declared, {"zeros": 1}) == Declared()
+    assert parse(Declared, {"zeros": 2, "unknown": "zero"}).zeros == 2
     with pytest.raises(InvalidInput, match="unlucky"):
         parse(Declared, {"width": 13})
 

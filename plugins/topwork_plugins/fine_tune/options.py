@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from topwork_server import option
+from topwork_server import InvalidInput, option
 
 MOST_EPOCHS, MOST_BATCH, MOST_WINDOWS = 10_000, 4096, 64
 
@@ -35,12 +35,17 @@ class TrunkOptions:
     adapter: Literal["none", "lora"] = option(
         "none", "lora: the trunk's weights stay, and what is learned is an adapter of a few MB that is added to them"
     )
-    rank: int = option(8, "of the adapter: how many directions each of its layers learns", minimum=1, maximum=1024)
-    alpha: float = option(16.0, "what the adapter adds is multiplied by alpha / rank", minimum=1e-3, maximum=1e4)
+    rank: int = option(
+        8, "of the adapter: how many directions each of its layers learns", minimum=1, maximum=1024, only_with="adapter"
+    )
+    alpha: float = option(
+        16.0, "what the adapter adds is multiplied by alpha / rank", minimum=1e-3, maximum=1e4, only_with="adapter"
+    )
     target_modules: str = option(
         "auto",
         "layers with an adapter, by the ends of their names: query,value; auto: all linear layers of the blocks that learn, or of"
         " a net without any its convolutions",
+        only_with="adapter",
     )
     bias_correction: bool = option(True, "Adam's correction of its first steps; false: without, as BERT was once trained")
     reinitialize: int = option(
@@ -63,6 +68,18 @@ class TrunkOptions:
         minimum=0.0,
         maximum=1e7,
     )
+
+    def __post_init__(self) -> None:
+        """Raise InvalidInput for options of which one undoes the other."""
+        if self.adapter != "none" and self.reinitialize:
+            raise InvalidInput(
+                "an adapter leaves the trunk's weights, and reinitialize changes them", remedy="leave one of them out"
+            )
+        for name in ("learning_rate", "layer_decay", "adapter", "reinitialize"):
+            if self.frozen_blocks < 0 and getattr(self, name) != getattr(TrunkOptions, name):
+                raise InvalidInput(
+                    f"{name} is of blocks that learn, and frozen_blocks is -1: none does", remedy="leave one of them out"
+                )
 
 
 @dataclass(frozen=True)

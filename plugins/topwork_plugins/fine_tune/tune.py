@@ -111,8 +111,6 @@ def _check(trunk: Trunk, encoder: Encoder, dataset: FineTuneDataset, options: Tr
         raise InvalidInput(
             f"windows are of videos and recordings, and {encoder.spec.name} reads {encoder.spec.modality}s", remedy="leave it out"
         )
-    if options.adapter != "none" and options.reinitialize:
-        raise InvalidInput("an adapter leaves the trunk's weights, and reinitialize changes them", remedy="leave one of them out")
 
 
 def _network(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from topwork_server import Array
+from topwork_server import Array, InvalidInput
 from torch import Tensor, nn
 
 from topwork_plugins.bert.loading import position_limit
@@ -44,7 +44,12 @@ class Objective(ABC):
         self.texts = TextTokenizer(tokenizer, lower_case=folder.layout.lower_case)
         self.padding = int(tokenizer.pad_token_id or 0)
         self.trunk = model.base_model
-        self.longest = min(options.tokens, position_limit(self.trunk) or options.tokens)  # special tokens included
+        limit = position_limit(self.trunk) or options.tokens
+        if options.tokens > limit and options.tokens != LanguageModelOptions.tokens:
+            raise InvalidInput(
+                f"tokens is {options.tokens:,}, and {folder.name} reads {limit:,}", remedy=f"give at most {limit:,}"
+            )
+        self.longest = min(options.tokens, limit)  # special tokens included
 
     @property
     @abstractmethod

@@ -19,6 +19,8 @@ from topwork_plugins.pretrained_models import from_pretrained, refuse_gaps
 
 #: Parts of the whole, in the progress.
 TOKENIZED, TRAINED = 0.1, 0.97
+#: Of a head that the encoder lacks.
+HEAD_OPTIONS = ("head_rate", "head_first")
 
 
 def pretrain(
@@ -115,5 +117,7 @@ def _measures(loop: LanguageModelLoop) -> list[Measure]:
 def _warnings(loop: LanguageModelLoop, objective: Objective) -> list[str]:
     new = f"{objective.folder.name} had no head of a {objective.what}: it starts at random, so `before` says little"
     worse = "no evaluation was better than before: the encoder is as it was"
-    found = [new] if objective.new_head else []
+    idle = [name for name in HEAD_OPTIONS if getattr(objective.options, name, None) != getattr(MaskedOptions, name)]
+    unused = f"{objective.folder.name} has a head: {' and '.join(idle)} did nothing"
+    found = [new] if objective.new_head else [unused] if idle and isinstance(objective.options, MaskedOptions) else []
     return [*found, *([worse] if loop.best is loop.before else []), *([loop.stopped] if loop.stopped else [])]

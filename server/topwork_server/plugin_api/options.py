@@ -6,7 +6,7 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,9 +41,14 @@ class DeclaredOption:
         return json.dumps(self.schema["default"], ensure_ascii=False)
 
 
-def option(default: Any, description: str, *, minimum: float | None = None, maximum: float | None = None) -> Any:
-    """A field of a dataclass of options; `minimum` and `maximum` are bounds of a number that a request may set, inclusive."""
-    given = {"help": description, "minimum": minimum, "maximum": maximum}
+def option(
+    default: Any, description: str, *, minimum: float | None = None, maximum: float | None = None, only_with: str | None = None
+) -> Any:
+    """A field of a dataclass of options; `minimum` and `maximum` are bounds of a number that a request may set, inclusive.
+
+    `only_with` names another option of the class: while that has its default, this one has no effect, and is refused.
+    """
+    given = {"help": description, "minimum": minimum, "maximum": maximum, "only_with": only_with}
     return dataclasses.field(default=default, metadata={name: value for name, value in given.items() if value is not None})
 
 
@@ -55,7 +60,9 @@ def parse(declared: type[Any], given: Mapping[str, Any], owner: str = "this enco
             taken = f"{owner} takes {', '.join(fields) or 'no options'}"
             raise InvalidInput(f"unknown option {name!r}", remedy=taken)
     try:
-        return declared(**{name: _checked(*fields[name], value) for name, value in given.items()})
+        made = declared(**{name: _checked(*fields[name], value) for name, value in given.items()})
+        _check_effects(made, [fields[name][0] for name in given])
+        return made
     except InvalidInput:
         raise
     except ValueError as error:  # a dataclass may check more in __post_init__
@@ -101,6 +108,17 @@ def _fields(declared: type[Any]) -> Mapping[str, tuple[dataclasses.Field[Any], A
     together."""
     hints = typing.get_type_hints(declared)
     return {field.name: (field, hints[field.name]) for field in dataclasses.fields(declared)}
+
+
+def _check_effects(made: Any, given: Sequence[dataclasses.Field[Any]]) -> None:
+    """Raise InvalidInput for an option that was set and does nothing beside the others."""
+    for field in given:
+        other = field.metadata.get("only_with")
+        if other and getattr(made, field.name) != field.default and getattr(made, other) == getattr(type(made), other):
+            raise InvalidInput(
+                f"{field.name} does nothing while {other} is {json.dumps(getattr(made, other))}",
+                remedy=f"set {other} too, or leave {field.name} out",
+            )
 
 
 def _checked(field: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
