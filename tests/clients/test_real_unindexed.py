@@ -106,7 +106,7 @@ def test_an_encoder_that_is_named_beside_ready_vectors_is_not_ignored(client: to
 def test_a_search_of_vectors_that_is_late_does_not_speak_of_encoders(client: topwork.Client) -> None:
     with pytest.raises(topwork.DeadlineExceeded) as late:
         client.search("plain", vectors=ROWS[3], timeout=1e-9)
-    assert late.value.remedy == "pass a longer timeout"
+    assert late.value.remedy == "pass a longer `timeout`"
     with pytest.raises(topwork.DeadlineExceeded) as late:
         client.search("plain", stored="i3", timeout=1e-9)
     assert "encoder" not in str(late.value)

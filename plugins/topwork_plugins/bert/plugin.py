@@ -63,7 +63,7 @@ class BertEncoder(Encoder):
     fill_options: ClassVar[Mapping[str, Any]] = {"unknown": "allow"}  # a mask is one, and may stand alone
     needs_to_fill = (
         "pull weights that hold the head of a language model (config.json: ...ForMaskedLM with a mask, ...ForCausalLM), or train"
-        " one with `topwork pretrain mlm`; an encoder from before heads were read gets its own by `topwork export NAME --force`"
+        " one with `Pretrain(mlm)`; an encoder from before heads were read gets its own by `topwork export NAME --force`"
     )
 
     @classmethod

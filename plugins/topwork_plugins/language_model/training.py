@@ -68,7 +68,7 @@ def _opened(folder: ModelFolder, kind: type[Objective]) -> tuple[Any, list[str]]
     except InvalidInput as error:
         raise InvalidInput(
             f"{folder.name} ({folder.model_type}) cannot be read as a {kind.what}: {error.message}",
-            remedy="name another encoder; `topwork pretrain` says what each kind trains",
+            remedy="name another encoder; `ListPretrainers` says what each kind trains",
         ) from error
     refuse_gaps(folder.transformer, report, spare=rf"^(?!{model.base_model_prefix}\.)")  # a head may be new, its trunk not
     return model, sorted(map(str, report["missing_keys"]))

@@ -87,7 +87,7 @@ class WordVectors(Encoder):
     inline_max_chars = 512
     needs_to_fill = (
         "a file of one vector a word has the input vectors alone: put those of the output beside it as NAME.output.txt, and run"
-        " `topwork export NAME --force`, or train both with `topwork pretrain words`"
+        " `topwork export NAME --force`, or train both with `Pretrain(words)`"
     )
 
     @classmethod

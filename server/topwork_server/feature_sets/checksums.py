@@ -205,7 +205,8 @@ class Checksums:
     def _data_loss(self, name: str) -> DataLoss:
         return DataLoss(
             f"the feature set {self.path.stem!r} is damaged: {self.path / name}: {self._damaged[name][1]}",
-            remedy="put the file back from a copy, or read a version from before it (`topwork versions`), or drop the set",
+            remedy=f"put the file back from a copy, or read a version from before it (`ListVersions({self.path.stem})`), or drop "
+            "the set",
         )
 
     def _append(self, lines: str, names: list[str]) -> None:

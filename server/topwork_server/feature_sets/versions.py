@@ -178,7 +178,7 @@ def _damaged(checksums: Checksums, name: str, version: int, how: str) -> Pin:
     held = f"; it was made of version {version}" if version else ""
     error = DataLoss(
         f"the pin {name!r} of the feature set {checksums.path.stem!r} is damaged: {checksums.path / tag_file(name)}: {how}{held}",
-        remedy=f"remove the pin (`topwork versions {checksums.path.stem} --unpin {name}`), then pin "
+        remedy=f"remove the pin (`UnpinVersion({checksums.path.stem}, {name})`), then pin "
         + (f"version {version} again" if version else "the version again"),
     )
     if tag_file(name) not in checksums.damaged_files:  # else the log says it

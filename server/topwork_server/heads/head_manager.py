@@ -166,9 +166,7 @@ class HeadManager:
                 f"a head named {name!r} is in training", remedy="wait for it, cancel its job, or choose another name"
             )
         if not replace and name in self.store.names():
-            raise AlreadyExists(
-                f"there is a head named {name!r}", remedy="choose another name, replace it (`replace`, --replace), or drop it"
-            )
+            raise AlreadyExists(f"there is a head named {name!r}", remedy="choose another name, `replace` it, or drop it")
 
     async def _start_training(self, definition: HeadDefinition) -> None:
         name = definition.name

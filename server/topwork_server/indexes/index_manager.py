@@ -76,9 +76,8 @@ class IndexManager:
         if key in self._indexes:
             raise AlreadyExists(
                 f"{definition.set} has an index named {definition.name}",
-                remedy=f"choose another name (`topwork index {definition.set} --name NAME`), rebuild it (`topwork index "
-                f"{definition.set} --name {definition.name} --rebuild`), or drop it (`topwork drop {definition.set} --index "
-                f"{definition.name}`)",
+                remedy=f"choose another `name`, rebuild it (`RebuildIndex({definition.set}, {definition.name})`), or drop it "
+                f"(`DropIndex({definition.set}, {definition.name})`)",
             )
         stored = StoredIndex(definition, described.created)
         if damaged := self._damaged.get(key):
@@ -249,7 +248,7 @@ class IndexManager:
     def _missing(self, set_name: str, name: str) -> NotFound:
         return NotFound(
             f"the set {set_name} has no index named {excerpt(name)}" if name else f"the set {set_name} has no index",
-            remedy=instead(name, self.names(set_name), f"create one: `topwork index {set_name}`"),
+            remedy=instead(name, self.names(set_name), f"create one: `CreateIndex({set_name})`"),
         )
 
     def _usual(self, wanted: SetDefinition, names: builtins.list[str]) -> str:

@@ -73,7 +73,7 @@ class Encoder(ABC):
     chunk_items: ClassVar[int] = 0
     inline_max_chars: ClassVar[int] = 0
     fill_options: ClassVar[Mapping[str, Any]] = {}
-    needs_to_fill: ClassVar[str] = "ask for an encoder with a head over its vocabulary: `topwork encoders NAME` lists its heads"
+    needs_to_fill: ClassVar[str] = "ask for an encoder with a head over its vocabulary: `GetEncoder(NAME)` lists its heads"
 
     @classmethod
     @abstractmethod

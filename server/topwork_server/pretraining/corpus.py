@@ -51,7 +51,9 @@ def copy_set(sets: FeatureSets, name: str, where: str, version: int, path: Path)
     none."""
     found = sets.get(name)
     if not found.definition.keep_inputs:
-        raise NotReady(f"the set {name!r} keeps no raw inputs", remedy="write the texts to a set that does: write --keep-inputs")
+        raise NotReady(
+            f"the set {name!r} keeps no raw inputs", remedy="write the texts to a set that does: `Write(SET, keep_inputs=True)`"
+        )
     count = 0
     with path.open("wb") as file:
         for batch in found.read(Selection(version=version, taps=(), columns=(), inputs=True, where=where)).batches:

@@ -42,7 +42,7 @@ def check(request: PretrainRequest, catalog: Catalog, plugins: PluginRegistry) -
     spec = plugins.pretrainer(request.kind)
     options = parsed_options(spec, request.options)
     if not request.name:
-        raise InvalidInput("the encoder has no name", remedy="name it (`name`, --name)")
+        raise InvalidInput("the encoder has no name", remedy="give it a `name`")
     check_name(request.name, "an encoder")
     if request.name in catalog.names() or request.name in catalog.added():
         raise AlreadyExists(

@@ -166,7 +166,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
 
 def _names(settings: Settings) -> list[str]:
     if not settings.heads:
-        raise InvalidInput("no head is named", remedy="name one or more of those that ListHeads returns")
+        raise InvalidInput("no head is named", remedy="name one or more of `ListHeads`")
     return list(settings.heads)
 
 

@@ -26,7 +26,7 @@ def deadline(context: Context) -> float | None:
 def check_name(name: str, kind: str, listed_by: str) -> str:
     """The name of an encoder, a feature set or a head. InvalidInput where it is empty."""
     if not name:
-        raise InvalidInput(f"no {kind} is named", remedy=f"name one of those that {listed_by} returns")
+        raise InvalidInput(f"no {kind} is named", remedy=f"name one of `{listed_by}`")
     return name
 
 

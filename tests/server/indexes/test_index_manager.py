@@ -314,7 +314,7 @@ async def test_which_index_is_meant(tmp_path):
         birds(w.sets, POOLED, other)
         with pytest.raises(NotFound, match="has no index") as caught:
             await w.indexes.get("birds")
-        assert "topwork index birds" in caught.value.remedy
+        assert "CreateIndex(birds)" in caught.value.remedy
         await w.indexes.create(CreateIndexParams("birds", tap="hidden.6"))
         assert (await w.indexes.get("birds")).definition.name == "hidden.6"  # the only one
         await w.indexes.create(CreateIndexParams("birds", "flat"))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from topwork._codec import messages, metadata
+from topwork._transport.wording import in_calls
 from topwork.encoders import TapInfo
 from topwork.features import Numerics
 from topwork.jobs import Job
@@ -76,6 +77,7 @@ def job(message: jobs_pb2.Job) -> Job:
     return messages.of_message(
         Job,
         message,
+        error=in_calls(message.error),
         created=moment(message.created),
         ended=moment(message.ended) if message.ended else None,
         seconds_left=message.seconds_left or None,

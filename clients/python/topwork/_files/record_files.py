@@ -266,7 +266,7 @@ def opened(path: Path, separator: str | None = None, encoding: str | None = None
     if separator:
         raise InvalidInput(f"{path} has no separator of columns", remedy="leave --separator out")
     if encoding and suffix == ".parquet":
-        raise InvalidInput(f"{path} knows its encoding", remedy="leave --encoding out")
+        raise InvalidInput(f"{path} knows its encoding", remedy="leave `encoding` out")
     return TABLES[suffix](path, encoding)
 
 

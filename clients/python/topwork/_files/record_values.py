@@ -50,9 +50,9 @@ def text_of(table: RecordFile, column: str, record: Record) -> str | bytes:
     if isinstance(value, str) or (isinstance(value, bytes) and value):
         return value
     if value in (None, b""):
-        raise InvalidInput(f"{table.name(record)} has no text under {column!r}", remedy="name where it is with --column")
+        raise InvalidInput(f"{table.name(record)} has no text under {column!r}", remedy="name where it is with `column`")
     raise InvalidInput(
-        f"{table.name(record)}: {column!r} is {value!r:.60}, no text", remedy="name the column of texts with --column"
+        f"{table.name(record)}: {column!r} is {value!r:.60}, no text", remedy="name the column of texts with `column`"
     )
 
 

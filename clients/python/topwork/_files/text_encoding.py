@@ -58,7 +58,8 @@ def unreadable(path: object, error: UnicodeError, encoding: str) -> InvalidInput
     named = "UTF-8" if encoding == UTF8 else encoding
     reason = error.reason if isinstance(error, UnicodeDecodeError) else error
     return InvalidInput(
-        f"{path} is not {named}: {reason}{where}", remedy="say which it is: --encoding cp1252 (of Windows), latin-1, utf-16 ..."
+        f"{path} is not {named}: {reason}{where}",
+        remedy="say which it is: `encoding='cp1252'` (of Windows), latin-1, utf-16 ...",
     )
 
 
@@ -81,5 +82,5 @@ def _found(path: Path) -> str:
     if marked is None and b"\0" in head:
         even, odd = head[::2].count(0), head[1::2].count(0)
         guess = "utf-16-le" if odd > even else "utf-16-be"
-        raise InvalidInput(f"{path} holds NUL characters: it is no text, or not in UTF-8", remedy=f"try --encoding {guess}")
+        raise InvalidInput(f"{path} holds NUL characters: it is no text, or not in UTF-8", remedy=f"try `encoding={guess!r}`")
     return marked or UTF8

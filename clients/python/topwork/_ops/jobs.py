@@ -78,5 +78,5 @@ def unfinished(job: Job) -> DeadlineExceeded:
     message = f", {job.message}" if job.message else ""
     return DeadlineExceeded(
         f"{job.kind} job {job.id} on {job.subject!r} is not done in time: {job.fraction:.0%}{message}",
-        remedy=f"it goes on: `topwork jobs {job.id} --watch` or watch_job({job.id!r}) waits; or pass a longer timeout",
+        remedy=f"it goes on: `watch_job({job.id!r})` waits for it; or pass a longer `timeout`",
     )

@@ -8,6 +8,7 @@ import grpc
 
 from topwork import errors
 from topwork._transport import channel
+from topwork._transport.wording import in_calls
 from topwork.errors import TopworkError
 
 DETAILS_KEY = "grpc-status-details-bin"
@@ -45,9 +46,9 @@ SHED = "CANCELLED"
 #: How gRPC begins the details of a call that found no connection.
 UNCONNECTED = ("failed to connect to all addresses", "errors resolving", "DNS resolution failed")
 #: Remedies for a call that ran out of time, by the name of the method.
-LONGER = "pass a longer timeout"
-_ENCODES = f"{LONGER}: the first use of an encoder exports, measures and loads it, and `topwork encoders NAME` says how far it is"
-_BEGINS = f"it may have begun: `topwork jobs` lists what runs, under its name; else {LONGER}"
+LONGER = "pass a longer `timeout`"
+_ENCODES = f"{LONGER}: the first use of an encoder exports, measures and loads it, and `encoder(NAME)` says how far it is"
+_BEGINS = f"it may have begun: `jobs()` lists what runs, under its name; else {LONGER}"
 _PATIENT = {
     **dict.fromkeys(("Embed", "EmbedStream", "NearestWords", "Predict", "PredictStream", "Search", "Write"), _ENCODES),
     **dict.fromkeys(("Train", "Probe", "CreateIndex", "RebuildIndex", "Pretrain"), _BEGINS),
@@ -66,7 +67,7 @@ def translate(error: Any, target: str, timeout: float | None, method: str = "") 
     item = info.metadata.get("item", "")
     found = kind(
         error.details() or code.name,
-        remedy=info.metadata.get("remedy", ""),
+        remedy=in_calls(info.metadata.get("remedy", "")),
         item=int(item) if item.isdecimal() else None,
         code=code,
     )
@@ -87,7 +88,7 @@ def named(method: str, request: Any) -> str:
 def failure(code: int, message: str, remedy: str, item: int) -> TopworkError:
     """The error of one item that was skipped."""
     status = CODES.get(code, grpc.StatusCode.UNKNOWN)
-    return STATUSES.get(status, TopworkError)(message, remedy=remedy, item=item, code=status)
+    return STATUSES.get(status, TopworkError)(message, remedy=in_calls(remedy), item=item, code=status)
 
 
 def _details(metadata: Any) -> tuple[Any, float | None] | None:
@@ -142,6 +143,6 @@ def late(target: str, timeout: float | None, method: str = "") -> errors.Deadlin
     within = "in time" if timeout is None else f"within {timeout:g} s"
     if method == "WatchJob":
         return errors.DeadlineExceeded(
-            f"the job has not ended {within}", remedy="it goes on: `topwork jobs` lists it; watch it again, with a longer timeout"
+            f"the job has not ended {within}", remedy="it goes on: `jobs()` lists it; watch it again, with a longer `timeout`"
         )
     return errors.DeadlineExceeded(f"no answer from {target} {within}", remedy=_PATIENT.get(method, LONGER))

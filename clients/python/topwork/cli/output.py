@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from topwork.cli.wording import in_commands
 from topwork.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -64,12 +65,12 @@ def facts(pairs: Iterable[tuple[str, str]]) -> None:
     listed = list(pairs)
     width = max((len(name) for name, _ in listed), default=0)
     for name, value in listed:
-        console().print(f"{name:>{width}}  {value}", markup=False)
+        console().print(f"{name:>{width}}  {in_commands(value)}", markup=False)
 
 
 def say(text: str) -> None:
     """Print a line for people on stderr, beside the output."""
-    print(f"topwork: {text}", file=sys.stderr, flush=True)
+    print(f"topwork: {in_commands(text)}", file=sys.stderr, flush=True)
 
 
 def say_first(verb: str, lines: Sequence[str], count: int) -> None:

@@ -15,6 +15,7 @@ from topwork.cli.connection import connected, connection
 from topwork.cli.jobs import awaited
 from topwork.cli.output import counted
 from topwork.cli.verb import Several, flags, key_value, verb, version
+from topwork.cli.wording import in_commands
 from topwork.heads import HeadInfo, MetricValue, TrainerInfo, beside
 from topwork.probes import ProbeTable, settings_text
 
@@ -163,7 +164,7 @@ def summary(head: HeadInfo) -> Iterator[str]:
     for name, fact in facts:
         yield f"  {name:>{width}}  {fact}"
     for warning in head.warnings:
-        yield f"warning: {warning}"
+        yield f"warning: {in_commands(warning)}"
     yield f"next: `topwork report {head.name}` says where it fails, `topwork predict {head.name} ITEM...` uses it"
 
 

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 import click
 
+from topwork.cli.wording import in_commands
+
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
@@ -83,7 +85,13 @@ def verb(epilog: str = "") -> Callable[[Callable[[SimpleNamespace], int]], ItemC
     def decorate(function: Callable[[SimpleNamespace], int]) -> ItemCommand:
         @wraps(function)
         def run(**values: Any) -> int:
-            return function(SimpleNamespace(**{n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}))
+            from topwork.errors import TopworkError  # with gRPC, which the help screen does not need
+
+            try:
+                return function(SimpleNamespace(**{n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}))
+            except TopworkError as error:
+                error.message, error.remedy = in_commands(error.message), in_commands(error.remedy)
+                raise
 
         return click.command(function.__name__, cls=ItemCommand, epilog=epilog)(run)
 

@@ -167,7 +167,7 @@ class Predictor:
         if stored.head.task is Task.FILL:
             raise InvalidInput(
                 f"the head {name!r} gives words for the gaps of a text, and no prediction of an item",
-                remedy=f"call `fill` (`topwork fill {stored.head.encoder} TEXT`)",
+                remedy=f"ask `Fill({stored.head.encoder})`",
             )
         return stored
 

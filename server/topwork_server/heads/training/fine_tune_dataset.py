@@ -72,7 +72,7 @@ def _check_kept(definition: HeadDefinition, data: TrainingDataset, some: bool) -
     raise NotReady(
         f"the set {definition.set!r} keeps {'the raw input of no labeled item' if keeps else 'no raw inputs'}, and"
         f" {definition.kind} trains on them",
-        remedy="write the items to a set that keeps them: write --keep-inputs",
+        remedy="write the items to a set that keeps them: `Write(SET, keep_inputs=True)`",
     )
 
 

@@ -21,12 +21,12 @@ def head_name(request: TrainRequest) -> str:
     if "/" in name:
         raise InvalidInput(
             f"{name!r} names a head that comes with its encoder",
-            remedy="choose a name without '/' for what you train, in `name` (--name)",
+            remedy="choose a name without '/' for what you train, in `name`",
         )
     if not NAME.fullmatch(name):
         raise InvalidInput(
             f"{name!r} cannot name a head",
-            remedy="in `name` (--name) use letters, digits, '.', '_' and '-', at most 80, a letter or digit first; no '..', no "
+            remedy="in `name` use letters, digits, '.', '_' and '-', at most 80, a letter or digit first; no '..', no "
             "'.' at the end",
         )
     return name

@@ -228,7 +228,7 @@ def _without(target: str, task: Task, names: Sequence[str], type: ColumnType) ->
         where = " AND ".join(f"NOT array_has({target}, {literal})" for literal in literals)
     else:
         where = f"{target} NOT IN ({', '.join(literals)})" if len(names) > 1 else f"{target} <> {literals[0]}"
-    return f'leave {"them" if len(names) > 1 else "it"} out: --where "{where}"'
+    return f'leave {"them" if len(names) > 1 else "it"} out: `where` "{where}"'
 
 
 def _wrong_type(target: str, type: ColumnType, task: Task | None) -> InvalidInput:

@@ -268,7 +268,7 @@ def _check_also(request: TrainRequest, spec: TrainerSpec) -> None:
     if request.target in request.also:
         raise InvalidInput(f"{request.target!r} is the target, and in `also`", remedy="name each column once")
     if not request.test_where:
-        raise InvalidInput("several targets are judged on the same items", remedy="select them by `test_where` (--test-where)")
+        raise InvalidInput("several targets are judged on the same items", remedy="select them by `test_where`")
     for column, share in request.also.items():
         if not (math.isfinite(share) and share > 0):
             raise InvalidInput(f"the weight of {column!r} in `also` is {share:g}", remedy="give a number above 0, such as 1")
@@ -278,7 +278,7 @@ def _check_kind(request: TrainRequest, spec: TrainerSpec, task: Task, views: Vie
     _check_combine(request, spec, task, views)
     if task.target not in spec.trainer.targets:
         raise InvalidInput(
-            f"the kind {spec.kind} does not learn {task}", remedy="choose another kind: ListTrainers says what each learns"
+            f"the kind {spec.kind} does not learn {task}", remedy="choose another kind: `ListTrainers` says what each learns"
         )
     if spec.tunes and len(views) > 1:
         raise InvalidInput(f"the kind {spec.kind} learns on one tap with one pooling", remedy="name one of each")
