@@ -272,7 +272,7 @@ def test_a_folder(write: Writes, tmp_path: Path) -> None:
     kept = write(tmp_path, "--metadata", "folder", encoder="pictures")
     assert [metadata for _, metadata in kept.values()] == [{}, {"folder": "owls"}, {"folder": "owls/deep"}]
     assert "no 'x' (--metadata is one of folder, name)" in write.refused(tmp_path, "--metadata", "x", encoder="pictures")
-    assert "leave --column, --id" in write.refused(tmp_path, "--id", "x", encoder="pictures")
+    assert "leave --id out" in write.refused(tmp_path, "--id", "x", encoder="pictures")
     assert "holds no files of" in write.refused(tmp_path, encoder="clips")
 
 

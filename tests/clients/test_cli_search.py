@@ -63,10 +63,12 @@ def test_several_queries_have_a_heading_each(topwork: StubCommand) -> None:
 
 def test_what_is_asked_for_is_passed_on(topwork: StubCommand) -> None:
     words = ["-k", "3", "--where", "year > 2020", "--within", "0.5", "--every-row", "--show", "year,good"]
-    assert topwork("search", "birds", "a", *words, "--exact", "--effort", "64", "--index", "small") == 0
+    assert topwork("search", "birds", "a", *words, "--effort", "64", "--index", "small") == 0
     asked = topwork.asked("search")
     assert (asked["k"], asked["where"], asked["within"], asked["every_row"]) == (3, "year > 2020", 0.5, True)
-    assert (asked["columns"], asked["exact"], asked["effort"], asked["index"]) == (["year", "good"], True, 64, "small")
+    assert (asked["columns"], asked["exact"], asked["effort"], asked["index"]) == (["year", "good"], False, 64, "small")
+    assert topwork("search", "birds", "a", "--exact") == 0
+    assert topwork.asked("search")["exact"]
 
 
 def test_stored_items_vectors_and_files(topwork: StubCommand, tmp_path: Path) -> None:

@@ -116,10 +116,10 @@ def test_a_set_that_is_there_knows_its_encoder_and_its_types(topwork: StubComman
         (("write", "birds"), "name items, or a file of them"),
         (("write", "birds", "a", "b", "--from", "c.csv"), "one of the two"),
         (("write", "birds", "a", "--vectors", "v.npy"), "vectors have no items"),
-        (("write", "birds", "a", "b", "--fingerprint", "x"), "--fingerprint is of --vectors"),
+        (("write", "birds", "a", "b", "--fingerprint", "x"), "only with --vectors"),
         (("write", "birds", "a", "--dtype", "int8"), "float16"),
         (("write", "birds", "a", "--type", "x=number"), "is not COLUMN=TYPE"),
-        (("write", "birds", "a", "--metadata", "x", "--no-metadata"), "one of the two"),
+        (("write", "birds", "a", "--metadata", "x", "--no-metadata"), "--no-metadata does nothing"),
         (("write", "birds", "a", "--metadata", ","), "name at least one"),
     ],
 )

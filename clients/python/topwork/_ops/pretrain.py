@@ -72,6 +72,8 @@ def pretrain(
     Raises InvalidInput for what cannot be learned, AlreadyExists where the name is taken.
     """
     started = time.monotonic()
+    if (where or version) and not set:
+        raise InvalidInput("where and version choose from a set, and none is named", remedy="pass set=, or leave them out")
     number = (yield from numbered(session, set, version, timeout)) if set else 0
     settings = encoders_pb2.PretrainSettings(
         kind=kind,

@@ -17,7 +17,7 @@ from topwork._codec.messages import ROW_DTYPES
 from topwork._files import save_features
 from topwork.cli import output
 from topwork.cli.connection import connected, connection, explained
-from topwork.cli.inputs import Inputs, encoding_flags, gather, source_flags
+from topwork.cli.inputs import OF_A_FILE, Inputs, encoding_flags, gather, source_flags
 from topwork.cli.verb import PATH, verb
 from topwork.features import Features
 
@@ -36,7 +36,7 @@ examples:
 """
 
 
-@verb(EXAMPLES)
+@verb(EXAMPLES, only_with=OF_A_FILE)
 @click.argument("encoder", metavar="ENCODER")
 @click.argument("items", nargs=-1, metavar="[ITEM]...")
 @source_flags

@@ -10,7 +10,7 @@ import click
 
 from topwork.cli import output
 from topwork.cli.connection import connected, connection, explained
-from topwork.cli.inputs import encoding_flags, gather, source_flags
+from topwork.cli.inputs import OF_A_FILE, encoding_flags, gather, source_flags
 from topwork.cli.verb import verb
 from topwork.fills import FilledGap, FilledText, Fills, FillWord
 
@@ -23,7 +23,7 @@ examples:
 """
 
 
-@verb(EXAMPLES)
+@verb(EXAMPLES, only_with=OF_A_FILE)
 @click.argument("encoder", metavar="ENCODER")
 @click.argument("items", nargs=-1, metavar="[TEXT]...")
 @source_flags

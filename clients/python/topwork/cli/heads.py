@@ -41,6 +41,10 @@ def heads(arguments: SimpleNamespace) -> int:
     verb = words[0] if len(words) == 2 else ""
     if len(words) > 2 or (verb and verb not in VERBS):
         raise click.UsageError(f"name one head, or say what to do with it: {' NAME, '.join(VERBS)} NAME")
+    if arguments.yes and verb != "drop":
+        raise click.UsageError("--yes does something only with drop NAME")
+    if arguments.encoder and words:
+        raise click.UsageError("--encoder lists heads, and one is named")
     if (verb == "export") != bool(arguments.out):
         raise click.UsageError("export NAME -o FILE: the two go together")
     if verb == "export":

@@ -20,6 +20,8 @@ from topwork.indexes import IndexInfo, IndexKind
 METRICS = ("cosine", "inner_product", "l2")
 #: Above 0, at most 1.
 SHARE = Number(min=0, max=1, min_open=True)
+#: What an index keeps when it is built again.
+DEFINING = ("tap", "kind", "metric", "option", "target_recall", "queries")
 EXAMPLES = """\
 An index follows its set: what was written is found by the next search, also while it is built again.
 `topwork indexes --kinds` lists the kinds and what --option may set; any FAISS factory string is a kind, too.
@@ -32,7 +34,7 @@ examples:
 """
 
 
-@verb(EXAMPLES)
+@verb(EXAMPLES, only_with={"column": ("queries",)}, not_with=dict.fromkeys(DEFINING, ("rebuild",)))
 @click.argument("set", metavar="SET")
 @click.option("--name", default="", metavar="N", help="default: the tap's name")
 @click.option("--tap", metavar="T", help="default: the set's first")
@@ -46,9 +48,6 @@ examples:
 @click.option("--no-wait", is_flag=True, help="begin it, and print its job")
 @connection
 def index(arguments: SimpleNamespace) -> int:
-    defining = (arguments.tap, arguments.kind, arguments.metric, arguments.option, arguments.target_recall, arguments.queries)
-    if arguments.rebuild and any(defining):
-        raise click.UsageError("--rebuild keeps what the index was made with: drop it, and make another")
     with connected(arguments) as client:
         info = _build(client, arguments)
     if arguments.json:
@@ -103,14 +102,12 @@ def _summary(info: IndexInfo) -> str:
     return ", ".join([head, *(fact for fact in facts if fact)])
 
 
-@verb()
+@verb(not_with={"set": ("kinds",)})
 @click.argument("set", default="", metavar="[SET]")
 @click.argument("name", required=False, metavar="[NAME]")
 @click.option("--kinds", is_flag=True, help="what kinds there are, and their options")
 @connection
 def indexes(arguments: SimpleNamespace) -> int:
-    if arguments.kinds and arguments.set:
-        raise click.UsageError("--kinds is of the server, not of a set")
     with connected(arguments) as client:
         if arguments.kinds:
             return _kinds(client.index_kinds(), arguments.json)

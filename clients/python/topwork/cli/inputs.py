@@ -53,6 +53,10 @@ source_flags = flags(
         "--encoding", type=encoding_name, metavar="E", help="of the file's letters: cp1252, latin-1, utf-16 ... (default: utf-8)"
     ),
 )
+#: Flags of `source_flags` that do nothing without a file.
+OF_A_FILE = dict.fromkeys(("column", "separator", "encoding"), ("source",))
+#: The parameters of `encoding_flags`.
+ENCODING = ("option", "skip_bad_items", "priority")
 #: How items are encoded: of `embed`, `fill`, `write` and `predict`.
 encoding_flags = flags(
     click.option("--option", multiple=True, type=key_value, metavar="K=V", help="what the encoder declares"),
@@ -77,6 +81,7 @@ def gather(arguments: SimpleNamespace, modality: str, *, skip: bool = False) -> 
         names = [name for word in arguments.items for name in _expanded(word, modality)]
         items = [item_of(name, modality) for name in names] if modality == IMAGES_AND_TEXTS else names
     elif source.is_dir():
+        check_folder_flags(source, arguments, modality)
         names = _folder(source, modality)
         items = [Path(name) for name in names]
         if modality == "text":
@@ -87,6 +92,14 @@ def gather(arguments: SimpleNamespace, modality: str, *, skip: bool = False) -> 
         raise InvalidInput("there are no items", remedy="name some, or a file that holds some")
     paths = modality not in ("text", IMAGES_AND_TEXTS)
     return Inputs(names, items, are_paths=paths, refused=refused)
+
+
+def check_folder_flags(folder: Path, arguments: Any, modality: str) -> None:
+    """Raise InvalidInput for flags of files that do nothing of a folder's."""
+    of_files = [name for name in ("column", "id", "separator") if getattr(arguments, name, None)]
+    if of_files or (arguments.encoding and modality != "text"):
+        flags = ", ".join(f"--{name}" for name in of_files or ["encoding"])
+        raise InvalidInput(f"{folder} is a folder", remedy=f"leave {flags} out")
 
 
 def stdin_lines() -> Iterator[str]:

@@ -24,16 +24,12 @@ examples:
 """
 
 
-@verb(EXAMPLES)
+@verb(EXAMPLES, only_with={"watch": ("id",), "cancel": ("id",)}, not_with={"watch": ("cancel",)})
 @click.argument("id", required=False, metavar="[ID]")
 @click.option("--watch", is_flag=True, help="until it has ended; status 1 where it did not end well")
 @click.option("--cancel", is_flag=True, help="end it")
 @connection
 def jobs(arguments: SimpleNamespace) -> int:
-    if arguments.watch and arguments.cancel:
-        raise click.UsageError("--watch or --cancel: one of the two")
-    if (arguments.watch or arguments.cancel) and not arguments.id:
-        raise click.UsageError("name the job: `topwork jobs` lists them")
     with connected(arguments) as client:
         if not arguments.id:
             return _list(client, arguments)

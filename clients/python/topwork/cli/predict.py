@@ -17,7 +17,7 @@ from topwork._files import record_files, save_features, save_predictions
 from topwork._files.save_predictions import Found, Kept
 from topwork.cli import output, vector_files
 from topwork.cli.connection import connected, connection
-from topwork.cli.inputs import encoding_flags, gather, source_flags
+from topwork.cli.inputs import ENCODING, OF_A_FILE, encoding_flags, gather, source_flags
 from topwork.cli.output import counted, cut
 from topwork.cli.verb import COUNT, PATH, names, verb
 from topwork.client import Client
@@ -40,7 +40,11 @@ examples:
 """
 
 
-@verb(EXAMPLES)
+@verb(
+    EXAMPLES,
+    only_with={**OF_A_FILE, "keep": ("source",), "id": ("set",), "where": ("set",)},
+    not_with={"where": ("id",), **dict.fromkeys(ENCODING, ("set", "vector"))},
+)
 @click.argument("heads", type=names, metavar="HEAD[,HEAD...]")
 @click.argument("items", nargs=-1, metavar="[ITEM]...")
 @source_flags
@@ -64,10 +68,8 @@ examples:
 def predict(arguments: SimpleNamespace) -> int:
     if sum(map(bool, (arguments.items, arguments.source, arguments.set, arguments.vector))) != 1:
         raise click.UsageError("name items, --from FILE, --set S or --vector FILE (one of them)")
-    if ((arguments.id or arguments.where) and not arguments.set) or (arguments.id and arguments.where):
-        raise click.UsageError("--id and --where are of --set, one of the two")
-    if arguments.keep and not (arguments.source and arguments.source.is_file()):
-        raise click.UsageError("--keep names columns of a file that --from names")
+    if arguments.keep and arguments.source.is_dir():
+        raise click.UsageError("--keep names columns of a file, and --from names a folder")
     if arguments.out:
         save_features.chosen(save_predictions.WRITERS, arguments.out)
     kept = _kept(arguments)

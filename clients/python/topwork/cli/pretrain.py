@@ -14,6 +14,8 @@ from topwork.cli.jobs import awaited
 from topwork.cli.verb import PATH, encoding_name, key_value, verb, version
 from topwork.pretraining import PretrainerInfo, PretrainReport
 
+#: What is said of a pretraining that is to begin; without any of it, kinds are shown.
+BEGINNING = ("encoder", "source", "set", "name", "option", "seed", "no_wait")
 EXAMPLES = """\
 KIND is one that the server's plugins bring: words (word2vec, of texts alone), mlm (masked language model) and lm (next token),
 which train ENCODER further. `topwork pretrain` lists them, `topwork pretrain KIND` what --option may set. The result is a new
@@ -28,7 +30,11 @@ examples:
 """
 
 
-@verb(EXAMPLES)
+@verb(
+    EXAMPLES,
+    only_with={**dict.fromkeys(("where", "version"), ("set",)), **dict.fromkeys(("column", "encoding"), ("source",))},
+    not_with={"set": ("source",)},
+)
 @click.argument("kind", required=False, default="", metavar="[KIND]")
 @click.argument("encoder", required=False, default="", metavar="[ENCODER]")
 @click.option("--from", "source", type=PATH, metavar="FILE", help=".txt (a text a line), .jsonl, .csv, .parquet; .gz; - is stdin")
@@ -43,13 +49,15 @@ examples:
 @click.option("--no-wait", is_flag=True, help="begin it, and print its job")
 @connection
 def pretrain(arguments: SimpleNamespace) -> int:
-    if not (arguments.source or arguments.set or arguments.name or arguments.encoder):
+    if not any(getattr(arguments, name) for name in BEGINNING):
         return _list(arguments)
     if not arguments.kind or not arguments.name:
         raise click.UsageError("say the kind, and name the new encoder with --name")
     if (arguments.source is None) == (not arguments.set):
         raise click.UsageError("name the texts: --from FILE, or --from-set SET")
     from_stdin = arguments.source == Path("-")
+    if from_stdin and (arguments.column or arguments.encoding):
+        raise click.UsageError("--column and --encoding are of files: stdin has a text a line")
     with connected(arguments) as client, awaited(arguments.json or arguments.no_wait) as progress:
         made = client.pretrain(
             arguments.kind,

@@ -12,7 +12,7 @@ from topwork._display.html import cut_left
 from topwork.cli import output, vector_files
 from topwork.cli.connection import connected, connection
 from topwork.cli.indexes import METRICS
-from topwork.cli.inputs import gather, source_flags
+from topwork.cli.inputs import OF_A_FILE, gather, source_flags
 from topwork.cli.output import counted
 from topwork.cli.verb import COUNT, PATH, names, verb
 from topwork.client import Client
@@ -38,7 +38,7 @@ examples:
 """
 
 
-@verb(EXAMPLES)
+@verb(EXAMPLES, only_with=OF_A_FILE, not_with={"effort": ("exact",)})
 @click.argument("set", metavar="SET")
 @click.argument("items", nargs=-1, metavar="[QUERY]...")
 @source_flags

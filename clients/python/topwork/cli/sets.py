@@ -50,7 +50,16 @@ def _assignment(text: str) -> tuple[str, str]:
     return column, value
 
 
-@verb(SETS_EXAMPLES)
+@verb(
+    SETS_EXAMPLES,
+    only_with={
+        "where": ("verb=count", "verb=update"),
+        "version": ("verb=count",),
+        "values": ("verb=update",),
+        "source": ("verb=update",),
+        **dict.fromkeys(("id", "separator", "encoding"), ("source",)),
+    },
+)
 @click.argument("set", required=False, metavar="[SET]")
 @click.argument("verb", required=False, type=click.Choice(VERBS), metavar="[VERB]", help=", ".join(VERBS))
 @click.argument("words", nargs=-1, metavar="[WORD]...", help="what the verb is about: see below")

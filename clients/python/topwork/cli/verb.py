@@ -8,10 +8,10 @@ import json
 import math
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce, wraps
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, TypeVar
 
 import click
@@ -40,6 +40,37 @@ class ItemCommand(click.Command):
             else:
                 items.append(word)
         return super().parse_args(ctx, [*options, "--", *items])
+
+    #: Flags that do something only beside one of others, and those that do nothing beside any of others: see `verb`.
+    only_with: Mapping[str, Sequence[str]]
+    not_with: Mapping[str, Sequence[str]]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. UsageError for a flag that would do nothing beside what else was said."""
+        for name, others in self.only_with.items():
+            if self._given(ctx, name) and not any(self._given(ctx, other) for other in others):
+                raise click.UsageError(f"{self._shown(name)} does something only with {self._listed(others)}", ctx)
+        for name, others in self.not_with.items():
+            if self._given(ctx, name) and (beside := [other for other in others if self._given(ctx, other)]):
+                raise click.UsageError(f"{self._shown(name)} does nothing beside {self._listed(beside)}", ctx)
+        return super().invoke(ctx)
+
+    def _given(self, ctx: click.Context, said: str) -> bool:
+        """Tell whether a parameter was given, "verb=update" with that value. A default is not."""
+        name, equals, value = said.partition("=")
+        if ctx.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
+            return False
+        return ctx.params[name] == value if equals else bool(ctx.params[name]) or ctx.params[name] == 0
+
+    def _listed(self, said: Sequence[str]) -> str:
+        *others, last = dict.fromkeys(map(self._shown, said))
+        return f"{', '.join(others)} or {last}" if others else last
+
+    def _shown(self, said: str) -> str:
+        """A flag as it is written, an argument by its name."""
+        name, equals, value = said.partition("=")
+        param = next(param for param in self.params if param.name == name)
+        return value if equals else max(param.opts, key=len) if isinstance(param, click.Option) else name.upper()
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples as they are."""
@@ -79,8 +110,17 @@ class Number(click.FloatRange):
         return number
 
 
-def verb(epilog: str = "") -> Callable[[Callable[[SimpleNamespace], int]], ItemCommand]:
-    """Make a command of a function that is called with the values of all its flags, and returns the exit status."""
+def verb(
+    epilog: str = "",
+    only_with: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    not_with: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Callable[[Callable[[SimpleNamespace], int]], ItemCommand]:
+    """Make a command of a function that is called with the values of all its flags, and returns the exit status.
+
+    only_with  of a parameter those of which one must be given, too, or it would do nothing: {"where": ("set",)}; "verb=update" is
+               one with that value
+    not_with   of a parameter those beside which it would do nothing
+    """
 
     def decorate(function: Callable[[SimpleNamespace], int]) -> ItemCommand:
         @wraps(function)
@@ -93,7 +133,9 @@ def verb(epilog: str = "") -> Callable[[Callable[[SimpleNamespace], int]], ItemC
                 error.message, error.remedy = in_commands(error.message), in_commands(error.remedy)
                 raise
 
-        return click.command(function.__name__, cls=ItemCommand, epilog=epilog)(run)
+        command: ItemCommand = click.command(function.__name__, cls=ItemCommand, epilog=epilog)(run)
+        command.only_with, command.not_with = only_with, not_with
+        return command
 
     return decorate
 

@@ -31,7 +31,7 @@ def _age(text: str) -> float:
     return float(found[1]) * UNITS[found[2]]
 
 
-@verb(EXAMPLES)
+@verb(EXAMPLES, only_with={"version": ("pin",)})
 @click.argument("set", metavar="SET")
 @click.option("--pin", metavar="NAME", help="keep a version from pruning, under this name")
 @click.option("--version", type=int, default=0, metavar="N", help="which (default: the current one)")
@@ -41,8 +41,6 @@ def _age(text: str) -> float:
 def versions(arguments: SimpleNamespace) -> int:
     if sum(flag is not None for flag in (arguments.pin, arguments.unpin, arguments.prune)) > 1:
         raise click.UsageError("--pin, --unpin and --prune: one at a time")
-    if arguments.version and not arguments.pin:
-        raise click.UsageError("--version is for --pin")
     with connected(arguments) as client:
         if arguments.pin:
             return _pin(client, arguments)

@@ -17,7 +17,7 @@ import click
 from topwork._files.column_types import KINDS
 from topwork.cli import INTERRUPTED, output, progress, vector_files, write_sources
 from topwork.cli.connection import connected, connection, explained, patient
-from topwork.cli.inputs import encoding_flags, source_flags
+from topwork.cli.inputs import ENCODING, encoding_flags, source_flags
 from topwork.cli.output import counted, seconds
 from topwork.cli.verb import PATH, names, verb
 from topwork.cli.write_sources import InputSelection, WriteItem, WriteSource
@@ -58,7 +58,17 @@ def _column_type(text: str) -> tuple[str, str]:
     return column, kind
 
 
-@verb(EXAMPLES)
+@verb(
+    EXAMPLES,
+    only_with={
+        **dict.fromkeys(("column", "separator", "encoding", "id", "type"), ("source", "items")),
+        "fingerprint": ("vectors",),
+    },
+    not_with={
+        "no_metadata": ("metadata",),
+        **dict.fromkeys(("column", "tap", "keep_inputs", *ENCODING), ("vectors",)),
+    },
+)
 @click.argument("set", metavar="SET")
 @click.argument("items", nargs=-1, metavar="[ITEM]...")
 @click.option("--encoder", metavar="E", help="needed to make a set of items")
@@ -98,14 +108,10 @@ def write(arguments: SimpleNamespace) -> int:
 
 def _check_usage(arguments: SimpleNamespace) -> None:
     """Refuse wrong usage. A lone word that is a folder, or a file of items, is the source."""
-    if arguments.metadata and arguments.no_metadata:
-        raise click.UsageError("--metadata or --no-metadata: one of the two")
     if not arguments.source and len(arguments.items) == 1 and write_sources.is_source(Path(arguments.items[0])):
         arguments.source, arguments.items = Path(arguments.items[0]), []
     if arguments.vectors and arguments.items:
         raise click.UsageError("vectors have no items: name their ids and metadata with --from")
-    if arguments.fingerprint and not arguments.vectors:
-        raise click.UsageError("--fingerprint is of --vectors")
     if not arguments.vectors and bool(arguments.items) == bool(arguments.source):
         raise click.UsageError("name items, or a file of them with --from (one of the two)")
 

@@ -15,7 +15,7 @@ from topwork._files import record_files
 from topwork._files.record_files import Record, RecordFile
 from topwork._files.record_values import id_of, item_column, metadata_of, text_of
 from topwork._files.text_encoding import decoded
-from topwork.cli.inputs import count_files, files_in, item_columns, item_of, stdin_lines
+from topwork.cli.inputs import check_folder_flags, count_files, files_in, item_columns, item_of, stdin_lines
 from topwork.cli.schema_inference import InferredSchema, SchemaRequest, survey
 from topwork.errors import InvalidInput, TopworkError
 
@@ -79,8 +79,7 @@ def from_words(words: Sequence[str], taken: InputSelection) -> WriteSource:
 def from_path(path: Path, taken: InputSelection) -> WriteSource:
     """Take a folder, or a file of items. Raises InvalidInput before anything of a file is sent that is not sound."""
     if path.is_dir():
-        if taken.column or taken.id or taken.separator:
-            raise InvalidInput(f"{path} is a folder", remedy="leave --column, --id and --separator out")
+        check_folder_flags(path, taken, taken.modality)
         return WriteSource(_of_folder(path, taken), count_files(path, taken.modality))
     table = record_files.opened(path, taken.separator, taken.encoding)
     item = item_column(table, taken.column, item_columns(taken.modality))
