@@ -108,4 +108,6 @@ def _scores_its_rows(model: Any) -> bool:
             found = WordScores(model)(model.base_model(**fed).last_hidden_state[0])
     except (TypeError, ValueError, AttributeError, RuntimeError, IndexError):
         return False
-    return expected.shape == found.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
+    if expected.shape != found.shape:
+        return False
+    return torch.allclose(found, expected, rtol=1e-3, atol=1e-4, equal_nan=True)  # NaN is refused where weights are checked

@@ -38,6 +38,7 @@ from topwork_server.plugin_api.trainer import PretrainedHead
 from topwork_server.runtime import parity, sample_inputs, tuned_weights
 from topwork_server.runtime.parity import ParityBatch, ParityRecord, Run
 from topwork_server.runtime.session import Session
+from topwork_server.runtime.weight_checks import check_finite
 from topwork_server.types import INT8, Array, EncoderSpec, FingerprintedTap, Int8Graph, Item, Numerics, Tap
 
 if TYPE_CHECKING:
@@ -198,10 +199,12 @@ def _worse(one: ParityRecord, other: ParityRecord) -> ParityRecord:
 
 
 def open_trunk(spec: EncoderSpec, assets: Path, folder: Path) -> Trunk:
-    """The trunk with its weights: those of `assets`, or what became of them in fine-tuning."""
+    """The trunk with its weights: those of `assets`, or what became of them in fine-tuning. InvalidInput where they are not
+    finite."""
     trunk = spec.encoder.export(spec, assets, folder)
     if spec.tuned is not None:
         tuned_weights.load(spec.name, trunk, spec.tuned)
+    check_finite(spec, trunk)
     return trunk
 
 
