@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,17 +24,11 @@ from topwork_server.plugin_api.sources import Progress, quiet
 
 def pull(arguments: SimpleNamespace) -> int:
     catalog = opened(arguments)
-    known = set(catalog.names())
-    name = _name(catalog, arguments)
-    try:
+    with ended_by_sigterm(), _named(catalog, arguments) as name:
         with _progress(name, arguments.json) as progress:
             catalog.pull(name, progress)
         if catalog.entry(name).state is not EncoderState.READY:
             _export(catalog, name, arguments)
-    except BaseException:
-        if name not in known:
-            catalog.remove(name)  # a mistyped source leaves no name behind
-        raise
     return show(catalog.entry(name), arguments)
 
 
@@ -63,17 +59,37 @@ def opened(arguments: SimpleNamespace) -> Catalog:
     return catalog
 
 
-def _name(catalog: Catalog, arguments: SimpleNamespace) -> str:
-    """The encoder's name; weights that a URI names get one first."""
+@contextmanager
+def _named(catalog: Catalog, arguments: SimpleNamespace) -> Iterator[str]:
+    """The encoder's name; weights that a URI names get one first, which is taken back where the rest fails. One that is new is
+    unfinished until then, so that it does not outlive a killed process."""
     target: str = arguments.target
-    if ":" in target:
-        return catalog.add(target, arguments.name, arguments.family, settings_of(arguments.set)).name
-    if arguments.name or arguments.family or arguments.set:
-        raise InvalidInput(
-            f"{target} has its name, family and settings from the catalog", remedy="give --name, --family and --set with a URI"
-        )
-    check_target(target)
-    return catalog.spec(target).name
+    if ":" not in target:
+        if arguments.name or arguments.family or arguments.set:
+            raise InvalidInput(
+                f"{target} has its name, family and settings from the catalog",
+                remedy="give --name, --family and --set with a URI",
+            )
+        check_target(target)
+        yield catalog.spec(target).name
+        return
+    name = catalog.name_for(target, arguments.name)
+    new = name not in catalog.added()
+    with unfinished.scratch_folder(catalog.home / "encoders", name) if new else nullcontext(), catalog.taken_back(name):
+        yield catalog.add(target, name, arguments.family, settings_of(arguments.set)).name
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM as Ctrl-C: what was begun is taken back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _export(catalog: Catalog, name: str, arguments: SimpleNamespace, *, force: bool = False) -> None:

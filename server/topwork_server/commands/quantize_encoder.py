@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +31,7 @@ def run(arguments: SimpleNamespace) -> int:
     base = catalog.spec(arguments.encoder)
     name = arguments.name or f"{base.name}-int8"
     folder = catalog.home / "encoders"
-    with _ended_by_sigterm(), _saying(arguments.json) as say, unfinished.quantization_lock(folder, say):
+    with pull.ended_by_sigterm(), _saying(arguments.json) as say, unfinished.quantization_lock(folder, say):
         unfinished.sweep(folder, catalog)
         _check(catalog, base, name)
         entry = _ready(catalog, base.name, say)
@@ -43,19 +41,6 @@ def run(arguments: SimpleNamespace) -> int:
             say(f"exporting {name}")
             _export(catalog, name)
     return _show(catalog.entry(name), made, material, arguments)
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM as Ctrl-C: what was begun is taken back."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _check(catalog: Catalog, base: EncoderSpec, name: str) -> None:

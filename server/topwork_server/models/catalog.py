@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -125,18 +126,34 @@ class Catalog:
 
     def add(self, uri: str, name: str | None = None, family: str = "", settings: Mapping[str, Any] | None = None) -> EncoderSpec:
         """Give a name to weights that no plugin registered, and remember it. InvalidInput where no plugin reads them."""
-        source = SourceUri.parse(uri)
-        if name:
-            check_name(name, "an encoder")
-        name = name or _name_from(source)
-        if name in self._registered:
-            raise InvalidInput(f"{name!r} is the name of a registered encoder", remedy="choose another with --name")
+        source, name = SourceUri.parse(uri), self.name_for(uri, name)
         source_refusals.check_there(source)
         record = {"source": str(source), "family": family, "settings": dict(settings or {})}
         found = self._load_record(name, record)
         record["family"] = found.plugin  # it is known again where the file that it was read from is gone
         self._records.write(name, record)
         return found.spec
+
+    def name_for(self, uri: str, name: str | None = None) -> str:
+        """The name that weights of a source get. InvalidInput where it is none, or that of a registered encoder."""
+        name = name or _name_from(SourceUri.parse(uri))
+        check_name(name, "an encoder")
+        if name in self._registered:
+            raise InvalidInput(f"{name!r} is the name of a registered encoder", remedy="choose another with --name")
+        return name
+
+    @contextmanager
+    def taken_back(self, name: str) -> Iterator[None]:
+        """Where what is done within fails, the name means again what it meant before, or nothing."""
+        before = self._records.read().intact.get(name)
+        try:
+            yield
+        except BaseException:
+            if before is None:
+                self.delete(name)
+            else:
+                self._records.write(name, before)
+            raise
 
     def add_fine_tuned(
         self, name: str, base: str, weights: Path, tap: str, trained_on: str, adapter: Adapter | None = None
