@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from topwork.file_kinds import ENOUGH, file_kind
 from topwork_server import Array, InvalidInput, Item, VideoItem, item_kind
 
 from topwork_plugins.i3d.frame_times import USUAL_RATE, FileTimes, timed
@@ -106,7 +107,10 @@ def _container(file: BinaryIO) -> InputContainer:
     try:
         container: InputContainer = av.open(file, container_options={"format_whitelist": FORMATS}, metadata_errors="replace")
     except av.error.FFmpegError as error:
-        raise InvalidInput(f"not a video, or one that is cut short: {error.strerror}", remedy=KINDS) from error
+        file.seek(0)
+        kind = file_kind(file.read(ENOUGH))
+        why = f"it seems to be {kind}" if kind and "video" not in kind else f"or one that is cut short: {error.strerror}"
+        raise InvalidInput(f"not a video, {why}", remedy=KINDS) from error
     return container
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from topwork import errors, image_modes
+from topwork.file_kinds import file_kind
 from topwork_server import Array, ImageItem, InvalidInput, Item, check_caller, item_kind
 
 if TYPE_CHECKING:
@@ -130,8 +131,9 @@ def _open(data: bytes) -> Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InvalidInput(f"the picture has too many pixels: {error}", remedy="make it smaller before sending") from error
     except UnidentifiedImageError:
-        start = data[:8].hex(" ")
-        raise InvalidInput(f"{len(data)} bytes are not a picture (they begin {start})", remedy=KINDS) from None
+        kind = file_kind(data)
+        seems = f"they seem to be {kind}" if kind else f"they begin {data[:8].hex(' ')}"
+        raise InvalidInput(f"{len(data)} bytes are not a picture ({seems})", remedy=KINDS) from None
     except Exception as error:
         raise _broken(error) from error
 

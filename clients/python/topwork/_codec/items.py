@@ -27,7 +27,8 @@ PATH_BEGINNINGS = ("/", "./", "../")
 AXES = {"image": 3, "video": 4, IMAGES_AND_TEXTS: 3}
 #: One message holds 64 MiB: what one item may take of it, and what a picture in memory may take before it is sent as PNG.
 LARGEST, LARGEST_RAW = 60 * MIB, 16 * MIB
-#: What each kind of encoder reads, for messages.
+#: What each kind of encoder reads, for messages: shortly, and how it may come.
+READS = {"text": "texts", "image": "pictures", "video": "videos", "tensor": "arrays", IMAGES_AND_TEXTS: "pictures and texts"}
 PICTURES = "a path, the bytes of a file, a PIL image or an array (H, W, 3) uint8"
 VIDEOS = "a path, the bytes of a file, or an array (T, H, W, 3) uint8"
 RECORDINGS = "a path, the bytes of a file, or a pair (samples, rate): an array (n,) of float32 or int16, and its samples a second"
@@ -128,7 +129,7 @@ def pack(value: Any, modality: str, position: int) -> Packed:
         error.item = position
         raise
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
-        raise _unreadable(value, error, position) from None
+        raise _unreadable(value, modality, error, position) from None
     if isinstance(packed, types_pb2.Item) and packed.ByteSize() > LARGEST:
         raise _too_large(value, packed.ByteSize(), position)
     return packed
@@ -312,11 +313,12 @@ def _too_large(value: Any, size: int, position: int | None = None) -> TooLarge:
     )
 
 
-def _unreadable(value: Any, error: OSError | ValueError, position: int) -> InvalidInput:
+def _unreadable(value: Any, modality: str, error: OSError | ValueError, position: int) -> InvalidInput:
     if isinstance(error, IsADirectoryError):
         return InvalidInput(f"{value} is a folder", remedy="pass its files", item=position)
     if isinstance(error, FileNotFoundError):
-        return InvalidInput(f"there is no file {value}", remedy="paths are read on this machine", item=position)
+        remedy = f"this encoder reads {READS.get(modality, modality)}: name paths of this machine"
+        return InvalidInput(f"there is no file {value}", remedy=remedy, item=position)
     reason = getattr(error, "strerror", None) or error
     return InvalidInput(f"{describe(value)} cannot be read: {reason}", item=position)
 

@@ -17,7 +17,7 @@ from topwork._codec.messages import ROW_DTYPES
 from topwork._files import save_features
 from topwork.cli import output
 from topwork.cli.connection import connected, connection, explained
-from topwork.cli.inputs import OF_A_FILE, Inputs, encoding_flags, gather, source_flags
+from topwork.cli.inputs import OF_A_FILE, Inputs, blamed, encoding_flags, gather, source_flags
 from topwork.cli.verb import PATH, verb
 from topwork.features import Features
 
@@ -27,6 +27,7 @@ NUMBERS = 6
 EXAMPLES = """\
 items, by what the encoder reads:
   texts    "a red bird"; - for lines of stdin; --from lines.txt, rows.csv or rows.jsonl --column text; or a folder of .txt
+           (a word that is the path of a file here is refused: - takes any text as it is)
   media    paths of pictures, clips or recordings, folders of them, or --from a list of paths (relative ones from where it is)
 
 examples:
@@ -56,18 +57,19 @@ def embed(arguments: SimpleNamespace) -> int:
     with connected(arguments) as client, explained(arguments, arguments.encoder):
         modality = client.encoder(arguments.encoder).reads
         inputs = gather(arguments, modality, skip=arguments.skip_bad_items)
-        found = client.embed_taps(
-            arguments.encoder,
-            inputs.items,
-            arguments.tap,
-            dtype=arguments.dtype,
-            normalize=arguments.normalize,
-            dimensions=arguments.dimensions,
-            options=dict(arguments.option),
-            skip_bad_items=arguments.skip_bad_items,
-            priority=arguments.priority,
-            progress=not arguments.json,
-        )
+        with blamed(inputs.names):
+            found = client.embed_taps(
+                arguments.encoder,
+                inputs.items,
+                arguments.tap,
+                dtype=arguments.dtype,
+                normalize=arguments.normalize,
+                dimensions=arguments.dimensions,
+                options=dict(arguments.option),
+                skip_bad_items=arguments.skip_bad_items,
+                priority=arguments.priority,
+                progress=not arguments.json,
+            )
     seconds = time.perf_counter() - started
     found = {tap: replace(f, failures={**f.failures, **inputs.refused}) for tap, f in found.items()}
     written = _save(found, arguments.out, inputs) if arguments.out else {}

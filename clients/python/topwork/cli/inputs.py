@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, TypeAlias
 
 import click
 
-from topwork._codec.items import IMAGES_AND_TEXTS, PICTURE_SUFFIXES, is_picture_path, not_regular
+from topwork._codec.items import IMAGES_AND_TEXTS, PATH_BEGINNINGS, PICTURE_SUFFIXES, READS, is_picture_path, not_regular
 from topwork._codec.messages import PRIORITIES
 from topwork._files import record_files
 from topwork._files.record_values import item_column, text_of
@@ -21,6 +22,7 @@ from topwork._files.text_encoding import decoded
 from topwork.cli.output import NAMED, say_first
 from topwork.cli.verb import PATH, encoding_name, flags, key_value
 from topwork.errors import InvalidInput, TopworkError
+from topwork.file_kinds import ENOUGH, file_kind
 
 #: Called with a path and why it is not taken.
 LeftOut: TypeAlias = Callable[[Path, str], object]
@@ -34,6 +36,10 @@ SUFFIXES: Mapping[str, frozenset[str]] = {
 }
 
 
+#: How names end that a word has as a path, and not as a text.
+_SUFFIXES = frozenset().union(*SUFFIXES.values(), record_files.TABLES, (".pdf", ".wav", ".mp3", ".flac", ".zip"))
+
+
 @dataclass(frozen=True)
 class Inputs:
     """Items to embed, and how each is named in what is written. `refused` says, by position, why a record of a file holds no
@@ -43,6 +49,18 @@ class Inputs:
     items: Iterable[Any]
     are_paths: bool = False
     refused: Mapping[int, TopworkError] = field(default_factory=dict)
+
+
+@contextmanager
+def blamed(names: Sequence[Any]) -> Iterator[None]:
+    """Let an error name the file that it blames, beside its number among the items of those names."""
+    try:
+        yield
+    except TopworkError as error:
+        name = str(names[error.item]) if error.item is not None and error.item < len(names) else ""
+        if name not in error.message and os.path.isfile(name):
+            error.message = f"{name}: {error.message}"
+        raise
 
 
 source_flags = flags(
@@ -78,6 +96,7 @@ def gather(arguments: SimpleNamespace, modality: str, *, skip: bool = False) -> 
     refused: dict[int, TopworkError] = {}
     items: Sequence[Any]
     if source is None:
+        check_words(arguments.items, modality)
         names = [name for word in arguments.items for name in _expanded(word, modality)]
         items = [item_of(name, modality) for name in names] if modality == IMAGES_AND_TEXTS else names
     elif source.is_dir():
@@ -104,6 +123,38 @@ def check_folder_flags(folder: Path, arguments: Any, modality: str) -> None:
 
 def stdin_lines() -> Iterator[str]:
     return (line.rstrip("\n") for line in sys.stdin)
+
+
+def check_words(words: Iterable[str], modality: str) -> None:
+    """Raise InvalidInput for a word that would be read as a text and looks like the path of what is there.
+
+    It does where it ends as files do, or begins as paths do. Any other is a text, even if a file has that name.
+    """
+    for word in words if modality in ("text", IMAGES_AND_TEXTS) else ():
+        if isinstance(item_of(word, modality), str) and (found := _found_there(word)):
+            kind, remedy = found
+            raise InvalidInput(
+                f"{word} is {kind}, and this encoder reads {READS[modality]}",
+                remedy=f"{remedy}; a text of these words goes by stdin, -",
+            )
+
+
+def _found_there(word: str) -> tuple[str, str] | None:
+    """Name what lies at a path, and what to do; None where the word does not look like one, or nothing is there."""
+    looks = word.startswith(PATH_BEGINNINGS)
+    if (looks or word.endswith("/")) and os.path.isdir(word):
+        return "a folder", f"--from {word} reads its files"
+    if not os.path.isfile(word):
+        return None
+    suffix = record_files.suffix_of(Path(word))
+    if not (looks or suffix in _SUFFIXES):
+        return None
+    kind = ""
+    with suppress(OSError), open(word, "rb") as file:
+        kind = file_kind(file.read(ENOUGH))
+    if suffix in record_files.TABLES:
+        return f"a file ({suffix})", f"--from {word} reads what it holds"
+    return f"a file: {kind}" if kind else "a file", "name an encoder that reads such files"
 
 
 def item_columns(modality: str) -> Sequence[str]:

@@ -17,7 +17,7 @@ from topwork._files import record_files, save_features, save_predictions
 from topwork._files.save_predictions import Found, Kept
 from topwork.cli import output, vector_files
 from topwork.cli.connection import connected, connection
-from topwork.cli.inputs import ENCODING, OF_A_FILE, encoding_flags, gather, source_flags
+from topwork.cli.inputs import ENCODING, OF_A_FILE, blamed, encoding_flags, gather, source_flags
 from topwork.cli.output import counted, cut
 from topwork.cli.verb import COUNT, PATH, names, verb
 from topwork.client import Client
@@ -76,21 +76,22 @@ def predict(arguments: SimpleNamespace) -> int:
     started = time.perf_counter()
     with connected(arguments) as client:
         items, query, refused = _query(client, arguments)
-        found = client.predict(
-            arguments.heads,
-            **query,
-            top=arguments.top or 0,
-            coverage=arguments.coverage,
-            abstain=arguments.abstain,
-            unlike=arguments.unlike,
-            min_score=arguments.min_score,
-            max_overlap=arguments.max_overlap,
-            max_boxes=arguments.max_boxes or 0,
-            options=dict(arguments.option) or None,
-            skip_bad_items=arguments.skip_bad_items,
-            priority=arguments.priority,
-            progress=not arguments.json,
-        )
+        with blamed(items):
+            found = client.predict(
+                arguments.heads,
+                **query,
+                top=arguments.top or 0,
+                coverage=arguments.coverage,
+                abstain=arguments.abstain,
+                unlike=arguments.unlike,
+                min_score=arguments.min_score,
+                max_overlap=arguments.max_overlap,
+                max_boxes=arguments.max_boxes or 0,
+                options=dict(arguments.option) or None,
+                skip_bad_items=arguments.skip_bad_items,
+                priority=arguments.priority,
+                progress=not arguments.json,
+            )
     assert isinstance(found, dict), "a list of heads was asked for"
     found = {head: replace(one, failures={**one.failures, **refused}) for head, one in found.items()}
     _show(found, [_name(item, i) for i, item in enumerate(items, 1)], kept, arguments, time.perf_counter() - started)

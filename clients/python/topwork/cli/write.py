@@ -108,7 +108,12 @@ def write(arguments: SimpleNamespace) -> int:
 
 def _check_usage(arguments: SimpleNamespace) -> None:
     """Refuse wrong usage. A lone word that is a folder, or a file of items, is the source."""
-    if not arguments.source and len(arguments.items) == 1 and write_sources.is_source(Path(arguments.items[0])):
+    if (
+        not arguments.source
+        and len(arguments.items) == 1
+        and arguments.items[0]
+        and write_sources.is_source(Path(arguments.items[0]))
+    ):
         arguments.source, arguments.items = Path(arguments.items[0]), []
     if arguments.vectors and arguments.items:
         raise click.UsageError("vectors have no items: name their ids and metadata with --from")

@@ -15,7 +15,7 @@ from topwork._files import record_files
 from topwork._files.record_files import Record, RecordFile
 from topwork._files.record_values import id_of, item_column, metadata_of, text_of
 from topwork._files.text_encoding import decoded
-from topwork.cli.inputs import check_folder_flags, count_files, files_in, item_columns, item_of, stdin_lines
+from topwork.cli.inputs import check_folder_flags, check_words, count_files, files_in, item_columns, item_of, stdin_lines
 from topwork.cli.schema_inference import InferredSchema, SchemaRequest, survey
 from topwork.errors import InvalidInput, TopworkError
 
@@ -68,6 +68,7 @@ def from_words(words: Sequence[str], taken: InputSelection) -> WriteSource:
         raise InvalidInput(
             "--column, --id, --separator and --encoding are for files of items", remedy="name the file with --from"
         )
+    check_words(words, taken.modality)
     if taken.modality == "text" and (lost := next((word for word in words if os.path.isdir(word)), None)):
         raise InvalidInput(f"{lost} is a folder, among texts", remedy="write folders one by one")
     sizes = [count_files(folder, taken.modality) for folder in named]
