@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         linear_graph,
     )
     from topwork_server.plugin_api.vector_index import IndexSpec, Metric, VectorIndex, VectorSource
+    from topwork_server.plugin_api.weight_checks import check_weights
     from topwork_server.runtime.parity import FP32_FLOOR, difference
     from topwork_server.runtime.session import Session
     from topwork_server.types import (
@@ -107,6 +108,7 @@ __all__ = [
     "batch_key",
     "cell_centers",
     "check_caller",
+    "check_weights",
     "difference",
     "example_texts",
     "folds",
@@ -148,6 +150,7 @@ _MODULES = {
     "plugin_api.trainer": "Examples FeatureView FineTuneDataset FineTuneResult FineTuner FittedHead PretrainedHead Target "
     "Trainer TrainerSpec Trial head_graph linear_graph",
     "plugin_api.vector_index": "IndexSpec Metric VectorIndex VectorSource",
+    "plugin_api.weight_checks": "check_weights",
     "runtime.parity": "FP32_FLOOR difference",
     "runtime.session": "Session",
     "types": "Array AudioItem EncoderSpec GapRows Granularity ImageItem Item Modality Refusal Sample Tap TextItem TokenSpans "

@@ -19,6 +19,7 @@ from topwork_server import (
     Tap,
     Trunk,
     batch_key,
+    check_weights,
     difference,
     rows_of,
     save_onnx,
@@ -52,6 +53,7 @@ def export(spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
     found = _raw_outputs(model, encoder.collate(samples[:1]), description)
     taps = onnx_taps.add_taps(model, description.taps, found, description.file)
     save_onnx(model, out / MODEL)
+    check_weights(assets.name, graph=out / MODEL)
     _check_batches(Session(out / MODEL), encoder, samples, taps, assets.name)
     return Trunk(wired.axes, taps, {}, wired.preprocessing, graph=out / MODEL, examples=items, unused=unused)
 

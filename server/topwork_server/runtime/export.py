@@ -35,10 +35,10 @@ from topwork_server.plugin_api import sources
 from topwork_server.plugin_api.encoder import Encoder, Trunk
 from topwork_server.plugin_api.sources import SourceUri
 from topwork_server.plugin_api.trainer import PretrainedHead
+from topwork_server.plugin_api.weight_checks import check_weights
 from topwork_server.runtime import parity, sample_inputs, tuned_weights
 from topwork_server.runtime.parity import ParityBatch, ParityRecord, Run
 from topwork_server.runtime.session import Session
-from topwork_server.runtime.weight_checks import check_finite
 from topwork_server.types import INT8, Array, EncoderSpec, FingerprintedTap, Int8Graph, Item, Numerics, Tap
 
 if TYPE_CHECKING:
@@ -204,7 +204,9 @@ def open_trunk(spec: EncoderSpec, assets: Path, folder: Path) -> Trunk:
     trunk = spec.encoder.export(spec, assets, folder)
     if spec.tuned is not None:
         tuned_weights.load(spec.name, trunk, spec.tuned)
-    check_finite(spec, trunk)
+    check_weights(f"{spec.name} ({spec.source})", trunk.module, trunk.graph)
+    for head in trunk.heads if spec.tuned is None else ():
+        check_weights(f"the head {head.name} of {spec.name}", head.module, None, {"weight": head.weight, "bias": head.bias})
     return trunk
 
 

@@ -3,7 +3,7 @@ exporter."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from topwork_server.errors import InvalidInput
-from topwork_server.models import onnx_files
-from topwork_server.plugin_api.encoder import Trunk
-from topwork_server.plugin_api.trainer import PretrainedHead
-from topwork_server.types import Array, EncoderSpec
+from topwork_server.types import Array
 
 if TYPE_CHECKING:
     import torch
@@ -23,29 +20,24 @@ if TYPE_CHECKING:
 WEIGHED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LayerNormalization", "BatchNormalization", "LSTM", "GRU"})
 
 
-def check_finite(spec: EncoderSpec, trunk: Trunk) -> None:
-    """Raise InvalidInput, which names the first tensor, where weights of the trunk or of its heads are NaN or infinite."""
-    heads = trunk.heads if spec.tuned is None else ()
-    named = chain(_of_module(trunk.module), _of_graph(trunk.graph), *map(_of_head, heads))
-    if found := next((f"{name} has {_described(values)}" for name, values in named if not np.isfinite(values).all()), ""):
-        raise InvalidInput(
-            f"the weights of {spec.name} ({spec.source}) are not all numbers: {found}",
-            remedy="copy the model again, or take another: its file is damaged, or its training diverged",
-        )
+def check_weights(
+    whose: str, module: torch.nn.Module | None = None, graph: Path | None = None, arrays: Mapping[str, Array | None] | None = None
+) -> None:
+    """Raise InvalidInput, which names the first tensor, where weights of a torch module, an ONNX file or arrays are NaN or
+    infinite. `whose` they are begins the message: "mine (file:/models/mine)"."""
+    given = ((name, values) for name, values in (arrays or {}).items() if values is not None)
+    for name, values in chain(_of_module(module), _of_graph(graph), given):
+        if not np.isfinite(values).all():
+            raise InvalidInput(
+                f"the weights of {whose} are not all numbers: {name} has {_described(values)}",
+                remedy="copy the model again, or take another: its file is damaged, or its training diverged",
+            )
 
 
 def _described(values: Array) -> str:
     nans, all_bad = int(np.isnan(values).sum()), int((~np.isfinite(values)).sum())
     counts = ((nans, "NaN"), (all_bad - nans, "infinite"))
     return " and ".join(f"{count:,} {kind}" for count, kind in counts if count) + f" of {values.size:,}"
-
-
-def _of_head(head: PretrainedHead) -> Iterator[tuple[str, Array]]:
-    for name, values in (("weight", head.weight), ("bias", head.bias)):
-        if values is not None:
-            yield f"{name} of the head {head.name}", values
-    for name, values in _of_module(head.module):
-        yield f"{name} of the head {head.name}", values
 
 
 def _of_module(module: torch.nn.Module | None) -> Iterator[tuple[str, Array]]:
@@ -64,9 +56,10 @@ def _of_graph(path: Path | None) -> Iterator[tuple[str, Array]]:
     """Yield the constants of floating point; those that are no weights without their infinities."""
     if path is None:
         return
+    import onnx
     from onnx import numpy_helper
 
-    graph = onnx_files.load_structure(path).graph
+    graph = onnx.load(str(path), load_external_data=False).graph
     weights = {name for node in graph.node if node.op_type in WEIGHED for name in node.input}
     constants = [(node.output[0], field.t) for node in graph.node for field in node.attribute if node.op_type == "Constant"]
     for name, tensor in chain(((tensor.name, tensor) for tensor in graph.initializer), constants):
