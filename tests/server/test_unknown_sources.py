@@ -33,7 +33,7 @@ def folder(name: str, **files: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["clap", "yolos", "hubert"])
+@pytest.mark.parametrize("kind", ["clap", "yolos", "encodec"])
 def test_a_folder_of_another_kind_of_model_is_named_as_what_it_is(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder("mine", config={"model_type": kind, "architectures": ["Any"]})
     message, remedy = refused(capsys, "file:mine")

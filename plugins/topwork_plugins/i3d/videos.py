@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BytesIO
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from topwork.file_kinds import ENOUGH, file_kind
 from topwork_server import Array, InvalidInput, Item, VideoItem, item_kind
 
 from topwork_plugins.i3d.frame_times import USUAL_RATE, FileTimes, timed
 from topwork_plugins.i3d.windows import LONGEST, Frame
 from topwork_plugins.images.decode import MAX_PIXELS
+from topwork_plugins.media_files import MediaKind
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -23,12 +21,10 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 KINDS = "send an encoded video (mp4, webm, avi ...) or an array (T, H, W, 3) uint8 of RGB"
-#: What the demuxer may try: never playlists or scripts, which name other files and addresses, and no single pictures.
-FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,h264,hevc,ivf,flv,ogg,asf,gif"
+#: No single pictures.
+FILES = MediaKind("video", ("video",), "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,h264,hevc,ivf,flv,ogg,asf,gif", KINDS)
 #: The most frames of an array: of one message full of them, a frame has 30 x 30 pixels. Longer clips are sent as files.
 MOST_ARRAY_FRAMES = 2**16
-#: A video may end so much earlier than its header says (a muxer's rounding) before it counts as cut short.
-SHORTFALL = 0.1
 
 
 def frames_of(item: Item, rate: float = 0.0) -> Iterator[Frame]:
@@ -68,7 +64,7 @@ def pixels(picture: Any) -> Array:
     """Return (H, W, 3) uint8 RGB, upright: the file's display matrix is applied. Arrays are what they are."""
     if isinstance(picture, np.ndarray):
         return picture
-    with _damage_named():
+    with FILES.damage_named():
         rgb: Array = picture.to_ndarray(format="rgb24")
     return upright(rgb, picture)
 
@@ -79,7 +75,7 @@ def decode(data: bytes | Path) -> Iterator[Frame]:
     Each lasts until the next begins, as the file's timestamps say, so variable frame rates need no care. InvalidInput
     where the file is empty, not a video, has no picture track, or is damaged or cut short (known only when reached).
     """
-    with _opened(data) as file, _container(file) as container, _damage_named():
+    with FILES.opened(data) as container:
         track = _picture_track(container)
         decoded = _undamaged(container, track)
         first = list(islice(decoded, 1))
@@ -87,31 +83,7 @@ def decode(data: bytes | Path) -> Iterator[Frame]:
         for frame in timed(chain(first, decoded), track):
             shown = frame.end
             yield frame
-        _check_whole(track, first[0][0] or 0.0 if first else 0.0, shown)
-
-
-def _opened(data: bytes | Path) -> BinaryIO:
-    if isinstance(data, bytes):
-        if not data:
-            raise InvalidInput("the video is empty (0 bytes)", remedy=KINDS)
-        return BytesIO(data)
-    try:
-        return data.open("rb")  # the decoder gets a file and never its name, which could name a protocol
-    except OSError as error:
-        raise InvalidInput(f"{data} cannot be read: {error.strerror}", remedy="check the path on the server") from error
-
-
-def _container(file: BinaryIO) -> InputContainer:
-    import av
-
-    try:
-        container: InputContainer = av.open(file, container_options={"format_whitelist": FORMATS}, metadata_errors="replace")
-    except av.error.FFmpegError as error:
-        file.seek(0)
-        kind = file_kind(file.read(ENOUGH))
-        why = f"it seems to be {kind}" if kind and "video" not in kind else f"or one that is cut short: {error.strerror}"
-        raise InvalidInput(f"not a video, {why}", remedy=KINDS) from error
-    return container
+        FILES.check_whole(track, first[0][0] or 0.0 if first else 0.0, shown)
 
 
 def _picture_track(container: InputContainer) -> VideoStream:
@@ -136,46 +108,12 @@ def _undamaged(container: InputContainer, track: VideoStream) -> Iterator[tuple[
     times = FileTimes(container, track)
     for packet in container.demux(track):
         if packet.is_corrupt:
-            raise _damaged("a packet is not whole")
+            raise FILES.damaged("a packet is not whole")
         for frame in packet.decode():
             if frame.is_corrupt:
-                raise _damaged("a frame is not whole")
+                raise FILES.damaged("a frame is not whole")
             _check_size(frame.width, frame.height)
             yield times.of(frame), frame
-
-
-def _check_whole(track: VideoStream, first: float, shown: float) -> None:
-    """A container may simply end; then only its header tells that there was more. `first` is the time of its first frame."""
-    begin, declared = _declared(track)
-    if first - begin + shown < declared * (1 - SHORTFALL):
-        raise _damaged(f"it ends at {shown:.2f} s of {declared - first + begin:.2f} s")
-
-
-def _declared(track: VideoStream) -> tuple[float, float]:
-    """The start of the track in its file and its length, in seconds; (0, 0) where the file does not say."""
-    if track.duration and track.time_base:
-        return float((track.start_time or 0) * track.time_base), float(track.duration * track.time_base)
-    # Matroska and WebM write where the track ends, counted from the beginning of the file: 00:00:01.920000000
-    hours, _, rest = track.metadata.get("DURATION", "").partition(":")
-    minutes, _, seconds = rest.partition(":")
-    try:
-        return 0.0, int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    except ValueError:
-        return 0.0, 0.0
-
-
-@contextmanager
-def _damage_named() -> Iterator[None]:
-    import av
-
-    try:
-        yield
-    except av.error.FFmpegError as error:
-        raise _damaged(error.strerror or str(error)) from error
-
-
-def _damaged(how: str) -> InvalidInput:
-    return InvalidInput(f"the video is damaged or cut short: {how}", remedy="send the whole file, or re-encode it")
 
 
 def _check_length(track: VideoStream) -> None:

@@ -28,7 +28,14 @@ AXES = {"image": 3, "video": 4, IMAGES_AND_TEXTS: 3}
 #: One message holds 64 MiB: what one item may take of it, and what a picture in memory may take before it is sent as PNG.
 LARGEST, LARGEST_RAW = 60 * MIB, 16 * MIB
 #: What each kind of encoder reads, for messages: shortly, and how it may come.
-READS = {"text": "texts", "image": "pictures", "video": "videos", "tensor": "arrays", IMAGES_AND_TEXTS: "pictures and texts"}
+READS = {
+    "text": "texts",
+    "image": "pictures",
+    "video": "videos",
+    "audio": "recordings",
+    "tensor": "arrays",
+    IMAGES_AND_TEXTS: "pictures and texts",
+}
 PICTURES = "a path, the bytes of a file, a PIL image or an array (H, W, 3) uint8"
 VIDEOS = "a path, the bytes of a file, or an array (T, H, W, 3) uint8"
 RECORDINGS = "a path, the bytes of a file, or a pair (samples, rate): an array (n,) of float32 or int16, and its samples a second"

@@ -37,7 +37,7 @@ SUFFIXES: Mapping[str, frozenset[str]] = {
 
 
 #: How names end that a word has as a path, and not as a text.
-_SUFFIXES = frozenset().union(*SUFFIXES.values(), record_files.TABLES, (".pdf", ".wav", ".mp3", ".flac", ".zip"))
+_SUFFIXES = frozenset().union(*SUFFIXES.values(), record_files.TABLES, (".pdf", ".zip"))
 
 
 @dataclass(frozen=True)
