@@ -107,3 +107,27 @@ def test_a_misspelled_scheme_or_a_bare_path_is_told_what_to_write(
     folder("mine")
     Path("net.onnx").touch()
     assert remedy in refused(capsys, target)[1]
+
+
+@pytest.mark.parametrize(
+    ("config", "source", "setting", "near"),
+    [
+        ({"model_type": "bert"}, "file:mine", "max_token=64", "max_tokens"),
+        ({"model_type": "vit"}, "file:mine", "sise=64", "size"),
+        ({"model_type": "clip"}, "file:mine", "size=64", "leave --set out"),
+        ({"architecture": "resnet18"}, "file:mine", "Size=64", "size"),
+        ({}, "timm:resnet34", "architekture=resnet18", "architecture"),
+        ({}, "file:words.vec", "lower=true", "lowercase"),
+        ({}, "onnx:net.onnx", "size=3", "description"),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_refused(
+    config: dict[str, str], source: str, setting: str, near: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder("mine", config=config)
+    Path("words.vec").write_text("1 2\nowl 1 2\n")
+    Path("net.onnx").write_bytes(b"graph")
+    Path("net.toml").write_text('modality = "tensor"\n[taps.pooled]\noutput = "pooled"\n')
+    message, remedy = refused(capsys, source, "--set", setting, *(["--family", "i3d"] if source.startswith("timm") else []))
+    assert f"{setting.partition('=')[0]!r} is no setting" in message
+    assert near in remedy

@@ -57,6 +57,7 @@ class BertEncoder(Encoder):
     nothing. The class is named in fingerprints, so it keeps the name of its first architecture."""
 
     options = BertOptions
+    settings: ClassVar[Sequence[str]] = ("max_tokens", "pooling", "trunk_only")
     pads = True
     budget = 1024
     inline_max_chars = 512

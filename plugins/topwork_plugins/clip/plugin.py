@@ -49,6 +49,8 @@ HUB = {
 class ImageTower(PictureEncoder):
     """Pictures to features, prepared as the model was trained."""
 
+    settings = ()
+
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
         from topwork_plugins.clip.export import export_images
@@ -65,6 +67,8 @@ class TextOptions:
 
 class TextTower(Encoder):
     """Texts to features, cleaned, tokenized and padded as the model was trained."""
+
+    settings = ()
 
     options = TextOptions
     pads = True

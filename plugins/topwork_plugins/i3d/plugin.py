@@ -98,6 +98,8 @@ class VideoEncoder(Encoder):
 class InceptionEncoder(VideoEncoder):
     """Inception-v1 I3D from a checkpoint with the keys of rgb_imagenet.pt; it reads flow where that has 2 channels."""
 
+    settings = ()
+
     least, multiple = 16, 8
 
     @classmethod
@@ -122,6 +124,8 @@ class InceptionEncoder(VideoEncoder):
 
 class InflatedEncoder(VideoEncoder):
     """A ResNet for pictures, inflated: any that the resnet plugin opens and that has layer1 to layer4."""
+
+    settings = ("architecture", "size")
 
     least, multiple = 2, 2
 

@@ -19,6 +19,8 @@ from topwork_plugins.onnx_file.description import Description
 class OnnxImage(Encoder):
     """Pictures through an ONNX file. `settings["description"]`, where it is set, stands for the file beside the graph."""
 
+    settings = ("description",)
+
     budget = 8
 
     @classmethod
@@ -38,6 +40,8 @@ class OnnxImage(Encoder):
 class OnnxTensor(Encoder):
     """Arrays through an ONNX file, as its input is, without the batch axis; floats may be of another width."""
 
+    settings = ("description",)
+
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
         return _export(spec, assets, out)
@@ -54,6 +58,8 @@ class OnnxTensor(Encoder):
 
 class OnnxText(BertEncoder):
     """Texts and pairs through an ONNX file that reads input_ids and attention_mask, with a tokenizer.json beside it."""
+
+    settings = ("description",)
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:

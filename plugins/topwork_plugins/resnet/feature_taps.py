@@ -112,6 +112,11 @@ def open_net(assets: Path, settings: Mapping[str, Any]) -> Net:
         return Net(net, THIN, {"architecture": "resnet50-thin"}, heads, classifier)
     if assets.is_dir():
         config = read_config(assets)
+        if architecture not in (None, config["architecture"]):
+            raise InvalidInput(
+                f"{assets.name} is a {config['architecture']} (config.json), and the setting architecture is {architecture}",
+                remedy="leave it away",
+            )
         definition = {"architecture": config["architecture"], "arguments": config.get("model_args") or {}}
         return _timm_net(*load_timm(assets), definition, size)
     if architecture is None:

@@ -33,6 +33,8 @@ class ResNetEncoder(PictureEncoder):
     pixels of the upright picture.
     """
 
+    settings = ("architecture", "size")
+
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
         from topwork_plugins.resnet.feature_taps import open_net

@@ -30,6 +30,8 @@ class VisionEncoder(PictureEncoder):
     the upright picture.
     """
 
+    settings = ("size",)
+
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
         from topwork_server import prepare_torchvision

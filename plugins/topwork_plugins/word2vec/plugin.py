@@ -79,6 +79,8 @@ class WordVectors(Encoder):
     Settings: `lowercase` true looks words up in lower case alone, false never; by default as written, then in lower case.
     """
 
+    settings = ("lowercase",)
+
     revision = 2  # 2: words with signs, of several words, and emoji are found in texts
     options = WordOptions
     pads = True

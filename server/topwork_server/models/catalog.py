@@ -130,6 +130,7 @@ class Catalog:
         source_refusals.check_there(source)
         record = {"source": str(source), "family": family, "settings": dict(settings or {})}
         found = self._load_record(name, record)
+        _check_settings(found.spec, settings or {})
         record["family"] = found.plugin  # it is known again where the file that it was read from is gone
         self._records.write(name, record)
         return found.spec
@@ -333,6 +334,19 @@ class Catalog:
             replace(tower, name=name, settings={**tower.settings, **record["settings"]}) for tower in found.spec.towers
         )
         return Registered(replace(first, other_towers=tuple(others)), found.plugin, found.owner)
+
+
+def _check_settings(spec: EncoderSpec, given: Mapping[str, Any]) -> None:
+    """Raise InvalidInput for a setting that no tower of the encoder has."""
+    declared = [tower.encoder.settings for tower in spec.towers]
+    known = list(dict.fromkeys(name for names in declared for name in names or ()))
+    for name in given:
+        if None not in declared and name not in known:
+            reader = " and ".join(dict.fromkeys(tower.encoder.__name__ for tower in spec.towers))
+            raise InvalidInput(
+                f"{excerpt(name)} is no setting of what reads {spec.source} ({reader})",
+                remedy=instead(name, known, "it has none: leave --set out"),
+            )
 
 
 def _joined(spec: EncoderSpec, towers: Sequence[CatalogEntry]) -> CatalogEntry:

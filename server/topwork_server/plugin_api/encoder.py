@@ -59,6 +59,7 @@ class Encoder(ABC):
 
     `revision` is part of the fingerprint: raise it when a change in this class changes what its features mean.
     `options` is a frozen dataclass of what a request may set, with defaults; its field types are checked.
+    `settings` names what `topwork pull --set` may set, which comes as `spec.settings`; None: anything, unchecked.
     `pads` says that `collate` may join samples of different shapes (and masks the padding); without it only samples of
     equal shapes share a batch. `budget` is the most that a batch may cost on a CPU, padding included, in units of `cost`.
     `chunk_items` is how many items one thread preprocesses at a time; 0: as many as is usual for the modality.
@@ -68,6 +69,7 @@ class Encoder(ABC):
 
     revision: ClassVar[int] = 1
     options: ClassVar[type[Any]] = NoOptions
+    settings: ClassVar[Sequence[str] | None] = None
     pads: ClassVar[bool] = False
     budget: ClassVar[int] = 32
     chunk_items: ClassVar[int] = 0

@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from topwork_server.errors import InvalidInput
+from topwork_server.names import near
 
 if TYPE_CHECKING:
     from topwork_server.types import EncoderSpec
@@ -57,7 +58,8 @@ def parse(declared: type[Any], given: Mapping[str, Any], owner: str = "this enco
     fields = _fields(declared)  # type: ignore[arg-type]  # a class has a hash
     for name in given:
         if name not in fields:
-            taken = f"{owner} takes {', '.join(fields) or 'no options'}"
+            meant = "".join(f"did you mean {one}? " for one in near(name, fields, 1))
+            taken = f"{meant}{owner} takes {', '.join(fields) or 'no options'}"
             raise InvalidInput(f"unknown option {name!r}", remedy=taken)
     try:
         made = declared(**{name: _checked(*fields[name], value) for name, value in given.items()})
