@@ -91,6 +91,8 @@ def test_the_encoder_serves_and_says_what_it_is(client: Client, report: Pretrain
     [job] = client.jobs("pretrain", "words-one")
     assert PretrainReport.of(job) == report
     kept = json.loads((home / "encoders" / "words-one" / "pretraining.json").read_text("utf-8"))
+    assert (kept["tap"], kept["fingerprint"], kept["seconds"]) == (report.tap, report.fingerprint, report.seconds)
+    assert client.encoder("words-one").state == "loaded"
     assert kept["measures"] == [{"name": m.name, "after": m.after, "before": m.before} for m in report.measures]
     assert "held-out loss" in str(report)
 

@@ -31,6 +31,8 @@ from topwork_server.names import near
 Progress = Callable[[int, int], None]
 
 NONE = "none"
+#: How an encoder of a folder was pretrained here; beside its weights, and no part of them.
+PRETRAINING_REPORT = "pretraining.json"
 SCHEMES = ("package", "hf", "timm", "file", "onnx", NONE)
 HUB_FILES = ["*.json", "*.txt", "*.model", "*/config.json", "*.safetensors"]
 
@@ -119,7 +121,8 @@ def fetch(source: SourceUri, home: Path, sha256: str | None = None, progress: Pr
 
 
 def stamp(source: SourceUri) -> str:
-    """Tells whether files on this machine (file:, onnx:) were changed, by names, sizes and times. Empty where there are none."""
+    """Tells whether files on this machine (file:, onnx:) were changed, by names, sizes and times, but for a report of how they
+    were learned. Empty where there are none."""
     place = Path(source.location)
     if source.scheme not in ("file", "onnx") or not place.exists():
         return ""
@@ -127,7 +130,7 @@ def stamp(source: SourceUri) -> str:
     files = sorted(
         path for path in (place.iterdir() if place.is_dir() else place.parent.glob(f"{place.stem}.*")) if path.is_file()
     )
-    state = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    state = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.name != PRETRAINING_REPORT]
     return hashlib.sha256(repr(state).encode()).hexdigest()
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from topwork_server import atomic_store
 from topwork_server.blocking_calls import Report, part
 from topwork_server.errors import DiskFull, InvalidInput
 from topwork_server.models import unfinished
@@ -19,12 +20,10 @@ from topwork_server.models.catalog import Catalog
 from topwork_server.models.encoder_records import PretrainedEncoder
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.plugin_api.pretrainer import PretrainResult
+from topwork_server.plugin_api.sources import PRETRAINING_REPORT, SourceUri
 from topwork_server.pretraining.corpus import CorpusFile
 from topwork_server.pretraining.request import PretrainRequest, base_encoder, parsed_options
-from topwork_server.types import EncoderSpec
-
-#: What becomes of a pretraining, beside the encoder's own files.
-REPORT = "pretraining.json"
+from topwork_server.types import EncoderSpec, FingerprintedTap
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +54,30 @@ def run_pretraining(job: PretrainingJob, plugins: PluginRegistry, report: Report
         folder = scratch / "encoder"
         folder.mkdir()
         result = _learn(job, catalog, plugins, folder, part(report, 0.0, 0.9))
-        made = _report(job, catalog, result)
-        (folder / REPORT).write_text(json.dumps(made, indent=1) + "\n", "utf-8")
         report(0.9, "exporting the encoder")
         try:
-            catalog.add_pretrained(name, folder, _record(job, catalog, result))
+            spec = catalog.add_pretrained(name, folder, _record(job, catalog, result))
             catalog.export(name)
-            entry = catalog.entry(name)
+            default = _default_tap(catalog, name)
+            made = _report(job, catalog, result) | {
+                "tap": default.tap.name,
+                "fingerprint": default.fingerprint,
+                "seconds": time.monotonic() - began,
+            }
+            published = Path(SourceUri.parse(spec.source).location)
+            atomic_store.write(published / PRETRAINING_REPORT, json.dumps(made, indent=1) + "\n")
         except BaseException:
             catalog.delete(name)
             raise
+    return made
+
+
+def _default_tap(catalog: Catalog, name: str) -> FingerprintedTap:
+    entry = catalog.entry(name)
     assert entry.manifest is not None, "it was exported"
     default = entry.manifest.tap(entry.spec.default_tap)
     assert default is not None, "it is one of its taps"
-    return {**made, "tap": default.tap.name, "fingerprint": default.fingerprint, "seconds": time.monotonic() - began}
+    return default
 
 
 def _learn(job: PretrainingJob, catalog: Catalog, plugins: PluginRegistry, folder: Path, report: Report) -> PretrainResult:
