@@ -22,6 +22,8 @@ from topwork_plugins.language_model.tokenized import Pieces
 POOL = 32
 #: The random numbers of evaluations: all hide the same words.
 EVALUATION_SEED = 12345
+#: The part of max_seconds that one evaluation may take: of more held-out pieces some are drawn.
+EVALUATED = 0.05
 
 
 @dataclass(frozen=True)
@@ -56,18 +58,22 @@ class LanguageModelLoop:
         per_epoch = math.ceil(len(learned) / options.batch)
         self._steps, self._every = options.epochs * per_epoch, options.evaluate_every or per_epoch
         self._alone = math.ceil(alone * self._steps)  # steps in which a new head learns by itself
-        self._started, self._step, self._worse = time.monotonic(), 0, 0
+        self._learning, self._step, self._worse = 0.0, 0, 0  # seconds, steps, evaluations without a better loss
+        self._judged = np.arange(len(held))
+        self.trunk_steps = 0  # in which more than a new head learned
         self.history: list[Mapping[str, Any]] = []
         self.stopped = ""
 
     def run(self) -> None:
         """Train until the epochs or the time are over, or the held-out loss falls no more. InvalidInput: a loss is not finite."""
         self._report(0.0, "evaluating before")
-        self.before = self.best = self.evaluate()
+        self.before = self.best = self._first_evaluation()
         state = self._copy_state()
         total = count = 0.0
         for numbers in self._batches():
+            began = time.monotonic()
             loss, tokens = self._train_step(numbers)
+            self._learning += time.monotonic() - began
             total, count = total + loss, count + tokens
             over = self._out_of_time()
             if self._step % self._every == 0 or self._step == self._steps or over:
@@ -78,13 +84,29 @@ class LanguageModelLoop:
                     break
         self._restore(state)
 
-    def evaluate(self) -> HeldOut:
-        """Judge all held-out pieces, with the same words hidden each time."""
+    @property
+    def sampled(self) -> str:
+        """What the evaluations judge where that is not all that was held out."""
+        some, every = len(self._judged), len(self._held)
+        return f"judged on {some:,} of {every:,} held-out pieces, drawn at random: max_seconds is short" if some < every else ""
+
+    def _first_evaluation(self) -> HeldOut:
+        """Evaluate, and choose what is judged: all that was held out, or as much as takes a small part of a time limit."""
+        if not self._options.max_seconds:
+            return self.evaluate()
+        self._judged = np.random.default_rng(EVALUATION_SEED).permutation(len(self._held))
+        return self.evaluate(EVALUATED * self._options.max_seconds)
+
+    def evaluate(self, seconds: float = math.inf) -> HeldOut:
+        """Judge held-out pieces, with the same words hidden each time; what takes longer is not judged again either."""
         self._model.eval()
-        random, loss, right, count = np.random.default_rng(EVALUATION_SEED), 0.0, 0, 0
+        began, random, loss, right, count = time.monotonic(), np.random.default_rng(EVALUATION_SEED), 0.0, 0, 0
         with torch.no_grad():
-            for start in range(0, len(self._held), self._options.batch):
-                numbers = np.arange(start, min(start + self._options.batch, len(self._held)))
+            for start in range(0, len(self._judged), self._options.batch):
+                if count and time.monotonic() - began > seconds:
+                    self._judged = self._judged[:start]
+                    break
+                numbers = self._judged[start : start + self._options.batch]
                 outcome = self._objective.outcome(self._on_device(self._objective.batch(self._held, numbers, random)))
                 loss, right, count = loss + float(outcome.loss), right + outcome.right, count + outcome.count
         if not count or not math.isfinite(loss):
@@ -140,13 +162,14 @@ class LanguageModelLoop:
     def _set_rates(self) -> None:
         """Rise and fall; in the first steps the trunk stays, where its head is new."""
         done = max(self._step, int(self._spent() * self._steps))  # the time may be over before the steps
+        self.trunk_steps += done >= self._alone
         factor = schedule(min(done, self._steps - 1), self._steps, self._options.warmup)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = 0.0 if done < self._alone and not group["new"] else rate * factor
 
     def _spent(self) -> float:
-        """The part of the time that is spent; 0 without a limit."""
-        return min(1.0, (time.monotonic() - self._started) / self._options.max_seconds) if self._options.max_seconds else 0.0
+        """The part of the time that was learned; 0 without a limit. Evaluations do not count."""
+        return min(1.0, self._learning / self._options.max_seconds) if self._options.max_seconds else 0.0
 
     def _out_of_time(self) -> bool:
         if self._spent() < 1:

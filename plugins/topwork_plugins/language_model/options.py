@@ -25,7 +25,12 @@ class LanguageModelOptions:
     patience: int = option(
         3, "evaluations without a better held-out loss after which it stops; 0: never early", minimum=0, maximum=10_000
     )
-    max_seconds: float = option(0.0, "stop after so many seconds of training; 0: no limit", minimum=0.0, maximum=1e7)
+    max_seconds: float = option(
+        0.0,
+        "stop after so many seconds of learning; evaluations, each a 20th of it at most, come on top; 0: no limit",
+        minimum=0.0,
+        maximum=1e7,
+    )
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: CUDA where there is one")
 
 

@@ -19,6 +19,8 @@ from topwork_plugins.pretrained_models import from_pretrained, refuse_gaps
 
 #: Parts of the whole, in the progress.
 TOKENIZED, TRAINED = 0.1, 0.97
+#: Fewer steps than these (3,200 texts of a usual batch) are told to be few.
+FEW_STEPS = 100
 #: Of a head that the encoder lacks.
 HEAD_OPTIONS = ("head_rate", "head_first")
 
@@ -120,4 +122,6 @@ def _warnings(loop: LanguageModelLoop, objective: Objective) -> list[str]:
     idle = [name for name in HEAD_OPTIONS if getattr(objective.options, name, None) != getattr(MaskedOptions, name)]
     unused = f"{objective.folder.name} has a head: {' and '.join(idle)} did nothing"
     found = [new] if objective.new_head else [unused] if idle and isinstance(objective.options, MaskedOptions) else []
-    return [*found, *([worse] if loop.best is loop.before else []), *([loop.stopped] if loop.stopped else [])]
+    few = f"the encoder learned in {loop.trunk_steps:,} steps alone, which changes little: give more texts, epochs or time"
+    found += [worse] if loop.best is loop.before else [few] if loop.trunk_steps < FEW_STEPS else []
+    return [*found, *filter(None, (loop.sampled, loop.stopped))]

@@ -116,7 +116,7 @@ class _Training:
     def __init__(self, lines: TrainingLines, options: WordsOptions, seed: int, threads: int) -> None:
         from gensim.models import Word2Vec
 
-        self._lines, self._options, self._began = lines, options, time.monotonic()
+        self._lines, self._options = lines, options
         self.history: list[dict[str, Any]] = []
         self.warnings: list[str] = []
         self.model = Word2Vec(
@@ -141,6 +141,7 @@ class _Training:
         """Train epoch by epoch. The rate falls over all of them."""
         options = self._options
         self._before = self._judged()
+        self._began = time.monotonic()
         for epoch in range(options.epochs):
             start, end = (options.learning_rate * (1 - 0.996 * at / options.epochs) for at in (epoch, epoch + 1))
             lines = _Watched(self._lines, self._in_time, lambda part, at=epoch: self._report(report, at + part))  # type: ignore[misc]
