@@ -14,6 +14,8 @@ import psutil
 import pytest
 import real_server
 import tiny_berts
+import tiny_clips
+import tiny_pictures
 from topwork import (
     AlreadyExists,
     AsyncClient,
@@ -38,10 +40,14 @@ LONG = {**SMALL, "epochs": 10_000}
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a tiny BERT, which has no head over its vocabulary."""
+    """With a tiny BERT, which has no head over its vocabulary, a tiny CLIP and a tiny ViT."""
     home = tmp_path_factory.mktemp("home")
     folder = tiny_berts.write(tmp_path_factory.mktemp("models") / "tiny")
-    Catalog(PluginRegistry.load(), home).add(f"file:{folder}", "tiny")
+    catalog = Catalog(PluginRegistry.load(), home)
+    catalog.add(f"file:{folder}", "tiny")
+    catalog.add(f"file:{tiny_clips.write('clip', tmp_path_factory.mktemp('models') / 'clip')}", "tiny-clip")
+    vit = tiny_pictures.write(tiny_pictures.random_model("vit"), tmp_path_factory.mktemp("models") / "vit")
+    catalog.add(f"file:{vit}", "tiny-vit")
     return home
 
 
@@ -72,6 +78,17 @@ def report(client: Client, corpus: Path) -> PretrainReport:
     assert isinstance(made, PretrainReport)
     assert [job.subject for job in seen] == ["words-one"] * len(seen)
     return made
+
+
+@pytest.fixture(scope="module")
+def sets(client: Client, report: PretrainReport) -> None:
+    """Of vectors, of pictures alone, of pictures of an encoder of both, and of texts that are gone; `full` has texts."""
+    client.write("vectors", vectors=[[1.0, 2.0]], ids=["one"])
+    client.write("pictures", tiny_clips.photos()[:1], ids=["one"], encoder="tiny-vit", keep_inputs=True)
+    client.write("photos", tiny_clips.photos()[:1], ids=["one"], encoder="tiny-clip", keep_inputs=True)
+    client.write("full", ["red owl"], ids=["one"], encoder="words-one", keep_inputs=True)
+    client.write("empty", ["red owl"], ids=["one"], encoder="words-one", keep_inputs=True)
+    client.delete("empty", ["one"])
 
 
 def nothing_of(home: Path, name: str) -> bool:
@@ -122,6 +139,9 @@ def test_a_set_that_keeps_texts_is_learned_from(
         ({"kind": "mlm", "encoder": "bert-base-uncased"}, NotReady, "not here"),
         ({"kind": "mlm", "encoder": "words-one"}, InvalidInput, "no model of transformers"),
         ({"kind": "lm", "encoder": "tiny"}, InvalidInput, "both directions"),
+        ({"kind": "mlm", "encoder": "tiny-clip"}, InvalidInput, "by 2 towers.*can train tiny"),
+        ({"kind": "mlm"}, InvalidInput, "can train tiny"),
+        ({"kind": "mlm", "encoder": "i3d-resnet50-thin"}, InvalidInput, "reads videos"),
         ({"name": "words-one"}, AlreadyExists, "words-one"),
         ({"name": "glove-6b-50d"}, AlreadyExists, "glove"),
         ({"name": "a b"}, InvalidInput, "a b"),
@@ -137,15 +157,18 @@ def test_a_set_that_keeps_texts_is_learned_from(
         ({"texts": None, "set": "nonesuch"}, NotFound, "nonesuch"),
         ({"set": "kept"}, InvalidInput, "both"),
         ({"texts": None, "set": "vectors"}, NotReady, "keeps no raw inputs"),
+        ({"texts": None, "set": "pictures"}, InvalidInput, "holds images of tiny-vit.*; full.* can be learned from"),
+        ({"texts": None, "set": "photos"}, InvalidInput, "'photos' has no texts"),
+        ({"texts": None, "set": "empty"}, InvalidInput, "'empty' has no texts"),
         ({"where": "n < 5"}, InvalidInput, "where"),
+        ({"version": 3}, InvalidInput, "version"),
         ({"column": "body"}, InvalidInput, "files"),
         ({"texts": Path("/nonesuch.txt")}, InvalidInput, "nonesuch"),
     ],
 )
 def test_what_cannot_be_learned_is_refused_at_once(
-    client: Client, report: PretrainReport, arguments: dict[str, Any], error: type[TopworkError], word: str
+    client: Client, sets: None, arguments: dict[str, Any], error: type[TopworkError], word: str
 ) -> None:
-    client.write("vectors", vectors=[[1.0, 2.0]], ids=["one"])
     before = client.jobs("pretrain")
     given = {"kind": "words", "texts": ["some words"], "name": "refused", **arguments}
     with pytest.raises(error, match=word) as caught:

@@ -71,8 +71,12 @@ def test_a_corpus_without_words_to_learn_is_refused(texts: list[str], message: s
 
 def test_few_texts_and_a_time_limit_are_warned_of(tmp_path: Path) -> None:
     result = learn(sentences(20), tmp_path / "few")
-    assert result.measures == []
+    loss, found = result.measures
+    assert (loss.name, found.name) == ("loss of learned texts", "missing word of learned texts among 5")
+    assert loss.before == pytest.approx(6 * np.log(2), rel=1e-3)
+    assert all({"epoch", loss.name, found.name} == set(entry) for entry in result.history)
     assert "too few" in result.warnings[0]
+    assert "a small corpus: 200 words" in result.warnings[1]
     limited = learn(sentences(300), tmp_path / "limited", epochs=10_000, max_seconds=0.2)
-    assert "max_seconds" in limited.warnings[0]
+    assert "max_seconds" in limited.warnings[-1]
     assert len(limited.history) < 10_000

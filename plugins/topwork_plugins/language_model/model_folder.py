@@ -37,7 +37,7 @@ class ModelFolder:
         if not root.is_dir() or not ((root / "config.json").is_file() or (root / "modules.json").is_file()):
             raise InvalidInput(
                 f"{base.spec.name} is no model of transformers ({base.family} reads it): it has no language model's head",
-                remedy="name one that is, such as all-minilm-l6-v2 or bert-base-uncased",
+                remedy="name an encoder that is",
             )
         return cls(base.spec.name, base.family, dict(base.spec.settings), root, read_layout(root))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,8 @@ from topwork_plugins.word2vec.training_lines import TrainingLines, join_phrases,
 FAMILY = "word2vec"
 #: Lines between two reports.
 STEP = 1000
+#: Lines that judge where none are held out; words of texts that are few, for vectors.
+MOST_JUDGED, FEW_WORDS = 2000, 100_000
 #: A word comes so often at least, where many words are learned; gensim's and word2vec's own default.
 MIN_COUNT = 5
 
@@ -103,7 +106,7 @@ def _check(lines: TrainingLines, min_count: int) -> None:
     if len(kept) < 2:
         raise InvalidInput(
             f"{'one word comes' if kept else 'no word comes'} {min_count} times (min_count): the most frequent, {word[:40]!r},"
-            f" comes {most} times",
+            f" comes {'once' if most == 1 else f'{most} times'}",
             remedy="give more text, or lower min_count",
         )
     if not any(sum(word in kept for word in words) > 1 for words in lines):
@@ -133,9 +136,21 @@ class _Training:
         )
         self.model.build_vocab_from_freq(lines.counts, corpus_count=lines.lines)
         counts = np.array([self.model.wv.get_vecattr(word, "count") for word in self.model.wv.index_to_key])
-        self._places = HeldOutPlaces(lines.held, self.model.wv.key_to_index, counts, options.window, options.negative, seed)
+
+        def places(of: Sequence[Sequence[str]]) -> HeldOutPlaces:
+            return HeldOutPlaces(of, self.model.wv.key_to_index, counts, options.window, options.negative, seed)
+
+        self._places, self._loss, self._found = places(lines.held), "held-out loss", f"missing word among {FIRST}"
         if not len(self._places):
-            self.warnings.append("too few texts to hold some out: nothing says how good the vectors are")
+            known = self.model.wv.key_to_index
+            self._places = places(list(islice((words for words in lines if sum(w in known for w in words) > 1), MOST_JUDGED)))
+            self._loss, self._found = "loss of learned texts", f"missing word of learned texts among {FIRST}"
+            self.warnings.append("too few texts to hold some out: figures are of texts that were learned from, not of others")
+        if lines.words < FEW_WORDS:
+            self.warnings.append(
+                f"a small corpus: {lines.words:,} words, of which {len(counts):,} different ones have vectors."
+                f" Vectors of fewer than {FEW_WORDS:,} words say little of what words mean"
+            )
 
     def run(self, report: Report) -> None:
         """Train epoch by epoch. The rate falls over all of them."""
@@ -159,19 +174,17 @@ class _Training:
         return [Measure(name, after[name], before) for name, before in self._before.items()]
 
     def _judged(self) -> dict[str, float]:
-        if not len(self._places):
-            return {}
         vectors, output = self.model.wv.vectors, self.model.syn1neg
         loss = self._places.loss(vectors, output, skip_gram=self._options.algorithm == "skip-gram")
-        return {"held-out loss": loss, f"missing word among {FIRST}": self._places.found(vectors, output)}
+        return {self._loss: loss, self._found: self._places.found(vectors, output)}
 
     def _in_time(self) -> bool:
         limit = self._options.max_seconds
         return not limit or time.monotonic() - self._began < limit
 
     def _report(self, report: Report, epochs: float) -> None:
-        loss = self.history[-1].get("held-out loss") if self.history else None
-        words = f"epoch {int(epochs) + 1} of {self._options.epochs}" + (f", held-out loss {loss:.4f}" if loss is not None else "")
+        loss = (self.history[-1] if self.history else self._before)[self._loss]
+        words = f"epoch {int(epochs) + 1} of {self._options.epochs}, {self._loss} {loss:.4f}"
         report(0.1 + 0.9 * epochs / self._options.epochs, words)
 
 

@@ -16,7 +16,7 @@ from topwork_server.models import unfinished
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.pretraining import request as pretrain_request
-from topwork_server.pretraining.corpus import copy_set
+from topwork_server.pretraining.corpus import check_set, copy_set
 from topwork_server.pretraining.request import PretrainRequest
 
 PRETRAIN = "topwork_server.pretraining.pretraining_job:pretrain"
@@ -39,7 +39,7 @@ class PretrainingManager:
         await self._check_free(request.name)
         await asyncio.to_thread(pretrain_request.check, request, self._catalog, self._plugins)
         if request.set:
-            await asyncio.to_thread(self._sets.get, request.set)  # NotFound
+            await asyncio.to_thread(check_set, self._sets, request.set)
 
     async def copy_set(self, request: PretrainRequest, path: Path) -> int:
         """Write the texts that a set keeps into a corpus file, and count them."""

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from topwork_server.errors import AlreadyExists, InvalidInput, NotReady
+from topwork._display.excerpts import listed
+
+from topwork_server.errors import AlreadyExists, InvalidInput, NotReady, TopworkError
 from topwork_server.models.catalog import Catalog
 from topwork_server.names import check_name
 from topwork_server.plugin_api import options as declared_options
@@ -50,7 +52,30 @@ def check(request: PretrainRequest, catalog: Catalog, plugins: PluginRegistry) -
         )
     if request.where and not request.set:
         raise InvalidInput("`where` chooses items of a set, and none is named", remedy="name the set, or leave `where` out")
-    spec.pretrainer.check(base_encoder(spec, request.encoder, catalog), options)
+    try:
+        spec.pretrainer.check(base_encoder(spec, request.encoder, catalog), options)
+    except InvalidInput as error:
+        if spec.continues and request.encoder not in (able := trainable(spec, options, catalog)):
+            there = (
+                f"{spec.kind} can train {listed(able)}"
+                if able
+                else f"no encoder whose weights are here is one that {spec.kind} trains"
+            )
+            error.remedy = f"{error.remedy}; {there}"
+        raise
+
+
+def trainable(spec: PretrainerSpec, options: Any, catalog: Catalog) -> list[str]:
+    """The encoders whose weights are here that a kind trains further."""
+    return [name for name in catalog.names() if _is_trainable(spec, name, options, catalog)]
+
+
+def _is_trainable(spec: PretrainerSpec, name: str, options: Any, catalog: Catalog) -> bool:
+    try:
+        spec.pretrainer.check(base_encoder(spec, name, catalog), options)
+    except TopworkError:
+        return False
+    return True
 
 
 def parsed_options(spec: PretrainerSpec, given: Mapping[str, Any]) -> Any:
@@ -66,9 +91,11 @@ def base_encoder(spec: PretrainerSpec, name: str, catalog: Catalog) -> BaseEncod
     if not name:
         raise InvalidInput(f"{spec.kind} trains an encoder further, and none is named", remedy="name one")
     base = catalog.spec(name)
-    if base.modality is not Modality.TEXT:
+    if base.modalities != (Modality.TEXT,):
+        reads = " and ".join(f"{modality.value}s" for modality in base.modalities)
+        towers = f" by {len(base.modalities)} towers" if base.other_towers else ""
         raise InvalidInput(
-            f"{name} reads {base.modality.value}, and {spec.kind} learns from texts", remedy="name an encoder of texts"
+            f"{name} reads {reads}{towers}, and {spec.kind} trains encoders of texts alone", remedy="name an encoder of texts"
         )
     made = "fine-tuned" if base.tuned else "quantized" if base.int8 else ""
     if made:

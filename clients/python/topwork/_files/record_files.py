@@ -257,6 +257,8 @@ def _pyarrow() -> tuple[Any, Any]:
 def opened(path: Path, separator: str | None = None, encoding: str | None = None) -> RecordFile:
     """Open the file by its suffix. Raises InvalidInput for other suffixes and unreadable heads, NotReady without pyarrow."""
     suffix = suffix_of(path)
+    if path.is_dir():
+        raise InvalidInput(f"{path} is a folder", remedy=f"name a file: {', '.join(TABLES)}")
     if suffix not in TABLES:
         raise InvalidInput(f"{path} is not a list of items", remedy=f"give one of {', '.join(TABLES)}, or a folder")
     if suffix in SEPARATORS:
