@@ -220,7 +220,7 @@ def test_the_first_page_runs(weights_home: Path, tmp_path: Path, monkeypatch: py
     sample_videos.write(tmp_path / "clip.mp4", sample_videos.shades(20))
     shutil.copy(example_inputs.FOLDER / "chelsea.jpg", tmp_path / "cat.jpg")
     shutil.copy(example_inputs.FOLDER / "coffee.jpg", tmp_path / "cup.jpg")
-    (tmp_path / "lines.txt").write_text("\n".join(f"line {i}" for i in range(100)))
+    (tmp_path / "lines.txt").write_text("\n".join(["the cat sat on the mat", "a dog sat on the rug"] * 50))
     [page] = blocks(text("README.md"), "python")
     assert "127.0.0.1:50051" in page
     found: dict[str, object] = {}
