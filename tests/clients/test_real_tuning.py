@@ -12,6 +12,7 @@ import real_server
 import tiny_berts
 from fine_tuning_tasks import WORDS
 from topwork import AlreadyExists, Client, InvalidInput, NotReady
+from topwork_plugins.cuda_device import DRIVERS
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
@@ -78,3 +79,52 @@ def test_what_cannot_be_learned_together_is_refused_before(
     with pytest.raises(InvalidInput, match=words):
         client.train("words", **(wanted | changes))
     assert "refused" not in [head.name for head in client.heads()]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        ("fine-tune", {"adapter": "lora", "target_modules": "query,valeu"}, "'valeu'"),
+        ("contrastive", {"adapter": "lora", "target_modules": "qkv"}, "'qkv'"),
+        ("fine-tune", {"flip": True}, "flip"),
+        ("contrastive", {"windows": 3}, "windows"),
+        ("linear", {"model": "ridge", "class_weight": "balanced"}, "ridge"),
+        ("prototype", {"prior": 7.5}, "prior"),
+    ],
+)
+def test_options_that_cannot_be_trained_with_begin_no_job(client: Client, kind: str, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidInput, match=words) as caught:
+        client.train("words", target="side", name="refused", kind=kind, options=options, wait=False)
+    assert caught.value.remedy
+    assert client.jobs("train", "refused") == []
+
+
+@pytest.mark.skipif(any(driver.exists() for driver in DRIVERS), reason="there is a CUDA device here")
+def test_a_device_that_is_not_there_begins_no_job(client: Client) -> None:
+    for kind in ("fine-tune", "contrastive"):
+        with pytest.raises(InvalidInput, match="no CUDA device"):
+            client.train("words", target="side", name="refused", kind=kind, options={"device": "cuda"}, wait=False)
+    with pytest.raises(InvalidInput, match="fp16"):
+        client.train("words", target="side", name="refused", kind="fine-tune", options={"precision": "fp16"}, wait=False)
+    with pytest.raises(InvalidInput, match="no CUDA device") as caught:
+        client.pretrain("mlm", ["a", "b"], name="other", encoder="tiny", options={"device": "cuda"}, wait=False)
+    assert "encoder" not in str(caught.value.remedy)  # it is not the encoder that is wrong
+    assert client.jobs("train", "refused") == client.jobs("pretrain", "other") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts", "options", "words"),
+    [
+        ("mlm", ["one text"], {}, "one text alone"),
+        ("mlm", ["equal", "equal"], {}, "one text alone"),
+        ("mlm", ["one", "two"], {"tokens": 5000}, "tokens is 5,000"),
+        ("words", ["owl", "bird"], {}, "two different words"),
+    ],
+)
+def test_texts_that_cannot_be_learned_from_begin_no_job(
+    client: Client, kind: str, texts: list[str], options: dict[str, Any], words: str
+) -> None:
+    encoder = "tiny" if kind == "mlm" else ""
+    with pytest.raises(InvalidInput, match=words):
+        client.pretrain(kind, texts, name="other", encoder=encoder, options=options, wait=False)
+    assert client.jobs("pretrain", "other") == []

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from topwork_plugins.mlp.nets import UnitLosses
+from topwork_plugins.mlp.nets import MlpOptions, UnitLosses
 from topwork_plugins.mlp.plugin import MlpTrainer
-from topwork_server import Examples, FeatureView, InvalidInput, Target
+from topwork_server import Examples, FeatureView, InvalidInput, Target, TrainingPlan
 from topwork_server.plugin_api.options import parse
 from topwork_server.runtime.session import Session
 from topwork_server.testing import TrainerContract
@@ -85,7 +85,7 @@ def test_balanced_labels_find_the_rare_one() -> None:
 @pytest.mark.parametrize("target", [Target.NUMBERS, Target.SPAN])
 def test_what_has_no_classes_is_not_balanced(target: Target) -> None:
     with pytest.raises(InvalidInput, match=f"class_weight 'balanced' means nothing for {target.value}"):
-        fit(problem(target), class_weight="balanced")
+        MlpTrainer.check(TrainingPlan(None, None, (), target), MlpOptions(class_weight="balanced"))
 
 
 def test_the_loss_of_a_span_is_the_cross_entropy_over_the_rows_of_its_item() -> None:

@@ -10,7 +10,20 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from topwork_server import Array, Examples, FittedHead, InvalidInput, Report, Target, Trainer, Trial, folds, head_graph, option
+from topwork_server import (
+    Array,
+    Examples,
+    FittedHead,
+    InvalidInput,
+    Report,
+    Target,
+    Trainer,
+    TrainingPlan,
+    Trial,
+    folds,
+    head_graph,
+    option,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -130,15 +143,19 @@ class PrototypeTrainer(Trainer):
     targets = frozenset({Target.CLASSES, Target.LABELS})
 
     @classmethod
-    def fit(
-        cls, examples: Examples, subsets: Sequence[Array], options: PrototypeOptions, seed: int, threads: int, report: Report
-    ) -> list[FittedHead]:
-        check_target(examples, cls.targets, "prototype")
-        if options.prior != PrototypeOptions.prior and not (examples.described and examples.target is Target.CLASSES):
+    def check(cls, plan: TrainingPlan, options: PrototypeOptions) -> None:
+        """Raise InvalidInput for a prior of descriptions that are not there."""
+        if options.prior != PrototypeOptions.prior and not (plan.described and plan.target is Target.CLASSES):
             raise InvalidInput(
                 "prior is what the description of a class counts for, and there are none",
                 remedy="pass descriptions, or leave it out",
             )
+
+    @classmethod
+    def fit(
+        cls, examples: Examples, subsets: Sequence[Array], options: PrototypeOptions, seed: int, threads: int, report: Report
+    ) -> list[FittedHead]:
+        check_target(examples, cls.targets, "prototype")
         heads: list[FittedHead] = []
         for done, subset in enumerate(subsets):
             check_not_empty(subset, "prototype")

@@ -6,8 +6,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from topwork_server import Encoder, FineTuneDataset, FineTuner, FineTuneResult, Report, Target, TrainerSpec, Trunk, hookimpl
+from topwork_server import (
+    Encoder,
+    FineTuneDataset,
+    FineTuner,
+    FineTuneResult,
+    Report,
+    Target,
+    TrainerSpec,
+    TrainingPlan,
+    Trunk,
+    hookimpl,
+)
 
+from topwork_plugins.fine_tune.early_checks import check_options
 from topwork_plugins.fine_tune.options import FineTuneOptions, TrunkOptions
 
 
@@ -19,6 +31,11 @@ class FineTune(FineTuner):
 
     options = FineTuneOptions
     joint = True
+
+    @classmethod
+    def check(cls, plan: TrainingPlan, options: Any) -> None:
+        """Raise InvalidInput as `check_options`."""
+        check_options(plan, options)
 
     @classmethod
     def tune(
@@ -62,6 +79,11 @@ class Contrastive(FineTuner):
     options = TrunkOptions
     targets = frozenset({Target.CLASSES})
     validates = False
+
+    @classmethod
+    def check(cls, plan: TrainingPlan, options: Any) -> None:
+        """Raise InvalidInput as `check_options`."""
+        check_options(plan, options)
 
     @classmethod
     def tune(

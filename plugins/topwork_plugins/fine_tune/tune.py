@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from topwork_server import Array, Encoder, FineTuneDataset, FineTuneResult, InvalidInput, Modality, Report, Trunk
+from topwork_server import Array, Encoder, FineTuneDataset, FineTuneResult, InvalidInput, Report, Trunk
 from torch import nn
 
+from topwork_plugins.fine_tune.early_checks import check_data_options, ready_graph
 from topwork_plugins.fine_tune.loop import LearnedTarget, TrainingLoop
 from topwork_plugins.fine_tune.lora import RATE, LoraAdapter
 from topwork_plugins.fine_tune.network import Network, PreparedSamples
@@ -102,15 +103,8 @@ def tune_trunk(
 
 def _check(trunk: Trunk, encoder: Encoder, dataset: FineTuneDataset, options: TrunkOptions) -> None:
     if trunk.module is None:
-        raise InvalidInput(
-            f"{encoder.spec.name} is a ready graph and cannot be fine-tuned", remedy="train a head on its features"
-        )
-    if options.flip and (encoder.spec.modality is not Modality.IMAGE or dataset.pooling == "rows"):
-        raise InvalidInput("flip mirrors whole pictures, whose values do not depend on left and right", remedy="leave it off")
-    if options.windows != TrunkOptions.windows and encoder.spec.modality not in (Modality.VIDEO, Modality.AUDIO):
-        raise InvalidInput(
-            f"windows are of videos and recordings, and {encoder.spec.name} reads {encoder.spec.modality}s", remedy="leave it out"
-        )
+        raise ready_graph(encoder.spec)
+    check_data_options(encoder.spec, dataset.pooling, options)
 
 
 def _network(

@@ -59,11 +59,19 @@ class TextTokenizer:
             yield encoding.ids, [-1 if word is None else word for word in encoding.word_ids]
 
 
+def check_held_out(texts: Iterable[str]) -> None:
+    """Raise InvalidInput where there is one text alone, or all are equal."""
+    rest = iter(texts)
+    first = next(rest, "")
+    if not any(text != first for text in rest):
+        raise InvalidInput("there is one text alone: none can be held out", remedy="give more texts, a line each")
+
+
 def held_out(texts: Collection[str], part: float, seed: int) -> Callable[[str], bool]:
     """Choose the texts that are held out, by their content: equal ones are on one side. InvalidInput where none would be left."""
     hashes = np.unique(np.fromiter((_hash(text, seed) for text in texts), np.uint32, len(texts)))
-    if len(hashes) < 2:
-        raise InvalidInput("there is one text alone: none can be held out", remedy="give more texts, a line each")
+    if len(hashes) < 2:  # else two texts have one hash
+        check_held_out(texts)
     count = min(MOST_HELD, max(1, round(part * len(hashes))))
     limit = int(hashes[count - 1])
     return lambda text: _hash(text, seed) <= limit

@@ -16,6 +16,7 @@ from topwork_server import (
     Target,
     Trainer,
     TrainerSpec,
+    TrainingPlan,
     Trial,
     hookimpl,
     linear_graph,
@@ -215,6 +216,11 @@ class LinearTrainer(Trainer):
     over the rows of an item for spans."""
 
     options: ClassVar[type[Any]] = LinearOptions
+
+    @classmethod
+    def check(cls, plan: TrainingPlan, options: LinearOptions) -> None:
+        """Raise InvalidInput for a model or weights that do not suit what is learned."""
+        models_for(plan.target, options)
 
     @classmethod
     def fit(

@@ -47,6 +47,12 @@ class MlpOptions:
     class_weight: Literal["none", "balanced"] = option("none", "balanced: rare classes count as much as frequent ones")
 
 
+def check_balanced(target: Target, options: MlpOptions) -> None:
+    """Raise InvalidInput where classes are to be balanced and there are none."""
+    if options.class_weight == "balanced" and target not in (Target.CLASSES, Target.LABELS):
+        raise InvalidInput(f"class_weight 'balanced' means nothing for {target.value}", remedy="leave it out")
+
+
 class UnitLosses:
     """The values of some examples, and the loss of each unit: a row, or of SPAN an item with its rows. `weights` (count,) average
     1."""
@@ -66,8 +72,6 @@ class UnitLosses:
             starts = np.flatnonzero(np.diff(examples.items, prepend=-1))
         self.starts, self._ends = starts, np.append(starts[1:], examples.count)
         self.count = len(starts)
-        if balanced and self.target not in (Target.CLASSES, Target.LABELS):
-            raise InvalidInput(f"class_weight 'balanced' means nothing for {self.target.value}", remedy="leave it out")
         self.weights = _weights(examples, balanced=balanced and self.target is Target.CLASSES)[starts]
         self._label_class_weights = (
             _label_weights(values, examples.counted) if balanced and self.target is Target.LABELS else None

@@ -6,9 +6,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from topwork_server import Array, Examples, FittedHead, InvalidInput, Report, Target, Trainer, TrainerSpec, Trial, folds, hookimpl
+from topwork_server import (
+    Array,
+    Examples,
+    FittedHead,
+    InvalidInput,
+    Report,
+    Target,
+    Trainer,
+    TrainerSpec,
+    TrainingPlan,
+    Trial,
+    folds,
+    hookimpl,
+)
 
-from topwork_plugins.mlp.nets import ColumnScaler, MlpHead, MlpOptions, TrainedNets, UnitLosses, train_nets
+from topwork_plugins.mlp.nets import ColumnScaler, MlpHead, MlpOptions, TrainedNets, UnitLosses, check_balanced, train_nets
 
 #: Up to so many examples several nets are averaged; a larger set gives one net enough, and leaves a tenth of it out.
 SMALL, MEMBERS, SINGLE = 2000, 5, 10
@@ -16,6 +29,11 @@ SMALL, MEMBERS, SINGLE = 2000, 5, 10
 
 class MlpTrainer(Trainer):
     options = MlpOptions
+
+    @classmethod
+    def check(cls, plan: TrainingPlan, options: MlpOptions) -> None:
+        """Raise InvalidInput for weights of classes where none are learned."""
+        check_balanced(plan.target, options)
 
     @classmethod
     def fit(

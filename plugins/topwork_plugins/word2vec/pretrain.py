@@ -22,7 +22,7 @@ from topwork_server import (
     option,
 )
 
-from topwork_plugins.word2vec import output_vectors
+from topwork_plugins.word2vec import output_vectors, tokens
 from topwork_plugins.word2vec.held_out import FIRST, HeldOutPlaces
 from topwork_plugins.word2vec.training_lines import TrainingLines, join_phrases, split
 
@@ -58,6 +58,15 @@ class WordsPretrainer(Pretrainer):
     """Learns word vectors, and keeps both: those of words and those that predict them."""
 
     options = WordsOptions
+
+    @classmethod
+    def check_texts(cls, texts: Collection[str], options: Any) -> None:
+        """Raise InvalidInput where no text has two different words; how often they come is counted in the job."""
+        if not any(len({word.lower() if options.lowercase else word for word in tokens.words(text)}) > 1 for text in texts):
+            raise InvalidInput(
+                "no text has two different words: a word is learned from others beside it",
+                remedy="give whole sentences, with spaces between words",
+            )
 
     @classmethod
     def pretrain(

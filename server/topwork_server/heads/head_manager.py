@@ -58,7 +58,7 @@ class HeadManager:
         self.store = HeadStore(home / "heads")
         self._home, self._sets, self._jobs, self._catalog, self._threads = home, sets, jobs, catalog, threads
         self._engine, self._trainers = engine, trainers
-        self._requests = TrainRequests(sets, engine, trainers)
+        self._requests = TrainRequests(sets, engine, trainers, catalog)
         self._trainings = TrainingLog(home / "trainings")
         self._status = HeadStatus(self.store, self._trainings, catalog, jobs)
         self._pins = VersionPins(sets)

@@ -63,6 +63,11 @@ class Pretrainer(ABC):
         """Raise InvalidInput for a base or options that cannot be trained. It runs in the server before texts are read: quick,
         without torch."""
 
+    @classmethod  # noqa: B027 (as above)
+    def check_texts(cls, texts: Collection[str], options: Any) -> None:
+        """Raise InvalidInput for texts that cannot be learned from. It runs in the server when all have come, before the job: it
+        reads no more of them than it must, which is the first few of a usual corpus."""
+
     @classmethod
     @abstractmethod
     def pretrain(

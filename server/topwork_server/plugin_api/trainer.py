@@ -17,7 +17,7 @@ import numpy as np
 
 from topwork_server.blocking_calls import Report
 from topwork_server.plugin_api.encoder import Encoder, NoOptions, Trunk
-from topwork_server.types import Array, GapRows, Item, Tap
+from topwork_server.types import Array, EncoderSpec, GapRows, Item, Tap
 
 if TYPE_CHECKING:
     import onnx
@@ -134,12 +134,29 @@ class FittedHead(ABC):
         operators alone."""
 
 
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What is known of a training before its job begins: the encoder of its set (None: ready vectors) and the folder of its
+    artifact (None: not exported here), the taps with their poolings, what is learned, and whether classes are described."""
+
+    encoder: EncoderSpec | None
+    artifact: Path | None
+    views: tuple[tuple[Tap, str], ...]
+    target: Target
+    described: bool = False
+
+
 class Trainer(ABC):
     """`options` is a frozen dataclass of what Train may set, with defaults; its field types are checked.
     `targets` are those that it learns: all but BOXES, unless it says."""
 
     options: ClassVar[type[Any]] = NoOptions
     targets: ClassVar[frozenset[Target]] = ROW_TARGETS
+
+    @classmethod  # noqa: B027 (most have nothing to check)
+    def check(cls, plan: TrainingPlan, options: Any) -> None:
+        """Raise InvalidInput for options that cannot be trained with. It runs in the server before the job: quick, without
+        torch."""
 
     @classmethod
     @abstractmethod
@@ -203,6 +220,10 @@ class FineTuner(ABC):
     targets: ClassVar[frozenset[Target]] = ROW_TARGETS
     validates: ClassVar[bool] = True
     joint: ClassVar[bool] = False
+
+    @classmethod  # noqa: B027 (as of Trainer)
+    def check(cls, plan: TrainingPlan, options: Any) -> None:
+        """Raise InvalidInput for options that cannot be trained with, as `Trainer.check`."""
 
     @classmethod
     @abstractmethod

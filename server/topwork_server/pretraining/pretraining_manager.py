@@ -16,7 +16,7 @@ from topwork_server.models import unfinished
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.pretraining import request as pretrain_request
-from topwork_server.pretraining.corpus import check_set, copy_set
+from topwork_server.pretraining.corpus import CorpusFile, check_set, copy_set
 from topwork_server.pretraining.request import PretrainRequest
 
 PRETRAIN = "topwork_server.pretraining.pretraining_job:pretrain"
@@ -48,6 +48,7 @@ class PretrainingManager:
     async def start(self, request: PretrainRequest, corpus: Path, count: int, release: Callable[[], None]) -> JobRecord:
         """Start the job. `release` is called when it has ended and no longer reads the corpus. Errors as of `check`."""
         await self.check(request)  # again: the upload took a while
+        await asyncio.to_thread(pretrain_request.check_texts, request, CorpusFile(corpus, count), self._plugins)
         arguments = {
             "home": str(self._home),
             "request": asdict(request),

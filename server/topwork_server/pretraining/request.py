@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,7 @@ def check(request: PretrainRequest, catalog: Catalog, plugins: PluginRegistry) -
     try:
         spec.pretrainer.check(base_encoder(spec, request.encoder, catalog), options)
     except InvalidInput as error:
-        if spec.continues and request.encoder not in (able := trainable(spec, options, catalog)):
+        if spec.continues and request.encoder not in (able := trainable(spec, catalog)):
             there = (
                 f"{spec.kind} can train {listed(able)}"
                 if able
@@ -65,9 +65,9 @@ def check(request: PretrainRequest, catalog: Catalog, plugins: PluginRegistry) -
         raise
 
 
-def trainable(spec: PretrainerSpec, options: Any, catalog: Catalog) -> list[str]:
-    """The encoders whose weights are here that a kind trains further."""
-    return [name for name in catalog.names() if _is_trainable(spec, name, options, catalog)]
+def trainable(spec: PretrainerSpec, catalog: Catalog) -> list[str]:
+    """The encoders whose weights are here that a kind trains further with its usual options."""
+    return [name for name in catalog.names() if _is_trainable(spec, name, parsed_options(spec, {}), catalog)]
 
 
 def _is_trainable(spec: PretrainerSpec, name: str, options: Any, catalog: Catalog) -> bool:
@@ -76,6 +76,12 @@ def _is_trainable(spec: PretrainerSpec, name: str, options: Any, catalog: Catalo
     except TopworkError:
         return False
     return True
+
+
+def check_texts(request: PretrainRequest, texts: Collection[str], plugins: PluginRegistry) -> None:
+    """Raise InvalidInput for texts from which this kind cannot learn, as far as the first of them tell."""
+    spec = plugins.pretrainer(request.kind)
+    spec.pretrainer.check_texts(texts, parsed_options(spec, request.options))
 
 
 def parsed_options(spec: PretrainerSpec, given: Mapping[str, Any]) -> Any:

@@ -24,15 +24,16 @@ from topwork_server.heads.head_types import (
     usual_kind,
 )
 from topwork_server.heads.pair_features import is_pair
-from topwork_server.heads.pooling import GRANULARITIES, TOWERS, pool_rows
+from topwork_server.heads.pooling import GRANULARITIES, TOWERS, pool_rows, trained_views
 from topwork_server.heads.training.dataset import labels_of
 from topwork_server.heads.training.head_names import default_name, head_name
 from topwork_server.heads.training.labels import check_target, task_of
 from topwork_server.heads.training.other_sets import other_sets, taps_elsewhere
 from topwork_server.heads.training.views import Views, check_grids, readable_taps, select_taps, tower_views, views_of
 from topwork_server.inference.engine import EmbedParams, Engine
+from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.options import parse
-from topwork_server.plugin_api.trainer import FineTuner, Target, TrainerSpec
+from topwork_server.plugin_api.trainer import FineTuner, Target, TrainerSpec, TrainingPlan
 from topwork_server.types import Granularity, Modality, TextItem
 
 FEWEST_FOLDS, MOST_FOLDS = 2, 20
@@ -51,8 +52,8 @@ class TrainerKinds(Protocol):
 
 
 class TrainRequests:
-    def __init__(self, sets: FeatureSets, engine: Engine, trainers: TrainerKinds) -> None:
-        self._sets, self._engine, self._trainers = sets, engine, trainers
+    def __init__(self, sets: FeatureSets, engine: Engine, trainers: TrainerKinds, catalog: Catalog) -> None:
+        self._sets, self._engine, self._trainers, self._catalog = sets, engine, trainers, catalog
 
     def check_probe(self, kind: str, task: Task | None) -> None:
         """Raise InvalidInput for a kind that needs more than features and labels."""
@@ -101,10 +102,18 @@ class TrainRequests:
         others = other_sets(request, elsewhere, task, feature_set, self._sets, caller)
         _check_kind(request, spec, task, (*views, *(view for other in others for view in other.views)))
         definition = replace(_definition_of(request, spec, described, task, views), others=others)
+        spec.trainer.check(self._plan(definition), parse(spec.trainer.options, request.options, f"the kind {spec.kind}"))
         labels = labels_of(read, definition, spec.min_per_class)
         if request.unlabeled is not UnlabeledUse.LEFT_OUT and labels.labeled.all():
             raise InvalidInput(f"every item has a label: there is none for {request.unlabeled}", remedy="leave `unlabeled` out")
         return replace(definition, also=self._resolve_others(request, spec, definition.name, caller))
+
+    def _plan(self, definition: HeadDefinition) -> TrainingPlan:
+        entry = self._catalog.entry(definition.encoder) if definition.encoder else None
+        views = tuple((info.tap, pooling.value) for info, pooling in trained_views(definition))
+        described = bool(definition.descriptions)
+        spec, folder = (entry.spec, entry.folder) if entry else (None, None)
+        return TrainingPlan(spec, folder, views, definition.task.target, described)
 
     def _resolve_others(self, request: TrainRequest, spec: TrainerSpec, name: str, caller: Check) -> tuple[HeadDefinition, ...]:
         """Resolve what is trained together with the head `name`, each as a request of its own. The errors name the column."""
