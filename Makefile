@@ -6,7 +6,7 @@ export TOPWORK_HOME ?= $(CURDIR)/.topwork
 # Weight packages and wheels come from pip's own index settings.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo test test-all test-fast lint protos bench bench-peers bench-search bench-heads bench-transfer soak memory docs clean
+.PHONY: install demo test test-all test-fast test-tensorflow lint protos bench bench-peers bench-search bench-heads bench-transfer soak memory docs clean
 
 install: $(VENV)/installed  ## .venv with everything in it: server, plugins, client, development tools
 
@@ -34,7 +34,10 @@ test-all: export TOPWORK_STEPS := 80
 test-all: test  ## `make test` with every damage to every file, more random changes, and complete networks
 
 test-fast: install node  ## without the packaged weights
-	$(PYTEST) -m 'not weights'
+	$(PYTEST) -m 'not weights and not tensorflow'
+
+test-tensorflow: install  ## conversions of real SavedModels, in an environment with TensorFlow that this makes in .topwork (1.5 GB)
+	$(BIN)/python -m pytest -m tensorflow
 
 .PHONY: weights
 weights: install

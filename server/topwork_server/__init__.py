@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from topwork_server.models.torch_compat import prepare_torchvision
     from topwork_server.plugin_api.average_precision import mean_average_precision
     from topwork_server.plugin_api.boxes import cell_centers, true_boxes
-    from topwork_server.plugin_api.encoder import Encoder, NoOptions, Trunk, batch_key
+    from topwork_server.plugin_api.encoder import Encoder, NoOptions, Reference, Trunk, batch_key
+    from topwork_server.plugin_api.environments import Environment
     from topwork_server.plugin_api.example_inputs import texts as example_texts
     from topwork_server.plugin_api.hookspecs import hookimpl
     from topwork_server.plugin_api.options import option
@@ -69,6 +70,7 @@ __all__ = [
     "DiskFull",
     "Encoder",
     "EncoderSpec",
+    "Environment",
     "Examples",
     "FeatureView",
     "FineTuneDataset",
@@ -89,6 +91,7 @@ __all__ = [
     "PretrainedHead",
     "Pretrainer",
     "PretrainerSpec",
+    "Reference",
     "Refusal",
     "Report",
     "Sample",
@@ -142,7 +145,8 @@ _MODULES = {
     "models.torch_compat": "prepare_torchvision",
     "plugin_api.average_precision": "mean_average_precision",
     "plugin_api.boxes": "cell_centers true_boxes",
-    "plugin_api.encoder": "Encoder NoOptions Trunk batch_key",
+    "plugin_api.encoder": "Encoder NoOptions Reference Trunk batch_key",
+    "plugin_api.environments": "Environment",
     "plugin_api.example_inputs": "example_texts=texts",
     "plugin_api.hookspecs": "hookimpl",
     "plugin_api.options": "option",

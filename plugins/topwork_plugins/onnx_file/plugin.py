@@ -5,9 +5,9 @@ Pictures, texts and ready arrays are read; a tap is an output of the graph or an
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from topwork_server import Encoder, EncoderSpec, InvalidInput, Item, Modality, Refusal, Sample, SourceUri, Trunk, hookimpl
 
@@ -19,7 +19,7 @@ from topwork_plugins.onnx_file.description import Description
 class OnnxImage(Encoder):
     """Pictures through an ONNX file. `settings["description"]`, where it is set, stands for the file beside the graph."""
 
-    settings = ("description",)
+    settings: ClassVar[Sequence[str]] = ("description",)
 
     budget = 8
 
@@ -40,7 +40,7 @@ class OnnxImage(Encoder):
 class OnnxTensor(Encoder):
     """Arrays through an ONNX file, as its input is, without the batch axis; floats may be of another width."""
 
-    settings = ("description",)
+    settings: ClassVar[Sequence[str]] = ("description",)
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
@@ -59,7 +59,7 @@ class OnnxTensor(Encoder):
 class OnnxText(BertEncoder):
     """Texts and pairs through an ONNX file that reads input_ids and attention_mask, with a tokenizer.json beside it."""
 
-    settings = ("description",)
+    settings: ClassVar[Sequence[str]] = ("description",)
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:

@@ -25,9 +25,10 @@ from topwork_server.plugin_api.sources import Progress, quiet
 def pull(arguments: SimpleNamespace) -> int:
     catalog = opened(arguments)
     with ended_by_sigterm(), _named(catalog, arguments) as name:
-        with _progress(name, arguments.json) as progress:
+        with _progress(f"fetching the weights of {name}", arguments.json or _is_fetched_first(arguments)) as progress:
             catalog.pull(name, progress)
         if catalog.entry(name).state is not EncoderState.READY:
+            _make_environments(catalog, name, arguments.json)
             _export(catalog, name, arguments)
     return show(catalog.entry(name), arguments)
 
@@ -76,7 +77,14 @@ def _named(catalog: Catalog, arguments: SimpleNamespace) -> Iterator[str]:
     name = catalog.name_for(target, arguments.name)
     new = name not in catalog.added()
     with unfinished.scratch_folder(catalog.home / "encoders", name) if new else nullcontext(), catalog.taken_back(name):
-        yield catalog.add(target, name, arguments.family, settings_of(arguments.set)).name
+        with _progress(f"fetching {target}", arguments.json or not _is_fetched_first(arguments)) as progress:
+            added = catalog.add(target, name, arguments.family, settings_of(arguments.set), progress)
+        yield added.name
+
+
+def _is_fetched_first(arguments: SimpleNamespace) -> bool:
+    """Tell whether only the weights themselves say what they read, so that they are fetched before they get their name."""
+    return bool(arguments.target.startswith("tfhub:"))
 
 
 @contextmanager
@@ -90,6 +98,13 @@ def ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _make_environments(catalog: Catalog, name: str, json_wanted: bool) -> None:
+    for environment in catalog.missing_environments(name):
+        doing = f"making an environment with {environment.name}, once ({environment.megabytes:,} MB)"
+        with _progress(doing, json_wanted) as progress:
+            environment.make(catalog.home, progress)
 
 
 def _export(catalog: Catalog, name: str, arguments: SimpleNamespace, *, force: bool = False) -> None:
@@ -110,19 +125,19 @@ def _say(text: str) -> None:
 
 
 @contextmanager
-def _progress(name: str, json_wanted: bool) -> Iterator[Progress]:
+def _progress(doing: str, json_wanted: bool) -> Iterator[Progress]:
     if json_wanted or not sys.stderr.isatty():
         if not json_wanted:
-            _say(f"fetching the weights of {name}")
+            _say(doing)
         yield quiet
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("fetching {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(name, total=None)
+        task = bar.add_task(doing, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 

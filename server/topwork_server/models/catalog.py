@@ -23,7 +23,8 @@ from topwork_server.models.artifacts import Manifest
 from topwork_server.models.encoder_records import EncoderRecords, PretrainedEncoder
 from topwork_server.models.towers import join_manifests
 from topwork_server.names import LONGEST_NAME, check_name, instead
-from topwork_server.plugin_api import sources
+from topwork_server.plugin_api import saved_models, sources
+from topwork_server.plugin_api.environments import Environment
 from topwork_server.plugin_api.plugin_registry import PluginRegistry, Registered
 from topwork_server.plugin_api.sources import Progress, SourceUri, quiet
 from topwork_server.types import Adapter, EncoderSpec, Int8Graph, TunedWeights
@@ -35,7 +36,8 @@ INT8_SUFFIX = ".int8.onnx"
 
 def _name_from(source: SourceUri) -> str:
     """The last part of what the source names. InvalidInput where it is too long for a name."""
-    name = source.location.rstrip("/").rpartition("/")[2]
+    name = saved_models.short_name(source.location) if source.scheme == "tfhub" else Path(source.location).name
+    name = name.removesuffix(".tar.gz").removesuffix(".tgz") if source.archive else name
     if len(name) > LONGEST_NAME:
         raise InvalidInput(f"{name!r} is too long to name an encoder", remedy="choose a name with --name")
     return name
@@ -124,10 +126,19 @@ class Catalog:
             return CatalogEntry(spec, owner, EncoderState.FETCHED, detail)
         return CatalogEntry(spec, owner, EncoderState.ABSENT, f"run `topwork pull {name}` where the server runs")
 
-    def add(self, uri: str, name: str | None = None, family: str = "", settings: Mapping[str, Any] | None = None) -> EncoderSpec:
-        """Give a name to weights that no plugin registered, and remember it. InvalidInput where no plugin reads them."""
+    def add(
+        self,
+        uri: str,
+        name: str | None = None,
+        family: str = "",
+        settings: Mapping[str, Any] | None = None,
+        progress: Progress = quiet,
+    ) -> EncoderSpec:
+        """Give a name to weights that no plugin registered, and remember it. InvalidInput where no plugin reads them. What has to
+        be unpacked before it is known what it reads (`tfhub:`) is downloaded."""
         source, name = SourceUri.parse(uri), self.name_for(uri, name)
         source_refusals.check_there(source)
+        sources.with_files(source, self.home, progress)
         record = {"source": str(source), "family": family, "settings": dict(settings or {})}
         found = self._load_record(name, record)
         _check_settings(found.spec, settings or {})
@@ -262,6 +273,11 @@ class Catalog:
         """Fetch the weights of one tower of an encoder."""
         return sources.fetch(self.tower_source(name, tower), self.home, tower.sha256, progress)
 
+    def missing_environments(self, name: str) -> list[Environment]:
+        """The environments that the export of an encoder needs, and that are not on this disk."""
+        needed = {tower.encoder.environment for tower in self.spec(name).towers} - {None}
+        return [environment for environment in needed if environment and not environment.is_made(self.home)]
+
     def export(self, name: str, *, force: bool = False, children: ChildProcesses | None = None) -> Path:
         """Make the artifact of each tower in a process of its own, one of `children`; wait for it and return the first folder."""
         if self.entry(name).state is EncoderState.ABSENT:
@@ -324,7 +340,8 @@ class Catalog:
         return Registered(spec, found.plugin, found.owner)
 
     def _load_pulled(self, name: str, record: Mapping[str, Any]) -> Registered:
-        source = SourceUri.parse(record["source"], record["family"])
+        source = replace(SourceUri.parse(record["source"], record["family"]), settings=record["settings"])
+        source = sources.with_files(source, self.home)
         found = self._plugins.resolve_source(name, source)
         if found is None:
             families = [plugin.name for plugin in self._plugins.found() if "resolve_source" in plugin.hooks]

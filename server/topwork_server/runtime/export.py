@@ -32,12 +32,12 @@ from topwork_server.models.artifacts import Manifest
 from topwork_server.models.head_graph import ROWS, SCORES
 from topwork_server.models.towers import join_fingerprints, join_manifests
 from topwork_server.plugin_api import sources
-from topwork_server.plugin_api.encoder import Encoder, Trunk
+from topwork_server.plugin_api.encoder import Encoder, Run, Trunk
 from topwork_server.plugin_api.sources import SourceUri
 from topwork_server.plugin_api.trainer import PretrainedHead
 from topwork_server.plugin_api.weight_checks import check_weights
 from topwork_server.runtime import parity, sample_inputs, tuned_weights
-from topwork_server.runtime.parity import ParityBatch, ParityRecord, Run
+from topwork_server.runtime.parity import ParityBatch, ParityRecord
 from topwork_server.runtime.session import Session
 from topwork_server.types import INT8, Array, EncoderSpec, FingerprintedTap, Int8Graph, Item, Numerics, Tap
 
@@ -60,7 +60,7 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     _place_graph(encoder, trunk, batches, folder)
     taps = _fingerprints(spec, trunk, folder)
     reference = parity.recorded(parity.reference_of(trunk), trunk.taps, batches)
-    trunk = replace(trunk, module=None)  # a large network is not in memory beside the session of its graph
+    trunk = replace(trunk, module=None, reference=None)  # a large network is not in memory beside the session of its graph
     onnx_graph.extract_subgraph(folder / artifacts.MODEL, spec.default_tap, folder / artifacts.DEFAULT)
     record = _measured(trunk, spec.default_tap, batches, reference.run, folder)
     record = _check_fp32(spec, record, reference.name) if spec.int8 is None else _as_int8(record, spec.int8)
@@ -313,6 +313,7 @@ def main(argv: list[str] | None = None) -> int:
     asked = parser.parse_args(argv)
     answer = os.fdopen(os.dup(1), "w")  # the libraries' own prints go to stderr, the answer alone to stdout
     os.dup2(2, 1)
+    os.environ["TOPWORK_HOME"] = str(asked.home)  # where an encoder finds its environment
     try:
         catalog = Catalog(PluginRegistry.load(), asked.home)
         spec = catalog.spec(asked.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,15 +14,13 @@ import numpy as np
 from topwork_server import regular_files
 from topwork_server.errors import ExportFailed
 from topwork_server.features import rows_of
-from topwork_server.plugin_api.encoder import Encoder, Trunk, batch_key
+from topwork_server.plugin_api.encoder import Encoder, Reference, Run, Trunk, batch_key
 from topwork_server.runtime.session import Session
 from topwork_server.types import Array, Granularity, Item, Numerics, Sample, Tap
 
 FP32_FLOOR = 0.9999
 #: At most so many samples (windows) of one example item are measured.
 SAMPLES_PER_ITEM = 2
-
-Run = Callable[[Sequence[str], Mapping[str, Array]], Sequence[Array]]
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,6 @@ class ParityRecord:
     @property
     def worst(self) -> str:
         return min(self.by_tap, key=lambda tap: self.by_tap[tap]["min_cosine"])
-
-
-@dataclass(frozen=True)
-class ParityReference:
-    name: str
-    run: Run
 
 
 def example_batches(encoder: Encoder, items: Sequence[Item]) -> list[ParityBatch]:
@@ -96,11 +88,13 @@ def export_arguments(encoder: Encoder, batches: Sequence[ParityBatch]) -> dict[s
     return {name: np.repeat(array, 2, axis=0) if len(array) == 1 else array[:2] for name, array in feeds.items()}
 
 
-def reference_of(trunk: Trunk) -> ParityReference:
-    """fp32 torch; for a trunk that came as a graph, the same graph run plainly."""
+def reference_of(trunk: Trunk) -> Reference:
+    """fp32 torch; for a trunk that came as a graph, what it brings, or the same graph run plainly."""
+    if trunk.reference is not None:
+        return trunk.reference
     if trunk.module is None:
         assert trunk.graph is not None, "a Trunk has a module or a graph"
-        return ParityReference("the ONNX file as it came, fp32", Session(trunk.graph, optimize=False).run)
+        return Reference("the ONNX file as it came, fp32", Session(trunk.graph, optimize=False).run)
     import torch
 
     module, order = trunk.module, [tap.name for tap in trunk.taps]
@@ -116,10 +110,10 @@ def reference_of(trunk: Trunk) -> ParityReference:
         found = dict(zip(order, tensors, strict=True))
         return [found[name].numpy() for name in outputs]
 
-    return ParityReference(f"torch {torch.__version__} fp32", run)
+    return Reference(f"torch {torch.__version__} fp32", run)
 
 
-def recorded(reference: ParityReference, taps: Sequence[Tap], batches: Sequence[ParityBatch]) -> ParityReference:
+def recorded(reference: Reference, taps: Sequence[Tap], batches: Sequence[ParityBatch]) -> Reference:
     """Run the reference on all batches, and give what it computed: the network itself is not needed any more."""
     names = [tap.name for tap in taps]
     found = {id(batch.feeds): dict(zip(names, reference.run(names, batch.feeds), strict=True)) for batch in batches}
@@ -127,7 +121,7 @@ def recorded(reference: ParityReference, taps: Sequence[Tap], batches: Sequence[
     def run(outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         return [found[id(feeds)][name] for name in outputs]
 
-    return ParityReference(reference.name, run)
+    return Reference(reference.name, run)
 
 
 def measure(taps: Sequence[Tap], batches: Sequence[ParityBatch], reference: Run, candidate: Run) -> ParityRecord:

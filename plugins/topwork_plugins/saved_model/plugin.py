@@ -1,0 +1,80 @@
+"""TensorFlow's SavedModels, out of folders, archives and TensorFlow Hub. They become ONNX graphs at their export, in an
+environment with TensorFlow that is made for that; from then on they are what the ONNX family serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from topwork_server import Encoder, EncoderSpec, InvalidInput, Modality, Refusal, SourceUri, Trunk, hookimpl
+
+from topwork_plugins.onnx_file.plugin import OnnxImage, OnnxTensor, OnnxText
+from topwork_plugins.saved_model import description, reading, signatures
+from topwork_plugins.saved_model.converter import TENSORFLOW
+
+FAMILY = "saved_model"
+
+
+class SavedModelImage(OnnxImage):
+    """Pictures through a SavedModel: RGB from 0 to 1, of the size that the signature names."""
+
+    environment = TENSORFLOW
+    settings = ("signature", "size", "resize", "fit", "interpolation", "white", "mean", "std", "channels")
+
+    @classmethod
+    def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
+        return _export(spec, assets, out)
+
+
+class SavedModelText(OnnxText):
+    """Texts and pairs through a SavedModel that reads token ids and a mask, by the tokenizer of its assets."""
+
+    environment = TENSORFLOW
+    settings = ("signature", "lowercase", "max_tokens")
+
+    @classmethod
+    def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
+        return _export(spec, assets, out)
+
+
+class SavedModelTensor(OnnxTensor):
+    """Arrays through a SavedModel, as its only input is, without the batch axis."""
+
+    environment = TENSORFLOW
+    settings = ("signature", "shape")
+
+    @classmethod
+    def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
+        return _export(spec, assets, out)
+
+
+ENCODERS: dict[Modality, type[Encoder]] = {
+    Modality.IMAGE: SavedModelImage,
+    Modality.TEXT: SavedModelText,
+    Modality.TENSOR: SavedModelTensor,
+}
+
+
+def _export(spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
+    from topwork_plugins.saved_model.export import export
+
+    return export(spec, assets, out)
+
+
+@hookimpl
+def resolve_source(name: str, source: SourceUri) -> EncoderSpec | None:
+    """What has a saved_model.pb, and what TensorFlow Hub names."""
+    folder = source.files or Path(source.location)
+    ours = source.scheme == "tfhub" or (source.scheme == "file" and (folder / signatures.FILE).is_file())
+    if source.family not in ("", FAMILY) or source.scheme not in ("file", "tfhub") or not (ours or source.family):
+        return None
+    if source.scheme == "tfhub" and source.files is None:
+        raise InvalidInput(f"the files of {source} are not here", remedy=f"run `topwork pull {source}` where the server runs")
+    chosen = reading.choose(signatures.read(folder), source.settings)
+    description.reads(chosen, source.settings)
+    what = f"the signature {chosen.signature.name} of a SavedModel"
+    return EncoderSpec(name, ENCODERS[chosen.modality], str(source), chosen.modality, description=what)
+
+
+@hookimpl
+def refuse_source(source: SourceUri) -> Refusal | None:
+    return Refusal("it has no saved_model.pb") if source.scheme == "file" and Path(source.location).is_dir() else None

@@ -1,0 +1,189 @@
+"""Owns $TOPWORK_HOME/tfhub: archives of TensorFlow's SavedModels, unpacked, a folder each, complete or not at all.
+
+    tfhub/NAME-KEY/NAME/          saved_model.pb, variables/, assets/
+                   archive.json   where the archive came from, its bytes and its SHA-256
+
+Archives are downloaded by their names (`tfhub:`), or lie on this machine (`file:/PATH.tar.gz`). A name is that of tfhub.dev
+(google/imagenet/mobilenet_v2_100_224/feature_vector/5) or of Kaggle (google/mobilenet-v2/tensorFlow2/100-224-feature-vector/2).
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.client
+import json
+import os
+import re
+import shutil
+import tarfile
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from topwork_server.atomic_store import build_once, disk_errors, file_sha256
+from topwork_server.errors import InvalidInput, NotReady
+
+#: Where the archives of names come from. $TOPWORK_TFHUB names a mirror of both.
+TFHUB, KAGGLE = "https://tfhub.dev", "https://www.kaggle.com/api/v1/models"
+MIRROR = "TOPWORK_TFHUB"
+SUFFIXES = (".tar.gz", ".tgz")
+RECORD = "archive.json"
+#: Seconds that the connection, and each block of an archive, may take.
+PATIENCE = 30
+BLOCK = 1 << 20
+
+
+def name_of(written: str) -> str:
+    """The name of a model, which may be written as the address of its page. InvalidInput where it is none."""
+    name = re.sub(r"^https?://(tfhub\.dev|(www\.)?kaggle\.com/models)/", "", written).partition("?")[0].strip("/")
+    name = re.sub(r"/(frameworks|variations|versions)/", "/", name)
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)+", name):
+        raise InvalidInput(
+            f"tfhub:{written} names no model",
+            remedy="write it as tfhub.dev or Kaggle does: tfhub:google/imagenet/mobilenet_v2_100_224/feature_vector/5",
+        )
+    return name
+
+
+def short_name(name: str) -> str:
+    """What an encoder of that model is called unless its user says: the last part that is not the same for many models."""
+    parts = [part for part in name.split("/") if not part.isdigit()]
+    if re.fullmatch("tensorflow[12]", parts[-2], re.IGNORECASE):
+        return f"{parts[-3]}-{parts[-1]}"
+    return parts[-2] if parts[-1] in ("feature_vector", "classification") else parts[-1]
+
+
+def address(name: str) -> str:
+    """Where the archive of a model is."""
+    base = os.environ.get(MIRROR, "").rstrip("/")
+    match name.split("/"):
+        case [_, _, framework, _, version] if framework.lower() in ("tensorflow1", "tensorflow2") and version.isdigit():
+            return f"{base or KAGGLE}/{name}/download"
+    return f"{base or TFHUB}/{name}?tf-hub-format=compressed"
+
+
+def is_archive(path: Path) -> bool:
+    """Tell by its name whether a file is an archive that is read here."""
+    return path.name.endswith(SUFFIXES)
+
+
+def downloaded(name: str, home: Path) -> Path | None:
+    """The folder of a model that was downloaded, or None."""
+    folder = _folder(home, name, short_name(name))
+    return folder / short_name(name) if folder.is_dir() else None
+
+
+def download(name: str, home: Path, sha256: str | None, progress: Callable[[int, int], None]) -> None:
+    """Download the archive of a model and unpack it. NotReady where it is not to be had, InvalidInput where it is damaged."""
+
+    def build(scratch: Path) -> None:
+        archive, digest = scratch / ".archive", hashlib.sha256()
+        with archive.open("wb") as file:
+            for block in _blocks(name, progress):
+                digest.update(block)
+                file.write(block)
+        if sha256 and digest.hexdigest() != sha256:
+            raise NotReady(f"tfhub:{name} has SHA-256 {digest.hexdigest()}, not {sha256}", remedy="try another mirror")
+        facts = {"source": address(name), "bytes": archive.stat().st_size, "sha256": digest.hexdigest()}
+        _unpack(archive, scratch, short_name(name), f"the archive of tfhub:{name}", facts)
+        archive.unlink()
+
+    folder = _folder(home, name, short_name(name))
+    with disk_errors(f"tfhub:{name}", "pull it again"):
+        build_once(folder, folder.is_dir, build)
+
+
+def unpacked(archive: Path, home: Path) -> Path | None:
+    """The folder of an archive on this machine, unpacked where that was not yet done, or the archive has changed since. None
+    where there is neither. InvalidInput where the archive is damaged."""
+    name = archive.name.removesuffix(".tgz").removesuffix(".tar.gz")
+    folder = _folder(home, str(archive), name)
+    if not archive.is_file():
+        return folder / name if folder.is_dir() else None
+    state = archive.stat()
+    stamp = [state.st_size, state.st_mtime_ns]
+
+    def build(scratch: Path) -> None:
+        facts = {"source": str(archive), "bytes": state.st_size, "sha256": file_sha256(archive), "stamp": stamp}
+        _unpack(archive, scratch, name, archive.name, facts)
+
+    if _record(folder).get("stamp") != stamp:
+        with disk_errors(f"the content of {archive.name}", "try again"):
+            build_once(folder, lambda: _record(folder).get("stamp") == stamp, build)
+    return folder / name
+
+
+def _folder(home: Path, key: str, name: str) -> Path:
+    return home / "tfhub" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / RECORD).read_text("utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _blocks(name: str, progress: Callable[[int, int], None]) -> Iterator[bytes]:
+    """The content of a model's archive. NotReady where it does not come, or not whole."""
+    url, done = address(name), 0
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers={"User-Agent": "topwork"}), timeout=PATIENCE) as answer:
+            total = int(answer.headers.get("Content-Length") or 0)
+            while block := answer.read(BLOCK):
+                done += len(block)
+                progress(done, total)
+                yield block
+    except urllib.error.HTTPError as error:
+        raise _not_to_be_had(name, url, f"it answers {error.code} {error.reason}") from error
+    except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException, ValueError) as error:
+        raise _not_to_be_had(name, url, f"{getattr(error, 'reason', '') or error or type(error).__name__}") from error
+    if done < total:
+        raise _not_to_be_had(name, url, f"it ended after {done:,} of {total:,} bytes")
+
+
+def _not_to_be_had(name: str, url: str, why: str) -> NotReady:
+    return NotReady(
+        f"tfhub:{name} could not be downloaded from {url}: {why}",
+        remedy="check the name and the network; or download it elsewhere (Kaggle may ask for consent first), and pull"
+        " file:/THE/ARCHIVE.tar.gz",
+    )
+
+
+def _unpack(archive: Path, folder: Path, name: str, what: str, facts: dict[str, Any]) -> None:
+    """Write the model of an archive, as `name`, and the record of it into a folder. InvalidInput where it is not whole, has a
+    path that leads out of it, or is of something else."""
+    everything = folder / ".everything"
+    try:
+        with tarfile.open(archive) as tar:
+            for entry in tar:
+                _check_entry(entry, what)
+            tar.extractall(everything, filter="data")
+    except tarfile.FilterError as error:
+        raise _strange(error.tarinfo, what) from error
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InvalidInput(f"{what} is no .tar.gz, or damaged: {error}", remedy="copy it or download it again") from error
+    found = next((place for place in (everything, *sorted(everything.glob("*"))) if (place / "saved_model.pb").is_file()), None)
+    if found is None:
+        raise InvalidInput(f"{what} holds no saved_model.pb", remedy="name an archive of TensorFlow's SavedModel")
+    found.rename(folder / name)
+    shutil.rmtree(everything, ignore_errors=True)  # the model may have been all of it
+    (folder / RECORD).write_text(json.dumps(facts) + "\n", "utf-8")
+
+
+def _check_entry(entry: tarfile.TarInfo, what: str) -> None:
+    """Raise InvalidInput for what no SavedModel has: links, devices and pipes, and paths that lead out of the archive."""
+    outside = entry.name.startswith("/") or ".." in entry.name.split("/")
+    if outside or not (entry.isreg() or entry.isdir()):
+        raise _strange(entry, what)
+
+
+def _strange(entry: tarfile.TarInfo, what: str) -> InvalidInput:
+    return InvalidInput(
+        f"{what} holds {entry.name!r}, which leads out of it or is neither a file nor a folder: nothing of it was kept",
+        remedy="do not trust where it came from; get it from its publisher",
+    )
