@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,11 @@ def test_its_report_is_json_too(topwork: StubCommand, sent: list[dict[str, Any]]
     assert topwork(*"pretrain words --from-set birds --where n>5 --name mine --json".split()) == 0
     assert json.loads(topwork.stdout)["measures"] == [{"name": "held-out loss", "after": 2.0, "before": 4.0}]
     assert (sent[0]["set"], sent[0]["where"], sent[0]["texts"]) == ("birds", "n>5", None)
+
+
+def test_a_long_history_is_shown_in_parts() -> None:
+    shown = [line for line in replace(REPORT, history=tuple({"epoch": n} for n in range(1, 201))).lines() if "epoch" in line]
+    assert (shown[0], shown[-1], len(shown)) == ("  epoch 1", "  epoch 200", 10)
 
 
 def test_without_texts_it_lists_the_kinds(topwork: StubCommand, sent: list[dict[str, Any]]) -> None:

@@ -77,6 +77,8 @@ def test_few_texts_and_a_time_limit_are_warned_of(tmp_path: Path) -> None:
     assert all({"epoch", loss.name, found.name} == set(entry) for entry in result.history)
     assert "too few" in result.warnings[0]
     assert "a small corpus: 200 words" in result.warnings[1]
+    assert "hardly anything" in result.warnings[2]
+    assert not [word for word in learn(sentences(20), tmp_path / "more", epochs=200).warnings if "hardly" in word]
     limited = learn(sentences(300), tmp_path / "limited", epochs=10_000, max_seconds=0.2)
     assert "max_seconds" in limited.warnings[-1]
     assert len(limited.history) < 10_000

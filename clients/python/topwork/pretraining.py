@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from topwork._records import of_job
 from topwork.encoders import OptionInfo
 from topwork.jobs import Job
+
+#: Entries of a history that the text of a report shows at most.
+SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,9 @@ class PretrainReport:
         of = f" from {self.made_from}" if self.made_from else ""
         yield f"encoder {self.encoder}: {self.kind}{of} on {self.texts:,} texts, in {self.seconds:,.0f} s"
         yield from (f"  {measure}" for measure in self.measures)
-        yield from (f"  {', '.join(f'{name} {_shown(value)}' for name, value in entry.items())}" for entry in self.history)
+        yield from (
+            f"  {', '.join(f'{name} {_shown(value)}' for name, value in entry.items())}" for entry in _spread(self.history)
+        )
         yield from (f"warning: {warning}" for warning in self.warnings)
 
     def __str__(self) -> str:
@@ -82,6 +87,12 @@ class PretrainReport:
     def __repr__(self) -> str:
         best = f", {self.measures[0]}" if self.measures else ""
         return f"<PretrainReport: {self.encoder}, {self.kind}{best}>"
+
+
+def _spread(history: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """The first, the last and some between, where there are more than a screen likes."""
+    last = len(history) - 1
+    return history if last < SHOWN else [history[round(last * at / (SHOWN - 1))] for at in range(SHOWN)]
 
 
 def _shown(value: Any) -> str:

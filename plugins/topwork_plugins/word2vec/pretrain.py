@@ -31,6 +31,8 @@ FAMILY = "word2vec"
 STEP = 1000
 #: Lines that judge where none are held out; words of texts that are few, for vectors.
 MOST_JUDGED, FEW_WORDS = 2000, 100_000
+#: A loss that is so near to that of the vectors as they begin says that they are still near to random.
+HARDLY = 0.98
 #: A word comes so often at least, where many words are learned; gensim's and word2vec's own default.
 MIN_COUNT = 5
 
@@ -163,9 +165,18 @@ class _Training:
 
     def run(self, report: Report) -> None:
         """Train epoch by epoch. The rate falls over all of them."""
-        options = self._options
         self._before = self._judged()
         self._began = time.monotonic()
+        self._learn(report)
+        before, after = self._before[self._loss], self.history[-1][self._loss]
+        if after > before * HARDLY:
+            self.warnings.append(
+                f"hardly anything was learned: {self._loss} {after:.4f}, {before:.4f} before. Few words need more epochs:"
+                f" {self._options.epochs} were asked for"
+            )
+
+    def _learn(self, report: Report) -> None:
+        options = self._options
         for epoch in range(options.epochs):
             start, end = (options.learning_rate * (1 - 0.996 * at / options.epochs) for at in (epoch, epoch + 1))
             lines = _Watched(self._lines, self._in_time, lambda part, at=epoch: self._report(report, at + part))  # type: ignore[misc]
