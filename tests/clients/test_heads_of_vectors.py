@@ -179,6 +179,8 @@ def test_numbers_are_kept_back_for_items_unlike_the_others(client: topwork.Clien
     [one] = client.predict(head.name, vectors=np.roll(rows[:1], 6), unlike=0.05)
     assert (one.abstained, one.value, one.low) == ("unlike", None, None)
     assert str(one).startswith("none of these: unlike the training items, typicality 0.0")
+    with pytest.raises(topwork.InvalidInput, match=r"80 training items.*below 0\.012.*100 items"):
+        client.predict(head.name, vectors=rows[:1], unlike=0.01)
 
 
 @pytest.mark.parametrize(

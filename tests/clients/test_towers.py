@@ -98,7 +98,10 @@ def test_a_set_may_hold_both(client: topwork.Client, pictures: Path) -> None:
 def test_classes_are_described_by_texts(client: topwork.Client, pictures: Path) -> None:
     write(client, pictures)
     descriptions = {name: text for text, name in NAMES.items()}
-    client.train("paints", name="zero", kind="zero-shot", descriptions=descriptions)
+    zero = client.train("paints", name="zero", kind="zero-shot", descriptions=descriptions)
+    assert "compare the classes" in zero.warnings[-1]
+    with pytest.raises(topwork.NotReady, match=r"from descriptions of its classes.*10 items"):
+        client.predict("zero", ["rrr"], unlike=0.1)
     found = client.predict("zero", [pictures / name for name in FILES])
     assert found.labels == [name[:-5] for name in FILES]
     assert client.predict("zero", ["rrr", "bbb"]).labels == ["red", "blue"]
@@ -124,5 +127,6 @@ def test_the_command_line(target: str, client: topwork.Client, pictures: Path, c
     assert "nothing.png" in command.stderr
     words = [f"--describe={name}={text}" for text, name in NAMES.items()]
     assert command("train", "paints", "--name", "zero", "--kind", "zero-shot", *words) == 0, command.stderr
+    assert command.stdout.splitlines()[-1].startswith("next: `topwork predict zero")
     assert command("predict", "zero", "rrr", pictures / "blue1.png", "--json") == 0, command.stderr
     assert [json.loads(line)["label"] for line in command.stdout.splitlines()] == ["red", "blue"]

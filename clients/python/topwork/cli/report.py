@@ -91,7 +91,7 @@ def _facts(report: Report) -> Iterable[tuple[str, str]]:
     if report.chosen:
         yield "chosen", settings_text(report.chosen)
     if report.temperature != 1.0:
-        yield "temperature", f"{report.temperature:.3g}"
+        yield "calibrated", f"scores over {report.temperature:.3g}, a temperature that was fitted on held-out items"
     if report.interval:
         yield "90% band", f"prediction +- {report.interval:.4g}"
 

@@ -165,7 +165,8 @@ def summary(head: HeadInfo) -> Iterator[str]:
         yield f"  {name:>{width}}  {fact}"
     for warning in head.warnings:
         yield f"warning: {in_commands(warning)}"
-    yield f"next: `topwork report {head.name}` says where it fails, `topwork predict {head.name} ITEM...` uses it"
+    report = f"`topwork report {head.name}` says where it fails, " if head.metrics else ""
+    yield f"next: {report}`topwork predict {head.name} ITEM...` uses it"
 
 
 def _facts(head: HeadInfo) -> Iterator[tuple[str, str]]:

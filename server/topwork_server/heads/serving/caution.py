@@ -3,6 +3,7 @@ worth its risk, or where the item is unlike what the head has learned from."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,8 +13,9 @@ from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.heads import conformal
 from topwork_server.heads.conformal import HeldOutScores
 from topwork_server.heads.head_store import StoredHead
-from topwork_server.heads.head_types import PROMISING, Head, Task
+from topwork_server.heads.head_types import PROMISING, Head, Task, UnlabeledUse
 from topwork_server.heads.serving.head_output import Abstention, HeadOutput
+from topwork_server.heads.typicality import FEWEST_COMPARED, MOST_COMPARED
 from topwork_server.types import Array
 
 PRETRAINED = "train one on items of your own, with labels"
@@ -41,7 +43,7 @@ class Caution:
             if self.abstain is not None:
                 _check_abstaining(one.head)
             if self.unlike is not None:
-                _check_typicality(one)
+                _check_typicality(one, self.unlike)
 
     def applied(self, output: HeadOutput) -> HeadOutput:
         """Add what is asked for to the output of a head that was checked."""
@@ -109,18 +111,44 @@ def _check_abstaining(head: Head) -> None:
         )
 
 
-def _check_typicality(stored: StoredHead) -> None:
+def _check_typicality(stored: StoredHead, unlike: float) -> None:
     head = stored.head
     if head.task.every_row:
         raise InvalidInput(
             f"the head {head.name!r} is for {head.task}, and typicality is of items with one row", remedy="leave unlike out"
         )
     if not stored.typicality:
-        why = "came with its encoder" if head.pretrained else "learned its trunk too, or from few items, or an older server"
-        raise NotReady(
-            f"the head {head.name!r} does not know what its training items look like: it {why}",
-            remedy=PRETRAINED if head.pretrained else "train one on frozen features, of ten items or more",
+        why, remedy = _without_typicality(head)
+        raise NotReady(f"the head {head.name!r} does not know what its training items look like: it {why}", remedy=remedy)
+    least = 1 / (_compared(head) + 1)
+    if 0 < unlike <= least:
+        raise InvalidInput(
+            f"unlike is {unlike:g}, and of {_compared(head):,} training items no typicality is below {least:.2g}: the head"
+            f" {head.name!r} would keep nothing back",
+            remedy=f"ask for more than {least:.2g}, or train with {math.ceil(1 / unlike):,} items",
         )
+
+
+def _compared(head: Head) -> int:
+    """How many training items an item is compared with, at most."""
+    used = head.definition is not None and head.definition.unlabeled is not UnlabeledUse.LEFT_OUT
+    return min(MOST_COMPARED, head.labeled + (head.unlabeled if used else 0))
+
+
+def _without_typicality(head: Head) -> tuple[str, str]:
+    """Say why a head has no typicality, and what to do."""
+    if head.pretrained:
+        return "came with its encoder", PRETRAINED
+    if head.tuned:
+        return "learned its trunk too", "train one on frozen features"
+    enough = f"train one with labels of {FEWEST_COMPARED + 1} items or more"
+    if not head.labeled:
+        return "learned from descriptions of its classes, and from no item", enough
+    if head.labeled <= FEWEST_COMPARED:
+        return f"learned from {head.labeled} items alone", enough
+    if head.dim < 2:
+        return "reads one number, which has no direction", "leave unlike out"
+    return "learned from items of few groups, or an older server trained it", "train it again with replace, without groups"
 
 
 def _ordered(head: Head, probabilities: Array, quantile: float) -> tuple[tuple[int, ...], ...]:

@@ -45,6 +45,10 @@ AGREED_ON = 512  # rows on which they are compared
 WORTH_THREADS = 30_000_000
 #: The plan for described classes, where no item has a label.
 NOTHING = SplitPlan([], [], [], "no item had a label: nothing was evaluated")
+RELATIVE = (
+    "probabilities compare the classes with each other: they are high for an item of none of them, too. Labels (target) would"
+    " calibrate and evaluate them"
+)
 
 
 def train_on_frozen_features(
@@ -86,7 +90,8 @@ class _Frozen:
         grown = [list(islice(heads, len(size))) for size in curve]
         final = next(heads)
         if not folds and self.data.test is None:
-            return replace(self._unevaluated(final), estimate=plan.estimate)
+            found = self._unevaluated(final)
+            return replace(found, estimate=plan.estimate, warnings=(*found.warnings, *([] if examples.count else [RELATIVE])))
         data = self.data.test or examples
         held = plan.test if folds else [np.arange(data.count)]
         predictions = held_out_predictions(data, held, folds or [final])
