@@ -20,7 +20,7 @@ from topwork_server.runtime.export import export_encoder, fingerprints
 from topwork_server.runtime.session import Session
 from topwork_server.types import Array, EncoderSpec
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.timeout(3600)]  # the first makes the environment
 
 Exported = tuple[Encoder, Manifest, Path]
 
