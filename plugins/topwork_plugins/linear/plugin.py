@@ -23,6 +23,7 @@ from topwork_server import (
     option,
 )
 
+from topwork_plugins.linear.alignment import AlignmentTrainer
 from topwork_plugins.linear.losses import Loss, SigmoidLoss, SoftmaxLoss, SpanLoss, SquaredLoss
 from topwork_plugins.linear.models import MODELS, Logistic, Problem
 from topwork_plugins.linear.sweep import SplitBases, SweepFold, SweepResult, refit_best, splits, sweep
@@ -246,3 +247,4 @@ class LinearTrainer(Trainer):
 def register_trainers() -> Iterable[TrainerSpec]:
     about = "softmax, discriminant or ridge, swept over its whole range of regularization"
     yield TrainerSpec("linear", LinearTrainer, about, reads_weights=True)
+    yield TrainerSpec("align", AlignmentTrainer, "a map to a text encoder's space, learned from captions by ridge regression")

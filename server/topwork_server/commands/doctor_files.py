@@ -54,12 +54,13 @@ def _lost(home: Path) -> Iterator[str]:
 
 
 def _weights(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
-    """List the damage of the file that was fine-tuned or quantized here, if any."""
-    from topwork_server.models.catalog import INT8_SUFFIX
+    """List the damage of the file that was fine-tuned, aligned or quantized here, if any."""
+    from topwork_server.models.catalog import INT8_SUFFIX, MAP_SUFFIX
 
     if "sha256" not in record:
         return
-    file = path.with_suffix(INT8_SUFFIX if "int8_of" in record else ".safetensors")
+    suffix = INT8_SUFFIX if "int8_of" in record else MAP_SUFFIX if "texts" in record else ".safetensors"
+    file = path.with_suffix(suffix)
     try:
         if file_sha256(file) != record["sha256"]:
             yield f"{file} is damaged: it is not the file that was written"

@@ -54,7 +54,7 @@ def _check_own(catalog: Catalog, name: str) -> None:
     """Refuse an encoder that a plugin registers: only what a user added can be forgotten."""
     if name in catalog.added():
         if name in catalog.fine_tuned():
-            raise InvalidInput(f"{name} goes with the head that it was fine-tuned with", remedy="drop that head instead")
+            raise InvalidInput(f"{name} goes with the head that it was made with", remedy="drop that head instead")
         return
     catalog.spec(name)  # NotFound where there is no such encoder at all
     raise InvalidInput(

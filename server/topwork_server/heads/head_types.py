@@ -27,6 +27,7 @@ class Task(StrEnum):
     SEGMENTATION = "segmentation"
     FILL = "fill"  # words for the gaps of a text; only heads that came with their encoder
     DETECTION = "detection"
+    ALIGNMENT = "alignment"  # to the captions of items, in the space of a text encoder
 
     @property
     def target(self) -> Target:
@@ -47,6 +48,7 @@ TARGETS = {
     Task.SEGMENTATION: Target.CLASSES,
     Task.FILL: Target.CLASSES,
     Task.DETECTION: Target.BOXES,
+    Task.ALIGNMENT: Target.VECTORS,
 }
 #: Tasks that a trainer may learn.
 LEARNED = tuple(task for task in Task if task is not Task.FILL)
@@ -54,7 +56,7 @@ LEARNED = tuple(task for task in Task if task is not Task.FILL)
 
 def usual_kind(task: Task | None) -> str:
     """Name the kind of training where a request names none."""
-    return "fcos" if task is Task.DETECTION else "linear"
+    return {Task.DETECTION: "fcos", Task.ALIGNMENT: "align"}.get(task or Task.CLASSIFICATION, "linear")
 
 
 #: Tasks whose classes may be described by text.
@@ -128,13 +130,21 @@ class SetViews:
 
 
 @dataclass(frozen=True)
+class TextSide:
+    """The text encoder that an alignment learns to, and its tap."""
+
+    encoder: str
+    tap: FingerprintedTap
+
+
+@dataclass(frozen=True)
 class HeadDefinition:
     """A training request resolved against its set.
 
     `views` are the taps and poolings to choose from or, with `combine`, to read side by side. `described` holds, for each view,
     the embeddings of the class descriptions, in the order of `descriptions`. `also` are the heads that are trained with this one
     on the same new trunk, and `share` is what the loss of one counts for beside it. `others` are other sets of the same items,
-    whose views stand beside its own.
+    whose views stand beside its own. `texts` are the encoder and the tap that captions are embedded with, of an ALIGNMENT.
     """
 
     name: str
@@ -163,6 +173,7 @@ class HeadDefinition:
     also: tuple[HeadDefinition, ...] = ()
     share: float = 1.0
     others: tuple[SetViews, ...] = ()
+    texts: TextSide | None = None
 
     @property
     def together(self) -> tuple[HeadDefinition, ...]:

@@ -1,4 +1,4 @@
-"""Features of text pairs whose two sides are encoded separately (two towers).
+"""Features of texts that a training encodes itself: the two sides of pairs, each by itself (two towers), and captions.
 
 u, v, |u - v|, u * v: Conneau et al. 2017, section 3.1; with the cosine, as Reimers and Gurevych 2019, section 3, compare by it.
 """
@@ -6,6 +6,7 @@ u, v, |u - v|, u * v: Conneau et al. 2017, section 3.1; with the cosine, as Reim
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from topwork_server.heads.pooling import TOWERS
 from topwork_server.models.artifacts import MODEL
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.encoder import Encoder
-from topwork_server.plugin_api.options import parse
+from topwork_server.plugin_api.options import parse_own
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.runtime.session import Session
-from topwork_server.types import Array, FingerprintedTap, Item, Sample, TextItem
+from topwork_server.types import Array, FingerprintedTap, Item, Modality, Sample, TextItem
 
 #: Samples of one pass; they are sorted by length.
 BATCH = 32
@@ -72,48 +73,67 @@ def paired_rows(rows: TapRows, count: int) -> TapRows:
     return TapRows(rows.tap, pairs.reshape(-1, means.shape[1]), np.where(both, 2, 0))
 
 
-class PairEncoder:
-    """Runs the trunk of a set in the process of a training."""
+@dataclass(frozen=True)
+class TextEncoder:
+    """Runs an encoder of texts in the process of a training. `than` and `remedy` are for the error where one of its `taps` has
+    another fingerprint by now."""
 
-    def __init__(self, home: Path, plugins: PluginRegistry, definition: HeadDefinition, threads: int) -> None:
-        self._home, self._plugins, self._definition, self._threads = home, plugins, definition, threads
+    home: Path
+    plugins: PluginRegistry
+    name: str
+    options: Mapping[str, Any]
+    taps: tuple[FingerprintedTap, ...]
+    threads: int
+    than: str
+    remedy: str
+
+    @classmethod
+    def of(cls, definition: HeadDefinition, home: Path, plugins: PluginRegistry, threads: int) -> TextEncoder:
+        """The one that a training reads: of captions, or the set's own for the sides of pairs."""
+        if texts := definition.texts:
+            than, again = "when the training was asked for", "the encoder has changed since: train again"
+            return cls(home, plugins, texts.encoder, {}, (texts.tap,), threads, than, again)
+        taps = tuple({info.tap.name: info for info, how in definition.views if how in TOWERS}.values())
+        than, again = f"the set {definition.set}", "the encoder has changed since: write the set again"
+        return cls(home, plugins, definition.encoder, definition.encoder_options, taps, threads, than, again)
 
     def __call__(self, texts: Sequence[str], report: Report) -> dict[str, Array]:
-        """Encode texts to (n, dim) for each two-tower tap; rows of tokens are averaged. NotReady where the trunk has changed."""
-        encoder, session, taps = self._open()
-        options = parse(encoder.options, self._definition.encoder_options)
-        found = {info.tap.name: np.zeros((len(texts), info.tap.dim), np.float32) for info in taps}
-        samples = [self._sample(encoder, text, options) for text in texts]
+        """Encode texts to (n, dim) for each tap; rows of tokens are averaged. NotReady where the encoder has changed."""
+        encoder, session = self._open()
+        options = parse_own(encoder.options, self.options)
+        found = {info.tap.name: np.zeros((len(texts), info.tap.dim), np.float32) for info in self.taps}
+        samples = [_sample(encoder, text, options, position) for position, text in enumerate(texts)]
         order = np.argsort([encoder.cost(sample) for sample in samples], kind="stable")
         for start in range(0, len(order), BATCH):
             places = order[start : start + BATCH]
             batch = [samples[place] for place in places]
             outputs = session.run(list(found), encoder.collate(batch))
-            for info, output in zip(taps, outputs, strict=True):
+            for info, output in zip(self.taps, outputs, strict=True):
                 means = [rows_of(info.tap, one, sample).mean(axis=0) for one, sample in zip(output, batch, strict=True)]
                 found[info.tap.name][places] = means
-            report((start + len(places)) / len(order), f"encoded {start + len(places):,} of {len(order):,} sides of pairs")
+            report((start + len(places)) / len(order), f"encoded {start + len(places):,} of {len(order):,} texts")
         return found
 
-    def _open(self) -> tuple[Encoder, Session, list[FingerprintedTap]]:
-        definition, catalog = self._definition, Catalog(self._plugins, self._home)
-        entry = catalog.entry(definition.encoder)
-        if entry.folder is None or entry.manifest is None:
-            raise NotReady(f"the encoder {definition.encoder} of {definition.set} is not ready", remedy=entry.detail)
-        taps = list({info.tap.name: info for info, how in definition.views if how in TOWERS}.values())
-        for info in taps:
+    def _open(self) -> tuple[Encoder, Session]:
+        entry = Catalog(self.plugins, self.home).entry(self.name)
+        if entry.manifest is None:
+            raise NotReady(f"the encoder {self.name} is not ready", remedy=entry.detail)
+        for info in self.taps:
             now = entry.manifest.tap(info.tap.name)
             if now is None or now.fingerprint != info.fingerprint:
-                raise NotReady(
-                    f"the tap {info.tap.name} of {definition.encoder} has another fingerprint than the set {definition.set}",
-                    remedy="the encoder has changed since: write the set again",
-                )
-        encoder = entry.spec.encoder(entry.spec, entry.folder)
-        return encoder, Session(entry.folder / MODEL, self._threads), taps
+                what = f"the tap {info.tap.name} of {self.name} has another fingerprint than {self.than}"
+                raise NotReady(what, remedy=self.remedy)
+        tower = next((tower for tower in entry.towers if tower.spec.modality is Modality.TEXT), entry)
+        assert tower.folder is not None, "all towers are ready"
+        return tower.spec.encoder(tower.spec, tower.folder), Session(tower.folder / MODEL, self.threads)
 
-    def _sample(self, encoder: Encoder, text: str, options: Any) -> Sample:
+
+def _sample(encoder: Encoder, text: str, options: Any, position: int) -> Sample:
+    try:
         [sample] = encoder.preprocess(TextItem(text), options)
-        return sample
+    except InvalidInput as error:
+        raise error.at(position) from None
+    return sample
 
 
 def pool_sides(how: Pooling, tap: FingerprintedTap, u: Array, v: Array) -> Array:

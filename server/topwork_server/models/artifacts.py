@@ -82,6 +82,8 @@ def key(spec: EncoderSpec) -> str:
             parts += [dict(adapter.config), adapter.trunk]
     if spec.int8:
         parts.append(spec.int8.sha256)
+    if spec.aligned:
+        parts += [spec.aligned.sha256, spec.aligned.taps]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 

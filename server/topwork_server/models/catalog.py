@@ -20,18 +20,18 @@ from topwork_server.errors import DataLoss, ExportFailed, InvalidInput, NotFound
 from topwork_server.jobs.child_processes import ChildExit, ChildProcesses, python
 from topwork_server.models import artifacts, pretrained_heads, source_refusals
 from topwork_server.models.artifacts import Manifest
-from topwork_server.models.encoder_records import EncoderRecords, PretrainedEncoder
+from topwork_server.models.encoder_records import EncoderRecords, PretrainedEncoder, made_of
 from topwork_server.models.towers import join_manifests
 from topwork_server.names import LONGEST_NAME, check_name, instead
 from topwork_server.plugin_api import saved_models, sources
 from topwork_server.plugin_api.environments import Environment
 from topwork_server.plugin_api.plugin_registry import PluginRegistry, Registered
 from topwork_server.plugin_api.sources import Progress, SourceUri, quiet
-from topwork_server.types import Adapter, EncoderSpec, Int8Graph, TunedWeights
+from topwork_server.types import Adapter, AlignedMap, EncoderSpec, Int8Graph, Modality, TunedWeights
 
 log = logging.getLogger(__name__)
 
-INT8_SUFFIX = ".int8.onnx"
+INT8_SUFFIX, MAP_SUFFIX = ".int8.onnx", ".map.onnx"
 
 
 def _name_from(source: SourceUri) -> str:
@@ -180,6 +180,15 @@ class Catalog:
         self._records.write(name, record)
         return self.spec(name)
 
+    def add_aligned(self, name: str, base: str, texts: str, map: Path, taps: Sequence[str], trained_on: str) -> EncoderSpec:
+        """Remember an encoder of two towers: `base` with the graph of a map to the space of `texts`, and `texts` itself, which
+        keeps its artifact. The file is moved here."""
+        self.spec(base), self.spec(texts)
+        sha256 = self._take_file(map, name, MAP_SUFFIX)
+        record = {"base": base, "texts": texts, "sha256": sha256, "taps": list(taps), "trained_on": trained_on}
+        self._records.write(name, record)
+        return self.spec(name)
+
     def add_quantized(
         self, name: str, base: str, graph: Path, parity: Mapping[str, Mapping[str, float]], made: str
     ) -> EncoderSpec:
@@ -208,16 +217,15 @@ class Catalog:
         return file_sha256(path)
 
     def derived_from(self, base: str) -> list[str]:
-        """The encoders that were fine-tuned or quantized of another."""
-        records = self._added_records().items()
-        return sorted(name for name, record in records if base in (record.get("base"), record.get("int8_of")))
+        """The encoders that were fine-tuned, aligned or quantized of another, or have it as their tower of texts."""
+        return sorted(name for name, record in self._added_records().items() if base in made_of(record))
 
     def fine_tuned(self) -> list[str]:
-        """The encoders that were fine-tuned here."""
+        """The encoders that were fine-tuned, or aligned with a text encoder, here: those that go with a head."""
         return sorted(name for name, record in self._added_records().items() if "base" in record)
 
     def delete_fine_tuned(self, name: str) -> None:
-        """Delete an encoder that was fine-tuned here, with its weights and its artifact; no error where there is none."""
+        """Delete an encoder that was fine-tuned or aligned here, with its file and artifact; no error where there is none."""
         found = self._records.read()
         if "base" in found.intact.get(name, {}) or name in found.damaged:
             self.delete(name)
@@ -235,7 +243,7 @@ class Catalog:
         except TopworkError:  # one whose base or plugin is gone has no artifact that could be named
             pass
         self.remove(name)
-        for suffix in (".safetensors", INT8_SUFFIX):
+        for suffix in (".safetensors", INT8_SUFFIX, MAP_SUFFIX):
             self._record_path(name).with_suffix(suffix).unlink(missing_ok=True)
         delete_if_possible(self._folder(name))
 
@@ -313,6 +321,8 @@ class Catalog:
             return self._load_quantized(name, record)
         if "pretrained" in record:
             return self._load_pretrained(name, record)
+        if "texts" in record:
+            return self._load_aligned(name, record)
         return self._load_fine_tuned(name, record) if "base" in record else self._load_pulled(name, record)
 
     def _load_quantized(self, name: str, record: Mapping[str, Any]) -> Registered:
@@ -331,6 +341,22 @@ class Catalog:
         declared = {key: record[key] for key in ("default_tap", "trained_on")}
         description = f"{base.spec.name}, fine-tuned{' by an adapter' if adapter else ''}"
         spec = replace(base.spec, name=name, tuned=weights, description=description, other_towers=(), **declared)
+        return Registered(spec, base.plugin, base.owner)
+
+    def _load_aligned(self, name: str, record: Mapping[str, Any]) -> Registered:
+        base, texts = self._lookup(record["base"]), self._lookup(record["texts"])
+        path = str(self._record_path(name).with_suffix(MAP_SUFFIX))
+        of_texts = next(tower for tower in texts.spec.towers if tower.modality is Modality.TEXT)
+        spec = replace(
+            base.spec,
+            name=name,
+            aligned=AlignedMap(base.spec.name, path, record["sha256"], tuple(record["taps"])),
+            default_tap=of_texts.default_tap,
+            taps=(),
+            trained_on=record["trained_on"],
+            description=f"{base.spec.name}, aligned with the texts of {of_texts.name}",
+            other_towers=(of_texts,),
+        )
         return Registered(spec, base.plugin, base.owner)
 
     def _load_pretrained(self, name: str, record: Mapping[str, Any]) -> Registered:

@@ -1,4 +1,5 @@
-"""Owns $TOPWORK_HOME/encoders: one JSON record for each encoder that was pulled by URI, fine-tuned, quantized or pretrained here.
+"""Owns $TOPWORK_HOME/encoders: one JSON record for each encoder that was pulled by URI, or fine-tuned, aligned, quantized or
+pretrained here.
 
 A record that is damaged costs its own encoder: it is named in the log and by `topwork doctor`, using it is DataLoss, and
 `topwork forget` deletes it.
@@ -44,6 +45,15 @@ class _Quantized:
     sha256: str
     parity: Mapping[str, Mapping[str, float]]
     made: str
+
+
+@dataclass(frozen=True)
+class _Aligned:
+    base: str
+    texts: str
+    sha256: str
+    taps: tuple[str, ...]
+    trained_on: str
 
 
 @dataclass(frozen=True)
@@ -120,7 +130,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _kind(record: Mapping[str, Any]) -> type[Any]:
     """Choose the dataclass of a record by the field that no other kind has."""
-    kinds = {"int8_of": _Quantized, "base": _Tuned, "pretrained": PretrainedEncoder}
+    kinds = {"int8_of": _Quantized, "texts": _Aligned, "base": _Tuned, "pretrained": PretrainedEncoder}
     return next((kind for field, kind in kinds.items() if field in record), _Pulled)
 
 
@@ -128,10 +138,12 @@ def _remedy(path: Path) -> str:
     return f"put the file back from a copy, or run `topwork forget {path.stem}` and pull it again"
 
 
-def _loops(name: str, records: Mapping[str, Mapping[str, Any]]) -> bool:
+def made_of(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The encoders that another was made of: one, or of two towers both."""
+    return tuple(record[field] for field in ("base", "int8_of", "texts") if field in record)
+
+
+def _loops(name: str, records: Mapping[str, Mapping[str, Any]], above: tuple[str, ...] = ()) -> bool:
     """Tell whether what an encoder was made of leads back to one that was passed."""
-    seen: set[str] = set()
-    while name in records and name not in seen:
-        seen.add(name)
-        name = records[name].get("base") or records[name].get("int8_of") or ""
-    return name in seen
+    parents = made_of(records.get(name, {}))
+    return name in above or any(_loops(parent, records, (*above, name)) for parent in parents)

@@ -35,8 +35,8 @@ def served_graph(head: onnx.ModelProto, target: Target, temperature: float) -> b
 def served_model(model: onnx.ModelProto, target: Target, temperature: float) -> onnx.ModelProto:
     """Add an output `probabilities`, computed after the temperature, to a trainer's graph, in place.
 
-    For SPAN it holds the scores over the temperature (their softmax is over the rows of an item), for NUMBERS the scores, for
-    BOXES the probability of each class and the distances.
+    For SPAN it holds the scores over the temperature (their softmax is over the rows of an item), for NUMBERS and VECTORS the
+    scores, for BOXES the probability of each class and the distances.
     """
     _check(model, temperature)
     model.graph.node.extend(_probability_nodes(target, temperature))
@@ -58,7 +58,7 @@ def _check(head: onnx.ModelProto, temperature: float) -> None:
 def _probability_nodes(target: Target, temperature: float) -> list[onnx.NodeProto]:
     from onnx import helper, numpy_helper
 
-    if target is Target.NUMBERS:
+    if target in (Target.NUMBERS, Target.VECTORS):
         return [helper.make_node("Identity", [SCORES], [PROBABILITIES])]
     value = numpy_helper.from_array(np.array(temperature, np.float32))
     nodes = [

@@ -86,7 +86,7 @@ def _outputs(examples: Examples) -> int:
         return 2
     if examples.target is Target.BOXES:
         return len(examples.names) + EDGES
-    return examples.values.shape[1] if examples.target is Target.NUMBERS else len(examples.names)
+    return examples.values.shape[1] if examples.target in (Target.NUMBERS, Target.VECTORS) else len(examples.names)
 
 
 def _described(found: Any) -> str:

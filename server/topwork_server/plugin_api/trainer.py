@@ -36,10 +36,11 @@ class Target(StrEnum):
     SPAN = "span"  # where an answer starts and ends: scores (n, 2) are logits, whose softmax is over the rows of an item
     BOXES = "boxes"  # what is where in a picture: scores (n, classes + 4) are a cell's logits, each with its own sigmoid, then
     # the distances from its center to the left, upper, right and lower edge of its box, in cells
+    VECTORS = "vectors"  # where an item lies in the space of a text encoder: scores (n, dim) are vectors of length 1
 
 
 #: Targets whose heads score each row by itself, or the rows of an item together but without their places.
-ROW_TARGETS = frozenset(Target) - {Target.BOXES}
+ROW_TARGETS = frozenset(Target) - {Target.BOXES, Target.VECTORS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,9 @@ class Examples:
     values: CLASSES (n,) int64; LABELS (n, labels) float32, 0 or 1; NUMBERS (n, 1) float32, of
     mean 0 and deviation 1 (the server puts offset and unit back, in float64); SPAN (n, 2) float32, 1 where an
     answer starts, and where it ends (an item without an answer has none); BOXES (n, 5) float32: the boxes of an item stand in
-    its first rows, class and x0, y0, x1, y1 in cells from the upper left corner of the grid; class -1 in the other rows.
+    its first rows, class and x0, y0, x1, y1 in cells from the upper left corner of the grid; class -1 in the other rows;
+    VECTORS (n, dim) float32, of length 1: the captions, as the text encoder embeds them. Equal captions have equal rows, and are
+    of one group.
     grid (rows, columns) of BOXES: the rows of an item are its cells, row-major, always all of them.
     items (n,) int64, ascending: to which item a row belongs. groups (n,) int64: rows of one group are never on both sides of a
     split (the items, or what is coarser). unlabeled: rows of each view without a value. described: for each view
@@ -148,7 +151,8 @@ class TrainingPlan:
 
 class Trainer(ABC):
     """`options` is a frozen dataclass of what Train may set, with defaults; its field types are checked.
-    `targets` are those that it learns: all but BOXES, unless it says."""
+    `targets` are those that it learns: all but BOXES and VECTORS, unless it says. The `options` of one that learns VECTORS have
+    `text_encoder`, the encoder whose space it is."""
 
     options: ClassVar[type[Any]] = NoOptions
     targets: ClassVar[frozenset[Target]] = ROW_TARGETS

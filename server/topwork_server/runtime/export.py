@@ -36,7 +36,7 @@ from topwork_server.plugin_api.encoder import Encoder, Run, Trunk
 from topwork_server.plugin_api.sources import SourceUri
 from topwork_server.plugin_api.trainer import PretrainedHead
 from topwork_server.plugin_api.weight_checks import check_weights
-from topwork_server.runtime import parity, sample_inputs, tuned_weights
+from topwork_server.runtime import aligned_tower, parity, sample_inputs, tuned_weights
 from topwork_server.runtime.parity import ParityBatch, ParityRecord
 from topwork_server.runtime.session import Session
 from topwork_server.types import INT8, Array, EncoderSpec, FingerprintedTap, Int8Graph, Item, Numerics, Tap
@@ -58,8 +58,12 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     batches = parity.example_batches(encoder, examples)
     parameters = _parameters(trunk)
     _place_graph(encoder, trunk, batches, folder)
-    taps = _fingerprints(spec, trunk, folder)
     reference = parity.recorded(parity.reference_of(trunk), trunk.taps, batches)
+    described = aligned_tower.describe(spec, trunk)
+    taps = _fingerprints(spec, described, folder)
+    if spec.aligned:
+        reference = aligned_tower.append(spec.aligned, spec.default_tap, reference, folder)
+        trunk = described
     trunk = replace(trunk, module=None, reference=None)  # a large network is not in memory beside the session of its graph
     onnx_graph.extract_subgraph(folder / artifacts.MODEL, spec.default_tap, folder / artifacts.DEFAULT)
     record = _measured(trunk, spec.default_tap, batches, reference.run, folder)
@@ -112,7 +116,8 @@ def publish_towers(home: Path, spec: EncoderSpec, assets: Sequence[Path], *, for
 def fingerprints(spec: EncoderSpec, assets: Path) -> dict[str, str]:
     """Return the fingerprints by tap, of the trunk as `export` makes it; no graph is written."""
     with tempfile.TemporaryDirectory() as folder:
-        taps = _fingerprints(spec, open_trunk(spec, assets, Path(folder)), Path(folder))
+        trunk = aligned_tower.describe(spec, open_trunk(spec, assets, Path(folder)))
+        taps = _fingerprints(spec, trunk, Path(folder))
     return {info.tap.name: info.fingerprint for info in taps}
 
 

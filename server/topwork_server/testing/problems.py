@@ -14,6 +14,7 @@ from topwork_server.types import Array
 
 CENTRES = 4
 LENGTH = 8  # rows of an item whose answer is a span
+HIDDEN, TEXT_DIM = 10, 64  # numbers behind a row and its caption, and of a caption
 GRID = (2, 3)  # cells of a picture with a box
 
 
@@ -23,6 +24,7 @@ def problem(target: Target, count: int = 120, dim: int = 16, seed: int = 0, *, d
     CLASSES: the center; with `described` each class is described by its center. LABELS: three sets of centers. NUMBERS: one a
     center, with noise of 0.1. SPAN: items of 8 rows; an answer starts at a row of the third center, ends at one of the last.
     BOXES: pictures of 6 cells, each with a box around one cell, which is of the third center or the last, as its class says.
+    VECTORS: the direction of what six numbers give by one map, where the row is what they give by another.
     """
     random = np.random.default_rng(seed)
     centers = np.random.default_rng(99).standard_normal((CENTRES, dim))
@@ -40,7 +42,9 @@ def problem(target: Target, count: int = 120, dim: int = 16, seed: int = 0, *, d
         items = np.repeat(np.arange(count // math.prod(GRID)), math.prod(GRID))
         near, values = _boxes(count // math.prod(GRID), random)
     rows = (centers[near] + 0.5 * random.standard_normal((len(near), dim))).astype(np.float32)
-    names = {Target.CLASSES: "abcd", Target.LABELS: "xyz", Target.NUMBERS: "", Target.SPAN: "", Target.BOXES: "xy"}[target]
+    if target is Target.VECTORS:
+        rows, values = _vectors(count, dim, random)
+    names = {Target.CLASSES: "abcd", Target.LABELS: "xyz", Target.BOXES: "xy"}.get(target, "")
     texts = (centers.astype(np.float32),) if described else ()
     unlabeled = (FeatureView("pooled", "row", rows[: count // 10] + np.float32(0.1)),)
     grid = GRID if target is Target.BOXES else None
@@ -75,9 +79,19 @@ def _boxes(pictures: int, random: np.random.Generator) -> tuple[Array, Array]:
     return near.ravel(), values.reshape(-1, 5)
 
 
+def _vectors(count: int, dim: int, random: np.random.Generator) -> tuple[Array, Array]:
+    """Return rows (count, dim) and values (count, TEXT_DIM), whose maps every seed shares."""
+    maps = np.random.default_rng(98)
+    known, (to_rows, to_values) = random.standard_normal((count, HIDDEN)), maps.standard_normal((2, HIDDEN, max(dim, TEXT_DIM)))
+    rows = known @ to_rows[:, :dim] + 0.1 * random.standard_normal((count, dim))
+    values = known @ to_values[:, :TEXT_DIM] + 1.0
+    return rows.astype(np.float32), (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+
+
 def quality(examples: Examples, scores: Array) -> float:
     """Return a quality of at most 1: accuracy of CLASSES, of LABELS over all pairs, and of both ends of a SPAN; R2 of NUMBERS; of
-    BOXES the share of pictures whose surest box is that of the truth, by more than half of both."""
+    BOXES the share of pictures whose surest box is that of the truth, by more than half of both; of VECTORS the share of rows to
+    which no other value is nearer than their own."""
     values = examples.values
     if examples.target is Target.CLASSES:
         return float((scores.argmax(axis=1) == values).mean())
@@ -87,6 +101,8 @@ def quality(examples: Examples, scores: Array) -> float:
         return float(1 - ((scores - values) ** 2).mean() / values.var())
     if examples.target is Target.BOXES:
         return _surest_boxes(values, scores)
+    if examples.target is Target.VECTORS:
+        return float(((scores @ values.T).argmax(axis=1) == np.arange(len(values))).mean())
     found, true = (array.reshape(-1, LENGTH, 2).argmax(axis=1) for array in (scores, values))
     return float((found == true).mean())
 
@@ -116,6 +132,8 @@ def few(examples: Examples, each: int) -> Array:
         return np.arange(2 * LENGTH)
     if examples.target is Target.BOXES:
         return np.arange(2 * math.prod(GRID))
+    if examples.target is Target.VECTORS:
+        return np.arange(CENTRES * each)
     keys = examples.values if examples.target is Target.CLASSES else np.round(examples.values)
     _, found = np.unique(keys, axis=0, return_inverse=True)
     return np.sort(np.concatenate([np.flatnonzero(found.ravel() == key)[:each] for key in range(found.max() + 1)]))

@@ -67,7 +67,8 @@ def train(
     kind          one of `trainers()`: "linear" (softmax or ridge regression; where none is named), "fine-tune" (the trunk, too),
                   "fcos" (of detection the only one) ...
     name          none: SET-TARGET, or SET-KIND
-    task          "classification", "multi-label", "regression", "tagging", "question-answering", "segmentation" or "detection";
+    task          "classification", "multi-label", "regression", "tagging", "question-answering", "segmentation", "detection" or
+                  "alignment";
                   none: by the type of the column. How labels of each are written: `topwork.span`, `topwork.box`, `topwork.mask`
     taps          of the set; none: its first. Of several, cross-validation chooses
     poolings      of taps with several rows an item: "mean", "max", "mean+std" or "pair"; of pairs of texts that the set keeps,

@@ -22,6 +22,7 @@ class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TASK_SEGMENTATION: _ClassVar[Task]
     TASK_FILL: _ClassVar[Task]
     TASK_DETECTION: _ClassVar[Task]
+    TASK_ALIGNMENT: _ClassVar[Task]
 
 class HeadState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -44,6 +45,7 @@ TASK_QUESTION_ANSWERING: Task
 TASK_SEGMENTATION: Task
 TASK_FILL: Task
 TASK_DETECTION: Task
+TASK_ALIGNMENT: Task
 HEAD_STATE_UNSPECIFIED: HeadState
 HEAD_STATE_TRAINING: HeadState
 HEAD_STATE_READY: HeadState

@@ -47,6 +47,8 @@ READ = {
     " order of `grid`, which divides the part of the picture that the preprocessing keeps. Of boxes of one class that overlap by"
     f" more than {MAX_OVERLAP} (intersection over union) keep the likeliest; from `min_score` on F1 was best on held-out"
     " pictures",
+    Task.ALIGNMENT: "scores[i], which is probabilities[i], is where item i lies in the space of the text encoder, a vector of"
+    " length 1: compare it by cosine with texts",
 }
 
 

@@ -169,6 +169,11 @@ class Predictor:
                 f"the head {name!r} gives words for the gaps of a text, and no prediction of an item",
                 remedy=f"ask `Fill({stored.head.encoder})`",
             )
+        if stored.head.task is Task.ALIGNMENT:
+            raise InvalidInput(
+                f"the head {name!r} gives vectors in the space of a text encoder, and no prediction of an item",
+                remedy=f"embed items with the encoder {stored.head.tuned}, or search by text in a set of it",
+            )
         return stored
 
     def _opened(self, names: Sequence[str], caution: Caution) -> list[OpenedHead]:

@@ -15,6 +15,7 @@ from topwork_server.feature_sets.snapshot import Snapshot, open_snapshot
 from topwork_server.heads.head_types import HeadDefinition, Pooling, Task, UnlabeledUse
 from topwork_server.heads.pair_features import Encode
 from topwork_server.heads.pooling import trained_views
+from topwork_server.heads.training.captions import caption_vectors, first_of_each
 from topwork_server.heads.training.equal_rows import equal_rows, item_means
 from topwork_server.heads.training.labeled_items import (
     LabeledItems,
@@ -83,7 +84,8 @@ def load_dataset(
 ) -> TrainingDataset:
     """Load labels and rows, in the process of the job.
 
-    `by_direction`: multiples of a row count as its copies; `encode`: see `load_rows`. InvalidInput for what cannot be trained on.
+    `by_direction`: multiples of a row count as its copies; `encode`: see `load_rows`; it encodes captions, too. InvalidInput for
+    what cannot be trained on.
     """
     taken = [open_snapshot(Path(one.path), one.set, one.version, one.created) for one in definition.sources]
     if definition.target:
@@ -117,7 +119,8 @@ class _Loader:
         if len(test.ids):
             test = _chosen(test, test_labels(test, labels, definition).labeled)
         used = unlabeled.ids if definition.unlabeled is not UnlabeledUse.LEFT_OUT else ()
-        rows = self._rows([training.ids, test.ids, used], part(report, 0.05, 0.95))
+        rows = self._rows([training.ids, test.ids, used], part(report, 0.05, 0.6 if definition.texts else 0.95))
+        self._embedding = part(report, 0.6, 1.0)
         training, test = (self._with_rows(one, rows, which) for one, which in ((training, 0), (test, 1)))
         training, rows[0] = self._without_test_features(training, test, rows)
         labels = self._remaining_labels(labels, training)
@@ -140,12 +143,15 @@ class _Loader:
                 )
 
     def _without_test_content(self, training: LabeledItems, test: LabeledItems, contents: Mapping[str, str]) -> LabeledItems:
-        """Leave out training items with the content of a test item, and warn of groups that `test_where` splits."""
+        """Leave out training items with the content, or the caption, of a test item, and warn of groups that `test_where`
+        splits."""
         test_contents = {contents.get(id) for id in test.ids} - {"", None}
         again = np.array([contents.get(id) in test_contents for id in training.ids], bool)
         if again.any():
             self._warnings.append(f"{again.sum():,} items are not trained on: their content is that of a test item")
         training = _chosen(training, ~again)
+        if self._definition.task is Task.ALIGNMENT:
+            training = self._without_test_captions(training, test)
         test_groups = set(test.groups)
         shared = sum(group is not None and group in test_groups for group in training.groups)
         if shared:
@@ -153,6 +159,13 @@ class _Loader:
                 f"{shared:,} items that are trained on share a {self._definition.group} with test items: metrics may be too good"
             )
         return training
+
+    def _without_test_captions(self, training: LabeledItems, test: LabeledItems) -> LabeledItems:
+        known = {str(value).strip() for value in test.column.values if value is not None}
+        again = np.array([str(value).strip() in known for value in training.column.values], bool)
+        if again.any():
+            self._warnings.append(f"{again.sum():,} items are not trained on: their caption is that of a test item")
+        return _chosen(training, ~again)
 
     def _rows(self, ids: Sequence[Sequence[str]], report: Report) -> list[LoadedRows]:
         """Load the rows of each list of ids, in its order."""
@@ -261,12 +274,13 @@ class _Loader:
             if definition.task is not Task.SEGMENTATION and rows.spans is not None:
                 self._covers |= zip(some.ids, np.split(rows.spans, np.cumsum(counts)[:-1]), strict=True)
         else:
-            values = TargetValues(item_values(labels), np.ones(len(some.ids), bool))
+            values = TargetValues(self._item_values(labels, some.ids), np.ones(len(some.ids), bool))
         owners = np.repeat(np.arange(len(some.ids)), counts)
         self._partial |= {some.ids[i] for i in np.unique(owners[~values.keep])}
         owners = owners[values.keep]
         there, places = np.unique(owners, return_inverse=True)
-        groups = group_numbers(some.ids, some.groups, contents, self._equal([rows]))[owners]
+        equal = [*self._equal([rows]), *([first_of_each(labels.values)] if definition.task is Task.ALIGNMENT else [])]
+        groups = group_numbers(some.ids, some.groups, contents, equal)[owners]
         views = self._views([view if values.keep.all() else view[values.keep] for view in rows.views])
         items = np.asarray(places, np.int64)
         grid = definition.views[0][0].tap.grid if definition.task is Task.DETECTION else None
@@ -274,6 +288,12 @@ class _Loader:
         if some.weights is not None:
             examples = replace(examples, weights=some.weights[owners].astype(np.float32))
         return examples, there
+
+    def _item_values(self, labels: LabelColumn, ids: Sequence[str]) -> Array:
+        if labels.task is not Task.ALIGNMENT:
+            return item_values(labels)
+        assert self._encode is not None, "a training of captions has an encoder of texts"
+        return caption_vectors(labels.values, ids, self._encode, self._embedding)
 
     def _views(self, rows: Sequence[Array]) -> tuple[FeatureView, ...]:
         if self._definition.combine:

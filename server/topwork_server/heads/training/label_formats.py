@@ -176,6 +176,15 @@ class Detection(LabelFormat):
         return TrueBoxes(np.array(value.boxes, np.float64).reshape(-1, 4), labels)
 
 
+class Alignment(LabelFormat):
+    """Captions, without the space around them."""
+
+    types = (ColumnType.STRING,)
+
+    def parse(self, value: str) -> str | None:
+        return value.strip() or None
+
+
 FORMATS: Mapping[Task, LabelFormat] = {
     Task.CLASSIFICATION: Classification(),
     Task.MULTI_LABEL: MultiLabel(),
@@ -184,6 +193,7 @@ FORMATS: Mapping[Task, LabelFormat] = {
     Task.QUESTION_ANSWERING: QuestionAnswering(),
     Task.SEGMENTATION: Segmentation(),
     Task.DETECTION: Detection(),
+    Task.ALIGNMENT: Alignment(),
 }
 
 

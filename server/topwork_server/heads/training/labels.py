@@ -25,6 +25,8 @@ from topwork_server.types import Array
 #: A column of whole numbers with more different ones than this is taken for regression where no task is given.
 MOST_INT_CLASSES = 20
 SHOWN = 5
+#: Different captions that an alignment is learned from and judged by.
+FEWEST_CAPTIONS = 10
 #: Letters of a class that a message repeats: one may be a whole picture.
 LONGEST = 60
 
@@ -34,8 +36,8 @@ class LabelColumn:
     """A column of labels: one entry for each item in `values` and `labeled`; None in `values` where an item has no label.
 
     values: int class | frozenset of label numbers | float | tagging: [(start, end, number in entity_labels(names))] | question
-    answering: [(start, end)], all of them right | segmentation: LabelMask | detection: TrueBoxes in pixels. Spans are half-open,
-    in characters.
+    answering: [(start, end)], all of them right | segmentation: LabelMask | detection: TrueBoxes in pixels | alignment: a
+    caption. Spans are half-open, in characters.
     names: classes or labels; of tagging BIO names, of question answering "start" and "end", of regression none.
     """
 
@@ -176,6 +178,8 @@ def _check_classes(
     labeled = sum(value is not None for value in read)
     if task is Task.REGRESSION:
         _check_numbers(target, [value for value in read if value is not None])
+    elif task is Task.ALIGNMENT:
+        _check_captions(target, [value for value in read if value is not None])
     elif not names:
         _check_several(target, task, counts, labeled)
     if task is Task.SEGMENTATION and len(counts) > mask_labels.IGNORED:
@@ -194,6 +198,15 @@ def _check_numbers(target: str, numbers: Sequence[float]) -> None:
         raise InvalidInput(
             f"column {target!r}: of {len(numbers):,} items with a number, all have {numbers[0]:.6g}: there is nothing to learn",
             remedy="give at least two different numbers",
+        )
+
+
+def _check_captions(target: str, captions: Sequence[str]) -> None:
+    several = len(set(captions))
+    if several < FEWEST_CAPTIONS:
+        raise InvalidInput(
+            f"column {target!r}: {len(captions):,} items have {several} different captions, and {FEWEST_CAPTIONS} are needed",
+            remedy="caption more items",
         )
 
 

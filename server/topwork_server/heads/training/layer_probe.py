@@ -24,7 +24,7 @@ from topwork_server.heads.evaluation.evaluation_data import HeldOutPredictions
 from topwork_server.heads.evaluation.metrics import MAIN_METRIC
 from topwork_server.heads.evaluation.split_plan import plan_splits
 from topwork_server.heads.head_types import HeadDefinition, definition_of
-from topwork_server.heads.pair_features import Encode, PairEncoder
+from topwork_server.heads.pair_features import Encode, TextEncoder
 from topwork_server.heads.training import dataset
 from topwork_server.heads.training.dataset import TrainingDataset
 from topwork_server.heads.training.frozen import threads_for
@@ -68,7 +68,7 @@ def probe(arguments: Mapping[str, Any], report: Progress) -> Mapping[str, Any]:
     definitions = [definition_of(one) for one in arguments["definitions"]]
     plugins, threads = PluginRegistry.load(), int(arguments["threads"])
     home = Path(arguments["home"])
-    encoders = [PairEncoder(home, plugins, one, threads) for one in definitions]
+    encoders = [TextEncoder.of(one, home, plugins, threads) for one in definitions]
     return probe_table(definitions, plugins.trainer(definitions[0].kind), threads, report, encoders)
 
 

@@ -19,6 +19,7 @@ from topwork_server.heads.head_types import (
     DESCRIBABLE,
     HeadDefinition,
     Task,
+    TextSide,
     TrainRequest,
     UnlabeledUse,
     usual_kind,
@@ -69,6 +70,9 @@ class TrainRequests:
         `any_tap`: of the taps those that suit the task, rather than InvalidInput for one that does not."""
         spec = self._trainers.trainer(request.kind or usual_kind(request.task))
         definition = await in_thread(lambda caller: self._resolve(request, spec, any_tap, caller), None)
+        if definition.task is Task.ALIGNMENT:
+            chosen = parse(spec.trainer.options, definition.options, f"the kind {spec.kind}")
+            return replace(definition, texts=await text_side(str(chosen.text_encoder), self._engine))
         if not definition.descriptions:
             return definition
         return replace(definition, described=await embed_descriptions(definition, self._engine))
@@ -81,6 +85,7 @@ class TrainRequests:
         _check_settings(request, spec)
         _check_columns(request, spec, described)
         _check_trunk(request, spec, described)
+        self._check_made_here(spec, described.definition.encoder)
         request, elsewhere = taps_elsewhere(request, described.definition.taps)
         taps = select_taps(request.set, described.definition.taps, request.taps)
         task = request.task or only_task(spec)
@@ -100,7 +105,7 @@ class TrainRequests:
                 raise _no_sides(request, described)
             views = (*views, *tower_views(taps)) if pairs and not towers else views
         others = other_sets(request, elsewhere, task, feature_set, self._sets, caller)
-        _check_kind(request, spec, task, (*views, *(view for other in others for view in other.views)))
+        _check_kind(request, spec, described, task, (*views, *(view for other in others for view in other.views)))
         definition = replace(_definition_of(request, spec, described, task, views), others=others)
         spec.trainer.check(self._plan(definition), parse(spec.trainer.options, request.options, f"the kind {spec.kind}"))
         labels = labels_of(read, definition, spec.min_per_class)
@@ -114,6 +119,20 @@ class TrainRequests:
         described = bool(definition.descriptions)
         spec, folder = (entry.spec, entry.folder) if entry else (None, None)
         return TrainingPlan(spec, folder, views, definition.task.target, described)
+
+    def _check_made_here(self, spec: TrainerSpec, encoder: str) -> None:
+        """Raise InvalidInput for an encoder whose graph is no trunk's, by kinds that change the trunk's graph or weights."""
+        aligns = Target.VECTORS in spec.trainer.targets
+        if not encoder or not (aligns or spec.tunes):
+            return
+        base = self._catalog.spec(encoder)
+        if aligns and base.int8:
+            raise InvalidInput(f"{encoder} is quantized", remedy=f"align {base.int8.base}, that it was made of")
+        if spec.tunes and base.aligned:
+            raise InvalidInput(
+                f"{encoder} is {base.aligned.base} with a map to the space of texts",
+                remedy=f"train {spec.kind} on a set of {base.aligned.base}, and align the new encoder",
+            )
 
     def _resolve_others(self, request: TrainRequest, spec: TrainerSpec, name: str, caller: Check) -> tuple[HeadDefinition, ...]:
         """Resolve what is trained together with the head `name`, each as a request of its own. The errors name the column."""
@@ -269,6 +288,30 @@ def _check_combine(request: TrainRequest, spec: TrainerSpec, task: Task, views: 
         raise InvalidInput(what, remedy="leave combine out")
 
 
+def _check_alignment(request: TrainRequest, described: SetDescription, task: Task, views: Views) -> None:
+    """Raise InvalidInput for what no text side can be given to."""
+    if task is not Task.ALIGNMENT:
+        return
+    wanted = described.definition
+    if not wanted.encoder:
+        raise InvalidInput(
+            f"the set {request.set} holds ready vectors of no encoder, which no tower of pictures could be made of",
+            remedy="write the items with an encoder",
+        )
+    if Modality.TEXT in wanted.modalities:
+        raise InvalidInput(
+            f"the encoder {wanted.encoder} of the set {request.set} reads texts already: alignment gives a text side to one that"
+            " reads none",
+            remedy="search the set by text, or align a set of pictures",
+        )
+    if len({info.fingerprint for info, _ in views} - {info.fingerprint for info in wanted.taps}):
+        raise InvalidInput("alignment reads taps of one set, of one encoder", remedy="name taps of the set itself")
+    if several := [info.tap.name for info, _ in views if info.tap.granularity is not Granularity.ITEM]:
+        raise InvalidInput(
+            f"alignment reads one row an item, and the tap {several[0]} has several", remedy="name taps such as pooled"
+        )
+
+
 def _check_also(request: TrainRequest, spec: TrainerSpec) -> None:
     if not request.also:
         return
@@ -283,8 +326,9 @@ def _check_also(request: TrainRequest, spec: TrainerSpec) -> None:
             raise InvalidInput(f"the weight of {column!r} in `also` is {share:g}", remedy="give a number above 0, such as 1")
 
 
-def _check_kind(request: TrainRequest, spec: TrainerSpec, task: Task, views: Views) -> None:
+def _check_kind(request: TrainRequest, spec: TrainerSpec, described: SetDescription, task: Task, views: Views) -> None:
     _check_combine(request, spec, task, views)
+    _check_alignment(request, described, task, views)
     if task.target not in spec.trainer.targets:
         raise InvalidInput(
             f"the kind {spec.kind} does not learn {task}", remedy="choose another kind: `ListTrainers` says what each learns"
@@ -315,6 +359,21 @@ def _column(request: TrainRequest, read: Callable[[Selection], ReadResult]) -> C
         )
         raise InvalidInput(what, remedy="correct `where`, or write items first")
     return replace(columns[0], values=values)
+
+
+async def text_side(encoder: str, engine: Engine) -> TextSide:
+    """Find the text encoder of an alignment, and its default tap. NotFound, InvalidInput where it embeds no texts, or not to one
+    row."""
+    try:
+        features = await engine.embed(EmbedParams(encoder), [TextItem("a caption")])
+    except InvalidInput as error:
+        raise InvalidInput(f"{encoder} does not embed captions: {error.message}", remedy="name an encoder of texts") from error
+    tap = features.taps[0].tap
+    if tap.tap.granularity is not Granularity.ITEM:
+        raise InvalidInput(
+            f"{encoder} gives several rows a text by its usual tap {tap.tap.name}", remedy="name an encoder that gives one"
+        )
+    return TextSide(encoder, tap)
 
 
 async def embed_descriptions(definition: HeadDefinition, engine: Engine) -> Described:

@@ -14,9 +14,11 @@ import topwork_server
 from topwork_server.blocking_calls import Report as Progress
 from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import Head, HeadDefinition, Task, definition_of
-from topwork_server.heads.pair_features import PairEncoder
+from topwork_server.heads.pair_features import TextEncoder
 from topwork_server.heads.training import frozen
 from topwork_server.heads.training.training_result import TrainingResult
+from topwork_server.heads.training.two_towers import with_two_towers
+from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 
@@ -50,8 +52,12 @@ def run_training(job: TrainingJob, plugins: PluginRegistry, report: Progress) ->
 
         results = fine_tuning.fine_tune(job.definition, spec, job.home, plugins, job.threads, report)
     else:
-        encode = PairEncoder(job.home, plugins, job.definition, job.threads)
+        encode = TextEncoder.of(job.definition, job.home, plugins, job.threads)
         results = [frozen.train_on_frozen_features(job.definition, spec, job.threads, report, encode)]
+    catalog = Catalog(plugins, job.home)
+    if job.definition.task is Task.ALIGNMENT:
+        report(0.95, "exporting the encoder of two towers")
+        results = [with_two_towers(job.definition, one, catalog) for one in results]
     report(0.97, "publishing")
     seconds = time.monotonic() - began
     heads = [_head(one, result, seconds) for one, result in zip(job.definition.together, results, strict=True)]
@@ -97,6 +103,9 @@ def _head(definition: HeadDefinition, result: TrainingResult, seconds: float) ->
         target_center=result.target.center if result.target else 0.0,
         target_unit=result.target.unit if result.target else 1.0,
     )
+    if definition.texts:
+        made = {"encoder": result.tuned_encoder, "text_encoder": definition.texts.encoder}
+        head = replace(head, chosen={**head.chosen, **made})
     evaluation = result.evaluation
     if evaluation is None:
         return head

@@ -44,6 +44,7 @@ TASKS: Mapping[int, Task] = {
     heads_pb2.TASK_SEGMENTATION: Task.SEGMENTATION,
     heads_pb2.TASK_FILL: Task.FILL,
     heads_pb2.TASK_DETECTION: Task.DETECTION,
+    heads_pb2.TASK_ALIGNMENT: Task.ALIGNMENT,
 }
 TASK_NUMBERS = {task: heads_pb2.Task.Name(heads_pb2.Task.ValueType(number)) for number, task in TASKS.items()}
 ABSTENTIONS: Mapping[Abstention | None, heads_pb2.Abstention] = {

@@ -1,0 +1,45 @@
+"""The encoder of two towers that an alignment gives: the trunk with the learned map, and the text encoder."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from topwork_server.errors import NotReady
+from topwork_server.heads.head_types import HeadDefinition
+from topwork_server.heads.pooling import trained_views
+from topwork_server.heads.training.training_result import TrainingResult
+from topwork_server.models.catalog import Catalog
+
+
+def with_two_towers(definition: HeadDefinition, result: TrainingResult, catalog: Catalog) -> TrainingResult:
+    """Add the head's encoder to the catalog, exported, and name it in the result; where that raises, nothing is left of it."""
+    assert definition.texts is not None, "an alignment has a text side"
+    views = definition.views if definition.combine else (trained_views(definition)[result.fitted.view],)
+    _check_trunk(definition, catalog)
+    name = f"{definition.name}-{secrets.token_hex(4)}"  # never that of an encoder which serves
+    trunk, texts = catalog.spec(definition.encoder), catalog.spec(definition.texts.encoder)
+    trained_on = f"{trunk.trained_on}; texts: {texts.trained_on}; then {definition.target} of {definition.set}"
+    with tempfile.TemporaryDirectory(prefix="topwork-align-") as scratch:
+        map = Path(scratch) / "map.onnx"
+        map.write_bytes(result.fitted.graph().SerializeToString())
+        try:
+            catalog.add_aligned(name, trunk.name, texts.name, map, [info.tap.name for info, _ in views], trained_on)
+            catalog.export(name)
+        except BaseException:
+            catalog.delete_fine_tuned(name)
+            raise
+    return replace(result, tuned_encoder=name)
+
+
+def _check_trunk(definition: HeadDefinition, catalog: Catalog) -> None:
+    manifest = catalog.entry(definition.encoder).manifest
+    now = {info.tap.name: info.fingerprint for info in manifest.taps} if manifest else {}
+    for info, _ in definition.views:
+        if now.get(info.tap.name) != info.fingerprint:
+            raise NotReady(
+                f"the tap {info.tap.name} of {definition.encoder} has another fingerprint than the set {definition.set}",
+                remedy="the encoder has changed since: write the set again",
+            )
