@@ -34,6 +34,9 @@ INNER_FOLDS = 5
 WEAKEST, STRONGEST = 1e-2, 1e2
 #: Where a subset cannot be split: this strength, unjudged.
 USUAL_STRENGTH = 2.0
+#: Added to the covariance of captions, in units of its mean eigenvalue. On 538 captioned pictures recall at 5 was 0.538 with 10,
+#: 0.516 without damping (strength 4), and fell below with 1 and less.
+DAMPING = 10.0
 #: Columns that vary less, by the deviation of the widest, are left out.
 CONSTANT = 1e-6
 SHORTEST = 1e-12
@@ -126,7 +129,10 @@ def _judged(rows: Array, values: Array, held: Sequence[Array], strengths: Array)
 
 
 class Ridge:
-    """Ridge regression of standardized rows to centered vectors, for any strength: what those share is computed once."""
+    """Ridge regression of standardized rows to centered vectors, for any strength: what those share is computed once.
+
+    Directions in which captions vary much are damped, as in Fisher's discriminant: many captions share them.
+    """
 
     def __init__(self, rows: Array, values: Array) -> None:
         x, y = rows.astype(np.float64), values.astype(np.float64)
@@ -135,11 +141,10 @@ class Ridge:
         self._factor = np.where(varies, 1 / np.where(varies, spread, 1.0), 0.0)
         x = (x - self._center) * self._factor
         mean = y.mean(axis=0)
-        self._target, self._along = y - mean, unit(mean[None])[0]
-        left, singular, right = np.linalg.svd(x, full_matrices=False)
-        self._squares, self._right = singular**2, right
-        self._projected = singular[:, None] * (left.T @ self._target)
-        self._unit = max(float((singular**2).sum()) / len(x), SHORTEST)
+        target, self._along = y - mean, unit(mean[None])[0]
+        self._squares, self._right = _axes(x)
+        self._projected = self._right @ (x.T @ _damped(target))
+        self._unit = max(float(np.square(x).sum()) / len(x), SHORTEST)
 
     def rotate(self, rows: Array) -> Array:
         """Turn rows to the axes of what was learned from, (n, axes)."""
@@ -154,6 +159,25 @@ class Ridge:
         """The map of rows (dim of texts, dim of rows) and its bias, float32."""
         weight = (self._right.T @ self.rotated_map(strength) * self._factor[:, None]).T
         return weight.astype(np.float32), (-weight @ self._center).astype(np.float32)
+
+
+def _axes(x: Array) -> tuple[Array, Array]:
+    """The squares of the singular values of x, without those near 0, and their right vectors (axes, dim): of the smaller of both
+    products with itself, which is several times as fast as a singular value decomposition."""
+    wide = len(x) < x.shape[1]
+    squares, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
+    there = squares > SHORTEST * max(float(squares.max(initial=0.0)), SHORTEST)
+    squares, vectors = squares[there], vectors[:, there]
+    return squares, (vectors.T @ x) / np.sqrt(squares)[:, None] if wide else vectors.T
+
+
+def _damped(target: Array) -> Array:
+    """Divide centered vectors by their covariance and `DAMPING` of its mean eigenvalue; not where all are equal."""
+    covariance = target.T @ target / len(target)
+    mean = float(np.trace(covariance)) / len(covariance)
+    if mean < SHORTEST:
+        return target
+    return np.asarray(np.linalg.solve(covariance / (DAMPING * mean) + np.eye(len(covariance)), target.T).T)
 
 
 def reciprocal_rank(mapped: Array, values: Array) -> float:
