@@ -22,6 +22,7 @@ from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from benchmarks.measure import table
 from benchmarks.processes import server
 from benchmarks.transfer import (
+    alignment,
     datasets,
     detection,
     fine_tuning,
@@ -34,7 +35,7 @@ from benchmarks.transfer import (
 )
 
 TUNING, PRETRAINING, DOUBTS, DETECTION, WORDS = "tuning", "pretraining", "doubts", "detection", "words"
-ADAPTERS, FEW, JOINT = "adapters", "few-labels", "joint"
+ADAPTERS, FEW, JOINT, ALIGNMENT = "adapters", "few-labels", "joint", "alignment"
 SMALL = f"{pretraining.PREFIX}-small-bert"
 #: Of the pretraining of each encoder, besides its time. A trunk that knows nothing takes a high rate.
 PRETRAINING_OPTIONS: dict[str, dict[str, Any]] = {
@@ -52,12 +53,14 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     seeds = list(range(arguments.seeds))
     known = datasets.all_of(folder, seeds)
-    wanted = arguments.only or [*known, DETECTION, TUNING, ADAPTERS, FEW, JOINT, PRETRAINING, DOUBTS, WORDS]
+    wanted = arguments.only or [*known, DETECTION, ALIGNMENT, TUNING, ADAPTERS, FEW, JOINT, PRETRAINING, DOUBTS, WORDS]
     found: dict[str, Any] = {"seeds": arguments.seeds}
     if frozen := [known[name]() for name in wanted if name in known]:
         found["frozen"] = _frozen(home, catalog, frozen, seeds)
     if DETECTION in wanted:
         found["detection"] = _detection(home, catalog, seeds)
+    if ALIGNMENT in wanted:
+        found["alignment"] = _alignment(home, catalog, seeds)
     if DOUBTS in wanted:
         found["doubts"] = _doubts(home, folder, seeds)
     if TUNING in wanted:
@@ -83,7 +86,7 @@ def _parsed() -> argparse.Namespace:
         "--only",
         nargs="+",
         metavar="DATASET",
-        help="stamps, fashion-mnist, reviews, supersenses, motions, detection, tuning, adapters, few-labels, joint,"
+        help="stamps, fashion-mnist, reviews, supersenses, motions, detection, alignment, tuning, adapters, few-labels, joint,"
         " pretraining, doubts, words",
     )
     parser.add_argument("--seeds", type=int, default=3)
@@ -107,6 +110,11 @@ def _frozen(home: Path, catalog: Catalog, wanted: Sequence[datasets.Dataset], se
 def _detection(home: Path, catalog: Catalog, seeds: Sequence[int]) -> list[dict[str, Any]]:
     with server(home) as (address, _), Client(address, timeout=3600) as client:
         return _printed(detection.lines(client, catalog, seeds, _say))
+
+
+def _alignment(home: Path, catalog: Catalog, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    with server(home) as (address, _), Client(address, timeout=3600) as client:
+        return _printed(alignment.lines(client, catalog, seeds, _say))
 
 
 def _joint(home: Path, data: datasets.Dataset, seeds: Sequence[int]) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ class Dataset:
 def stamps() -> Dataset:
     """Cartoons and photographs of things, 16 categories by folder; a mirrored one is in the fold of its original."""
     paths = [path for path in sorted(STAMPS.rglob("*.png")) if _category(path) != "naturalforces"]
-    pictures = [_on_white(path) for path in paths]
+    pictures = [on_white(path) for path in paths]
     metadata = [{"label": _category(path), "group": _original(path)} for path in paths]
     plain = np.stack([_pixels(picture.resize((32, 32))) for picture in pictures])
     return Dataset("stamps", "efficientnet-lite0", [png_of(p) for p in pictures], metadata, plain, "32x32 pixels", group="group")
@@ -71,7 +71,7 @@ def _original(path: Path) -> str:
     return re.sub(r"_(mirror|flip|mirror_flip)$", "", str(path.relative_to(STAMPS).with_suffix("")))
 
 
-def _on_white(path: Path) -> Image.Image:
+def on_white(path: Path) -> Image.Image:
     picture = Image.open(path).convert("RGBA")
     ground = Image.new("RGB", picture.size, "white")
     ground.paste(picture, mask=picture.getchannel("A"))
