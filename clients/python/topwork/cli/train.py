@@ -166,7 +166,8 @@ def summary(head: HeadInfo) -> Iterator[str]:
     for warning in head.warnings:
         yield f"warning: {in_commands(warning)}"
     report = f"`topwork report {head.name}` says where it fails, " if head.metrics else ""
-    yield f"next: {report}`topwork predict {head.name} ITEM...` uses it"
+    aligned = f"`topwork write SET --encoder {head.chosen.get('encoder')} ITEM...` makes a set that texts search"
+    yield f"next: {report}{aligned if head.task == 'alignment' else f'`topwork predict {head.name} ITEM...` uses it'}"
 
 
 def _facts(head: HeadInfo) -> Iterator[tuple[str, str]]:
