@@ -128,3 +128,41 @@ def test_texts_that_cannot_be_learned_from_begin_no_job(
     with pytest.raises(InvalidInput, match=words):
         client.pretrain(kind, texts, name="other", encoder=encoder, options=options, wait=False)
     assert client.jobs("pretrain", "other") == []
+
+
+PAIRED = {"target": "alike", "test_where": "n >= 50"}
+
+
+@pytest.fixture(scope="module")
+def pairs(client: Client) -> Client:
+    random, rows, items = np.random.default_rng(1), [], []
+    for n in range(2 * COUNT):
+        a, b = random.integers(0, 2, 2)
+        items.append(tuple(" ".join(random.choice(WORDS[which], 4)) for which in (a, b)))
+        rows.append({"alike": float(a == b) * 0.8 + 0.1 * (n % 3), "same": int(a == b), "n": n})
+    client.write("pairs", items, [str(n) for n in range(2 * COUNT)], rows, encoder="tiny", taps=["tokens"], keep_inputs=True)
+    return client
+
+
+def test_a_trunk_is_tuned_to_the_similarity_of_pairs(pairs: Client) -> None:
+    options = {"epochs": 12, "learning_rate": 1e-3, "batch": 8}
+    head = pairs.train("pairs", kind="contrastive", name="alike", options=options, **PAIRED)
+    assert (head.task, head.pooling) == ("regression", "cosine")
+    found = {metric.name: metric for metric in head.metrics}
+    before, after = found["Spearman correlation before tuning"], found["Spearman correlation"]
+    assert before.low <= before.value <= before.high
+    assert before.value < 0.7 < after.value
+    texts = ["alice book sister", "sister bank", "five states pictures"]
+    found = pairs.predict("alike", [(texts[0], texts[1]), (texts[0], texts[2])])
+    assert found.values[0] > found.values[1]
+
+
+def test_pairs_that_cannot_be_compared_are_refused(pairs: Client) -> None:
+    with pytest.raises(InvalidInput, match="no pairs"):
+        pairs.train("words", target="number", kind="contrastive", name="refused")
+    with pytest.raises(InvalidInput, match="one pooling"):
+        pairs.train("pairs", target="alike", kind="contrastive", name="refused", poolings=["mean", "cosine"])
+    with pytest.raises(InvalidInput, match="the pooling mean"):
+        pairs.train("pairs", target="alike", kind="contrastive", name="refused", poolings=["mean"])
+    with pytest.raises(InvalidInput, match="the pooling two-tower"):
+        pairs.train("pairs", target="same", task="classification", kind="contrastive", name="refused", poolings=["two-tower"])

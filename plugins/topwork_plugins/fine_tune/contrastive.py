@@ -1,5 +1,7 @@
-"""Contrastive tuning, as SetFit does it for few labels (Tunstall et al. 2022): rows of one class are drawn together and others
-apart, by cosine, and a linear head is fitted to the tuned rows. Imports torch.
+"""Contrastive tuning by cosines, with a linear head that is fitted to the tuned rows. Imports torch.
+
+Of classes as SetFit does it for few labels (Tunstall et al. 2022): rows of one class are drawn together and others apart. Of
+pairs of texts with a number, their similarity, the cosines are brought into the order of the numbers.
 """
 
 from __future__ import annotations
@@ -10,14 +12,30 @@ from typing import Any
 
 import numpy as np
 import torch
-from topwork_server import Array, Examples, FeatureView, FineTuneDataset, InvalidInput
+from topwork_server import Array, Examples, FeatureView, FineTuneDataset, InvalidInput, Target
 from torch import Tensor, nn
 
 from topwork_plugins.fine_tune.loop import LearnedTarget
+from topwork_plugins.fine_tune.network import COSINE, TOWERS
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.options import TrunkOptions
 from topwork_plugins.fine_tune.tune import Tuning
 from topwork_plugins.linear.plugin import LinearHead, LinearOptions, LinearTrainer
+
+#: What differences of cosines are multiplied by, as sentence-transformers' CoSENTLoss has it.
+SHARPNESS = 20.0
+
+
+class OrderObjective(Objective):
+    """The loss of CoSENT (Su 2022), of a batch of pairs: log(1 + sum of exp(20 (c - d))) over all c and d where d is the cosine
+    of a pair with the larger number. The order of the numbers counts alone, so that they may be of any range."""
+
+    def loss(self, raw: Tensor, positions: Sequence[int] | Array) -> Tensor:
+        """Return the loss of the batch, times its pairs: divided by `size` it is the loss."""
+        values = torch.from_numpy(self._values[np.asarray(positions), 0]).to(raw.device)
+        cosines = SHARPNESS * raw[:, 0]
+        wrong = (cosines[:, None] - cosines[None, :])[values[:, None] < values[None, :]]
+        return torch.cat([wrong.new_zeros(1), wrong]).logsumexp(0) * len(raw) + raw.sum() * 0.0
 
 
 class PairObjective(Objective):
@@ -72,15 +90,25 @@ class PairTuning(Tuning):
     def objective(self, dataset: FineTuneDataset) -> Objective:
         if dataset.pooling == "rows":
             raise InvalidInput("contrastive tuning compares items, and here each row has a class", remedy="train fine-tune")
+        if (dataset.pooling == COSINE) != (dataset.target is Target.NUMBERS) or dataset.pooling == TOWERS[0]:
+            raise InvalidInput(
+                f"contrastive tuning learns classes of items, or numbers of pairs by {COSINE!r}, and not {dataset.target.value}"
+                f" by {dataset.pooling!r}",
+                remedy="say task regression where the labels of pairs are numbers, and leave the poolings out",
+            )
         if self._options.frozen_blocks < 0:
             raise InvalidInput("no block would learn: frozen_blocks is -1", remedy="leave it 0, or train linear")
-        return PairObjective(dataset)
+        return OrderObjective(dataset, "none") if dataset.target is Target.NUMBERS else PairObjective(dataset)
 
     def layer(self, dataset: FineTuneDataset) -> nn.Module:
         return nn.Identity()
 
     def start(self, target: LearnedTarget) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         return [], {}
+
+    def before(self, target: LearnedTarget) -> Array | None:
+        network = target.network
+        return network.pooled_rows(network.dataset.test, exact=True).numpy() if network.dataset.pooling == COSINE else None
 
     def finish(self, target: LearnedTarget) -> tuple[LinearHead, Array, Array]:
         network, dataset = target.network, target.dataset

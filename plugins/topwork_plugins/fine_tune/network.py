@@ -9,7 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from topwork_server import Array, Encoder, FineTuneDataset, Granularity, InvalidInput, Item, Sample, Target, Trunk, batch_key
+from topwork_server import (
+    Array,
+    Encoder,
+    FineTuneDataset,
+    Granularity,
+    InvalidInput,
+    Item,
+    Sample,
+    Target,
+    TextItem,
+    Trunk,
+    batch_key,
+)
 from torch import Tensor, nn
 
 #: Samples beyond this are prepared again each time that they are read; an item of more than ITEM_BYTES always is.
@@ -22,13 +34,26 @@ HELD = 64
 FACTORS = {"mean+std": 2, "pair": 4}
 #: Of a text and its pair, what a head with a value for each token reads: an answer is in the pair.
 PARTS = {Target.SPAN: 1, Target.CLASSES: 0}
+#: Poolings of pairs, each text of which the trunk reads by itself.
+COSINE = "cosine"
+TOWERS = ("two-tower", COSINE)
 
 
 class PreparedSamples:
-    """The samples of all items. `counts` is how many samples each has, `costs` what they cost together."""
+    """The samples of all items; with `towers` one of each text of a pair. `counts` is how many samples each has, `costs` what
+    they cost together."""
 
-    def __init__(self, encoder: Encoder, items: Sequence[Item], options: Any, threads: int, cache: int | None = None) -> None:
-        self._encoder, self._items, self._options = encoder, items, options
+    def __init__(
+        self,
+        encoder: Encoder,
+        items: Sequence[Item],
+        options: Any,
+        threads: int,
+        cache: int | None = None,
+        *,
+        towers: bool = False,
+    ) -> None:
+        self._encoder, self._items, self._options, self._towers = encoder, items, options, towers
         self._cache: dict[int, list[Sample]] = {}
         self.counts, self.costs = np.zeros(len(items), np.int64), np.zeros(len(items), np.int64)
         free = CACHE_BYTES if cache is None else cache
@@ -54,8 +79,10 @@ class PreparedSamples:
         return [sample for i, sample in enumerate(self.samples(position)) if i in drawn]
 
     def _preprocess(self, position: int) -> Iterator[Sample]:
+        item = self._items[position]
         try:
-            yield from self._encoder.preprocess(self._items[position], self._options)
+            for side in _sides(item) if self._towers else [item]:
+                yield from self._encoder.preprocess(side, self._options)
         except InvalidInput as error:
             raise error.at(position) from error
 
@@ -73,6 +100,12 @@ class PreparedSamples:
         if not count:
             raise InvalidInput("it gives the trunk nothing to read", remedy="leave it out", item=position)
         return count, cost, size, kept if size <= ITEM_BYTES else []
+
+
+def _sides(item: Item) -> list[TextItem]:
+    if not isinstance(item, TextItem) or not item.pair:
+        raise InvalidInput("it is no pair of texts", remedy="leave it out")
+    return [TextItem(item.text), TextItem(item.pair)]
 
 
 def shuffled(positions: Array, costs: Array, batch: int, random: np.random.Generator) -> list[Array]:
@@ -219,6 +252,9 @@ class Network:
 
     def _pooled(self, rows: Sequence[Tensor], samples: Sequence[Sample], position: int) -> Tensor:
         """Pool an item's rows as its head reads them; `heads/pooling.py` does the same when it serves."""
+        if self.dataset.pooling in TOWERS:
+            u, v = (side.mean(0, keepdim=True) for side in rows)
+            return compared(self.dataset.pooling, u, v)
         parts = _parts(samples)
         try:
             return pooled(self.dataset.pooling, torch.cat(list(rows)), parts, self.dataset.target)
@@ -230,6 +266,8 @@ class Network:
 
 def width_of(dataset: FineTuneDataset) -> int:
     """Return how many numbers a pooled row has."""
+    if dataset.pooling in TOWERS:
+        return 1 if dataset.pooling == COSINE else 4 * dataset.tap.dim + 1
     return dataset.tap.dim * FACTORS.get(dataset.pooling, 1)
 
 
@@ -252,6 +290,12 @@ def pooled(pooling: str, rows: Tensor, parts: Tensor | None, target: Target) -> 
     if pooling == "mean+std":
         return torch.cat([mean, _deviation(rows, mean)], 1)
     return rows.amax(0, keepdim=True) if pooling == "max" else mean
+
+
+def compared(pooling: str, u: Tensor, v: Tensor) -> Tensor:
+    """Compare rows (n, dim) of both texts of pairs, as topwork_server.heads.pooling does: (n, 1), or (n, 4 dim + 1)."""
+    cosine = nn.functional.cosine_similarity(u, v, dim=1)[:, None]
+    return cosine if pooling == COSINE else torch.cat([u, v, (u - v).abs(), u * v, cosine], 1)
 
 
 def _pair(rows: Tensor, parts: Tensor | None) -> Tensor:

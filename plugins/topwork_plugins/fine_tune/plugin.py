@@ -31,6 +31,7 @@ class FineTune(FineTuner):
 
     options = FineTuneOptions
     joint = True
+    towers = True
 
     @classmethod
     def check(cls, plan: TrainingPlan, options: Any) -> None:
@@ -71,14 +72,17 @@ class FineTune(FineTuner):
 
 
 class Contrastive(FineTuner):
-    """Rows of one class are drawn together and others apart, and a linear head is fitted to them (Tunstall et al. 2022).
+    """Rows of one class are drawn together and others apart (Tunstall et al. 2022), or cosines of pairs of texts into the order
+    of their numbers (Su 2022), and a linear head is fitted to them.
 
     It is for few labels: all of them are learned from, for as many epochs as there are.
     """
 
     options = TrunkOptions
-    targets = frozenset({Target.CLASSES})
+    targets = frozenset({Target.CLASSES, Target.NUMBERS})
     validates = False
+    towers = True
+    by_cosine = frozenset({Target.NUMBERS})
 
     @classmethod
     def check(cls, plan: TrainingPlan, options: Any) -> None:
@@ -115,6 +119,7 @@ def register_trainers() -> Iterable[TrainerSpec]:
     yield TrainerSpec(
         "contrastive",
         Contrastive,
-        "the trunk learns from pairs of few items, of one class or of two; the result is a new encoder and a linear head",
+        "the trunk learns from pairs of few items, of one class or of two, or of texts with their similarity; the result is a new"
+        " encoder and a linear head",
         min_per_class=1,
     )

@@ -17,7 +17,7 @@ from torch import nn
 from topwork_plugins.fine_tune.early_checks import check_data_options, ready_graph
 from topwork_plugins.fine_tune.loop import LearnedTarget, TrainingLoop
 from topwork_plugins.fine_tune.lora import RATE, LoraAdapter
-from topwork_plugins.fine_tune.network import Network, PreparedSamples
+from topwork_plugins.fine_tune.network import COSINE, TOWERS, Network, PreparedSamples
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.options import TrunkOptions
 from topwork_plugins.linear.plugin import LinearHead
@@ -49,6 +49,10 @@ class Tuning(ABC):
     def start(self, target: LearnedTarget) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Prepare the output layer; return its groups for the optimizer, and what was chosen."""
 
+    def before(self, target: LearnedTarget) -> Array | None:
+        """Return what orders the test items before anything is learned, if anything does."""
+        return None
+
     @abstractmethod
     def finish(self, target: LearnedTarget) -> tuple[LinearHead, Array, Array]:
         """Return the head, and its scores of the validation and the test items."""
@@ -77,6 +81,7 @@ def tune_trunk(
         networks = [_network(tuning, trunk, encoder, dataset, threads, device, precision) for dataset in datasets]
         targets = [LearnedTarget(*parts) for parts in zip(networks, objectives, weights, strict=True)]
         groups, chosen, adapter = _start(tuning, trunk, targets, options)
+        before = [tuning.before(target) for target in targets]
         report(PREPARED, "training")
 
         def report_epochs(fraction: float, message: str) -> None:
@@ -96,8 +101,10 @@ def tune_trunk(
             _save_state(targets[0].network.module, out / WEIGHTS)
         config = adapter.config if adapter else None
         return [
-            FineTuneResult(out / WEIGHTS, replace(head, chosen={**head.chosen, **chosen}), validation, test, loop.history, config)
-            for head, validation, test in found
+            FineTuneResult(
+                out / WEIGHTS, replace(head, chosen={**head.chosen, **chosen}), validation, test, loop.history, config, order
+            )
+            for (head, validation, test), order in zip(found, before, strict=True)
         ]
 
 
@@ -118,7 +125,7 @@ def _network(
 ) -> Network:
     """Make the way from a dataset's samples to scores, and prepare its items."""
     layer = tuning.layer(dataset)
-    prepared = PreparedSamples(encoder, dataset.items, dataset.options, threads)
+    prepared = PreparedSamples(encoder, dataset.items, dataset.options, threads, towers=dataset.pooling in TOWERS)
     return Network(trunk, layer, encoder, dataset, prepared, device, _autocast(precision, device))
 
 
@@ -277,7 +284,10 @@ def usual_rate(module: nn.Module) -> float:
 
 
 def measure_scale(network: Network, train: Array) -> float:
-    """Measure the root of the mean square of what the output layer reads: rates of learning then suit any trunk."""
+    """Measure the root of the mean square of what the output layer reads: rates of learning then suit any trunk. A cosine has a
+    scale of its own."""
+    if network.dataset.pooling == COSINE:
+        return 1.0
     step = max(len(train) // SCALED, 1)
     squares = [(float((rows**2).mean()), len(rows)) for _, rows in network.features(train[::step][:SCALED].tolist())]
     mean = sum(square * count for square, count in squares) / sum(count for _, count in squares)

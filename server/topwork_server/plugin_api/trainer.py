@@ -205,7 +205,8 @@ class FineTuneResult:
     `validation` and `test` in the order of those positions, computed by torch.
 
     `adapter` says that `weights` are those of a LoRA adapter alone, as peft's `get_peft_model_state_dict` of a `LoraModel` gives
-    them: it holds the arguments of its `LoraConfig`.
+    them: it holds the arguments of its `LoraConfig`. `test_order_before` (rows, 1) are numbers that ordered the test rows before
+    anything was learned, such as cosines of pairs; None where nothing did.
     """
 
     weights: Path
@@ -214,16 +215,20 @@ class FineTuneResult:
     test_scores: Array
     history: Sequence[Mapping[str, Any]] = ()  # an entry an epoch: {"epoch": 1, "loss": ..., "score": ...}
     adapter: Mapping[str, Any] | None = None
+    test_order_before: Array | None = None
 
 
 class FineTuner(ABC):
     """Learns the trunk, too. `options` and `targets` as Trainer has them. Where it does not read validation items (`validates`),
-    none are held out. `joint`: it learns several targets at once, by `tune_jointly`."""
+    none are held out. `joint`: it learns several targets at once, by `tune_jointly`. `towers`: of items that are pairs of texts,
+    it can read each text by itself, where the pooling is "two-tower" or "cosine"; targets `by_cosine` are learned so alone."""
 
     options: ClassVar[type[Any]] = NoOptions
     targets: ClassVar[frozenset[Target]] = ROW_TARGETS
     validates: ClassVar[bool] = True
     joint: ClassVar[bool] = False
+    towers: ClassVar[bool] = False
+    by_cosine: ClassVar[frozenset[Target]] = frozenset()
 
     @classmethod  # noqa: B027 (as of Trainer)
     def check(cls, plan: TrainingPlan, options: Any) -> None:

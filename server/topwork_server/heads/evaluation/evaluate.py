@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +16,7 @@ from topwork_server.heads.evaluation import calibration, report_tables, task_met
 from topwork_server.heads.evaluation.abstention import abstention_costs
 from topwork_server.heads.evaluation.coverage import held_out_scores
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData, HeldOutPredictions, evaluation_data
+from topwork_server.heads.evaluation.metrics import SPEARMAN
 from topwork_server.heads.evaluation.report_tables import SpanText, misclassified, span_by_number
 from topwork_server.heads.evaluation.span_metrics import right_answers
 from topwork_server.heads.head_types import Task
@@ -92,6 +93,15 @@ def evaluate_predictions(
         misclassified=misclassified(scaled, ids, spell),
         warnings=report_tables.report_warnings(raw, examples, predictions, training, found[0], gain, of_classes),
     )
+
+
+def with_order_before(
+    evaluation: Evaluation, examples: Examples, task: Task, before: HeldOutPredictions, seed: int
+) -> Evaluation:
+    """Add how well numbers from before the training order the same items: their Spearman correlation."""
+    found = task_metrics.task_metrics(evaluation_data(examples, task, before), seed)
+    added = [replace(one, name=f"{one.name} before tuning") for one in found if one.name == SPEARMAN]
+    return replace(evaluation, metrics=(*evaluation.metrics, *added))
 
 
 def main_metric(examples: Examples, task: Task, predictions: HeldOutPredictions, seed: int) -> MetricValue:

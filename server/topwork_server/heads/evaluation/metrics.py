@@ -36,12 +36,13 @@ MAIN_METRIC = {
 }
 CALIBRATION_BEFORE, CALIBRATION = "calibration error before scaling", "calibration error"
 COVERAGE, BAND_COVERAGE, SIZE = "coverage of 90% sets", "coverage of the 90% band", "size of 90% sets"
+SPEARMAN = "Spearman correlation"
 ENDLESS, SHARE = np.inf, (0.0, 1.0)
 BOUNDS = {
     "R2": (-ENDLESS, 1.0),
     "MAE": (0.0, ENDLESS),
     "RMSE": (0.0, ENDLESS),
-    "Spearman correlation": (-1.0, 1.0),
+    SPEARMAN: (-1.0, 1.0),
     "log loss": (0.0, ENDLESS),
     SIZE: (0.0, ENDLESS),
 }
@@ -269,7 +270,7 @@ def _of_numbers(data: EvaluationData, sums: Sums) -> Values:
         "MAE": of["absolute"] * scale,
         "RMSE": np.sqrt(of["squared"]) * scale,
     }
-    return {**found, "Spearman correlation": _spearman(of)} if "ab" in of else found
+    return {**found, SPEARMAN: _spearman(of)} if "ab" in of else found
 
 
 def _spearman(of: Values) -> Array:

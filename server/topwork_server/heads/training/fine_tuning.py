@@ -18,7 +18,8 @@ from topwork_server.features import TapRows, aranges, rows_of, spans_of, starts_
 from topwork_server.heads import pooling
 from topwork_server.heads.evaluation import evaluate
 from topwork_server.heads.evaluation.evaluation_data import HeldOutPredictions
-from topwork_server.heads.head_types import HeadDefinition
+from topwork_server.heads.head_types import HeadDefinition, Pooling
+from topwork_server.heads.pair_features import TextEncoder, paired_rows, split_sides
 from topwork_server.heads.training import dataset
 from topwork_server.heads.training.dataset import TrainingDataset
 from topwork_server.heads.training.fine_tune_dataset import fine_tune_dataset
@@ -76,7 +77,9 @@ def fine_tune(
     catalog = Catalog(plugins, home)
     step = 0.02 / len(definition.together)
     loaded = [
-        dataset.load_dataset(one, spec.min_per_class, part(report, i * step, (i + 1) * step))
+        dataset.load_dataset(
+            one, spec.min_per_class, part(report, i * step, (i + 1) * step), encode=TextEncoder.of(one, home, plugins, threads)
+        )
         for i, one in enumerate(definition.together)
     ]
     with tempfile.TemporaryDirectory(prefix="topwork-tune-") as scratch:
@@ -158,6 +161,9 @@ def _result(one: TargetData, tuned: FineTuneResult, entry: CatalogEntry) -> Trai
         test, definition.task, predictions, test_ids, training, definition.seed, SpanPreviews(data)
     )
     served = served_graph(tuned.head.graph(), tuning.target, evaluation.temperature)
+    if tuned.test_order_before is not None:
+        before = HeldOutPredictions(predictions.rows, tuned.test_order_before, predictions.folds)
+        evaluation = evaluate.with_order_before(evaluation, test, definition.task, before, definition.seed)
     inputs = dict(zip(ids, tuning.items, strict=True))
     return TrainingResult(
         fitted=tuned.head,
@@ -213,8 +219,9 @@ def _agreement(one: TargetData, tuned: FineTuneResult, served: bytes, entry: Cat
     definition, tuning, target = one.definition, one.tuning, one.scale or TargetScale()
     encoder, session = entry.spec.encoder(entry.spec, entry.folder), Session(entry.folder / MODEL)
     compared = tuning.test[:COMPARED]
-    features = [_features(encoder, session, tap, tuning.items[i], tuning.options) for i in compared]
-    rows = np.concatenate([pooling.pool_rows(definition.task, definition.views[0][1], of_item)[0] for of_item in features])
+    how = definition.views[0][1]
+    features = [_features(encoder, session, tap, tuning.items[i], tuning.options, how) for i in compared]
+    rows = np.concatenate([pooling.pool_rows(definition.task, how, of_item)[0] for of_item in features])
     wanted = tuned.test_scores[: len(rows)]
     apart = float(np.abs((tuned.head.scores(rows) - wanted) / target.unit).max())
     difference = max(max_score_difference(tuned.head, served, rows, target.unit), apart)
@@ -226,7 +233,12 @@ def _agreement(one: TargetData, tuned: FineTuneResult, served: bytes, entry: Cat
     return difference
 
 
-def _features(encoder: Encoder, session: Session, tap: FingerprintedTap, item: Item, options: Any) -> TapRows:
+def _features(encoder: Encoder, session: Session, tap: FingerprintedTap, item: Item, options: Any, how: Pooling) -> TapRows:
+    """Compute the rows of an item or, where the pooling reads each text of a pair by itself, a row of each text."""
+    if how in pooling.TOWERS:
+        one, other = (_features(encoder, session, tap, side, options, Pooling.MEAN) for side in split_sides([item]))
+        sides = TapRows(tap, np.concatenate([one.rows, other.rows]), np.concatenate([one.counts, other.counts]))
+        return paired_rows(sides, 1)
     samples = list(encoder.preprocess(item, options))
     outputs = [session.run([tap.tap.name], encoder.collate([sample]))[0][0] for sample in samples]
     rows = np.concatenate([rows_of(tap.tap, output, sample) for output, sample in zip(outputs, samples, strict=True)])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -14,36 +13,33 @@ from topwork_server.errors import InvalidInput, NotReady, TopworkError
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import Column, ColumnType, ReadResult, Selection, SetDescription
-from topwork_server.features import TapRows
 from topwork_server.heads.head_types import (
     DESCRIBABLE,
     HeadDefinition,
+    Pooling,
     Task,
-    TextSide,
     TrainRequest,
     UnlabeledUse,
     usual_kind,
 )
 from topwork_server.heads.pair_features import is_pair
-from topwork_server.heads.pooling import GRANULARITIES, TOWERS, pool_rows, trained_views
+from topwork_server.heads.pooling import GRANULARITIES, TOWERS, trained_views
 from topwork_server.heads.training.dataset import labels_of
+from topwork_server.heads.training.descriptions import embed_descriptions, text_side
 from topwork_server.heads.training.head_names import default_name, head_name
 from topwork_server.heads.training.labels import check_target, task_of
 from topwork_server.heads.training.other_sets import other_sets, taps_elsewhere
 from topwork_server.heads.training.views import Views, check_grids, readable_taps, select_taps, tower_views, views_of
-from topwork_server.inference.engine import EmbedParams, Engine
+from topwork_server.inference.engine import Engine
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.trainer import FineTuner, Target, TrainerSpec, TrainingPlan
-from topwork_server.types import Granularity, Modality, TextItem
+from topwork_server.types import Granularity, Modality
 
 FEWEST_FOLDS, MOST_FOLDS = 2, 20
 LONGEST_DESCRIPTION = 10_000
 #: Items that tell whether a set is of pairs.
 PAIRS_SEEN = 100
-
-#: For each view a row a class.
-Described = tuple[tuple[tuple[float, ...], ...], ...]
 
 
 class TrainerKinds(Protocol):
@@ -92,6 +88,8 @@ class TrainRequests:
         task = task or (task_of(_column(request, read)) if request.target else Task.CLASSIFICATION)
         if any_tap:
             taps = readable_taps(task, taps)
+        if issubclass(spec.trainer, FineTuner) and task.target in spec.trainer.by_cosine:
+            request = replace(request, poolings=request.poolings or (Pooling.COSINE,))
         views = views_of(task, taps, request.poolings)
         if request.combine and task.every_row:
             views = tuple(sorted(views, key=lambda view: -math.prod(view[0].tap.grid or ())))
@@ -169,7 +167,8 @@ def _keeps_pairs(request: TrainRequest, feature_set: FeatureSet) -> bool:
 def _no_sides(request: TrainRequest, described: SetDescription) -> TopworkError:
     if described.definition.keep_inputs:
         return InvalidInput(
-            f"the items of {request.set} are no pairs of texts, whose sides could be compared", remedy="choose other poolings"
+            f"the items of {request.set} are no pairs of texts, whose sides could be compared",
+            remedy="write pairs, (a, b), or choose other poolings or another kind",
         )
     return NotReady(
         f"two towers encode each text of a pair by itself, and the set {request.set} keeps no raw inputs",
@@ -335,7 +334,14 @@ def _check_kind(request: TrainRequest, spec: TrainerSpec, described: SetDescript
         )
     if spec.tunes and len(views) > 1:
         raise InvalidInput(f"the kind {spec.kind} learns on one tap with one pooling", remedy="name one of each")
-    if spec.tunes and views[0][1] in TOWERS:
+    if issubclass(spec.trainer, FineTuner) and spec.trainer.by_cosine:
+        how, by_cosine = views[0][1], task.target in spec.trainer.by_cosine
+        if how in TOWERS if not by_cosine else how is not Pooling.COSINE:
+            raise InvalidInput(
+                f"the kind {spec.kind} does not learn {task} by the pooling {how}",
+                remedy="leave the poolings out, or choose fine-tune",
+            )
+    if issubclass(spec.trainer, FineTuner) and views[0][1] in TOWERS and not spec.trainer.towers:
         raise InvalidInput(f"the kind {spec.kind} learns from pairs that are read together", remedy="choose another pooling")
     if request.descriptions and any(how in TOWERS for _, how in views):
         raise InvalidInput("a description is one text, and two towers read two", remedy="choose another pooling")
@@ -359,55 +365,3 @@ def _column(request: TrainRequest, read: Callable[[Selection], ReadResult]) -> C
         )
         raise InvalidInput(what, remedy="correct `where`, or write items first")
     return replace(columns[0], values=values)
-
-
-async def text_side(encoder: str, engine: Engine) -> TextSide:
-    """Find the text encoder of an alignment, and its default tap. NotFound, InvalidInput where it embeds no texts, or not to one
-    row."""
-    try:
-        features = await engine.embed(EmbedParams(encoder), [TextItem("a caption")])
-    except InvalidInput as error:
-        raise InvalidInput(f"{encoder} does not embed captions: {error.message}", remedy="name an encoder of texts") from error
-    tap = features.taps[0].tap
-    if tap.tap.granularity is not Granularity.ITEM:
-        raise InvalidInput(
-            f"{encoder} gives several rows a text by its usual tap {tap.tap.name}", remedy="name an encoder that gives one"
-        )
-    return TextSide(encoder, tap)
-
-
-async def embed_descriptions(definition: HeadDefinition, engine: Engine) -> Described:
-    """Embed the descriptions with the options of the set. InvalidInput where the trunk does not embed texts, NotReady where it
-    is not the set's."""
-    taps = tuple(dict.fromkeys(info.tap.name for info, _ in definition.views))
-    ask = EmbedParams(definition.encoder, taps, definition.encoder_options)
-    try:
-        features = await engine.embed(ask, [TextItem(text) for text in definition.descriptions.values()])
-    except InvalidInput as error:
-        raise _not_embedded(definition, error) from error
-    rows = {tap.tap.tap.name: tap for tap in features.taps}
-    return await asyncio.to_thread(_pooled_descriptions, definition, rows)
-
-
-def _pooled_descriptions(definition: HeadDefinition, rows: Mapping[str, TapRows]) -> Described:
-    found = []
-    for info, pooling in definition.views:
-        here = rows[info.tap.name]
-        if here.tap.fingerprint != info.fingerprint:
-            raise NotReady(
-                f"the tap {info.tap.name} of {definition.encoder} has fingerprint {here.tap.fingerprint}, and the set "
-                f"{definition.set} has {info.fingerprint}",
-                remedy="the encoder has changed since: write the set again",
-            )
-        vectors, _ = pool_rows(definition.task, pooling, here)
-        found.append(tuple(tuple(row) for row in vectors.tolist()))
-    return tuple(found)
-
-
-def _not_embedded(definition: HeadDefinition, error: InvalidInput) -> InvalidInput:
-    names = list(definition.descriptions)
-    whose = f"of the class {names[error.item]!r} " if error.item is not None else ""
-    return InvalidInput(
-        f"{definition.encoder} does not embed the description {whose}as a text: {error.message}",
-        remedy=error.remedy or "train on a set of an encoder that embeds texts, or leave the descriptions out",
-    )
