@@ -197,6 +197,7 @@ class HeadManager:
                 del self._running[one.name]
 
     def _release_all(self, definition: HeadDefinition) -> None:
+        self.store.finish(definition.name)
         for one in reversed(definition.together):  # the encoder is the first's, and is looked at last
             self._release(one.name)
 

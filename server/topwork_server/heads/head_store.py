@@ -6,6 +6,9 @@ heads/NAME/VERSION/head.onnx     the graph, as `model.Head` says
                    head.json     the head, and checksums of the others; written last
 A version is the time of its publication in nanoseconds and is never reused; the newest is the head. A version is published by
 renaming a folder whose files are already on disk, so that a killed job leaves the old head or the new one. Readers take no lock.
+
+heads/.NAME.publishing  heads that were trained together, a folder each, of which NAME is the first: whole, and on their way to
+                        their places. Where the job is killed then, `finish` takes them there.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +39,7 @@ log = logging.getLogger(__name__)
 #: The format of the folder and its files; raised when they change.
 FORMAT = 2
 HEAD, GRAPH, REPORT, TYPICALITY = "head.json", "head.onnx", "report.json", "typicality.onnx"
+PUBLISHING = ".publishing"
 RETRAIN = "train it again with replace, or drop it"
 #: Attempts to read a head that keeps being replaced.
 TRIES = 100
@@ -48,6 +52,16 @@ class HeadPointer:
     format: int
     head: Head
     files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class NewHead:
+    """A head to publish: its graph, its report, and the graph of its typicality, if any."""
+
+    head: Head
+    graph: bytes
+    report: Report | None
+    typicality: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -97,18 +111,37 @@ class HeadStore:
 
     def publish(self, head: Head, graph: bytes, report: Report | None, typicality: bytes = b"") -> None:
         """Write a head in place of an older one of its name, durably. DiskFull where there is no space."""
-        check_name(head.name, "a head")
-        place = self.folder / head.name
-        with disk_errors(f"the head {head.name!r}", "train"):
-            atomic_store.make_folder(place)
+        self.publish_together([NewHead(head, graph, report, typicality)])
+
+    def publish_together(self, made: Sequence[NewHead]) -> None:
+        """Write heads in place of older ones of their names, durably, all or none. DiskFull where there is no space."""
+        for one in made:
+            check_name(one.head.name, "a head")
+        first, places = made[0].head.name, [self.folder / one.head.name for one in made]
+        with disk_errors(f"the head {first!r}", "train"):
+            for place in places:
+                atomic_store.make_folder(place)
             try:
-                with atomic_store.scratch_folder(place) as scratch:
-                    _write(scratch, head, graph, report, typicality)
-                    atomic_store.publish(scratch, place / _next_version(place))
+                with atomic_store.scratch_folder(self.folder) as scratch:
+                    for one in made:
+                        (scratch / one.head.name).mkdir()
+                        _write(scratch / one.head.name, one)
+                    if len(made) == 1:
+                        return self._place(scratch / first)
+                    atomic_store.publish(scratch, self._publishing(first))
+                self._place_all(first)
             finally:
-                with suppress(OSError):
-                    place.rmdir()  # only a first head that could not be written leaves it empty
-            _prune(place)
+                for place in places:
+                    with suppress(OSError):
+                        place.rmdir()  # only a first head that could not be written leaves it empty
+
+    def finish(self, name: str) -> None:
+        """Finish the publication of the heads that were trained together with a head, where their job was killed in it. It never
+        raises: what is left is tried again at the next start."""
+        try:
+            self._place_all(name)
+        except OSError as error:
+            log.warning("head=%s: what was trained together is not published yet: %s", name, error)
 
     def names(self) -> list[str]:
         """The names of all heads, sorted, including those that cannot be read."""
@@ -173,11 +206,31 @@ class HeadStore:
     def sweep(self) -> None:
         """Delete what killed jobs and drops left. Called once, at the start: no job may be running."""
         atomic_store.sweep(self.folder)
+        for left in self.folder.glob(f".*{PUBLISHING}"):
+            self.finish(left.name[1:].removesuffix(PUBLISHING))
         for place in self.folder.glob("[!.]*"):
             atomic_store.sweep(place)
             _prune(place)
             with suppress(OSError):
                 place.rmdir()  # no version was ever finished
+
+    def _publishing(self, name: str) -> Path:
+        return self.folder / f".{name}{PUBLISHING}"
+
+    def _place_all(self, name: str) -> None:
+        """Publish the heads that lie in a folder for it, the one of that name last: its encoder goes with it."""
+        folder = self._publishing(name)
+        for each in sorted(names_in(folder), key=lambda each: (each == name, each)):
+            atomic_store.make_folder(self.folder / each)
+            self._place(folder / each)
+        with suppress(FileNotFoundError):
+            folder.rmdir()
+
+    def _place(self, folder: Path) -> None:
+        """Publish a head whose files are in a folder of its name, by one rename. FileNotFoundError where it was removed."""
+        place = self.folder / folder.name
+        atomic_store.publish(folder, place / _next_version(place))
+        _prune(place)
 
     def _newest(self, name: str) -> str:
         """The newest version of a head."""
@@ -234,13 +287,13 @@ def _report(name: str, folder: Path, sha256: str) -> Report:
     return report
 
 
-def _write(scratch: Path, head: Head, graph: bytes, report: Report | None, typicality: bytes) -> None:
-    (scratch / GRAPH).write_bytes(graph)
-    if typicality:
-        (scratch / TYPICALITY).write_bytes(typicality)
-    if report is not None:
-        (scratch / REPORT).write_text(_json(report.to_record()), "utf-8")
-    record = {"format": FORMAT, "head": asdict(head), "files": atomic_store.checksums(scratch)}
+def _write(scratch: Path, new: NewHead) -> None:
+    (scratch / GRAPH).write_bytes(new.graph)
+    if new.typicality:
+        (scratch / TYPICALITY).write_bytes(new.typicality)
+    if new.report is not None:
+        (scratch / REPORT).write_text(_json(new.report.to_record()), "utf-8")
+    record = {"format": FORMAT, "head": asdict(new.head), "files": atomic_store.checksums(scratch)}
     json_records.write(scratch / HEAD, record, 1, _plain)
 
 

@@ -31,7 +31,7 @@ from topwork_server.types import Adapter, AlignedMap, EncoderSpec, Int8Graph, Mo
 
 log = logging.getLogger(__name__)
 
-INT8_SUFFIX, MAP_SUFFIX = ".int8.onnx", ".map.onnx"
+INT8_SUFFIX, MAP_SUFFIX, WEIGHTS_SUFFIX = ".int8.onnx", ".map.onnx", ".safetensors"
 
 
 def _name_from(source: SourceUri) -> str:
@@ -173,7 +173,7 @@ class Catalog:
         """Remember an encoder that was fine-tuned of `base`; the file of its weights, or of its adapter, is moved here. `tap` is
         its default."""
         self.spec(base)
-        sha256 = self._take_file(weights, name, ".safetensors")
+        sha256 = self._take_file(weights, name, WEIGHTS_SUFFIX)
         record: dict[str, Any] = {"base": base, "sha256": sha256, "default_tap": tap, "trained_on": trained_on}
         if adapter:
             record["adapter"] = {"config": dict(adapter.config), "trunk": adapter.trunk}
@@ -221,13 +221,17 @@ class Catalog:
         return sorted(name for name, record in self._added_records().items() if base in made_of(record))
 
     def fine_tuned(self) -> list[str]:
-        """The encoders that were fine-tuned, or aligned with a text encoder, here: those that go with a head."""
-        return sorted(name for name, record in self._added_records().items() if "base" in record)
+        """The encoders that were fine-tuned, or aligned with a text encoder, here: those that go with a head. Those too of which
+        a killed training left the file alone."""
+        found = self._records.read()
+        files = [path.name for path in self._records.folder.glob("[!.]*")]
+        left = {file.removesuffix(suffix) for suffix in (WEIGHTS_SUFFIX, MAP_SUFFIX) for file in files if file.endswith(suffix)}
+        alone = left - {*found.damaged, *map(artifacts.slug, found.intact)}
+        return sorted({name for name, record in found.intact.items() if "base" in record} | alone)
 
     def delete_fine_tuned(self, name: str) -> None:
         """Delete an encoder that was fine-tuned or aligned here, with its file and artifact; no error where there is none."""
-        found = self._records.read()
-        if "base" in found.intact.get(name, {}) or name in found.damaged:
+        if name in self.fine_tuned() or name in self.damaged():
             self.delete(name)
 
     def delete(self, name: str) -> None:
@@ -243,7 +247,7 @@ class Catalog:
         except TopworkError:  # one whose base or plugin is gone has no artifact that could be named
             pass
         self.remove(name)
-        for suffix in (".safetensors", INT8_SUFFIX, MAP_SUFFIX):
+        for suffix in (WEIGHTS_SUFFIX, INT8_SUFFIX, MAP_SUFFIX):
             self._record_path(name).with_suffix(suffix).unlink(missing_ok=True)
         delete_if_possible(self._folder(name))
 
@@ -336,7 +340,7 @@ class Catalog:
     def _load_fine_tuned(self, name: str, record: Mapping[str, Any]) -> Registered:
         base = self._lookup(record["base"])
         adapter = Adapter(**record["adapter"], below=base.spec.tuned) if record.get("adapter") else None
-        path = str(self._record_path(name).with_suffix(".safetensors"))
+        path = str(self._record_path(name).with_suffix(WEIGHTS_SUFFIX))
         weights = TunedWeights(base.spec.name, path, record["sha256"], adapter)
         declared = {key: record[key] for key in ("default_tap", "trained_on")}
         description = f"{base.spec.name}, fine-tuned{' by an adapter' if adapter else ''}"

@@ -112,8 +112,10 @@ class EncoderRecords:
         json_records.write(self.path(name), {"name": name, **record}, indent=1)
 
     def remove(self, name: str) -> None:
-        """Delete a record; no error where there is none."""
-        atomic_store.delete(self.path(name))
+        """Delete a record, and what a killed process has written of one; no error where there is none."""
+        path = self.path(name)
+        atomic_store.delete(path)
+        atomic_store.sweep(self.folder, f".{path.name}.")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -252,11 +252,18 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 import sample_heads
-from topwork_server.heads.head_store import HeadStore
+from topwork_server.heads.head_store import HeadStore, NewHead
 
-folder, step = Path(sys.argv[1]), 0
-new = sample_heads.head(created=2.0)
-graph = sample_heads.graph(new, 1)
+folder, names, old = Path(sys.argv[1]), sys.argv[2].split(), sys.argv[3:]
+
+def made(created):
+    heads = [sample_heads.head(name, created=created) for name in names]
+    return [NewHead(head, sample_heads.graph(head, 1), None) for head in heads]
+
+def seen(store):
+    return [(head.created, store.graph(head.name).stat().st_size) for head in store.all()]
+
+step = 0
 while True:
     step += 1
     child = os.fork()
@@ -268,36 +275,54 @@ while True:
                 left -= 1
                 if not left:
                     os.kill(os.getpid(), signal.SIGKILL)
+        new = made(2.0)
         sys.addaudithook(die)
-        HeadStore(folder).publish(new, graph, None)
+        HeadStore(folder).publish_together(new)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
     store = HeadStore(folder)
-    seen = [(head.created, store.graph(head.name).stat().st_size) for head in store.all()]
+    before = seen(store)
     store.sweep()
     left = sorted(path.name for path in folder.rglob("*") if not path.name.isdecimal())
-    print(status, seen, left, seen == [(head.created, store.graph(head.name).stat().st_size) for head in store.all()])
-    if seen and seen[0][0] == 2.0 and status:
-        store.remove("birds")
-        if len(sys.argv) > 2:
-            store.publish(sample_heads.head(created=1.0), graph, None)
+    print(status, seen(store), left, before == seen(store))
+    if store.all() and store.all()[0].created == 2.0 and status:
+        for name in names:
+            store.remove(name)
+        if old:
+            store.publish_together(made(1.0))
     if not status:
         break
 """
+
+
+def killed_at_each_step(store: HeadStore, names: str, *old: str) -> list[str]:
+    code = KILLER.format(tests=str(Path(__file__).parents[2]))
+    command = [sys.executable, "-c", code, str(store.folder), names, *old]
+    lines = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout.splitlines()
+    assert len(lines) > 8
+    assert lines[-1].startswith("0 [(2.0,")
+    for line in lines[:-1]:
+        assert line.startswith("9 ")
+        assert line[2:].startswith(("[(1.0,", "[(2.0,") if old else ("[] []", "[(2.0,")), line
+        assert ".part" not in line
+    return lines
 
 
 @pytest.mark.parametrize("replacing", [False, True])
 def test_a_writer_killed_at_any_step_leaves_the_old_head_or_the_new_one(store, replacing):
     if replacing:
         publish(store, created=1.0)
-    code = KILLER.format(tests=str(Path(__file__).parents[2]))
-    command = [sys.executable, "-c", code, str(store.folder), *["replacing"][: int(replacing)]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    lines = done.stdout.splitlines()
-    assert len(lines) > 8
-    assert lines[-1].startswith("0 [(2.0,")
-    for line in lines[:-1]:
-        assert line.startswith("9 ")
-        assert line.endswith("True")
-        assert line[2:].startswith(("[(1.0,", "[(2.0,") if replacing else ("[] []", "[(2.0,")), line
-        assert ".part" not in line
+    lines = killed_at_each_step(store, "birds", *["replacing"][: int(replacing)])
+    assert all(line.endswith("True") for line in lines)
+
+
+@pytest.mark.parametrize("replacing", [False, True])
+def test_heads_that_are_trained_together_are_published_all_or_none(store, replacing):
+    if replacing:
+        for name in ("birds", "birds-size"):
+            publish(store, name, created=1.0)
+    lines = killed_at_each_step(store, "birds birds-size", *["replacing"][: int(replacing)])
+    for line in lines:
+        assert [line.count(f"({created},") for created in (1.0, 2.0)] in ([0, 2], [2, 0], [0, 0]), line
+        assert ".publishing" not in line
+    assert any(line.startswith("9 [(2.0,") and line.endswith("False") for line in lines)  # the sweep finished it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from topwork.report import Report
 
 import topwork_server
 from topwork_server.blocking_calls import Report as Progress
-from topwork_server.heads.head_store import HeadStore
+from topwork_server.heads.head_store import HeadStore, NewHead
 from topwork_server.heads.head_types import Head, HeadDefinition, Task, definition_of
 from topwork_server.heads.pair_features import TextEncoder
 from topwork_server.heads.training import frozen
@@ -43,8 +43,8 @@ def train(arguments: Mapping[str, Any], report: Progress) -> Mapping[str, Any]:
 
 
 def run_training(job: TrainingJob, plugins: PluginRegistry, report: Progress) -> Head:
-    """Train, evaluate and publish a head, and those that are trained together with it. TopworkError where it cannot be trained;
-    then nothing has changed."""
+    """Train, evaluate and publish a head, and those that are trained together with it, all or none. TopworkError where it cannot
+    be trained; then nothing has changed."""
     began = time.monotonic()
     spec = plugins.trainer(job.definition.kind)
     if spec.tunes:
@@ -61,20 +61,11 @@ def run_training(job: TrainingJob, plugins: PluginRegistry, report: Progress) ->
     report(0.97, "publishing")
     seconds = time.monotonic() - began
     heads = [_head(one, result, seconds) for one, result in zip(job.definition.together, results, strict=True)]
-    _publish(HeadStore(job.home / "heads"), list(zip(heads, results, strict=True)))
+    made = [
+        NewHead(head, result.graph, _report(head, result), result.typicality) for head, result in zip(heads, results, strict=True)
+    ]
+    HeadStore(job.home / "heads").publish_together(made)
     return heads[0]
-
-
-def _publish(store: HeadStore, made: Sequence[tuple[Head, TrainingResult]]) -> None:
-    """Publish the heads, the first last: its encoder goes with it. Where one fails, those that are new are removed again."""
-    fresh = {head.name for head, _ in made} - set(store.names())
-    try:
-        for head, result in reversed(made):
-            store.publish(head, result.graph, _report(head, result), result.typicality)
-    except BaseException:
-        for name in fresh & set(store.names()):
-            store.remove(name)
-        raise
 
 
 def _head(definition: HeadDefinition, result: TrainingResult, seconds: float) -> Head:
