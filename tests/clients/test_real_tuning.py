@@ -24,7 +24,8 @@ QUICK = {"epochs": 4, "learning_rate": 1e-3, "head_learning_rate": 0.02, "adapte
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
-    Catalog(PluginRegistry.load(), home).add(f"file:{tiny_berts.write(tmp_path_factory.mktemp('models') / 'tiny')}", "tiny")
+    source = tiny_berts.write(tmp_path_factory.mktemp("models") / "tiny", kind="AutoModelForMaskedLM")
+    Catalog(PluginRegistry.load(), home).add(f"file:{source}", "tiny")
     return home
 
 
@@ -51,6 +52,9 @@ def test_targets_that_are_learned_together_are_heads_of_one_new_encoder(client: 
     assert {name: len(found) for name, found in predictions.items()} == {"both": 2, "both-number": 2}
     adapter = home / "encoders" / f"{side.encoder}.safetensors"
     assert adapter.stat().st_size == side.chosen["adapter_bytes"] < side.chosen["trunk_bytes"]
+    with pytest.raises(InvalidInput, match="was fine-tuned") as caught:
+        client.fill(side.encoder, ["the [MASK]"])
+    assert "tiny" in caught.value.remedy
     with pytest.raises(AlreadyExists, match="both-number"):
         client.train("words", target="number", name="both-number", kind="linear")
     with pytest.raises(NotReady, match="both-number"):

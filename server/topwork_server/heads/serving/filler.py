@@ -105,10 +105,23 @@ class Filler:
         def find() -> StoredHead:
             head = word_head(self._catalog, name)
             if head is None:
-                raise InvalidInput(f"{name} has no head that fills gaps", remedy=encoder.needs_to_fill)
+                raise self._no_head(name, encoder)
             return head
 
         return WordChoice.of(self.cache.open(find), encoder, k, targets)
+
+    def _no_head(self, name: str, encoder: Encoder) -> InvalidInput:
+        """The error for an encoder that has no head over its vocabulary. One that was fine-tuned has none, since that of its
+        trunk was trained on other features."""
+        trunk = name
+        while tuned := self._catalog.spec(trunk).tuned:
+            trunk = tuned.base
+        if trunk == name or word_head(self._catalog, trunk) is None:
+            return InvalidInput(f"{name} has no head that fills gaps", remedy=encoder.needs_to_fill)
+        return InvalidInput(
+            f"{name} was fine-tuned, and has no head that fills gaps: that of {trunk} was not trained on its features",
+            remedy=f"fill them with {trunk}",
+        )
 
 
 def _gapped(items: Sequence[Item], choice: WordChoice, *, skip: bool) -> tuple[dict[int, GappedText], Failures]:
