@@ -138,7 +138,14 @@ def test_a_band_is_as_wide_as_its_promise(client: topwork.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"), [({"coverage": 1.0}, "above 0 and below 1"), ({"coverage": 0.97}, "needs 33 held-out items.* has 12")]
+    ("asked", "words"),
+    [
+        ({"coverage": 1.0}, "above 0 and below 1"),
+        ({"coverage": -0.5}, "above 0 and below 1"),
+        ({"coverage": 0.97}, "needs 33 held-out items.* has 12.*at most 0.923"),
+        ({"abstain": -1.0}, "abstain is -1.*above 0 and below 1"),
+        ({"abstain": 0.5}, "abstain is 0.5.*2 classes.*less than 0.5"),
+    ],
 )
 def test_promises_that_no_head_can_keep_are_refused(client: topwork.Client, asked: dict[str, float], words: str) -> None:
     rows = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)

@@ -24,7 +24,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "chunk": (1, 2**31),
     **dict.fromkeys(("dimensions", "effort", "offset", "top", "folds"), (0, 2**32 - 1)),
     "seed": (0, 2**64 - 1),
-    **dict.fromkeys(("target_recall", "coverage", "abstain", "unlike"), (0, 1)),
+    "target_recall": (0, 1),
     **dict.fromkeys(("timeout", "retry_for", "older_than"), (0, math.inf)),
 }
 #: Of any other whole number: versions, offsets and limits.

@@ -41,7 +41,7 @@ class Caution:
             if self.coverage:
                 _held_out(one.head).promised(one.head.name, self.coverage)
             if self.abstain is not None:
-                _check_abstaining(one.head)
+                _check_abstaining(one.head, self.abstain)
             if self.unlike is not None:
                 _check_typicality(one, self.unlike)
 
@@ -98,7 +98,7 @@ def _held_out(head: Head) -> HeldOutScores:
     return head.held_out
 
 
-def _check_abstaining(head: Head) -> None:
+def _check_abstaining(head: Head, cost: float) -> None:
     if head.task is not Task.CLASSIFICATION:
         raise InvalidInput(
             f"the head {head.name!r} is for {head.task}, and a wrong answer has a cost in classification alone",
@@ -108,6 +108,13 @@ def _check_abstaining(head: Head) -> None:
         raise NotReady(
             f"the head {head.name!r} was not evaluated: its probabilities were fitted on no held-out item, and no cost follows",
             remedy=PRETRAINED,
+        )
+    least = 1 / len(head.names)  # of the likeliest class
+    if 1 - cost <= least:
+        raise InvalidInput(
+            f"abstain is {cost:g}, and the likeliest of the {len(head.names)} classes of the head {head.name!r} is wrong with a "
+            f"probability of at most {1 - least:g}: all items would have an answer",
+            remedy=f"give less than {1 - least:g}, such as 0.2" if len(head.names) > 1 else "leave abstain out",
         )
 
 
