@@ -53,11 +53,13 @@ def test_a_report_shows_its_figures_and_what_went_wrong() -> None:
         Misclassified("folder/a.png", EVIL, "wren", 0.98, jpeg()),
         Misclassified("b", "owl", "wren", 0.97, f"a text {EVIL}"),
         Misclassified("c", "owl", "wren", 0.96, 'data:image/jpeg;base64,AA" onerror="alert(1)'),
+        Misclassified("d", "owl", "wren", 0.95, "data:audio/mpeg;base64,AA=="),
+        Misclassified("e", "owl", "wren", 0.94, 'data:audio/mpeg;base64,AA" onerror="alert(1)'),
     )
     html = report(misclassified=wrong)._repr_html_()
     assert EVIL not in html
     assert "onerror" not in html
-    assert len(re.findall("<img", html)) == 1
+    assert (len(re.findall("<img", html)), len(re.findall("<audio", html))) == (1, 1)
     assert "0.800 to 0.950" in html
     assert "3e-11 to 5e-11" in html
     assert "5-fold cross-validation" in html

@@ -14,8 +14,9 @@ from typing import Any
 from topwork.heads import MetricValue
 from topwork.predictions import Detection
 
-#: How pictures of a report begin.
+#: How pictures of a report begin, and how its recordings.
 JPEG = "data:image/jpeg;base64,"
+MP3 = "data:audio/mpeg;base64,"
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class LearningCurvePoint:
 class Misclassified:
     """An item that the head got wrong.
 
-    `shown`: its text, or a small JPEG as a data: URI, where the set kept its inputs. `confidence`: the probability of the
-    prediction; for numbers the error.
+    `shown`: its text, or as a data: URI a small JPEG or the first seconds of its sound (MP3), where the set kept its inputs.
+    `confidence`: the probability of the prediction; for numbers the error.
     """
 
     id: str
@@ -223,10 +224,11 @@ class Report:
 
 
 def _of_wrong(shown: str) -> Any:
-    """Show a text as it is, and a picture where the report made it."""
+    """Show a text as it is, and a picture or a recording where the report made it."""
     from topwork._display import html
 
-    data = shown.removeprefix(JPEG)
-    if data != shown and re.fullmatch(r"[A-Za-z0-9+/=]*", data):
-        return html.Html(f'<img src="{shown}" style="max-width:{html.SIDE}px">')
-    return "" if data != shown else shown
+    tags = {JPEG: f'<img src="{shown}" style="max-width:{html.SIDE}px">', MP3: f'<audio controls src="{shown}"></audio>'}
+    for beginning, tag in tags.items():
+        if shown.startswith(beginning):
+            return html.Html(tag) if re.fullmatch(r"[A-Za-z0-9+/=]*", shown.removeprefix(beginning)) else ""
+    return shown

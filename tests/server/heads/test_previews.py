@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tiny_sounds as tiny
 from topwork_server.heads.head_types import Task
 from topwork_server.heads.training.dataset import TrainingDataset
 from topwork_server.heads.training.labels import LabelColumn
 from topwork_server.heads.training.previews import SpanPreviews, preview
 from topwork_server.plugin_api.trainer import Examples
-from topwork_server.types import Item, TextItem
+from topwork_server.types import AudioItem, Item, TextItem
 
 TEXT = "Ada wrote."
 
@@ -69,3 +70,21 @@ def test_a_picture_that_was_sent_as_an_array_is_shown_and_of_a_clip_its_middle(s
 @pytest.mark.parametrize("array", [np.zeros((3, 4), np.float32), np.zeros((0, 4, 3), np.uint8), np.zeros((0, 4, 4, 3), np.uint8)])
 def test_of_other_arrays_nothing_is_shown(array: np.ndarray) -> None:
     assert preview(array) == ""
+
+
+@pytest.mark.parametrize(("seconds", "rate"), [(0.5, 44_100), (6.0, 8_000)])
+def test_of_a_recording_the_beginning_is_played(seconds: float, rate: int) -> None:
+    import av
+
+    found = preview(AudioItem(tiny.wav(tiny.sound(seconds, rate=rate), rate)))
+    kind, _, data = found.partition(",")
+    with av.open(io.BytesIO(base64.b64decode(data))) as mp3:
+        samples = np.concatenate([frame.to_ndarray()[0] for frame in mp3.decode(audio=0)])
+    assert kind == "data:audio/mpeg;base64"
+    assert len(samples) / 16_000 == pytest.approx(min(seconds, 4), abs=0.15)
+    assert np.abs(np.fft.rfft(samples[:8000])).argmax() == 100, "the tone of 200 Hz"
+
+
+@pytest.mark.parametrize("file", [b"", b"#EXTM3U\n/etc/passwd\n", tiny.wav(np.zeros(0)), tiny.wav(tiny.sound(1))[:40]])
+def test_of_what_is_no_recording_nothing_is_played(file: bytes) -> None:
+    assert preview(AudioItem(file)) == ""

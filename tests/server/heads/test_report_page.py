@@ -75,6 +75,7 @@ def report() -> Report:
         misclassified=(
             Misclassified("id & 1", "owl", "<script>alert(1)</script>", 0.98, 'said "<b>so</b>"'),
             Misclassified("2", "owl", "wren", 0.97, "data:image/jpeg;base64,AAAA"),
+            Misclassified("3", "owl", "wren", 0.96, "data:audio/mpeg;base64,AAAA"),
         ),
         semi_supervised=SemiSupervisedGain(
             "self-training", 9, figure("accuracy", 0.88), figure("accuracy", 0.9), MetricValue("accuracy", 0.02, -0.01, 0.05)
@@ -113,6 +114,8 @@ def test_all_sections_are_there_and_every_tag_is_closed() -> None:
         "The best 12 of 20",
         "made no difference",
         "98% sure",
+        '<img src="data:image/jpeg;base64,AAAA"',
+        '<audio controls preload="none" src="data:audio/mpeg;base64,AAAA">',
     ):
         assert fragment in made
 

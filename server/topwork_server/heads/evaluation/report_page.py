@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topwork.heads import MetricValue, beside
-from topwork.report import JPEG, AbstentionCost, ClassMetrics, DrawnPicture, Report
+from topwork.report import JPEG, MP3, AbstentionCost, ClassMetrics, DrawnPicture, Report
 
 from topwork_server.heads.evaluation import report_plots
 
@@ -68,6 +68,7 @@ def _template() -> Template:
         "scatter": _scatter,
         "drawn": _drawn,
         "jpeg": JPEG,
+        "mp3": MP3,
         "most_trials": MOST_TRIALS,
         "zip": zip,
     }

@@ -1,4 +1,4 @@
-"""Previews of items in a report: their text, or a small image."""
+"""Previews of items in a report: their text, a small image, or the beginning of a recording."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ import numpy as np
 
 from topwork_server.heads.head_types import Task
 from topwork_server.heads.training.dataset import TrainingDataset
-from topwork_server.types import Array, ImageItem, Item, TextItem
+from topwork_server.heads.training.sound_previews import sound_preview
+from topwork_server.types import Array, AudioItem, ImageItem, Item, TextItem
 
 LONGEST, LONGEST_SPAN = 300, 60
 SIDE, LARGE_SIDE = 112, 224
 
 
 def preview(item: Item | None, side: int = SIDE) -> str:
-    """Preview an item: its shortened text, a JPEG of at most `side` pixels as a data: URI, or "" where it cannot be shown."""
+    """Preview an item: its shortened text, or as a data: URI a JPEG of at most `side` pixels or an MP3 of a few seconds; "" where
+    it cannot be shown."""
     match item:
         case TextItem():
             return " | ".join(_shorten(text) for text in (item.text, item.pair) if text)
         case ImageItem():
             return _thumbnail(io.BytesIO(item.data), side)
+        case AudioItem():
+            return sound_preview(item.data)
         case np.ndarray():
             return _of_array(item, side)
     return ""
