@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from cli_stub import FINGERPRINT, WHEN, StubCommand, features, index_info, job, set_info
 from topwork.cli import progress
+from topwork.errors import InvalidInput
 from topwork.rows import Rows
 from topwork.search_results import Hits
 
@@ -51,6 +54,19 @@ def test_search_for_programs_is_an_object_a_query(topwork: StubCommand) -> None:
     assert first["hits"][0]["metadata"] == {"year": 2024, "none": None, "good": True}
     assert first["hits"][0]["score"] == pytest.approx(0.9875)
     assert set(first["hits"][0]) == {"id", "score", "metadata"}
+
+
+def test_a_file_that_is_refused_is_named(topwork: StubCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **flags: Any) -> Any:
+        raise InvalidInput("not a recording", item=1)
+
+    topwork.client.known = {"calls": replace(set_info("calls"), modality="audio")}
+    monkeypatch.setattr(topwork.client, "search", refuse)
+    paths = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
+    for path in paths:
+        Path(path).write_bytes(b"sound")
+    assert topwork("search", "calls", *paths) == 1
+    assert f"item 1: {paths[1]}: not a recording" in topwork.stderr
 
 
 def test_several_queries_have_a_heading_each(topwork: StubCommand) -> None:

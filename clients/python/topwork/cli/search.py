@@ -12,7 +12,7 @@ from topwork._display.html import cut_left
 from topwork.cli import output, vector_files
 from topwork.cli.connection import connected, connection
 from topwork.cli.indexes import METRICS
-from topwork.cli.inputs import OF_A_FILE, gather, source_flags
+from topwork.cli.inputs import OF_A_FILE, blamed, gather, source_flags
 from topwork.cli.output import counted
 from topwork.cli.verb import COUNT, PATH, names, verb
 from topwork.client import Client
@@ -61,20 +61,21 @@ def search(arguments: SimpleNamespace) -> int:
     with connected(arguments) as client:
         info = client.set(arguments.set)
         labels, query = _query(info, arguments)
-        found = client.search(
-            arguments.set,
-            **query,
-            k=arguments.k,
-            index=arguments.index,
-            where=arguments.where,
-            within=arguments.within,
-            every_row=arguments.every_row,
-            columns=arguments.show,
-            exact=arguments.exact,
-            effort=arguments.effort or 0,
-            offset=arguments.offset,
-            metric=arguments.metric or "",
-        )
+        with blamed(labels):
+            found = client.search(
+                arguments.set,
+                **query,
+                k=arguments.k,
+                index=arguments.index,
+                where=arguments.where,
+                within=arguments.within,
+                every_row=arguments.every_row,
+                columns=arguments.show,
+                exact=arguments.exact,
+                effort=arguments.effort or 0,
+                offset=arguments.offset,
+                metric=arguments.metric or "",
+            )
         texts = _texts(client, info, found)
     if arguments.json:
         output.as_json([_record(*pair, texts) for pair in zip(labels, found, strict=True)])
