@@ -86,7 +86,7 @@ def test_a_lone_item_is_one_item(both: EitherClient, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "word"),
     [
-        (np.zeros(10, np.float32), "rate"),
+        (np.zeros(10, np.float32), "without their rate"),
         ((np.zeros((2, 10), np.float32), 16000), "one channel"),
         ((np.zeros(10, np.int64), 16000), "int64"),
         ((np.zeros(10, np.float32), 0), "rate"),
@@ -100,6 +100,11 @@ def test_what_is_no_recording_is_refused(both: EitherClient, wrong: Any, word: s
     with pytest.raises(topwork.InvalidInput, match=word) as caught:
         both.embed("sounds", [b"sound", wrong])
     assert caught.value.item == 1
+
+
+def test_samples_without_their_rate_are_no_recordings(both: EitherClient) -> None:
+    with pytest.raises(topwork.InvalidInput, match="without their rate"):
+        both.embed("sounds", np.zeros(10, np.float32))
 
 
 def test_many_items_are_streamed_in_order(both: EitherClient, server: FakeServer) -> None:

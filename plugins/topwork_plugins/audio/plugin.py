@@ -123,7 +123,7 @@ def _whole(blocks: Iterator[Array], most: int, rate: int) -> Iterator[Array]:
         if count > most:
             raise InvalidInput(
                 f"the recording is longer than {most // rate} s, which is as much as one row may stand for",
-                remedy="ask for windows: seconds=30 for instance",
+                remedy="set the option seconds, to 30 for instance: one row a window",
             )
         yield block
 

@@ -185,6 +185,8 @@ def _audio(value: Any) -> Packed:
         value = wav.encode(_plain_array(value[0]), value[1])
     if isinstance(value, bytes | bytearray | memoryview):
         return LongFile(memoryview(value), chunked) if len(value) > LONG_FILE else types_pb2.Item(audio=bytes(value))
+    if _is_array(value):
+        raise InvalidInput("samples came without their rate", remedy=f"this encoder reads {RECORDINGS}")
     raise _wrong_kind(value, "a recording", RECORDINGS)
 
 
@@ -336,4 +338,4 @@ def describe(value: Any) -> str:
         text = str(value)
         return repr(text if len(text) <= 60 else text[:57] + "...")
     name = type(value).__name__
-    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' or name == 'ndarray' else 'a'} {name}"
