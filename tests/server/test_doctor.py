@@ -27,6 +27,7 @@ def test_a_whole_installation_has_nothing_to_mend(tmp_path):
         checks.packages,
         checks.one_onnxruntime,
         checks.video,
+        checks.sound,
         checks.pictures,
         checks.plugins,
         checks.faiss,

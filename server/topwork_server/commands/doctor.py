@@ -29,6 +29,7 @@ def run(arguments: SimpleNamespace) -> int:
             "export": checks.export_libraries,
             "provider": partial(provider, arguments.provider),
             "video": checks.video,
+            "sound": checks.sound,
             "pictures": checks.pictures,
             "plugins": checks.plugins,
             "home": partial(checks.home, home),

@@ -129,9 +129,16 @@ def imports(code: str, *arguments: str) -> Finding:
 
 
 def video() -> Finding:
+    return _decoders("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg")
+
+
+def sound() -> Finding:
+    return _decoders("pcm_s16le", "flac", "mp3", "aac", "vorbis", "opus")
+
+
+def _decoders(*wanted: str) -> Finding:
     import av
 
-    wanted = ("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg")
     missing = [name for name in wanted if not _decodes(name)]
     if missing:
         return Finding(Grade.WARN, f"PyAV {av.__version__} cannot decode {', '.join(missing)}", "install PyAV's own wheel")
