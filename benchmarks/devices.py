@@ -35,7 +35,7 @@ from benchmarks import inputs, models
 from benchmarks.measure import show
 
 #: Items that are measured, and budgets that are tried, as shares of the encoder's own.
-ITEMS = {Modality.TEXT: 200, Modality.IMAGE: 16, Modality.VIDEO: 4, Modality.TENSOR: 16}
+ITEMS = {Modality.TEXT: 200, Modality.IMAGE: 16, Modality.VIDEO: 4, Modality.AUDIO: 4, Modality.TENSOR: 16}
 LENIENT = {"truncate": True, "unknown": "zero"}
 BUDGETS = (0.5, 1.0, 2.0)
 

@@ -24,7 +24,7 @@ from topwork_server.commands import demo_inputs
 from topwork_server.commands.demo import ENCODERS, prepare
 from topwork_server.config import default_home
 from topwork_server.models.artifacts import MODEL
-from topwork_server.plugin_api.example_inputs import clips
+from topwork_server.plugin_api.example_inputs import clips, recordings
 
 from benchmarks import models
 from benchmarks.processes import server
@@ -117,6 +117,8 @@ def first_item(modality: str) -> Any:
             return "owl"
         case "image":
             return demo_inputs.pictures()["chelsea"]
+        case "audio":
+            return recordings()[0].data
     return clips()[0]
 
 

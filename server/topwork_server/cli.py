@@ -50,7 +50,7 @@ _home = flags(
 @click.option("--threads", type=COUNT, help="of each session, and for preprocessing (default: the cores)")
 @click.option("--queue", type=COUNT, help="items that an encoder may have in the system (default 4096)")
 @click.option("--max-items", type=COUNT, help="items of one message (default 1024)")
-@click.option("--max-video-bytes", type=_size, metavar="SIZE", help="of a video that is streamed (default 4GiB)")
+@click.option("--max-video-bytes", type=_size, metavar="SIZE", help="of a video or recording that is streamed (default 4GiB)")
 @click.option("--idle-seconds", type=_SECONDS, help="after which an unused encoder leaves memory (default 900)")
 @click.option("--memory-budget", type=_size, metavar="SIZE", help="over all encoders (default: half of the memory)")
 @click.option(

@@ -49,9 +49,9 @@ class Config:
     """`provider` is `auto`, what was measured to be fastest here for each encoder, or one by name; `threads` are those of each
     session, and for preprocessing; `queue` counts the items that an encoder may have in the system; `memory_budget` is in
     bytes, over all encoders, `message_budget` over all messages in work; `max_items` bounds one unary request and
-    `max_video_bytes` one video that comes in parts; `drain_seconds` are what accepted requests have after SIGTERM, and
-    `end_seconds` what the end itself may take after that; `feature_cache` is the bytes on disk for features that
-    writes to any set may use again, 0 for none."""
+    `max_video_bytes` one video or recording that comes in parts; `drain_seconds` are what accepted requests have after
+    SIGTERM, and `end_seconds` what the end itself may take after that; `feature_cache` is the bytes on disk for features
+    that writes to any set may use again, 0 for none."""
 
     home: Path = field(default_factory=default_home)
     listen: str = "127.0.0.1:50051"

@@ -1,4 +1,4 @@
-"""Topwork's client: features of texts, pictures and videos, one call away.
+"""Topwork's client: features of texts, pictures, videos and recordings, one call away.
 
 with topwork.Client("127.0.0.1:50051") as client:
     features = client.embed("all-minilm-l6-v2", ["a red bird", "a blue whale"])   # np.asarray(features): (2, 384)

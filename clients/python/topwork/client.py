@@ -35,7 +35,7 @@ class Client(ClientBase):
                  not a deadline that passed, not a request that was refused, nor what might then be done twice (a training, a
                  build of an index, a deletion of a set) unless the server certainly did not begin it.
                  None: 60, but 5 where a client that has never had an answer cannot connect (no server runs, or it is elsewhere)
-    gzip         compress what is sent (worth it for texts over a slow network, not for pictures and videos)
+    gzip         compress what is sent (worth it for texts over a slow network, not for pictures, videos and sound)
     credentials  grpc.ssl_channel_credentials(...) for a server behind TLS
     metadata     pairs of strings to send with every call, such as [("authorization", "Bearer ...")]
 

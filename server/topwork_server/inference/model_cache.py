@@ -190,7 +190,7 @@ class ModelCache:
                 self._loaded[name] = LoadedEncoder(entry.spec, entry.manifest.taps, opened)
             self._failures.pop(name, None)
             for tower in opened:
-                log.info("loaded %s of %ss on %s", name, tower.encoder.spec.modality, tower.plans)
+                log.info("loaded %s (%s) on %s", name, tower.encoder.spec.modality, tower.plans)
         except Exception as error:
             if not isinstance(error, NotReady | Overloaded):
                 self._failures[name] = str(error)

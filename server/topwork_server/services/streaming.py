@@ -25,7 +25,7 @@ class OneofMessage(Protocol):
 
 
 class StreamMessage(OneofMessage, Protocol):
-    """A message of a stream of items, whose oneof is `settings`, `chunk` (of a large video), or a body of items."""
+    """A message of a stream of items, whose oneof is `settings`, `chunk` (of a large video or recording), or a body of items."""
 
     @property
     def chunk(self) -> bytes: ...
@@ -73,8 +73,9 @@ class RequestStream(Generic[Q, R]):
     """`run` ends when the caller is done or gone, or with the first error, after the replies that came before it. Once `stopping`
     is set no message is taken any more: those that were are answered, and the stream ends with UNAVAILABLE.
 
-    `answer` replies to one message with a body; the upload is the video that came in chunks before it. The first steps of the
-    answers are taken in the order of the messages. `load` says what a message takes of ITEMS: what goes through the encoder.
+    `answer` replies to one message with a body; the upload is the video or recording that came in chunks before it. The first
+    steps of the answers are taken in the order of the messages. `load` says what a message takes of ITEMS: what goes through the
+    encoder.
     """
 
     def __init__(

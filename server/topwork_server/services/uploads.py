@@ -1,4 +1,4 @@
-"""Large videos and corpora on their way in: chunks go to a file on disk, so that memory holds one chunk at a time.
+"""Large videos, recordings and corpora on their way in: chunks go to a file on disk, so that memory holds one chunk at a time.
 
 Owns $TOPWORK_HOME/spool, which is emptied at the start: one server has the home.
 """
@@ -25,7 +25,7 @@ class UploadStore:
         """Delete what a killed server left."""
         atomic_store.sweep(self.folder)
 
-    def open(self, what: str = "video") -> Upload:
+    def open(self, what: str = "video or recording") -> Upload:
         self.folder.mkdir(parents=True, exist_ok=True)
         return Upload(self, what)
 
@@ -39,7 +39,7 @@ class UploadStore:
 
 
 class Upload:
-    """One video, or one corpus. `discard` deletes its file, and is safe to call at any time and again."""
+    """One video, recording or corpus. `discard` deletes its file, and is safe to call at any time and again."""
 
     def __init__(self, spool: UploadStore, what: str) -> None:
         self._spool, self._what = spool, what

@@ -153,7 +153,7 @@ async def test_an_unknown_encoder_is_refused_before_anything_is_sent(tmp_path):
         (pb.EmbedStreamRequest(), "a message of the stream is empty"),
         (texts(), "there are no items"),
         (texts(*"abcde"), "5 items in one message, which may have 4"),
-        (part(b""), "a chunk of a video has no bytes"),
+        (part(b""), "a chunk of a video or recording has no bytes"),
         (PARTS, "no chunks of a video came before"),
     ],
 )
@@ -207,7 +207,7 @@ async def test_a_video_beyond_the_limit_is_refused_and_deleted(tmp_path):
         call = await opened(server, texts("a"), part(b"abc"), part(b"defg"))
         assert sizes(await call.read()) == [1]
         code, message, info = await refusal(call.read())
-        assert (code, message) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "a video of more than 6 bytes")
+        assert (code, message) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "a video or recording of more than 6 bytes")
         assert info.reason == "TooLarge"
         await server.app.requests.idle()
         assert spooled(server) == []

@@ -104,7 +104,7 @@ def _cells(features: Features, values: Array) -> list[Array]:
 
 
 def _inputs(pa: Any, inputs: list[RawInput | None]) -> Any:
-    """Texts as strings, pairs among them as structs, pictures and videos as their bytes."""
+    """Texts as strings, pairs among them as structs, pictures, videos and recordings as their bytes."""
     kinds = {type(value) for value in inputs if value is not None}
     if kinds <= {str}:
         return pa.array(inputs, pa.string())
