@@ -110,6 +110,27 @@ def test_classes_are_described_by_texts(client: topwork.Client, pictures: Path) 
     assert (head.metric.name, head.metric.value) == ("accuracy", 1)
 
 
+@pytest.mark.parametrize(
+    ("descriptions", "words"),
+    [
+        ({"red": "rrr"}, "one class alone"),
+        ({"red": "rrr", " ": "ggg"}, "named ' '"),
+        ({"red": "rrr", "red ": "ggg"}, "'red' and 'red '"),
+        ({"red": "rrr", "blue": "rrr", "green": "ggg"}, "'blue' and 'red' have one description"),
+        ({"red": "rrr", "green": " "}, "'green' has a description that is blank"),
+        ({"red": "rrr", "blue": "bbb", "ruby": "rrrrrr"}, "'red' and 'ruby' have descriptions that are equal to colors"),
+    ],
+)
+def test_classes_that_no_description_tells_apart_are_refused(
+    client: topwork.Client, pictures: Path, descriptions: dict[str, str], words: str
+) -> None:
+    write(client, pictures)
+    with pytest.raises(topwork.InvalidInput, match=words) as caught:
+        client.train("paints", name="refused", kind="zero-shot", descriptions=descriptions, wait=False)
+    assert caught.value.remedy
+    assert client.jobs("train", "refused") == []
+
+
 def test_the_command_line(target: str, client: topwork.Client, pictures: Path, capsys: Any, monkeypatch: Any) -> None:
     command = Command(target, capsys)
     monkeypatch.setenv("COLUMNS", "160")
@@ -125,6 +146,8 @@ def test_the_command_line(target: str, client: topwork.Client, pictures: Path, c
     assert [one["hits"][0]["id"][:-5] for one in hits] == ["green", "red"]
     assert command("embed", "colors", "rrr", pictures / "nothing.png") != 0
     assert "nothing.png" in command.stderr
+    assert command("train", "paints", "--kind", "zero-shot", "--describe=red=rrr", "--describe=red=ggg") == 2
+    assert "'red'" in command.stderr
     words = [f"--describe={name}={text}" for text, name in NAMES.items()]
     assert command("train", "paints", "--name", "zero", "--kind", "zero-shot", *words) == 0, command.stderr
     assert command.stdout.splitlines()[-1].startswith("next: `topwork predict zero")

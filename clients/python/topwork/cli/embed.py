@@ -18,7 +18,7 @@ from topwork._files import save_features
 from topwork.cli import output
 from topwork.cli.connection import connected, connection, explained
 from topwork.cli.inputs import OF_A_FILE, Inputs, blamed, encoding_flags, gather, source_flags
-from topwork.cli.verb import PATH, verb
+from topwork.cli.verb import PATH, by_name, verb
 from topwork.features import Features
 
 #: Columns of a terminal: for the name of an item, for what of it a row covers, for a number and what goes before and after them.
@@ -65,7 +65,7 @@ def embed(arguments: SimpleNamespace) -> int:
                 dtype=arguments.dtype,
                 normalize=arguments.normalize,
                 dimensions=arguments.dimensions,
-                options=dict(arguments.option),
+                options=by_name("--option", arguments.option),
                 skip_bad_items=arguments.skip_bad_items,
                 priority=arguments.priority,
                 progress=not arguments.json,

@@ -11,7 +11,7 @@ import click
 from topwork.cli import output
 from topwork.cli.connection import connected, connection, explained
 from topwork.cli.inputs import OF_A_FILE, encoding_flags, gather, source_flags
-from topwork.cli.verb import verb
+from topwork.cli.verb import by_name, verb
 from topwork.fills import FilledGap, FilledText, Fills, FillWord
 
 EXAMPLES = """\
@@ -41,7 +41,7 @@ def fill(arguments: SimpleNamespace) -> int:
             inputs.items,
             arguments.k,
             targets=arguments.target,
-            options=dict(arguments.option),
+            options=by_name("--option", arguments.option),
             skip_bad_items=arguments.skip_bad_items,
             priority=arguments.priority,
             progress=not arguments.json,

@@ -13,7 +13,7 @@ from topwork.cli.connection import connected, connection
 from topwork.cli.inputs import gather
 from topwork.cli.jobs import awaited
 from topwork.cli.output import counted
-from topwork.cli.verb import PATH, Number, key_value, verb
+from topwork.cli.verb import PATH, Number, by_name, key_value, verb
 from topwork.client import Client
 from topwork.indexes import IndexInfo, IndexKind
 
@@ -84,7 +84,7 @@ def _queries(client: Client, arguments: SimpleNamespace) -> dict[str, Any]:
 def _defined(arguments: SimpleNamespace) -> dict[str, Any]:
     """Collect the flags that were given; the client has the defaults of the rest."""
     given = {name: getattr(arguments, name) for name in ("name", "tap", "kind", "metric", "target_recall")}
-    return {name: value for name, value in given.items() if value} | {"options": dict(arguments.option)}
+    return {name: value for name, value in given.items() if value} | {"options": by_name("--option", arguments.option)}
 
 
 def _watch_it(info: IndexInfo) -> str:

@@ -19,7 +19,7 @@ from topwork.cli import output, vector_files
 from topwork.cli.connection import connected, connection
 from topwork.cli.inputs import ENCODING, OF_A_FILE, blamed, encoding_flags, gather, source_flags
 from topwork.cli.output import counted, cut
-from topwork.cli.verb import COUNT, PATH, names, verb
+from topwork.cli.verb import COUNT, PATH, by_name, names, verb
 from topwork.client import Client
 from topwork.errors import InvalidInput, TopworkError
 from topwork.predictions import Prediction, Predictions
@@ -87,7 +87,7 @@ def predict(arguments: SimpleNamespace) -> int:
                 min_score=arguments.min_score,
                 max_overlap=arguments.max_overlap,
                 max_boxes=arguments.max_boxes or 0,
-                options=dict(arguments.option) or None,
+                options=by_name("--option", arguments.option) or None,
                 skip_bad_items=arguments.skip_bad_items,
                 priority=arguments.priority,
                 progress=not arguments.json,

@@ -11,7 +11,7 @@ from topwork.cli import kinds, output
 from topwork.cli.connection import connected, connection
 from topwork.cli.inputs import stdin_lines
 from topwork.cli.jobs import awaited
-from topwork.cli.verb import PATH, encoding_name, key_value, verb, version
+from topwork.cli.verb import PATH, by_name, encoding_name, key_value, verb, version
 from topwork.pretraining import PretrainerInfo, PretrainReport
 
 #: What is said of a pretraining that is to begin; without any of it, kinds are shown.
@@ -69,7 +69,7 @@ def pretrain(arguments: SimpleNamespace) -> int:
             version=arguments.version,
             column=arguments.column,
             encoding=arguments.encoding or "",
-            options=dict(arguments.option),
+            options=by_name("--option", arguments.option),
             seed=arguments.seed,
             wait=not arguments.no_wait,
             progress=progress,

@@ -14,7 +14,7 @@ from topwork.cli import kinds, output
 from topwork.cli.connection import connected, connection
 from topwork.cli.jobs import awaited
 from topwork.cli.output import counted
-from topwork.cli.verb import Several, flags, key_value, verb, version
+from topwork.cli.verb import Several, by_name, flags, key_value, verb, version
 from topwork.cli.wording import in_commands
 from topwork.heads import HeadInfo, MetricValue, TrainerInfo, beside
 from topwork.probes import ProbeTable, settings_text
@@ -103,7 +103,7 @@ def task_of(arguments: SimpleNamespace) -> dict[str, Any]:
     """Collect the values of `task_flags`, as the client takes them."""
     names = ("target", "kind", "taps", "poolings", "where", "group", "weight", "folds", "seed")
     values = {name: getattr(arguments, name) for name in names}
-    return {**values, "task": arguments.task or "", "options": dict(arguments.option)}
+    return {**values, "task": arguments.task or "", "options": by_name("--option", arguments.option)}
 
 
 @verb(EXAMPLES)
@@ -140,9 +140,9 @@ def train(arguments: SimpleNamespace) -> int:
             test_where=arguments.test_where,
             version=arguments.version,
             unlabeled=arguments.unlabeled or "",
-            descriptions=dict(arguments.describe),
+            descriptions=by_name("--describe", arguments.describe),
             replace=arguments.replace,
-            also=dict(arguments.also),
+            also=by_name("--also", arguments.also),
             wait=not arguments.no_wait,
             progress=progress,
         )

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce, wraps
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
@@ -19,6 +19,7 @@ import click
 from topwork.cli.wording import in_commands
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+Value = TypeVar("Value")
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
 _NUMBER = re.compile(r"-(\d+|\d*\.\d+)")
@@ -158,6 +159,16 @@ def key_value(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+def by_name(flag: str, pairs: Iterable[tuple[str, Value]]) -> dict[str, Value]:
+    """Join what a flag that may be repeated says of names. UsageError where it says two things of one."""
+    found: dict[str, Value] = {}
+    for name, value in pairs:
+        if name in found:
+            raise click.UsageError(f"{flag} says two things of {name!r}: give it once")
+        found[name] = value
+    return found
 
 
 def version(text: str) -> int | str:

@@ -19,7 +19,7 @@ from topwork.cli import INTERRUPTED, output, progress, vector_files, write_sourc
 from topwork.cli.connection import connected, connection, explained, patient
 from topwork.cli.inputs import ENCODING, encoding_flags, source_flags
 from topwork.cli.output import counted, seconds
-from topwork.cli.verb import PATH, names, verb
+from topwork.cli.verb import PATH, by_name, names, verb
 from topwork.cli.write_sources import InputSelection, WriteItem, WriteSource
 from topwork.client import Client
 from topwork.errors import InvalidInput, NotFound, TopworkError
@@ -130,7 +130,7 @@ def _known(client: Client, name: str) -> SetInfo | None:
 
 def _taken(arguments: SimpleNamespace, known: SetInfo | None, **others: Any) -> InputSelection:
     """Select what to write. The types of columns that the set has are the set's; a new set's are found."""
-    kinds = {**(known.columns if known else {}), **dict(arguments.type)}
+    kinds = {**(known.columns if known else {}), **by_name("--type", arguments.type)}
     metadata = [] if arguments.no_metadata else arguments.metadata
     of_file = {name: getattr(arguments, name) for name in ("id", "separator", "encoding")}
     return InputSelection(kinds=kinds, metadata=metadata, **of_file, **others)
@@ -237,7 +237,7 @@ def _send(
     ids, metadata, *items = tee(source.entries, 2 if tally.ready else 3)  # one that is not read would keep all entries
     if items:
         call["items"] = (entry.item for entry in items.pop())
-    options = {"taps": arguments.tap, "options": dict(arguments.option), "keep_inputs": arguments.keep_inputs}
+    options = {"taps": arguments.tap, "options": by_name("--option", arguments.option), "keep_inputs": arguments.keep_inputs}
     options["priority"] = arguments.priority
     replies = client.write_stream(
         arguments.set,

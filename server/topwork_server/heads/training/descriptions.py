@@ -5,15 +5,40 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+import numpy as np
+
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.features import TapRows
 from topwork_server.heads.head_types import HeadDefinition, TextSide
 from topwork_server.heads.pooling import pool_rows
 from topwork_server.inference.engine import EmbedParams, Engine
-from topwork_server.types import Granularity, TextItem
+from topwork_server.types import Array, Granularity, TextItem
 
+LONGEST_DESCRIPTION = 10_000
+#: Less than this apart, by cosine, are two descriptions that are equal but for rounding.
+SAME, TINY = 1e-10, 1e-30
 #: For each view a row a class.
 Described = tuple[tuple[tuple[float, ...], ...], ...]
+
+
+def check_descriptions(descriptions: Mapping[str, str]) -> None:
+    """Raise InvalidInput for a class without a name of its own, or a description that is blank or too long."""
+    named: dict[str, str] = {}
+    for name, text in descriptions.items():
+        plain = " ".join(name.split())
+        if not plain:
+            raise InvalidInput(f"a class is named {name!r}, and described as {text:.100}", remedy="name each class in letters")
+        if plain in named:
+            raise InvalidInput(
+                f"the classes {named[plain]!r} and {name!r} differ in spaces alone", remedy="describe each class once"
+            )
+        named[plain] = name
+        if not text.strip() or len(text) > LONGEST_DESCRIPTION:
+            what = f"of {len(text)} characters" if text.strip() else "that is blank"
+            raise InvalidInput(
+                f"the class {name!r} has a description {what}",
+                remedy=f"describe each class in 1 to {LONGEST_DESCRIPTION:,} characters",
+            )
 
 
 async def text_side(encoder: str, engine: Engine) -> TextSide:
@@ -55,8 +80,24 @@ def _pooled_descriptions(definition: HeadDefinition, rows: Mapping[str, TapRows]
                 remedy="the encoder has changed since: write the set again",
             )
         vectors, _ = pool_rows(definition.task, pooling, here)
+        _check_apart(definition, vectors)
         found.append(tuple(tuple(row) for row in vectors.tolist()))
     return tuple(found)
+
+
+def _check_apart(definition: HeadDefinition, vectors: Array) -> None:
+    """Raise InvalidInput where two descriptions (classes, dim) have one direction."""
+    names, wide = list(definition.descriptions), vectors.astype(np.float64)
+    units = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), TINY)
+    pairs = np.argwhere(np.triu(units @ units.T > 1 - SAME, k=1))
+    if len(pairs):
+        one, other = (names[at] for at in pairs[0])
+        equal = definition.descriptions[one] == definition.descriptions[other]
+        why = "have one description" if equal else f"have descriptions that are equal to {definition.encoder}"
+        raise InvalidInput(
+            f"the classes {one!r} and {other!r} {why}: nothing tells them apart",
+            remedy="describe each in words of its own, or make them one class",
+        )
 
 
 def _not_embedded(definition: HeadDefinition, error: InvalidInput) -> InvalidInput:

@@ -25,7 +25,7 @@ from topwork_server.heads.head_types import (
 from topwork_server.heads.pair_features import is_pair
 from topwork_server.heads.pooling import GRANULARITIES, TOWERS, trained_views
 from topwork_server.heads.training.dataset import labels_of
-from topwork_server.heads.training.descriptions import embed_descriptions, text_side
+from topwork_server.heads.training.descriptions import check_descriptions, embed_descriptions, text_side
 from topwork_server.heads.training.head_names import default_name, head_name
 from topwork_server.heads.training.labels import check_target, task_of
 from topwork_server.heads.training.other_sets import other_sets, taps_elsewhere
@@ -37,7 +37,6 @@ from topwork_server.plugin_api.trainer import FineTuner, Target, TrainerSpec, Tr
 from topwork_server.types import Granularity, Modality
 
 FEWEST_FOLDS, MOST_FOLDS = 2, 20
-LONGEST_DESCRIPTION = 10_000
 #: Items that tell whether a set is of pairs.
 PAIRS_SEEN = 100
 
@@ -210,12 +209,7 @@ def _check_settings(request: TrainRequest, spec: TrainerSpec) -> None:
     parse(spec.trainer.options, request.options, f"the kind {spec.kind}")
     if request.folds and not FEWEST_FOLDS <= request.folds <= MOST_FOLDS:
         raise InvalidInput(f"folds = {request.folds}", remedy=f"ask for {FEWEST_FOLDS} to {MOST_FOLDS}, or 0 to have them chosen")
-    for name, text in request.descriptions.items():
-        if not name or not text.strip() or len(text) > LONGEST_DESCRIPTION:
-            raise InvalidInput(
-                f"the class {name!r} has a description of {len(text)} characters",
-                remedy=f"name each class, and describe it in 1 to {LONGEST_DESCRIPTION:,} characters",
-            )
+    check_descriptions(request.descriptions)
 
 
 def _check_weight(request: TrainRequest, spec: TrainerSpec, described: SetDescription) -> None:
@@ -353,6 +347,11 @@ def _check_kind(request: TrainRequest, spec: TrainerSpec, described: SetDescript
         raise InvalidInput(f"{request.unlabeled} is for classes, not for {task}", remedy="leave `unlabeled` out")
     if request.descriptions and task not in DESCRIBABLE:
         raise InvalidInput(f"descriptions are of classes, and {task} has none", remedy="leave them out")
+    if len(request.descriptions) == 1 and task is Task.CLASSIFICATION:
+        raise InvalidInput(
+            f"one class alone is described, {next(iter(request.descriptions))!r}: each item would be of it",
+            remedy="describe two classes or more; one for the rest would do",
+        )
 
 
 def _column(request: TrainRequest, read: Callable[[Selection], ReadResult]) -> Column:
