@@ -11,7 +11,8 @@ from typing import Any
 
 from topwork_server.config import default_home
 from topwork_server.models.artifacts import PARITY_INPUTS
-from topwork_server.models.catalog import Catalog, CatalogEntry
+from topwork_server.models.catalog import Catalog
+from topwork_server.models.catalog_entry import CatalogEntry
 from topwork_server.plugin_api.encoder import Encoder, batch_key
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.types import EncoderSpec, Modality, Sample

@@ -39,7 +39,7 @@ from topwork_server.errors import NotFound
 from topwork_server.features import EmbedResult, Spans, TapRows
 from topwork_server.inference.engine import EmbedParams
 from topwork_server.models.artifacts import Manifest
-from topwork_server.models.catalog import CatalogEntry, EncoderState
+from topwork_server.models.catalog_entry import CatalogEntry, EncoderState
 from topwork_server.plugin_api.encoder import Trunk
 from topwork_server.runtime.device_selection import PlanSet
 from topwork_server.shutdown_watchdog import ShutdownWatchdog

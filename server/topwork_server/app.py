@@ -20,7 +20,8 @@ from topwork_server.atomic_store import use_temporary_folder
 from topwork_server.config import Config
 from topwork_server.errors import DataLoss, StartError
 from topwork_server.inference.engine import Engine
-from topwork_server.models.catalog import Catalog, EncoderState
+from topwork_server.models.catalog import Catalog
+from topwork_server.models.catalog_entry import EncoderState
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.plugin_crashes import ContainedThreads
 from topwork_server.process_resources import MemoryTrimmer

@@ -357,7 +357,7 @@ def test_words(write: Writes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (short, shortened, item) == ("a red bird", ("a red bird", {}), long)
     assert max(map(len, write.topwork.client.written)) == 70
     assert "'a' comes twice" in write.refused("a", "a")
-    assert "is a folder, among texts" in write.refused(tmp_path, "a")
+    assert "is a folder" in write.refused(tmp_path, "a")
     assert "are for files of items" in write.refused("a", "b", "--id", "x")
     written(tmp_path / "one/a.jpg", b"four")
     written(tmp_path / "two/a.jpg", b"four")

@@ -17,7 +17,8 @@ from topwork_plugins.bert.plugin import BertEncoder
 from topwork_plugins.resnet.feature_taps import open_net
 from topwork_server import EncoderSpec, InvalidInput, Modality, Trunk
 from topwork_server.commands import pull
-from topwork_server.models.catalog import Catalog, CatalogEntry, EncoderState
+from topwork_server.models.catalog import Catalog
+from topwork_server.models.catalog_entry import CatalogEntry, EncoderState
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.services.convert import encoder_messages
 

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from topwork_server.errors import ExportFailed, NotFound
 from topwork_server.models import artifacts
 from topwork_server.models.artifacts import MODEL, Manifest
-from topwork_server.models.catalog import Catalog, EncoderState
+from topwork_server.models.catalog import Catalog
+from topwork_server.models.catalog_entry import EncoderState
 from topwork_server.models.fingerprint import module_digest
 from topwork_server.runtime import export
 from topwork_server.runtime.session import Session

@@ -21,7 +21,8 @@ import numpy as np
 from topwork_server.commands import demo_inputs
 from topwork_server.config import default_home
 from topwork_server.errors import StartError
-from topwork_server.models.catalog import Catalog, EncoderState
+from topwork_server.models.catalog import Catalog
+from topwork_server.models.catalog_entry import EncoderState
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.types import Array
 

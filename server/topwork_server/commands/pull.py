@@ -16,7 +16,8 @@ from topwork.cli.encoders import unused_weights
 from topwork_server.config import usable_home
 from topwork_server.errors import InvalidInput
 from topwork_server.models import pretrained_heads, unfinished
-from topwork_server.models.catalog import Catalog, CatalogEntry, EncoderState
+from topwork_server.models.catalog import Catalog
+from topwork_server.models.catalog_entry import CatalogEntry, EncoderState
 from topwork_server.models.source_refusals import check_target
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.plugin_api.sources import Progress, quiet

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 from topwork_server.commands import pull
 from topwork_server.errors import AlreadyExists, InvalidInput
 from topwork_server.models import unfinished
-from topwork_server.models.catalog import Catalog, CatalogEntry, EncoderState
+from topwork_server.models.catalog import Catalog
+from topwork_server.models.catalog_entry import CatalogEntry, EncoderState
 from topwork_server.names import check_name
 from topwork_server.runtime.quantization import calibration_data
 from topwork_server.runtime.quantization.calibration_data import CalibrationData

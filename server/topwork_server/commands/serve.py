@@ -15,7 +15,7 @@ from typing import Any
 from topwork_server import __version__
 from topwork_server.app import ReadyMessage, serve
 from topwork_server.config import Config, usable_home
-from topwork_server.models.catalog import EncoderState
+from topwork_server.models.catalog_entry import EncoderState
 
 #: Seconds after which a thread must let others run. Python's 5 ms is what a small embed would wait at each step behind a thread
 #: that makes a large reply.

@@ -15,7 +15,8 @@ from topwork_server.heads import pooling
 from topwork_server.heads.head_store import StoredHead, damaged_head
 from topwork_server.heads.head_types import Head, Pooling, Task
 from topwork_server.models.artifacts import MANIFEST
-from topwork_server.models.catalog import Catalog, EncoderState
+from topwork_server.models.catalog import Catalog
+from topwork_server.models.catalog_entry import EncoderState
 from topwork_server.models.pretrained_heads import PREFIX, PretrainedHeadRecord
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,8 @@ from topwork_server.inference.batcher import BatchRequest, Rows
 from topwork_server.inference.deadline_admission import TimedRequest
 from topwork_server.inference.model_cache import LoadedEncoder, LoadedTower, ModelCache
 from topwork_server.inference.preprocessing import PreparedItem, PreprocessPool, RequestPreprocessor
-from topwork_server.models.catalog import Catalog, CatalogEntry
+from topwork_server.models.catalog import Catalog
+from topwork_server.models.catalog_entry import CatalogEntry
 from topwork_server.plugin_api import options as request_options
 from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.runtime.device_selection import PlanSet

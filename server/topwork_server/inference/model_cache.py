@@ -22,7 +22,8 @@ from topwork_server.inference.batcher import Backend, Batcher
 from topwork_server.jobs.child_processes import ChildProcesses
 from topwork_server.models import artifacts
 from topwork_server.models.artifacts import Manifest
-from topwork_server.models.catalog import Catalog, CatalogEntry, EncoderState
+from topwork_server.models.catalog import Catalog
+from topwork_server.models.catalog_entry import CatalogEntry, EncoderState
 from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.runtime import sample_inputs
 from topwork_server.runtime.device_selection import ExecutionPlan, PlanSet

@@ -7,8 +7,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ from topwork_server import errors
 from topwork_server.atomic_store import delete_if_possible, file_sha256, make_folder, publish, sync
 from topwork_server.errors import DataLoss, ExportFailed, InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.jobs.child_processes import ChildExit, ChildProcesses, python
-from topwork_server.models import artifacts, pretrained_heads, source_refusals
+from topwork_server.models import artifacts, source_refusals
 from topwork_server.models.artifacts import Manifest
+from topwork_server.models.catalog_entry import CatalogEntry, EncoderState, join_entries
 from topwork_server.models.encoder_records import EncoderRecords, PretrainedEncoder, made_of
-from topwork_server.models.towers import join_manifests
 from topwork_server.names import LONGEST_NAME, check_name, instead
 from topwork_server.plugin_api import saved_models, sources
 from topwork_server.plugin_api.environments import Environment
@@ -41,43 +40,6 @@ def _name_from(source: SourceUri) -> str:
     if len(name) > LONGEST_NAME:
         raise InvalidInput(f"{name!r} is too long to name an encoder", remedy="choose a name with --name")
     return name
-
-
-class EncoderState(StrEnum):
-    ABSENT = "absent"
-    FETCHED = "fetched"
-    READY = "ready"
-
-
-@dataclass(frozen=True)
-class CatalogEntry:
-    """One encoder of the catalog. `detail` says what would fetch an ABSENT encoder; READY ones have a manifest and a folder.
-
-    Of an encoder of several towers, `by_tower` has an entry for each; the manifest is of all of them, the folder the first's.
-    """
-
-    spec: EncoderSpec
-    owner: str
-    state: EncoderState
-    detail: str = ""
-    manifest: Manifest | None = None
-    folder: Path | None = None
-    by_tower: tuple[CatalogEntry, ...] = ()
-
-    @property
-    def towers(self) -> tuple[CatalogEntry, ...]:
-        """An entry for each artifact: itself where there is one tower."""
-        return self.by_tower or (self,)
-
-    @property
-    def weights_bytes(self) -> int:
-        """Bytes of what is in memory where it is loaded: of its artifacts without the heads that it came with."""
-        there = [(tower.manifest, tower.folder) for tower in self.towers]
-        return sum(manifest.bytes - pretrained_heads.bytes_in(folder) for manifest, folder in there if manifest and folder)
-
-    def tower_with(self, tap: str) -> CatalogEntry:
-        """The first tower that has a tap; the first of all where none has it."""
-        return next((tower for tower in self.towers if tower.manifest and tower.manifest.tap(tap)), self.towers[0])
 
 
 class Catalog:
@@ -113,7 +75,7 @@ class Catalog:
         """Describe what is on this disk now; download and import nothing."""
         found = self._lookup(name)
         towers = [self._tower_entry(name, tower, found.owner) for tower in found.spec.towers]
-        return towers[0] if len(towers) == 1 else _joined(found.spec, towers)
+        return towers[0] if len(towers) == 1 else join_entries(found.spec, towers)
 
     def _tower_entry(self, name: str, spec: EncoderSpec, owner: str) -> CatalogEntry:
         """Describe the one artifact of a spec, which belongs to the encoder of that name."""
@@ -141,7 +103,7 @@ class Catalog:
         sources.with_files(source, self.home, progress)
         record = {"source": str(source), "family": family, "settings": dict(settings or {})}
         found = self._load_record(name, record)
-        _check_settings(found.spec, settings or {})
+        source_refusals.check_settings(found.spec, settings or {})
         record["family"] = found.plugin  # it is known again where the file that it was read from is gone
         self._records.write(name, record)
         return found.spec
@@ -381,29 +343,6 @@ class Catalog:
             replace(tower, name=name, settings={**tower.settings, **record["settings"]}) for tower in found.spec.towers
         )
         return Registered(replace(first, other_towers=tuple(others)), found.plugin, found.owner)
-
-
-def _check_settings(spec: EncoderSpec, given: Mapping[str, Any]) -> None:
-    """Raise InvalidInput for a setting that no tower of the encoder has."""
-    declared = [tower.encoder.settings for tower in spec.towers]
-    known = list(dict.fromkeys(name for names in declared for name in names or ()))
-    for name in given:
-        if None not in declared and name not in known:
-            reader = " and ".join(dict.fromkeys(tower.encoder.__name__ for tower in spec.towers))
-            raise InvalidInput(
-                f"{excerpt(name)} is no setting of what reads {spec.source} ({reader})",
-                remedy=instead(name, known, "it has none: leave --set out"),
-            )
-
-
-def _joined(spec: EncoderSpec, towers: Sequence[CatalogEntry]) -> CatalogEntry:
-    """Describe an encoder of several towers, which is as far as the one that is least far."""
-    order = list(EncoderState)
-    least = min(towers, key=lambda tower: order.index(tower.state))
-    manifests = [tower.manifest for tower in towers if tower.manifest]
-    whole = len(manifests) == len(towers)
-    manifest, folder = (join_manifests(spec, manifests), towers[0].folder) if whole else (None, None)
-    return CatalogEntry(spec, least.owner, least.state, least.detail, manifest, folder, tuple(towers))
 
 
 def _export_outcome(name: str, child: ChildExit) -> Path:

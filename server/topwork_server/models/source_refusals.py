@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from topwork._display.excerpts import listed
+from topwork._display.excerpts import excerpt, listed
 
 from topwork_server.errors import InvalidInput
-from topwork_server.names import near
+from topwork_server.names import instead, near
 from topwork_server.plugin_api.sources import SourceUri
-from topwork_server.types import Refusal
+from topwork_server.types import EncoderSpec, Refusal
 
 #: Names of a folder that are looked at for one that is near a misspelled one.
 MOST_NAMES = 1000
@@ -55,6 +56,19 @@ def check_target(target: str) -> None:
         scheme = "onnx" if target.endswith(".onnx") else "file"
         raise InvalidInput(f"{target!r} is a path, and no name of an encoder", remedy=f"write {scheme}:{target}")
     raise InvalidInput(f"{target!r} is no name of an encoder", remedy=f"write hf:{target} for a model of the hub")
+
+
+def check_settings(spec: EncoderSpec, given: Mapping[str, Any]) -> None:
+    """Raise InvalidInput for a setting that no tower of the encoder has."""
+    declared = [tower.encoder.settings for tower in spec.towers]
+    known = list(dict.fromkeys(name for names in declared for name in names or ()))
+    for name in given:
+        if None not in declared and name not in known:
+            reader = " and ".join(dict.fromkeys(tower.encoder.__name__ for tower in spec.towers))
+            raise InvalidInput(
+                f"{excerpt(name)} is no setting of what reads {spec.source} ({reader})",
+                remedy=instead(name, known, "it has none: leave --set out"),
+            )
 
 
 def _instead(path: Path) -> str:

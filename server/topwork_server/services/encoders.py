@@ -16,7 +16,8 @@ from topwork_server.features import EmbedResult
 from topwork_server.heads.serving.filler import Filler
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.inference.output_format import OutputFormat
-from topwork_server.models.catalog import Catalog, CatalogEntry
+from topwork_server.models.catalog import Catalog
+from topwork_server.models.catalog_entry import CatalogEntry
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.pretraining.corpus import encoded
 from topwork_server.pretraining.pretraining_manager import PretrainingManager

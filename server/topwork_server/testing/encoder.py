@@ -28,7 +28,8 @@ from topwork_server.errors import InvalidInput, NotFound
 from topwork_server.features import EmbedResult, TapRows
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.artifacts import Manifest
-from topwork_server.models.catalog import Catalog, CatalogEntry, EncoderState
+from topwork_server.models.catalog import Catalog
+from topwork_server.models.catalog_entry import CatalogEntry, EncoderState
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.runtime import parity, sample_inputs
 from topwork_server.testing.bench import (

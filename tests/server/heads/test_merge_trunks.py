@@ -20,7 +20,8 @@ from topwork_server.heads.serving.predictor import Predictor, PredictParams
 from topwork_server.heads.span_decoding import answer, bio_names
 from topwork_server.inference.engine import Engine
 from topwork_server.models.artifacts import MODEL
-from topwork_server.models.catalog import Catalog, EncoderState
+from topwork_server.models.catalog import Catalog
+from topwork_server.models.catalog_entry import EncoderState
 from topwork_server.plugin_api import example_inputs, options
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.types import Granularity

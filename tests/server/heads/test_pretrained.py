@@ -15,7 +15,7 @@ from topwork_server.errors import NotFound, NotReady
 from topwork_server.heads.pretrained import pretrained_head, pretrained_heads
 from topwork_server.heads.serving.head_cache import HeadCache
 from topwork_server.models.artifacts import MANIFEST
-from topwork_server.models.catalog import EncoderState
+from topwork_server.models.catalog_entry import EncoderState
 from topwork_server.models.pretrained_heads import PretrainedHeadRecord
 
 

@@ -17,7 +17,8 @@ from topwork_server.config import Config
 from topwork_server.errors import ExportFailed, InvalidInput, NotFound, TopworkError
 from topwork_server.inference import model_cache
 from topwork_server.inference.engine import EmbedParams, Engine
-from topwork_server.models.catalog import Catalog, EncoderState
+from topwork_server.models.catalog import Catalog
+from topwork_server.models.catalog_entry import EncoderState
 from topwork_server.runtime.export import publish_towers
 from topwork_server.runtime.session_factory import open_session
 from topwork_server.types import VideoItem

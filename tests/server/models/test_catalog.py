@@ -9,7 +9,8 @@ from topwork import errors as of_client
 from topwork_server import errors
 from topwork_server.errors import ExportFailed, InvalidInput, NotFound, NotReady
 from topwork_server.models import artifacts
-from topwork_server.models.catalog import Catalog, EncoderState
+from topwork_server.models.catalog import Catalog
+from topwork_server.models.catalog_entry import EncoderState
 from topwork_server.plugin_api.plugin_registry import Registered
 from topwork_server.plugin_api.sources import SourceUri
 from topwork_server.runtime.export import export_encoder

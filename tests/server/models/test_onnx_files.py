@@ -17,7 +17,7 @@ from topwork_server.heads.export.merge import merge_onnx
 from topwork_server.heads.head_types import Pooling, Task
 from topwork_server.models import artifacts, fingerprint, onnx_files
 from topwork_server.models.artifacts import DEFAULT, MODEL, PARITY_INPUTS, Manifest
-from topwork_server.models.catalog import CatalogEntry, EncoderState
+from topwork_server.models.catalog_entry import CatalogEntry, EncoderState
 from topwork_server.runtime.export import export_encoder
 from topwork_server.runtime.gpu.optimized_graph import optimized_graph
 from topwork_server.runtime.parity import difference, saved_inputs

@@ -29,7 +29,8 @@ from topwork_server.heads.training.scaling import ScaledHead, TargetScale
 from topwork_server.heads.training.training_result import TrainingResult
 from topwork_server.models import fingerprint
 from topwork_server.models.artifacts import MODEL
-from topwork_server.models.catalog import Catalog, CatalogEntry
+from topwork_server.models.catalog import Catalog
+from topwork_server.models.catalog_entry import CatalogEntry
 from topwork_server.models.head_graph import served_graph
 from topwork_server.plugin_api import sources
 from topwork_server.plugin_api.encoder import Encoder, Trunk

@@ -14,7 +14,7 @@ from topwork_server.errors import InvalidInput
 from topwork_server.features import rows_of
 from topwork_server.models import onnx_files
 from topwork_server.models.artifacts import MODEL
-from topwork_server.models.catalog import CatalogEntry
+from topwork_server.models.catalog_entry import CatalogEntry
 from topwork_server.models.onnx_graph import ancestors
 from topwork_server.runtime import parity
 from topwork_server.runtime.parity import ParityBatch, ParityRecord

@@ -12,7 +12,7 @@ from topwork.v1 import encoders_pb2, types_pb2
 from topwork_server.inference.model_cache import LoadedEncoder
 from topwork_server.models import pretrained_heads
 from topwork_server.models.artifacts import Manifest
-from topwork_server.models.catalog import CatalogEntry, EncoderState
+from topwork_server.models.catalog_entry import CatalogEntry, EncoderState
 from topwork_server.plugin_api import options as declared_options
 from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.plugin_api.plugin_registry import RegisteredPretrainer

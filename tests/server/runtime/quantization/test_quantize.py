@@ -24,7 +24,8 @@ from topwork import cli
 from topwork_server.commands import quantize_encoder
 from topwork_server.models import artifacts, unfinished
 from topwork_server.models.artifacts import MODEL, Manifest
-from topwork_server.models.catalog import Catalog, EncoderState
+from topwork_server.models.catalog import Catalog
+from topwork_server.models.catalog_entry import EncoderState
 from topwork_server.plugin_api import example_inputs
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.runtime.export import export_encoder

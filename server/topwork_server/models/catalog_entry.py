@@ -1,0 +1,60 @@
+"""What the catalog tells of one encoder: its spec, how far it is on this disk, and its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from topwork_server.models import pretrained_heads
+from topwork_server.models.artifacts import Manifest
+from topwork_server.models.towers import join_manifests
+from topwork_server.types import EncoderSpec
+
+
+class EncoderState(StrEnum):
+    ABSENT = "absent"
+    FETCHED = "fetched"
+    READY = "ready"
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """One encoder of the catalog. `detail` says what would fetch an ABSENT encoder; READY ones have a manifest and a folder.
+
+    Of an encoder of several towers, `by_tower` has an entry for each; the manifest is of all of them, the folder the first's.
+    """
+
+    spec: EncoderSpec
+    owner: str
+    state: EncoderState
+    detail: str = ""
+    manifest: Manifest | None = None
+    folder: Path | None = None
+    by_tower: tuple[CatalogEntry, ...] = ()
+
+    @property
+    def towers(self) -> tuple[CatalogEntry, ...]:
+        """An entry for each artifact: itself where there is one tower."""
+        return self.by_tower or (self,)
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of what is in memory where it is loaded: of its artifacts without the heads that it came with."""
+        there = [(tower.manifest, tower.folder) for tower in self.towers]
+        return sum(manifest.bytes - pretrained_heads.bytes_in(folder) for manifest, folder in there if manifest and folder)
+
+    def tower_with(self, tap: str) -> CatalogEntry:
+        """The first tower that has a tap; the first of all where none has it."""
+        return next((tower for tower in self.towers if tower.manifest and tower.manifest.tap(tap)), self.towers[0])
+
+
+def join_entries(spec: EncoderSpec, towers: Sequence[CatalogEntry]) -> CatalogEntry:
+    """Describe an encoder of several towers, which is as far as the one that is least far."""
+    order = list(EncoderState)
+    least = min(towers, key=lambda tower: order.index(tower.state))
+    manifests = [tower.manifest for tower in towers if tower.manifest]
+    whole = len(manifests) == len(towers)
+    manifest, folder = (join_manifests(spec, manifests), towers[0].folder) if whole else (None, None)
+    return CatalogEntry(spec, least.owner, least.state, least.detail, manifest, folder, tuple(towers))
