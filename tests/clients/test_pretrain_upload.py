@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 import topwork
-from both_clients import EitherClient
+from both_clients import ClientFactory, EitherClient
 from fake_server import FakeServer, Refusal
 from topwork._ops import pretrain as pretrain_ops
 from topwork.v1 import jobs_pb2
@@ -130,3 +132,47 @@ def test_an_asynchronous_source(server: UploadServer, runner: asyncio.Runner) ->
 
     assert runner.run(learn()).state == "running"
     assert server.begun == [TEXTS]
+
+
+def _failing() -> Iterator[Any]:
+    yield "a text"
+    yield 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "item", "word"),
+    [
+        ({"texts": Path("missing.txt")}, None, "No such file"),
+        ({"texts": Path("folder")}, None, "folder"),
+        ({"texts": Path("binary.txt")}, None, "NUL"),
+        ({"texts": Path("empty.txt")}, None, "no texts"),
+        ({"texts": Path("table.csv"), "column": "other"}, None, "'other'"),
+        ({"texts": Path("table.csv"), "encoding": "ascii"}, None, "ascii"),
+        ({"texts": ["a text", 7]}, 1, "int"),
+        ({"texts": _failing}, 1, "int"),
+        ({"texts": [" "]}, None, "no texts"),
+        ({"texts": TEXTS, "name": ""}, None, "name"),
+        ({"texts": TEXTS, "set": "kept", "version": "pin"}, None, "not both"),
+        ({"set": "kept", "version": "pin", "column": "other"}, None, "files"),
+    ],
+)
+def test_bad_arguments_need_no_server(
+    factory: ClientFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: dict[str, Any],
+    item: int | None,
+    word: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("binary.txt").write_bytes(bytes(range(256)))
+    Path("empty.txt").touch()
+    Path("table.csv").write_text("text\ncaf\u00e9\n", "utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        factory.target = f"127.0.0.1:{taken.getsockname()[1]}"
+    texts = arguments.get("texts")
+    arguments = {"name": "mine", **arguments, **({"texts": texts()} if callable(texts) else {})}
+    with pytest.raises(topwork.InvalidInput, match=word) as caught:
+        factory.open(retry_for=0.2).pretrain("words", **arguments)
+    assert caught.value.item == item

@@ -5,21 +5,25 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from topwork._codec import decode_sets, messages
 from topwork._codec.items import describe, encodable
 from topwork._ops import jobs as jobs_ops
+from topwork._ops.item_requests import release
 from topwork._ops.overloads import TextSource
 from topwork._ops.sets import numbered
-from topwork._transport.calls import ClientState, Steps, StreamCall, unary
+from topwork._transport.calls import ClientState, Steps, StreamCall, unary, work
 from topwork._transport.methods import LIST_PRETRAINERS, PRETRAIN
 from topwork._transport.text_upload import TextUpload
 from topwork.errors import InvalidInput, TooLarge
 from topwork.jobs import Job, JobProgress
 from topwork.pretraining import PretrainerInfo, PretrainReport
 from topwork.v1 import encoders_pb2, jobs_pb2
+
+T = TypeVar("T")
 
 #: Texts and letters of one message, and letters of the longest text.
 MOST_TEXTS, MOST_LETTERS, LONGEST = 4096, 1 << 18, 8 << 20
@@ -74,7 +78,8 @@ def pretrain(
     started = time.monotonic()
     if (where or version) and not set:
         raise InvalidInput("where and version choose from a set, and none is named", remedy="pass set=, or leave them out")
-    number = (yield from numbered(session, set, version, timeout)) if set else 0
+    if not name:
+        raise InvalidInput("the encoder has no name", remedy="give it a `name`")
     settings = encoders_pb2.PretrainSettings(
         kind=kind,
         name=name,
@@ -83,25 +88,35 @@ def pretrain(
         seed=seed,
         set=set,
         where=where,
-        version=number,
         source=source or (Path(texts).name if isinstance(texts, os.PathLike) else ""),
     )
-    read = _reader(texts, set, column, encoding, session.blocking)
+    given = session.blocking(texts) if isinstance(texts, AsyncIterable) else texts
+    read = _reader(given, set, column, encoding)
+    opened: list[Iterator[encoders_pb2.PretrainRequest] | None] = []
     begun: list[Job] = []
+
+    def requests() -> Iterator[encoders_pb2.PretrainRequest] | None:
+        chunks = opened.pop() if opened else _chunked(read(), not set)
+        return None if chunks is None else chain([encoders_pb2.PretrainRequest(settings=settings)], chunks)
 
     def receive(reply: jobs_pb2.Job, _: None) -> None:
         begun.append(decode_sets.job(reply))
 
-    yield StreamCall(PRETRAIN, TextUpload(session, lambda: _messages(settings, read()), timeout), receive)
+    try:
+        # What is wrong with the first texts needs no server.
+        opened.append((yield from work(lambda: _begun(_chunked(read(), not set)))))
+        if set:
+            settings.version = yield from numbered(session, set, version, timeout)
+        yield StreamCall(PRETRAIN, TextUpload(session, requests, timeout), receive)
+    finally:
+        release(given)
     session.encoders.pop(name, None)
     if not wait:
         return begun[0]
     return PretrainReport.of((yield from jobs_ops.done(session, begun[0], name, progress, jobs_ops.left(timeout, started))))
 
 
-def _reader(
-    texts: TextSource | None, set: str, column: str, encoding: str, blocking: Callable[[AsyncIterable[Any]], Iterator[Any]]
-) -> Callable[[], Iterator[str] | None]:
+def _reader(texts: TextSource | None, set: str, column: str, encoding: str) -> Callable[[], Iterator[str] | None]:
     """A function that gives the texts from the first; None where they cannot be had a second time."""
     if (texts is None) == (not set):
         raise InvalidInput("the texts are not clear", remedy="pass texts, or the set that keeps them, and not both")
@@ -110,10 +125,8 @@ def _reader(
         return lambda: texts_of_file(path, column, encoding)
     if column or encoding:
         raise InvalidInput("column and encoding are of files", remedy="pass a Path as texts, or leave them out")
-    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable | AsyncIterable | None):
+    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable | None):
         raise InvalidInput(f"texts are {describe(texts)}", remedy="pass a list of str, or a pathlib.Path of a file")
-    if isinstance(texts, AsyncIterable):
-        return _once(blocking(texts))
     given = () if texts is None else texts  # an array of numpy has no truth value
     if iter(given) is texts:
         return _once(iter(texts))
@@ -138,21 +151,27 @@ def texts_of_file(path: Path, column: str = "", encoding: str = "") -> Iterator[
         yield text
 
 
-def _messages(
-    settings: encoders_pb2.PretrainSettings, texts: Iterator[str] | None
-) -> Iterator[encoders_pb2.PretrainRequest] | None:
-    return None if texts is None else _chunked(settings, texts)
+def _begun(chunks: Iterator[T] | None) -> Iterator[T] | None:
+    """The same, of which the first is made already."""
+    return None if chunks is None else chain([next(chunks)], chunks)
 
 
-def _chunked(settings: encoders_pb2.PretrainSettings, texts: Iterator[str]) -> Iterator[encoders_pb2.PretrainRequest]:
-    yield encoders_pb2.PretrainRequest(settings=settings)
-    chunk, letters, position = list[str](), 0, -1
+def _chunked(texts: Iterator[str] | None, needed: bool) -> Iterator[encoders_pb2.PretrainRequest] | None:
+    """The messages of texts, and at last their count. `needed`: InvalidInput where all are blank."""
+    return None if texts is None else _chunks(texts, needed)
+
+
+def _chunks(texts: Iterator[str], needed: bool) -> Iterator[encoders_pb2.PretrainRequest]:
+    chunk, letters, position, blank = list[str](), 0, -1, needed
     for position, text in enumerate(texts):
         letters += len(_checked(text, position))
+        blank = blank and not text.strip()
         chunk.append(text)
         if len(chunk) >= MOST_TEXTS or letters >= MOST_LETTERS:
             yield encoders_pb2.PretrainRequest(texts=encoders_pb2.Texts(texts=chunk))
             chunk, letters = [], 0
+    if blank:
+        raise InvalidInput("there are no texts to learn from", remedy="send some that are not blank")
     if chunk:
         yield encoders_pb2.PretrainRequest(texts=encoders_pb2.Texts(texts=chunk))
     yield encoders_pb2.PretrainRequest(count=position + 1)
