@@ -360,7 +360,7 @@ def test_a_ready_graph_is_refused(bert: TunableEncoder, tmp_path: Path) -> None:
 
 def test_the_plugin_says_what_it_is() -> None:
     found = [(spec.kind, spec.tunes, spec.trainer.targets) for spec in register_trainers()]
-    assert found == [("fine-tune", True, ROW_TARGETS), ("contrastive", True, {Target.CLASSES})]
+    assert found == [("fine-tune", True, ROW_TARGETS), ("contrastive", True, {Target.CLASSES, Target.NUMBERS})]
 
 
 TOPICS = (
