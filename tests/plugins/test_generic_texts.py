@@ -68,10 +68,19 @@ def test_rows_that_change_with_their_batch_are_refused(tmp_path: Path) -> None:
         export(source, tmp_path / "out")
 
 
-def test_what_has_no_graph_is_refused(tmp_path: Path) -> None:
-    source = tiny_berts.write(tmp_path / "model", "mixtral", num_local_experts=4, **GROUPED)
-    with pytest.raises(ExportFailed, match="no ONNX graph"):
+@pytest.mark.parametrize(
+    ("model_type", "changes", "reason"),
+    [
+        ("mixtral", {"num_local_experts": 4}, "no ONNX graph"),
+        ("glm", {"head_dim": 8}, "no ONNX graph"),
+        ("cohere", {}, "ONNX Runtime does not take"),
+    ],
+)
+def test_what_has_no_graph_is_refused(model_type: str, changes: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    source = tiny_berts.write(tmp_path / "model", model_type, **GROUPED, **changes)
+    with pytest.raises(ExportFailed, match=reason) as caught:
         export(source, tmp_path / "out")
+    assert f"architecture {model_type}" in caught.value.message
 
 
 def test_what_gives_no_row_for_a_token_is_refused(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from topwork_server.plugin_api.trainer import PretrainedHead
 from topwork_server.plugin_api.weight_checks import check_weights
 from topwork_server.runtime import aligned_tower, parity, sample_inputs, tuned_weights
 from topwork_server.runtime.parity import ParityBatch, ParityRecord
-from topwork_server.runtime.session import Session
+from topwork_server.runtime.session import Session, is_out_of_memory
 from topwork_server.types import INT8, Array, EncoderSpec, FingerprintedTap, Int8Graph, Item, Numerics, Tap
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
         trunk = described
     trunk = replace(trunk, module=None, reference=None)  # a large network is not in memory beside the session of its graph
     onnx_graph.extract_subgraph(folder / artifacts.MODEL, spec.default_tap, folder / artifacts.DEFAULT)
-    record = _measured(trunk, spec.default_tap, batches, reference.run, folder)
+    record = _measured(spec, trunk, batches, reference.run, folder)
     record = _check_fp32(spec, record, reference.name) if spec.int8 is None else _as_int8(record, spec.int8)
     if encoder.pads and spec.int8 is None:
         _check_invariance(encoder, trunk.taps, examples, folder)
@@ -182,14 +182,14 @@ def _as_int8(record: ParityRecord, graph: Int8Graph) -> ParityRecord:
     return _worse(record, ParityRecord(Numerics("cpu", INT8, parity, error), graph.parity))
 
 
-def _measured(trunk: Trunk, default_tap: str, batches: Sequence[ParityBatch], reference: Run, folder: Path) -> ParityRecord:
+def _measured(spec: EncoderSpec, trunk: Trunk, batches: Sequence[ParityBatch], reference: Run, folder: Path) -> ParityRecord:
     """Measure the whole graph, and the one that gives the default tap alone."""
-    record = parity.measure(trunk.taps, batches, reference, Session(folder / artifacts.MODEL).run)
-    alone = artifacts.graph_for(folder, [default_tap], default_tap)
+    record = parity.measure(trunk.taps, batches, reference, _opened(spec, trunk, folder / artifacts.MODEL).run)
+    alone = artifacts.graph_for(folder, [spec.default_tap], spec.default_tap)
     if alone.name == artifacts.MODEL:
         return record
-    taps = [tap for tap in trunk.taps if tap.name == default_tap]
-    return _worse(record, parity.measure(taps, batches, reference, Session(alone).run))
+    taps = [tap for tap in trunk.taps if tap.name == spec.default_tap]
+    return _worse(record, parity.measure(taps, batches, reference, _opened(spec, trunk, alone).run))
 
 
 def _worse(one: ParityRecord, other: ParityRecord) -> ParityRecord:
@@ -240,7 +240,6 @@ def _parameters(trunk: Trunk) -> int:
 
 def _write_graph(spec: EncoderSpec, trunk: Trunk, module: torch.nn.Module, arguments: dict[str, Array], model: Path) -> None:
     import torch
-    from torch.onnx.errors import OnnxExporterError
 
     module.eval()  # on the wrapper itself: the legacy exporter restores the mode it finds, recursively
     tensors = tuple(torch.from_numpy(arguments[name]) for name in trunk.inputs)
@@ -254,16 +253,45 @@ def _write_graph(spec: EncoderSpec, trunk: Trunk, module: torch.nn.Module, argum
             try:
                 write(trunk, module, tensors, names, model, large)
                 return
-            except (OSError, MemoryError):
+            except (OSError, MemoryError, TopworkError):
                 raise
             except Exception as error:  # an exporter fails with errors of any kind
                 refusals.append(error)
-    if not isinstance(refusals[0], OnnxExporterError):
-        raise refusals[0]
     raise ExportFailed(
-        f"the network of {spec.name} has no ONNX graph: {str(refusals[0]).splitlines()[0]}",
-        remedy="ONNX has no operator for a part of its architecture; take another model",
+        f"the network of {_named(spec, trunk)} has no ONNX graph: {_first_line(refusals[0])}",
+        remedy="a part of its architecture cannot be written as ONNX; take a model of another architecture",
     ) from refusals[0]
+
+
+def _opened(spec: EncoderSpec, trunk: Trunk, graph: Path) -> Session:
+    """A session of a graph that was just written. ExportFailed where ONNX Runtime does not take it."""
+    try:
+        return Session(graph)
+    except (OSError, MemoryError, TopworkError):
+        raise
+    except Exception as error:  # of ONNX Runtime, which has a class for each of its codes
+        if is_out_of_memory(error):
+            raise MemoryError(str(error)) from error
+        reason = _first_line(error).replace(str(graph), graph.name)  # the folder is deleted now
+        raise ExportFailed(
+            f"ONNX Runtime does not take the graph of {_named(spec, trunk)}: {reason}",
+            remedy="a part of its architecture was not written as valid ONNX; take a model of another architecture",
+        ) from error
+
+
+def _named(spec: EncoderSpec, trunk: Trunk) -> str:
+    """The encoder, with its architecture where its definition says which that is."""
+    config = trunk.definition.get("config")
+    for described in (trunk.definition, config if isinstance(config, Mapping) else {}):
+        for key in ("architecture", "model_type"):
+            if isinstance(found := described.get(key), str):
+                return f"{spec.name} (architecture {found})"
+    return spec.name
+
+
+def _first_line(error: Exception) -> str:
+    """The kind of an error, and the first line of what it says."""
+    return ": ".join([type(error).__name__, *[line for line in str(error).splitlines() if line.strip()][:1]])
 
 
 def _write_dynamo(trunk: Trunk, module: Any, tensors: Any, names: Mapping[str, Any], model: Path, large: bool) -> None:
