@@ -10,6 +10,7 @@ import errno
 import hashlib
 import logging
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -189,6 +190,19 @@ def disk_errors(what: str, again: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"the disk is full: {what} was not written", remedy=f"free some room, and {again}") from error
         raise TopworkError(f"{what} cannot be written: {error}", remedy="repair the folder of the server's state") from error
+
+
+@contextmanager
+def room_for(what: str, again: str) -> Iterator[None]:
+    """Raise DiskFull where `what` finds no room, with `again` as the remedy; other errors stay as they are. numpy, safetensors
+    and processes that ended tell of it without an errno."""
+    try:
+        yield
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not (full or re.search("no space left|not enough free space", str(error), re.IGNORECASE)):
+            raise
+        raise DiskFull(f"the disk is full: {what} was not written", remedy=f"free some room, and {again}") from error
 
 
 def use_temporary_folder(home: Path) -> None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from topwork_server import atomic_store
 from topwork_server.blocking_calls import Report, part
-from topwork_server.errors import DiskFull, InvalidInput
+from topwork_server.errors import InvalidInput
 from topwork_server.models import unfinished
 from topwork_server.models.catalog import Catalog
 from topwork_server.models.encoder_records import PretrainedEncoder
@@ -50,7 +47,10 @@ def pretrain(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
 def run_pretraining(job: PretrainingJob, plugins: PluginRegistry, report: Report) -> dict[str, Any]:
     """Learn, export and publish an encoder. TopworkError where it cannot be; then nothing has changed."""
     began, catalog, name = time.monotonic(), Catalog(plugins, job.home), job.request.name
-    with _disk_full(name), unfinished.scratch_folder(job.home / "encoders", name) as scratch:
+    with (
+        atomic_store.room_for(f"the encoder {name}", "train again"),
+        unfinished.scratch_folder(job.home / "encoders", name) as scratch,
+    ):
         folder = scratch / "encoder"
         folder.mkdir()
         result = _learn(job, catalog, plugins, folder, part(report, 0.0, 0.9))
@@ -124,17 +124,3 @@ def _report(job: PretrainingJob, catalog: Catalog, result: PretrainResult) -> di
         "seed": request.seed,
         "warnings": list(result.warnings),
     }
-
-
-@contextmanager
-def _disk_full(name: str) -> Iterator[None]:
-    """Raise DiskFull where a file of the encoder finds no room. numpy and safetensors say so without an errno."""
-    try:
-        yield
-    except Exception as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if not (full or re.search("no space left|not enough free space", str(error), re.IGNORECASE)):
-            raise
-        raise DiskFull(
-            f"the disk is full: the encoder {name} was not written", remedy="free some room, and train again"
-        ) from error

@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from topwork_server.atomic_store import room_for
 from topwork_server.errors import NotReady
 from topwork_server.heads.head_types import HeadDefinition
 from topwork_server.heads.pooling import trained_views
@@ -24,12 +25,13 @@ def with_two_towers(definition: HeadDefinition, result: TrainingResult, catalog:
     trained_on = f"{trunk.trained_on}; texts: {texts.trained_on}; then {definition.target} of {definition.set}"
     with tempfile.TemporaryDirectory(prefix="topwork-align-") as scratch:
         map = Path(scratch) / "map.onnx"
-        map.write_bytes(result.fitted.graph().SerializeToString())
         try:
-            catalog.add_aligned(name, trunk.name, texts.name, map, [info.tap.name for info, _ in views], trained_on)
-            catalog.export(name)
+            with room_for(f"the encoder {name}", "train again"):
+                map.write_bytes(result.fitted.graph().SerializeToString())
+                catalog.add_aligned(name, trunk.name, texts.name, map, [info.tap.name for info, _ in views], trained_on)
+                catalog.export(name)
         except BaseException:
-            catalog.delete_fine_tuned(name)
+            catalog.delete(name)  # also the file of one that has no record yet
             raise
     return replace(result, tuned_encoder=name)
 
