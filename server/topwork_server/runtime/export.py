@@ -15,8 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -37,14 +36,13 @@ from topwork_server.plugin_api.sources import SourceUri
 from topwork_server.plugin_api.trainer import PretrainedHead
 from topwork_server.plugin_api.weight_checks import check_weights
 from topwork_server.runtime import aligned_tower, parity, sample_inputs, tuned_weights
+from topwork_server.runtime.onnx_writer import first_line, named, write_graph
 from topwork_server.runtime.parity import ParityBatch, ParityRecord
 from topwork_server.runtime.session import Session, is_out_of_memory
-from topwork_server.types import INT8, Array, EncoderSpec, FingerprintedTap, Int8Graph, Item, Numerics, Tap
+from topwork_server.types import INT8, EncoderSpec, FingerprintedTap, Int8Graph, Item, Numerics, Tap
 
 if TYPE_CHECKING:
-    import torch
-
-OPSET = {"dynamo": 20, "legacy": 18}
+    pass
 
 
 def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
@@ -152,7 +150,7 @@ def _place_graph(encoder: Encoder, trunk: Trunk, batches: Sequence[ParityBatch],
         if trunk.module is not None:
             trunk.module.eval()  # it is still what the graph is compared with
     elif trunk.module is not None:
-        _write_graph(spec, trunk, trunk.module, parity.export_arguments(encoder, batches), folder / artifacts.MODEL)
+        write_graph(spec, trunk, trunk.module, parity.export_arguments(encoder, batches), folder / artifacts.MODEL)
 
 
 def _check_fp32(spec: EncoderSpec, record: ParityRecord, reference: str) -> ParityRecord:
@@ -238,31 +236,6 @@ def _parameters(trunk: Trunk) -> int:
     return sum(math.prod(tensor.dims) for tensor in onnx_files.load_structure(trunk.graph).graph.initializer)
 
 
-def _write_graph(spec: EncoderSpec, trunk: Trunk, module: torch.nn.Module, arguments: dict[str, Array], model: Path) -> None:
-    import torch
-
-    module.eval()  # on the wrapper itself: the legacy exporter restores the mode it finds, recursively
-    tensors = tuple(torch.from_numpy(arguments[name]) for name in trunk.inputs)
-    names: dict[str, Any] = {"input_names": list(trunk.inputs), "output_names": [tap.name for tap in trunk.taps]}
-    large = sum(p.numel() * p.element_size() for p in module.state_dict().values()) > onnx_files.EXTERNAL_FROM
-    writers = (_write_legacy, _write_dynamo) if trunk.exporter == "legacy" else (_write_dynamo, _write_legacy)
-    refusals: list[Exception] = []
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporters' own deprecations
-        for write in writers:  # each has operators that the other lacks
-            try:
-                write(trunk, module, tensors, names, model, large)
-                return
-            except (OSError, MemoryError, TopworkError):
-                raise
-            except Exception as error:  # an exporter fails with errors of any kind
-                refusals.append(error)
-    raise ExportFailed(
-        f"the network of {_named(spec, trunk)} has no ONNX graph: {_first_line(refusals[0])}",
-        remedy="a part of its architecture cannot be written as ONNX; take a model of another architecture",
-    ) from refusals[0]
-
-
 def _opened(spec: EncoderSpec, trunk: Trunk, graph: Path) -> Session:
     """A session of a graph that was just written. ExportFailed where ONNX Runtime does not take it."""
     try:
@@ -272,66 +245,11 @@ def _opened(spec: EncoderSpec, trunk: Trunk, graph: Path) -> Session:
     except Exception as error:  # of ONNX Runtime, which has a class for each of its codes
         if is_out_of_memory(error):
             raise MemoryError(str(error)) from error
-        reason = _first_line(error).replace(str(graph), graph.name)  # the folder is deleted now
+        reason = first_line(error).replace(str(graph), graph.name)  # the folder is deleted now
         raise ExportFailed(
-            f"ONNX Runtime does not take the graph of {_named(spec, trunk)}: {reason}",
+            f"ONNX Runtime does not take the graph of {named(spec, trunk)}: {reason}",
             remedy="a part of its architecture was not written as valid ONNX; take a model of another architecture",
         ) from error
-
-
-def _named(spec: EncoderSpec, trunk: Trunk) -> str:
-    """The encoder, with its architecture where its definition says which that is."""
-    config = trunk.definition.get("config")
-    for described in (trunk.definition, config if isinstance(config, Mapping) else {}):
-        for key in ("architecture", "model_type"):
-            if isinstance(found := described.get(key), str):
-                return f"{spec.name} (architecture {found})"
-    return spec.name
-
-
-def _first_line(error: Exception) -> str:
-    """The kind of an error, and the first line of what it says."""
-    return ": ".join([type(error).__name__, *[line for line in str(error).splitlines() if line.strip()][:1]])
-
-
-def _write_dynamo(trunk: Trunk, module: Any, tensors: Any, names: Mapping[str, Any], model: Path, large: bool) -> None:
-    import torch
-
-    shapes = _shapes(trunk)
-    program = torch.onnx.export(
-        module, tensors, dynamo=True, opset_version=OPSET["dynamo"], dynamic_shapes=shapes, verbose=False, **names
-    )
-    assert program is not None
-    program.save(str(model), external_data=large)
-
-
-def _write_legacy(trunk: Trunk, module: Any, tensors: Any, names: Mapping[str, Any], model: Path, large: bool) -> None:
-    import torch
-
-    axes = {name: {i: axis for i, axis in enumerate(dims) if isinstance(axis, str)} for name, dims in trunk.inputs.items()}
-    axes |= {tap.name: {0: "batch"} | ({1: "rows"} if tap.granularity == "token" else {}) for tap in trunk.taps}
-    named = {**names, "opset_version": OPSET["legacy"], "dynamic_axes": axes}
-    if not large:
-        torch.onnx.export(module, tensors, str(model), dynamo=False, **named)
-        return
-    with tempfile.TemporaryDirectory() as folder:  # of more than 2 GiB it writes each weight into a file of its own
-        parts = Path(folder) / model.name
-        torch.onnx.export(module, tensors, str(parts), dynamo=False, **named)
-        onnx_files.gather(parts, model)
-
-
-def _shapes(trunk: Trunk) -> tuple[dict[int, Any], ...]:
-    """torch.export's dynamic shapes. Inputs share one Dim a name; "8*n" is a multiple."""
-    import torch
-
-    dims: dict[str, Any] = {}
-
-    def dim(axis: str) -> Any:
-        factor, _, name = axis.rpartition("*")
-        base = dims.setdefault(name, torch.export.Dim(name, min=1, max=4096))
-        return int(factor) * base if factor else base
-
-    return tuple({i: dim(axis) for i, axis in enumerate(axes) if isinstance(axis, str)} for axes in trunk.inputs.values())
 
 
 def main(argv: list[str] | None = None) -> int:
