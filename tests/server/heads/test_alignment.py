@@ -5,6 +5,7 @@ Captions are a shade and a color, of word vectors from a file, so that those whi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,45 @@ def test_what_cannot_be_aligned_is_refused_before_a_job(client, settings, words)
         align(client, "graph", name="never", **settings)
     assert words in f"{refused.value.message} {refused.value.remedy}"
     assert "never" not in [head.name for head in client.heads()]
+
+
+@pytest.mark.parametrize(
+    ("captions", "words"),
+    [
+        (list(range(24)), ["caption", "alignment reads string"]),
+        ([i / 7 for i in range(24)], ["caption", "alignment reads string"]),
+        ([i % 2 == 0 for i in range(24)], ["caption", "alignment reads string"]),
+        ([[caption] for caption in CAPTIONS], ["caption", "alignment reads string"]),
+        (["a stamp"] * 24, ["caption", "24 items", "the same caption", "tells its item from others"]),
+    ],
+)
+def test_a_column_that_says_nothing_of_single_items_is_refused(client, captions, words) -> None:
+    write(client, "said", "graph", captions)
+    with pytest.raises(topwork.InvalidInput) as refused:
+        align(client, "said", name="never")
+    assert all(word in f"{refused.value.message} {refused.value.remedy}" for word in words), refused.value
+    assert "never" not in [head.name for head in client.heads()]
+    client.drop_set("said")
+
+
+@pytest.mark.parametrize("moment", ["fitting maps", "exporting the encoder"])
+def test_a_cancelled_alignment_leaves_nothing(client, home, moment) -> None:
+    def there() -> set[str]:
+        files = {path.name for folder in ("encoders", "artifacts") for path in (home / folder).iterdir()}
+        return files | {encoder.name for encoder in client.encoders()}
+
+    before = there()
+    job = align(client, "graph", name="ended", wait=False).job
+    assert any(moment in state.message for state in client.watch_job(job.id) if moment in state.message)
+    assert client.cancel_job(job.id).state == "cancelled"
+    assert client.head("ended").state == "failed"
+    deadline = time.monotonic() + 30
+    while there() != before and time.monotonic() < deadline:  # the child may end after the job has
+        time.sleep(0.1)
+    assert there() == before
+    again = align(client, "graph", name="ended", replace=True)
+    assert len(client.embed(str(again.chosen["encoder"]), ["red"]).rows) == 1
+    client.drop_head("ended")
 
 
 def test_a_set_of_texts_is_refused(client) -> None:

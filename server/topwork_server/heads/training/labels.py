@@ -203,6 +203,11 @@ def _check_numbers(target: str, numbers: Sequence[float]) -> None:
 
 def _check_captions(target: str, captions: Sequence[str]) -> None:
     several = len(set(captions))
+    if several == 1:
+        raise InvalidInput(
+            f"column {target!r}: {len(captions):,} items have the same caption {captions[0]!r:.{LONGEST}}",
+            remedy="write captions of which each tells its item from others",
+        )
     if several < FEWEST_CAPTIONS:
         raise InvalidInput(
             f"column {target!r}: {len(captions):,} items have {several} different captions, and {FEWEST_CAPTIONS} are needed",
