@@ -9,8 +9,9 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,10 @@ from benchmarks.transfer import (
     uncertainty,
     word_similarity,
 )
+from benchmarks.transfer.random_baseline import random_encoder
 
 TUNING, PRETRAINING, DOUBTS, DETECTION, WORDS = "tuning", "pretraining", "doubts", "detection", "words"
-ADAPTERS, FEW, JOINT, ALIGNMENT = "adapters", "few-labels", "joint", "alignment"
+ADAPTERS, FEW, JOINT, ALIGNMENT, ALIGNMENT_RANDOM = "adapters", "few-labels", "joint", "alignment", "alignment-random"
 SMALL = f"{pretraining.PREFIX}-small-bert"
 #: Of the pretraining of each encoder, besides its time. A trunk that knows nothing takes a high rate.
 PRETRAINING_OPTIONS: dict[str, dict[str, Any]] = {
@@ -53,14 +55,29 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     seeds = list(range(arguments.seeds))
     known = datasets.all_of(folder, seeds)
-    wanted = arguments.only or [*known, DETECTION, ALIGNMENT, TUNING, ADAPTERS, FEW, JOINT, PRETRAINING, DOUBTS, WORDS]
+    wanted = arguments.only or [
+        *known,
+        DETECTION,
+        ALIGNMENT,
+        ALIGNMENT_RANDOM,
+        TUNING,
+        ADAPTERS,
+        FEW,
+        JOINT,
+        PRETRAINING,
+        DOUBTS,
+        WORDS,
+    ]
     found: dict[str, Any] = {"seeds": arguments.seeds}
     if frozen := [known[name]() for name in wanted if name in known]:
         found["frozen"] = _frozen(home, catalog, frozen, seeds)
     if DETECTION in wanted:
         found["detection"] = _detection(home, catalog, seeds)
     if ALIGNMENT in wanted:
-        found["alignment"] = _alignment(home, catalog, seeds)
+        found["alignment"] = _alignment(home, lambda: alignment.TRUNKS, seeds)
+    if ALIGNMENT_RANDOM in wanted:
+        made = partial(random_encoder, catalog, alignment.TRUNKS[0][0])
+        found["alignment of random weights"] = _alignment(home, lambda: [(made(), ())], seeds[: alignment.RANDOM_SEEDS])
     if DOUBTS in wanted:
         found["doubts"] = _doubts(home, folder, seeds)
     if TUNING in wanted:
@@ -86,8 +103,8 @@ def _parsed() -> argparse.Namespace:
         "--only",
         nargs="+",
         metavar="DATASET",
-        help="stamps, fashion-mnist, reviews, supersenses, motions, detection, alignment, tuning, adapters, few-labels, joint,"
-        " pretraining, doubts, words",
+        help="stamps, fashion-mnist, reviews, supersenses, motions, detection, alignment, alignment-random, tuning,"
+        " adapters, few-labels, joint, pretraining, doubts, words",
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tuning-seeds", type=int, default=5)
@@ -112,9 +129,10 @@ def _detection(home: Path, catalog: Catalog, seeds: Sequence[int]) -> list[dict[
         return _printed(detection.lines(client, catalog, seeds, _say))
 
 
-def _alignment(home: Path, catalog: Catalog, seeds: Sequence[int]) -> list[dict[str, Any]]:
+def _alignment(home: Path, trunks: Callable[[], alignment.Trunks], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Measure trunks, which are asked for once the server runs: at its start it deletes encoders that no head has."""
     with server(home) as (address, _), Client(address, timeout=3600) as client:
-        return _printed(alignment.lines(client, catalog, seeds, _say))
+        return _printed(alignment.lines(client, trunks(), seeds, _say))
 
 
 def _joint(home: Path, data: datasets.Dataset, seeds: Sequence[int]) -> list[dict[str, Any]]:
