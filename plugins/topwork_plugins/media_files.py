@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -22,12 +22,14 @@ SHORTFALL = 0.1
 @dataclass(frozen=True)
 class MediaKind:
     """The files that are read: `noun` and `wanted` for messages, words of `file_kind` for them (`kinds`), and the `formats`
-    that the demuxer may try: never playlists or scripts, for these name other files and addresses."""
+    that the demuxer may try: never playlists or scripts, for these name other files and addresses. `check_head` raises
+    InvalidInput where the first bytes of a file that the demuxer refuses say why."""
 
     noun: str
     kinds: tuple[str, ...]
     formats: str
     wanted: str
+    check_head: Callable[[bytes], None] = lambda head: None
 
     @contextmanager
     def opened(self, data: bytes | Path) -> Iterator[InputContainer]:
@@ -75,7 +77,9 @@ class MediaKind:
             )
         except av.error.FFmpegError as error:
             file.seek(0)
-            kind = file_kind(file.read(ENOUGH))
+            head = file.read(ENOUGH)
+            self.check_head(head)
+            kind = file_kind(head)
             other = kind and not any(word in kind for word in self.kinds)
             why = f"it seems to be {kind}" if other else f"or one that is cut short: {error.strerror}"
             raise InvalidInput(f"not a {self.noun}, {why}", remedy=self.wanted) from error

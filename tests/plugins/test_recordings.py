@@ -155,7 +155,7 @@ BAD: dict[str, tuple[Item | bytes, str]] = {
     "cut at its end": (WAV[:-10], "cut short"),
     "cut FLAC": (encoded("flac", "flac", RATE)[:-99], "cut short"),
     "cut WebM": (encoded("webm", "libopus", 48_000)[:-3000], "cut short"),
-    "0 Hz": (patched(24, "<I", 0), "not a recording"),
+    "0 Hz": (patched(24, "<I", 0), "has 0 samples a second"),
     "1 Hz": (patched(24, "<I", 1), "1 samples a second"),
     "no channels": (patched(22, "<H", 0), "damaged"),
     "an unknown codec": (patched(20, "<H", 0x1234), "codec"),

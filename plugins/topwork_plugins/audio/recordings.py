@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 KINDS = "send a sound file (wav, flac, mp3, ogg, m4a ...), a video with sound, or samples with their rate"
-FILES = MediaKind(
-    "recording", ("sound", "video"), "wav,w64,aiff,flac,mp3,ogg,aac,mov,matroska,webm,asf,caf,au,amr,avi,mpegts,mpeg,flv", KINDS
-)
 #: Formats whose length is a guess from their bytes where they do not say: it proves nothing.
 GUESSED_LENGTHS = frozenset({"mp3", "aac", "amr", "mpeg", "mpegts", "flv"})
 #: What writers of WAV files into a pipe put as their size: 0xFFFFFFFF, 0x80000024, 0x7FFFF024 ... or 0.
@@ -31,6 +28,29 @@ MOST_CHANNELS = 64
 MOST_SECONDS = 2**17
 #: The largest sample, where full scale is 1: files of floats may go a little over it, integers that were taken for floats far.
 LOUDEST = 64.0
+
+
+def _check_rate(rate: int) -> None:
+    if rate not in RATES:
+        raise InvalidInput(
+            f"the recording has {rate} samples a second", remedy=f"send one with {RATES.start} to {RATES.stop - 1}"
+        )
+
+
+def _check_head(head: bytes) -> None:
+    """InvalidInput for the rate in the header of a WAV file: FFmpeg refuses 0 as if it were no recording at all."""
+    _, found, form = head.partition(b"fmt ")
+    if head[:4] == b"RIFF" and found and len(form) >= 12:
+        _check_rate(int.from_bytes(form[8:12], "little"))
+
+
+FILES = MediaKind(
+    "recording",
+    ("sound", "video"),
+    "wav,w64,aiff,flac,mp3,ogg,aac,mov,matroska,webm,asf,caf,au,amr,avi,mpegts,mpeg,flv",
+    KINDS,
+    _check_head,
+)
 
 
 def samples_of(item: Item, rate: int) -> Iterator[Array]:
@@ -104,10 +124,7 @@ def _form(frame: AudioFrame) -> tuple[int, str, str]:
 
 
 def _check_form(frame: AudioFrame) -> None:
-    if frame.sample_rate not in RATES:
-        raise InvalidInput(
-            f"the recording has {frame.sample_rate} samples a second", remedy=f"send one with {RATES.start} to {RATES.stop - 1}"
-        )
+    _check_rate(frame.sample_rate)
     if not 1 <= frame.layout.nb_channels <= MOST_CHANNELS:
         raise InvalidInput(f"the recording has {frame.layout.nb_channels} channels", remedy="send its mean, or one of them")
 
