@@ -47,6 +47,18 @@ def test_a_folder_is_pulled_and_runs(tmp_path: Path, home: Path, capsys: pytest.
     np.testing.assert_allclose(rows, np.full((2, 3), 2), atol=1e-6)
 
 
+@pytest.mark.parametrize("setting", ["sise=48", "lowercase=true"])
+def test_a_setting_that_nothing_reads_is_refused_before_one_that_is_missing(
+    setting: str, tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pull(home, f"file:{tiny.pictures(tmp_path / 'net')}", "--set", setting, "--json") == 1
+    refusal = json.loads(capsys.readouterr().out)
+    assert refusal["code"] == "INVALID_ARGUMENT"
+    assert f"'{setting.partition('=')[0]}' is no setting" in refusal["message"]
+    assert "size" in refusal["remedy"]
+    assert is_empty(home)
+
+
 def test_an_archive_is_named_as_its_file(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     archive = tiny.packed(tiny.pictures(tmp_path / "folder", 8), tmp_path / "small-net.tar.gz")
     assert pull(home, f"file:{archive}", "--json") == 0

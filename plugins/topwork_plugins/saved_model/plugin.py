@@ -70,9 +70,11 @@ def resolve_source(name: str, source: SourceUri) -> EncoderSpec | None:
     if source.scheme == "tfhub" and source.files is None:
         raise InvalidInput(f"the files of {source} are not here", remedy=f"run `topwork pull {source}` where the server runs")
     chosen = reading.choose(signatures.read(folder), source.settings)
-    description.reads(chosen, source.settings)
+    encoder = ENCODERS[chosen.modality]
+    if source.settings.keys() <= set(encoder.settings or ()):  # one that is none is refused first: it may be a misspelling
+        description.reads(chosen, source.settings)
     what = f"the signature {chosen.signature.name} of a SavedModel"
-    return EncoderSpec(name, ENCODERS[chosen.modality], str(source), chosen.modality, description=what)
+    return EncoderSpec(name, encoder, str(source), chosen.modality, description=what)
 
 
 @hookimpl
