@@ -345,6 +345,10 @@ def test_nearest_words(both: EitherClient) -> None:
     with pytest.raises(topwork.InvalidInput) as caught:
         both.nearest_words("words", ["a"] * 69 + ["bad"])
     assert caught.value.item == 69
+    with pytest.raises(topwork.InvalidInput, match="pictures has no vocabulary") as caught:
+        both.nearest_words("pictures", ["owl"])
+    assert caught.value.item is None
+    assert "word vectors" in caught.value.remedy
 
 
 def test_settings_of_the_connection(factory: ClientFactory, server: FakeServer) -> None:

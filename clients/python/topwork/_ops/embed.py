@@ -18,6 +18,7 @@ from topwork._ops.progress_bar import Progress
 from topwork._transport.calls import ClientState, Steps, StreamCall, unary
 from topwork._transport.methods import EMBED, EMBED_STREAM, GET_ENCODER, HEALTH, LIST_ENCODERS, NEAREST_WORDS
 from topwork.encoders import EncoderInfo, Word
+from topwork.errors import InvalidInput
 from topwork.features import Features, concatenate
 from topwork.v1 import encoders_pb2
 from topwork.v1.encoders_pb2 import EmbedSettings
@@ -158,6 +159,8 @@ def nearest_words(
 
     Only for encoders with `has_vocabulary`; others raise InvalidInput.
     """
+    if not (yield from known_encoder(session, encoder, timeout)).has_vocabulary:  # before its items are looked at
+        raise InvalidInput(f"{encoder} has no vocabulary", remedy="ask for an encoder of word vectors")
     nearest: list[list[Word]] = []
     for chunk in (yield from _known_chunks(session, encoder, items, timeout)):
         request = encoders_pb2.NearestWordsRequest(encoder=encoder, items=chunk.items, k=k, options=messages.struct(options))
