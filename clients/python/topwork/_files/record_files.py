@@ -256,11 +256,11 @@ def _pyarrow() -> tuple[Any, Any]:
 
 def opened(path: Path, separator: str | None = None, encoding: str | None = None) -> RecordFile:
     """Open the file by its suffix. Raises InvalidInput for other suffixes and unreadable heads, NotReady without pyarrow."""
-    suffix = suffix_of(path)
     if path.is_dir():
         raise InvalidInput(f"{path} is a folder", remedy=f"name a file: {', '.join(TABLES)}")
+    suffix = suffix_of(path)
     if suffix not in TABLES:
-        raise InvalidInput(f"{path} is not a list of items", remedy=f"give one of {', '.join(TABLES)}, or a folder")
+        raise InvalidInput(f"{path} is not a list of items", remedy=f"give one of {', '.join(TABLES)}")
     if suffix in SEPARATORS:
         if separator and len(separator) != 1:
             raise InvalidInput(f"{separator!r} cannot separate columns", remedy="say one character with --separator")
@@ -275,7 +275,7 @@ def opened(path: Path, separator: str | None = None, encoding: str | None = None
 def suffix_of(path: Path) -> str:
     """The suffix that tells the format: that before .gz, of what can be read a line at a time."""
     suffix = path.suffix.lower()
-    inner = path.with_suffix("").suffix.lower()
+    inner = Path(path.stem).suffix.lower()
     return inner if suffix == ".gz" and inner != ".parquet" else suffix
 
 
