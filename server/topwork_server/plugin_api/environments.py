@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import sys
 import sysconfig
 import venv
@@ -71,7 +72,7 @@ class Environment:
             lambda done, total: progress(done, max(expected, total)),
             temporary,
         )
-        temporary.rmdir()
+        shutil.rmtree(temporary)  # a pip that was killed leaves files
         if os.strerror(errno.ENOSPC) in complaint:
             raise OSError(errno.ENOSPC, complaint)
         if complaint:
