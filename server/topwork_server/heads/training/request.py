@@ -54,6 +54,10 @@ class TrainRequests:
     def check_probe(self, kind: str, task: Task | None) -> None:
         """Raise InvalidInput for a kind that needs more than features and labels."""
         spec = self._trainers.trainer(kind or usual_kind(task))
+        if Target.VECTORS in spec.trainer.targets:
+            raise InvalidInput(
+                f"a probe does not compare alignments ({spec.kind})", remedy="train one for each tap, and compare recalls"
+            )
         if spec.tunes or spec.needs_descriptions:
             needs = "trains the trunk, too" if spec.tunes else "needs descriptions of classes"
             raise InvalidInput(f"a probe compares frozen features, and the kind {kind} {needs}", remedy="probe with linear")
