@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -84,3 +85,11 @@ def runner() -> Iterator[asyncio.Runner]:
     """An event loop for the whole test."""
     with asyncio.Runner() as runner:
         yield runner
+
+
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """A test run in the background ignores SIGINT, and so would the commands that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

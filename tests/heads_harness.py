@@ -26,7 +26,7 @@ from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import Head, HeadDefinition, definition_of
 from topwork_server.heads.pooling import dim_after
 from topwork_server.models.head_graph import served_graph
-from topwork_server.plugin_api.plugin_registry import RegisteredTrainer
+from topwork_server.plugin_api.plugin_registry import Registered, RegisteredTrainer
 from topwork_server.plugin_api.trainer import FeatureView, FittedHead
 from topwork_server.types import FingerprintedTap, Item, Modality, TextItem
 
@@ -61,6 +61,9 @@ class Trainers:
             TrainerSpec("describes", Describes, min_per_class=1, needs_descriptions=True),
         ]
     )
+
+    def encoders(self) -> dict[str, Registered]:
+        return {}
 
     def trainers(self) -> dict[str, RegisteredTrainer]:
         return {spec.kind: RegisteredTrainer(spec, "tests", "tests 1.0") for spec in self.specs}

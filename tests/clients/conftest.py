@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -77,11 +76,3 @@ def _briskly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow each other without the pauses that a server needs."""
     monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(retry, "LONGEST_PAUSE", 0.02)
-
-
-@pytest.fixture
-def _interruptible() -> Iterator[None]:
-    """A test run in the background ignores SIGINT, and so would the commands that it starts."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)

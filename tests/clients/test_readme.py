@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fake_server import FakeServer
 
@@ -18,6 +19,7 @@ NAMES = {
     "all-minilm-l6-v2": "letters",
     "bert-base-uncased": "letters",
     "glove-6b-50d": "words",
+    "wav2vec2-base": "sounds",
     '"layer3"': '"tokens"',
     "!= 'owl'": "= 'n2'",
 }
@@ -29,7 +31,7 @@ def test_what_is_shown_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     paths = [Path(f"n{i}.jpg") for i in range(3)]
-    for path in [*paths, Path("clip.mp4")]:
+    for path in [*paths, Path("clip.mp4"), Path("speech.flac")]:
         path.write_bytes(path.name.encode())
     block = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)[number]
     for name, fake in NAMES.items():
@@ -38,6 +40,7 @@ def test_what_is_shown_runs(
     kept: list[Any] = []
     found: dict[str, Any] = {
         "paths": paths,
+        "samples": np.zeros(16_000, np.float32),
         "endless_lines": lambda: map(str, range(300)),
         "endless_ids": lambda: iter(range(300)),
         "checkpoint": marks.append,

@@ -193,9 +193,9 @@ def test_who_waited_for_a_job_is_told_its_name(both: EitherClient, server: FakeS
         both.create_index("birds", timeout=0.3)
     message = str(caught.value)
     assert "index job job-1 on 'birds/pooled' is not done in time: 0%" in message
-    assert "topwork jobs job-1 --watch" in message
+    assert "watch_job('job-1')" in message
     assert "video" not in message
-    with pytest.raises(topwork.DeadlineExceeded, match=r"the job has not ended within 0\.2 s .*topwork jobs"):
+    with pytest.raises(topwork.DeadlineExceeded, match=r"the job has not ended within 0\.2 s .*jobs\(\)|s .*watch_job"):
         list(both.watch_job("job-1", timeout=0.2))
 
 
@@ -205,7 +205,7 @@ def test_who_waited_for_a_beginning_is_told_where_to_look(both: EitherClient, se
     held = threading.Event()
     server.plan = lambda name, attempt, answers: held.wait(20) and None if name == method else None
     try:
-        with pytest.raises(topwork.DeadlineExceeded, match=r"within 0\.2 s \(it may have begun: `topwork jobs`"):
+        with pytest.raises(topwork.DeadlineExceeded, match=r"within 0\.2 s \(it may have begun: `jobs\(\)`"):
             getattr(both, verb)(**arguments, timeout=0.2)
     finally:
         held.set()

@@ -29,6 +29,7 @@ def added(home: Path) -> list[str]:
     return Catalog(PluginRegistry.load(), home).added()
 
 
+@pytest.mark.usefixtures("_interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_pull_that_is_ended_leaves_no_name(number: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "words.vec").write_text(WORDS)

@@ -82,7 +82,7 @@ def check_named(client: topwork.Client, home: Path) -> None:
     error = lost(lambda: client.read("fish", version="first"))
     assert str(pin_of(home)) in error.message
     assert "'first'" in error.message
-    assert "--unpin first" in error.remedy
+    assert "UnpinVersion(fish, first)" in error.remedy
     listed = {info.version: info.damaged_pins for info in client.versions("fish")}
     assert listed[2][:1] == ("first",)
     assert all("first" not in info.pins for info in client.versions("fish"))

@@ -435,7 +435,7 @@ def test_without_raw_inputs_there_is_no_dataset(sets):
     wanted = definition(kept(sets, keep=False))
     data = load_dataset(wanted, 2, quiet)
     assert data.inputs(["item-00001"]) == {}
-    with pytest.raises(NotReady, match=r"keeps no raw inputs, and linear trains on them .*write --keep-inputs"):
+    with pytest.raises(NotReady, match=r"keeps no raw inputs, and linear trains on them .*keep_inputs=True"):
         fine_tune_dataset(wanted, data, None, 0)
 
 

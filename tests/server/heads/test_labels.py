@@ -145,9 +145,9 @@ def test_a_class_of_too_few_is_named_with_its_count_and_what_to_do():
         read(T.STRING, ["a", "a", "b", "b", "it's", "c"])
     assert str(caught.value) == (
         "column 'label': the class 'c' has 1 example, and 2 are needed; the same goes for it's (1) (label more items of them, "
-        "choose a kind of training that needs fewer, or leave them out: --where \"label NOT IN ('c', 'it''s')\")"
+        "choose a kind of training that needs fewer, or leave them out: `where` \"label NOT IN ('c', 'it''s')\")"
     )
-    with pytest.raises(InvalidInput, match=r"label more items of it, .* or leave it out: --where \"label <> 'c'\""):
+    with pytest.raises(InvalidInput, match=r"label more items of it, .* or leave it out: `where` \"label <> 'c'\""):
         read(T.STRING, ["a", "a", "b", "b", "c"])
     with pytest.raises(InvalidInput, match=r"\(label more items of it, or choose a kind of training that needs fewer\)"):
         read(T.STRING, ["a", "a", "c"])

@@ -158,7 +158,7 @@ async def test_bad_trainings_are_refused(home):
             ({"set": "bords"}, Code.NOT_FOUND, "bords"),
             ({"target": ""}, Code.INVALID_ARGUMENT, "no target is named"),
             ({"target": "lable"}, Code.INVALID_ARGUMENT, "lable"),
-            ({"task": 9}, Code.INVALID_ARGUMENT, "task 9"),
+            ({"task": 99}, Code.INVALID_ARGUMENT, "task 99"),
             ({"unlabeled": "guess"}, Code.INVALID_ARGUMENT, "'guess'"),
             ({"kind": "forest"}, Code.INVALID_ARGUMENT, "forest"),
             ({"kind": "tunes"}, Code.FAILED_PRECONDITION, "keeps no raw inputs"),
