@@ -185,10 +185,9 @@ def lock(path: Path, wait: bool = True) -> Iterator[bool]:
 def disk_errors(what: str, again: str) -> Iterator[None]:
     """Raise DiskFull where `what` finds no room, with `again` as the remedy, and TopworkError for other errors of the disk."""
     try:
-        yield
+        with room_for(what, again):
+            yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"the disk is full: {what} was not written", remedy=f"free some room, and {again}") from error
         raise TopworkError(f"{what} cannot be written: {error}", remedy="repair the folder of the server's state") from error
 
 

@@ -7,9 +7,7 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import shutil
 import sys
 import sysconfig
@@ -35,7 +33,7 @@ class Environment:
     megabytes: int
 
     def folder(self, home: Path) -> Path:
-        """Where it is, or will be."""
+        """The folder that it is in, or will be."""
         key = hashlib.sha256("\n".join([sys.version.split()[0], *sorted(self.packages)]).encode()).hexdigest()[:12]
         return home / "environments" / f"{self.name}-{key}"
 
@@ -73,8 +71,6 @@ class Environment:
             temporary,
         )
         shutil.rmtree(temporary)  # a pip that was killed leaves files
-        if os.strerror(errno.ENOSPC) in complaint:
-            raise OSError(errno.ENOSPC, complaint)
         if complaint:
             raise NotReady(
                 f"the environment with {self.name} could not be made: {complaint}",
