@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from topwork_server.blocking_calls import Report
-from topwork_server.errors import InvalidInput, NotReady, TopworkError
+from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.features import EmbedResult, TapRows, rows_of, starts_of
 from topwork_server.heads import pooling
 from topwork_server.heads.head_types import HeadDefinition, Pooling
@@ -116,13 +116,7 @@ class TextEncoder:
 
     def _open(self) -> tuple[Encoder, Session]:
         entry = Catalog(self.plugins, self.home).entry(self.name)
-        if entry.manifest is None:
-            raise NotReady(f"the encoder {self.name} is not ready", remedy=entry.detail)
-        for info in self.taps:
-            now = entry.manifest.tap(info.tap.name)
-            if now is None or now.fingerprint != info.fingerprint:
-                what = f"the tap {info.tap.name} of {self.name} has another fingerprint than {self.than}"
-                raise NotReady(what, remedy=self.remedy)
+        entry.check_taps(self.taps, self.than, self.remedy)
         tower = next((tower for tower in entry.towers if tower.spec.modality is Modality.TEXT), entry)
         assert tower.folder is not None, "all towers are ready"
         return tower.spec.encoder(tower.spec, tower.folder), Session(tower.folder / MODEL, self.threads)

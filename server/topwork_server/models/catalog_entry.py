@@ -1,16 +1,17 @@
-"""What the catalog tells of one encoder: its spec, how far it is on this disk, and its manifest."""
+"""Describes one encoder of the catalog: its spec, how far it is on this disk, and its manifest."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from topwork_server.errors import NotReady
 from topwork_server.models import pretrained_heads
 from topwork_server.models.artifacts import Manifest
 from topwork_server.models.towers import join_manifests
-from topwork_server.types import EncoderSpec
+from topwork_server.types import EncoderSpec, FingerprintedTap
 
 
 class EncoderState(StrEnum):
@@ -48,6 +49,15 @@ class CatalogEntry:
     def tower_with(self, tap: str) -> CatalogEntry:
         """The first tower that has a tap; the first of all where none has it."""
         return next((tower for tower in self.towers if tower.manifest and tower.manifest.tap(tap)), self.towers[0])
+
+    def check_taps(self, taps: Iterable[FingerprintedTap], than: str, remedy: str) -> None:
+        """Raise NotReady where the encoder is not exported, or a tap has another fingerprint by now than it had in `than`."""
+        if self.manifest is None:
+            raise NotReady(f"the encoder {self.spec.name} is not ready", remedy=self.detail)
+        for info in taps:
+            now = self.manifest.tap(info.tap.name)
+            if now is None or now.fingerprint != info.fingerprint:
+                raise NotReady(f"the tap {info.tap.name} of {self.spec.name} has another fingerprint than {than}", remedy=remedy)
 
 
 def join_entries(spec: EncoderSpec, towers: Sequence[CatalogEntry]) -> CatalogEntry:

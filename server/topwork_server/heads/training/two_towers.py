@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from topwork_server.atomic_store import room_for
-from topwork_server.errors import NotReady
 from topwork_server.heads.head_types import HeadDefinition
 from topwork_server.heads.pooling import trained_views
 from topwork_server.heads.training.training_result import TrainingResult
@@ -19,7 +18,8 @@ def with_two_towers(definition: HeadDefinition, result: TrainingResult, catalog:
     """Add the head's encoder to the catalog, exported, and name it in the result; where that raises, nothing is left of it."""
     assert definition.texts is not None, "an alignment has a text side"
     views = definition.views if definition.combine else (trained_views(definition)[result.fitted.view],)
-    _check_trunk(definition, catalog)
+    taps, again = (info for info, _ in definition.views), "the encoder has changed since: write the set again"
+    catalog.entry(definition.encoder).check_taps(taps, f"the set {definition.set}", again)
     name = f"{definition.name}-{secrets.token_hex(4)}"  # never that of an encoder which serves
     trunk, texts = catalog.spec(definition.encoder), catalog.spec(definition.texts.encoder)
     trained_on = f"{trunk.trained_on}; texts: {texts.trained_on}; then {definition.target} of {definition.set}"
@@ -34,14 +34,3 @@ def with_two_towers(definition: HeadDefinition, result: TrainingResult, catalog:
             catalog.delete(name)  # also the file of one that has no record yet
             raise
     return replace(result, tuned_encoder=name)
-
-
-def _check_trunk(definition: HeadDefinition, catalog: Catalog) -> None:
-    manifest = catalog.entry(definition.encoder).manifest
-    now = {info.tap.name: info.fingerprint for info in manifest.taps} if manifest else {}
-    for info, _ in definition.views:
-        if now.get(info.tap.name) != info.fingerprint:
-            raise NotReady(
-                f"the tap {info.tap.name} of {definition.encoder} has another fingerprint than the set {definition.set}",
-                remedy="the encoder has changed since: write the set again",
-            )
