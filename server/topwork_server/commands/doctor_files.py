@@ -55,11 +55,11 @@ def _lost(home: Path) -> Iterator[str]:
 
 def _weights(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
     """List the damage of the file that was fine-tuned, aligned or quantized here, if any."""
-    from topwork_server.models.catalog import INT8_SUFFIX, MAP_SUFFIX
+    from topwork_server.models.catalog import INT8_SUFFIX, MAP_SUFFIX, WEIGHTS_SUFFIX
 
     if "sha256" not in record:
         return
-    suffix = INT8_SUFFIX if "int8_of" in record else MAP_SUFFIX if "texts" in record else ".safetensors"
+    suffix = INT8_SUFFIX if "int8_of" in record else MAP_SUFFIX if "texts" in record else WEIGHTS_SUFFIX
     file = path.with_suffix(suffix)
     try:
         if file_sha256(file) != record["sha256"]:

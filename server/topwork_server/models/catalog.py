@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,14 +12,14 @@ from typing import Any
 
 from topwork._display.excerpts import excerpt
 
-from topwork_server import errors
 from topwork_server.atomic_store import delete_if_possible, file_sha256, make_folder, publish, sync
-from topwork_server.errors import DataLoss, ExportFailed, InvalidInput, NotFound, NotReady, TopworkError
-from topwork_server.jobs.child_processes import ChildExit, ChildProcesses, python
+from topwork_server.errors import DataLoss, InvalidInput, NotFound, NotReady, TopworkError
+from topwork_server.jobs.child_processes import ChildProcesses
 from topwork_server.models import artifacts, source_refusals
 from topwork_server.models.artifacts import Manifest
 from topwork_server.models.catalog_entry import CatalogEntry, EncoderState, join_entries
 from topwork_server.models.encoder_records import EncoderRecords, PretrainedEncoder, made_of
+from topwork_server.models.export_process import run_export
 from topwork_server.names import LONGEST_NAME, check_name, instead
 from topwork_server.plugin_api import saved_models, sources
 from topwork_server.plugin_api.environments import Environment
@@ -59,8 +58,8 @@ class Catalog:
 
     def source(self, name: str) -> SourceUri:
         record = self._added_records().get(name, {})
-        base = record.get("base") or record.get("int8_of")
-        family = self.source(base).family if base else record.get("family", "")
+        parents = made_of(record)
+        family = self.source(parents[0]).family if parents else record.get("family", "")
         return SourceUri.parse(self.spec(name).source, family)
 
     def tower_source(self, name: str, tower: EncoderSpec) -> SourceUri:
@@ -256,8 +255,7 @@ class Catalog:
         """Make the artifact of each tower in a process of its own, one of `children`; wait for it and return the first folder."""
         if self.entry(name).state is EncoderState.ABSENT:
             raise NotReady(f"the weights of {name} are not here", remedy=self.entry(name).detail)
-        command = [*python("topwork_server.runtime.export"), "--home", str(self.home), name, *["--force"] * force]
-        return _export_outcome(name, (children or ChildProcesses()).run(command))
+        return run_export(self.home, name, force, children or ChildProcesses())
 
     def _folder(self, name: str) -> Path:
         """The folder of an encoder that was pretrained here."""
@@ -343,19 +341,3 @@ class Catalog:
             replace(tower, name=name, settings={**tower.settings, **record["settings"]}) for tower in found.spec.towers
         )
         return Registered(replace(first, other_towers=tuple(others)), found.plugin, found.owner)
-
-
-def _export_outcome(name: str, child: ChildExit) -> Path:
-    lines = child.out.splitlines()
-    if child.status not in (0, 1) or not lines:
-        last = " | ".join(child.err.strip().splitlines()[-3:])
-        log.error("the export of %s %s:\n%s", name, child.how, child.err)
-        raise ExportFailed(
-            f"the export of {name} {child.how}: {last or 'it said nothing'}",
-            remedy=f"run `topwork export {name}` where the server runs: it prints the whole traceback",
-        )
-    answer = json.loads(lines[-1])
-    if "error" in answer:
-        kind: type[TopworkError] = getattr(errors, answer["kind"], ExportFailed)
-        raise kind(answer["error"], remedy=answer["remedy"])
-    return Path(answer["folder"])
