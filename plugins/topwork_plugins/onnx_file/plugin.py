@@ -16,16 +16,23 @@ from topwork_plugins.onnx_file import description as onnx_description
 from topwork_plugins.onnx_file.description import Description
 
 
-class OnnxImage(Encoder):
-    """Pictures through an ONNX file. `settings["description"]`, where it is set, stands for the file beside the graph."""
+class OnnxEncoder(Encoder):
+    """An encoder of an ONNX file. `settings["description"]`, where it is set, stands for the file beside the graph."""
 
     settings: ClassVar[Sequence[str]] = ("description",)
 
-    budget = 8
-
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
-        return _export(spec, assets, out)
+        """Export the file. InvalidInput where it, its description and what onnxruntime makes of them do not agree."""
+        from topwork_plugins.onnx_file.export import export
+
+        return export(spec, assets, out)
+
+
+class OnnxImage(OnnxEncoder):
+    """Pictures through an ONNX file."""
+
+    budget = 8
 
     def __init__(self, spec: EncoderSpec, folder: Path) -> None:
         from topwork_plugins.onnx_file.reads import PictureReader
@@ -37,14 +44,8 @@ class OnnxImage(Encoder):
         return [self._reader.sample(item)]
 
 
-class OnnxTensor(Encoder):
+class OnnxTensor(OnnxEncoder):
     """Arrays through an ONNX file, as its input is, without the batch axis; floats may be of another width."""
-
-    settings: ClassVar[Sequence[str]] = ("description",)
-
-    @classmethod
-    def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
-        return _export(spec, assets, out)
 
     def __init__(self, spec: EncoderSpec, folder: Path) -> None:
         from topwork_plugins.onnx_file.reads import TensorReader
@@ -56,14 +57,8 @@ class OnnxTensor(Encoder):
         return [self._reader.sample(item)]
 
 
-class OnnxText(BertEncoder):
+class OnnxText(OnnxEncoder, BertEncoder):
     """Texts and pairs through an ONNX file that reads input_ids and attention_mask, with a tokenizer.json beside it."""
-
-    settings: ClassVar[Sequence[str]] = ("description",)
-
-    @classmethod
-    def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
-        return _export(spec, assets, out)
 
 
 ENCODERS: dict[Modality, type[Encoder]] = {
@@ -71,13 +66,6 @@ ENCODERS: dict[Modality, type[Encoder]] = {
     Modality.TEXT: OnnxText,
     Modality.TENSOR: OnnxTensor,
 }
-
-
-def _export(spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
-    """Export the file. InvalidInput where it, its description and what onnxruntime makes of them do not agree."""
-    from topwork_plugins.onnx_file.export import export
-
-    return export(spec, assets, out)
 
 
 @hookimpl

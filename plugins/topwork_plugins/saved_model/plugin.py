@@ -7,44 +7,41 @@ from pathlib import Path
 
 from topwork_server import Encoder, EncoderSpec, InvalidInput, Modality, Refusal, SourceUri, Trunk, hookimpl
 
-from topwork_plugins.onnx_file.plugin import OnnxImage, OnnxTensor, OnnxText
+from topwork_plugins.onnx_file.plugin import OnnxEncoder, OnnxImage, OnnxTensor, OnnxText
 from topwork_plugins.saved_model import description, reading, signatures
 from topwork_plugins.saved_model.converter import TENSORFLOW
 
 FAMILY = "saved_model"
 
 
-class SavedModelImage(OnnxImage):
+class SavedModelEncoder(OnnxEncoder):
+    """An encoder whose trunk TensorFlow converts, in an environment of its own."""
+
+    environment = TENSORFLOW
+
+    @classmethod
+    def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
+        from topwork_plugins.saved_model.export import export
+
+        return export(spec, assets, out)
+
+
+class SavedModelImage(SavedModelEncoder, OnnxImage):
     """Pictures through a SavedModel: RGB from 0 to 1, of the size that the signature names."""
 
-    environment = TENSORFLOW
     settings = ("signature", "size", "resize", "fit", "interpolation", "white", "mean", "std", "channels")
 
-    @classmethod
-    def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
-        return _export(spec, assets, out)
 
-
-class SavedModelText(OnnxText):
+class SavedModelText(SavedModelEncoder, OnnxText):
     """Texts and pairs through a SavedModel that reads token ids and a mask, by the tokenizer of its assets."""
 
-    environment = TENSORFLOW
     settings = ("signature", "lowercase", "max_tokens")
 
-    @classmethod
-    def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
-        return _export(spec, assets, out)
 
-
-class SavedModelTensor(OnnxTensor):
+class SavedModelTensor(SavedModelEncoder, OnnxTensor):
     """Arrays through a SavedModel, as its only input is, without the batch axis."""
 
-    environment = TENSORFLOW
     settings = ("signature", "shape")
-
-    @classmethod
-    def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
-        return _export(spec, assets, out)
 
 
 ENCODERS: dict[Modality, type[Encoder]] = {
@@ -54,15 +51,9 @@ ENCODERS: dict[Modality, type[Encoder]] = {
 }
 
 
-def _export(spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
-    from topwork_plugins.saved_model.export import export
-
-    return export(spec, assets, out)
-
-
 @hookimpl
 def resolve_source(name: str, source: SourceUri) -> EncoderSpec | None:
-    """What has a saved_model.pb, and what TensorFlow Hub names."""
+    """Resolve folders with a saved_model.pb, and names of TensorFlow Hub."""
     folder = source.files or Path(source.location)
     ours = source.scheme == "tfhub" or (source.scheme == "file" and (folder / signatures.FILE).is_file())
     if source.family not in ("", FAMILY) or source.scheme not in ("file", "tfhub") or not (ours or source.family):
