@@ -22,7 +22,7 @@ def random(*shape: int) -> Any:
 
 
 class Pictures(tf.Module):  # type: ignore[misc]
-    """As TensorFlow Hub's: RGB from 0 to 1, of one size or any."""
+    """A network as TensorFlow Hub's: RGB from 0 to 1, of one size or any."""
 
     def __init__(self, size: int | None, dtype: Any = tf.float32, batch: int | None = None) -> None:
         self.kernel, self.dense = random(3, 3, 3, 8), random(8, DIM)
@@ -38,7 +38,7 @@ class Pictures(tf.Module):  # type: ignore[misc]
 
 
 class Texts(tf.Module):  # type: ignore[misc]
-    """As BERT of TensorFlow Hub: token ids, a mask and types; attention over what the mask leaves; a table of 40 positions."""
+    """A network as BERT of TensorFlow Hub: token ids, a mask and types; attention over what the mask leaves; 40 positions."""
 
     def __init__(self, length: int | None, lower: bool | None, vocabulary: Path | None, dtype: Any = tf.int32) -> None:
         self.words, self.places, self.types, self.query = (
@@ -78,7 +78,7 @@ class Arrays(tf.Module):  # type: ignore[misc]
 
 
 class Strings(tf.Module):  # type: ignore[misc]
-    """As the Universal Sentence Encoder: it splits texts by itself."""
+    """A network as the Universal Sentence Encoder: it splits texts by itself."""
 
     def __init__(self) -> None:
         self.words = random(100, DIM)

@@ -1,4 +1,4 @@
-"""Whether this machine can have a CUDA device, without torch: for requests that name one."""
+"""Refuses requests that name CUDA on a machine without a driver for it. Without torch."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ LONG = {**SMALL, "epochs": 10_000}
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a tiny BERT, which has no head over its vocabulary, a tiny CLIP and a tiny ViT."""
+    """A home with a tiny BERT, which has no head over its vocabulary, a tiny CLIP and a tiny ViT."""
     home = tmp_path_factory.mktemp("home")
     folder = tiny_berts.write(tmp_path_factory.mktemp("models") / "tiny")
     catalog = Catalog(PluginRegistry.load(), home)
@@ -84,7 +84,7 @@ def report(client: Client, corpus: Path) -> PretrainReport:
 
 @pytest.fixture(scope="module")
 def sets(client: Client, report: PretrainReport) -> None:
-    """Of vectors, of pictures alone, of pictures of an encoder of both, and of texts that are gone; `full` has texts."""
+    """Sets of vectors, of pictures alone, of pictures of an encoder of both, and of texts that are gone; `full` has texts."""
     client.write("vectors", vectors=[[1.0, 2.0]], ids=["one"])
     client.write("pictures", tiny_clips.photos()[:1], ids=["one"], encoder="tiny-vit", keep_inputs=True)
     client.write("photos", tiny_clips.photos()[:1], ids=["one"], encoder="tiny-clip", keep_inputs=True)
@@ -104,7 +104,7 @@ def nothing_of(home: Path, name: str) -> bool:
 
 
 def _files(home: Path) -> list[str]:
-    """All that is under a home, which others delete from meanwhile."""
+    """List all that is under a home, which others delete from meanwhile."""
     return [str(Path(folder, name).relative_to(home)) for folder, _, names in os.walk(home) for name in [*names, "."]]
 
 

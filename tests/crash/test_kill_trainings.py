@@ -53,7 +53,7 @@ def workers(server: int) -> list[psutil.Process]:
 
 
 def left(home: Path) -> list[str]:
-    """What there is of heads and of encoders, beside the records of what was added."""
+    """List what there is of heads and of encoders, beside the records of what was added."""
     found = [*(home / "heads").glob("*"), *(home / "encoders").glob("*"), *(home / "jobs").glob("*.scratch")]
     found += [path for path in (home / "artifacts").glob("*") if "one-" in path.name]
     return sorted(path.name for path in found if path.name not in ("tiny.json", "vit.json"))

@@ -30,12 +30,12 @@ class Tiny(EncoderContract):
 
 
 class TestDecoder(Tiny):
-    """Each token sees those before it alone."""
+    """A decoder: each token sees those before it alone."""
 
     encoder = "llama"
 
 
 class TestGeneric(Tiny):
-    """No test compares its taps with transformers."""
+    """An encoder whose taps no test compares with transformers."""
 
     encoder = "roformer"

@@ -56,7 +56,7 @@ def left(home: Path) -> list[str]:
 
 
 def answer() -> str:
-    """What the environment's Python prints of the library, from where it lies now."""
+    """Return what the environment's Python prints of the library, from where it lies now."""
     code = "import tiny_library; print(tiny_library.ANSWER)"
     return subprocess.run([TINY.python(), "-I", "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 

@@ -38,7 +38,7 @@ def _check_rate(rate: int) -> None:
 
 
 def _check_head(head: bytes) -> None:
-    """InvalidInput for the rate in the header of a WAV file: FFmpeg refuses 0 as if it were no recording at all."""
+    """Raise InvalidInput for the rate in the header of a WAV file: FFmpeg refuses 0 as if it were no recording at all."""
     _, found, form = head.partition(b"fmt ")
     if head[:4] == b"RIFF" and found and len(form) >= 12:
         _check_rate(int.from_bytes(form[8:12], "little"))

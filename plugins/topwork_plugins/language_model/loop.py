@@ -86,7 +86,7 @@ class LanguageModelLoop:
 
     @property
     def sampled(self) -> str:
-        """What the evaluations judge where that is not all that was held out."""
+        """A warning that names what the evaluations judge, where that is not all that was held out."""
         some, every = len(self._judged), len(self._held)
         return f"judged on {some:,} of {every:,} held-out pieces, drawn at random: max_seconds is short" if some < every else ""
 

@@ -24,7 +24,7 @@ OPSET = 18
 
 
 class Refused(Exception):
-    """What cannot be converted, and what to do instead."""
+    """A model cannot be converted; the remedy says what to do instead."""
 
     def __init__(self, message: str, remedy: str) -> None:
         super().__init__(message)
@@ -99,7 +99,7 @@ class Network:
 
 
 def _strange(graph: Any) -> set[str]:
-    """The operators of a graph, and of those inside it, that no ONNX runtime has."""
+    """Find the operators of a graph, and of those inside it, that no ONNX runtime has."""
     from onnx import defs
 
     found = {f"{node.domain}.{node.op_type}".lstrip(".") for node in graph.node if node.domain or not defs.has(node.op_type)}

@@ -67,7 +67,7 @@ def _with_tokenizer(
 
 
 def _inputs_in_use(inputs: Mapping[str, str], file: Path, outputs: Sequence[str]) -> dict[str, str]:
-    """Those inputs of texts that the outputs need. InvalidInput where the mask is none of them."""
+    """Choose those inputs of texts that the outputs need. InvalidInput where the mask is none of them."""
     model = onnx_graph.load(file)
     onnx_graph.cut(model, outputs)
     needed = {value.name for value in onnx_graph.inputs(model)}
@@ -82,7 +82,7 @@ def _inputs_in_use(inputs: Mapping[str, str], file: Path, outputs: Sequence[str]
 
 
 def _longest(converter: Converter, chosen: Reading, wanted: int | None) -> int:
-    """The most tokens that the network takes. InvalidInput where it does not take as many as are wanted."""
+    """Find the most tokens that the network takes. InvalidInput where it does not take as many as are wanted."""
     refused = None
     for length in (wanted,) if wanted else LIMITS:
         try:
@@ -95,7 +95,7 @@ def _longest(converter: Converter, chosen: Reading, wanted: int | None) -> int:
 
 
 def _blanks(chosen: Reading, table: Mapping[str, Any]) -> list[Array]:
-    """A batch of nothing, which tells the shapes of the outputs."""
+    """Make a batch of nothing, which tells the shapes of the outputs."""
     if chosen.modality is Modality.TEXT:
         return _tokens(chosen, TOKENS)
     (tensor,) = chosen.signature.inputs.values()
@@ -109,14 +109,14 @@ def _blanks(chosen: Reading, table: Mapping[str, Any]) -> list[Array]:
 
 
 def _tokens(chosen: Reading, length: int) -> list[Array]:
-    """Texts of so many padding tokens, all of which count."""
+    """Make texts of so many padding tokens, all of which count."""
     values = {"input_ids": 0, "attention_mask": 1, "token_type_ids": 0}
     dtypes = [chosen.signature.inputs[name].dtype for name in chosen.inputs.values()]
     return [np.full((ITEMS, length), values[role], dtype) for role, dtype in zip(chosen.inputs, dtypes, strict=True)]
 
 
 def _reference(converter: Converter, chosen: Reading, record: Mapping[str, Any], found: Mapping[str, Array]) -> Reference:
-    """TensorFlow's outputs, out of which the taps are made by the nodes that make them of the graph's."""
+    """Make the reference of TensorFlow's outputs: its taps are made of them by the nodes that make them of the graph's."""
     described = Description.parse(record, converter.name)
     reads = tuple(replace(tap, output=f"tensorflow.{tap.output}") for tap in described.taps)
     used = dict.fromkeys(tap.output for tap in reads)
@@ -140,7 +140,7 @@ def _reference(converter: Converter, chosen: Reading, record: Mapping[str, Any],
 
 
 def _fed(feeds: Mapping[str, Array], name: str) -> Array:
-    """An input of the batch; zeros for token types, where the graph does not need them."""
+    """Choose an input of the batch; zeros for token types, where the graph does not need them."""
     return feeds[name] if name in feeds else np.zeros_like(feeds["input_ids"])
 
 

@@ -1,4 +1,4 @@
-"""What a SavedModel reads: the signature that is called, and the modality of its inputs. Light: it is asked at each listing."""
+"""Chooses the signature of a SavedModel that is called, and the modality of its inputs. Asked at each listing: light."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Reading:
 
 
 def choose(model: SavedModel, settings: Mapping[str, Any]) -> Reading:
-    """The signature that the settings name, else a usual one that can be served, else the only one. InvalidInput where there is
-    none, with why each cannot, or where there are several."""
+    """Choose the signature that the settings name, else a usual one that can be served, else the only one. InvalidInput where
+    there is none, with why each cannot, or where there are several."""
     wanted = str(settings.get("signature", ""))
     if unsafe := sorted(model.operators & UNSAFE):
         raise InvalidInput(

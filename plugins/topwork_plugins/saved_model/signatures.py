@@ -1,4 +1,4 @@
-"""What a SavedModel says of itself: its signatures and the operators of its graph, read out of saved_model.pb without TensorFlow.
+"""Reads the signatures of a SavedModel and the operators of its graph out of saved_model.pb, without TensorFlow.
 
 Field numbers are those of TensorFlow's saved_model.proto, meta_graph.proto, graph.proto, function.proto and node_def.proto.
 """

@@ -50,7 +50,7 @@ def name_of(written: str) -> str:
 
 
 def short_name(name: str) -> str:
-    """What an encoder of that model is called unless its user says: the last part that is not the same for many models."""
+    """Name an encoder of that model, unless its user does: the last part that is not the same for many models."""
     parts = [part for part in name.split("/") if not part.isdigit()]
     if re.fullmatch("tensorflow[12]", parts[-2], re.IGNORECASE):
         return f"{parts[-3]}-{parts[-1]}"
@@ -58,7 +58,7 @@ def short_name(name: str) -> str:
 
 
 def address(name: str) -> str:
-    """Where the archive of a model is."""
+    """The address of the archive of a model."""
     base = os.environ.get(MIRROR, "").rstrip("/")
     match name.split("/"):
         case [_, _, framework, _, version] if framework.lower() in ("tensorflow1", "tensorflow2") and version.isdigit():

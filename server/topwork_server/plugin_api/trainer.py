@@ -139,7 +139,7 @@ class FittedHead(ABC):
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What is known of a training before its job begins: the encoder of its set (None: ready vectors) and the folder of its
+    """The facts of a training, known before its job begins: the encoder of its set (None: ready vectors) and the folder of its
     artifact (None: not exported here), the taps with their poolings, what is learned, and whether classes are described."""
 
     encoder: EncoderSpec | None

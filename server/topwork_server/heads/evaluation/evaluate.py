@@ -98,7 +98,7 @@ def evaluate_predictions(
 def with_order_before(
     evaluation: Evaluation, examples: Examples, task: Task, before: HeldOutPredictions, seed: int
 ) -> Evaluation:
-    """Add how well numbers from before the training order the same items: their Spearman correlation."""
+    """Add the Spearman correlation of numbers from before the training with the labels of the same items."""
     found = task_metrics.task_metrics(evaluation_data(examples, task, before), seed)
     added = [replace(one, name=f"{one.name} before tuning") for one in found if one.name == SPEARMAN]
     return replace(evaluation, metrics=(*evaluation.metrics, *added))

@@ -137,7 +137,7 @@ def _check_typicality(stored: StoredHead, unlike: float) -> None:
 
 
 def _compared(head: Head) -> int:
-    """How many training items an item is compared with, at most."""
+    """Count the training items that an item is compared with, at most."""
     used = head.definition is not None and head.definition.unlabeled is not UnlabeledUse.LEFT_OUT
     return min(MOST_COMPARED, head.labeled + (head.unlabeled if used else 0))
 
