@@ -11,6 +11,9 @@ import torch
 from topwork_server import InvalidInput
 from torch import nn
 
+from topwork_plugins.weight_files import check_whole, counted, is_of_file, refuse_misfits, unreadable, weights_of
+
+APART = "its config.json and its weights do not belong together; copy the model again"
 #: Tables that checkpoints hold and transformers computes.
 _NO_WEIGHT = re.compile(r"position_ids$|token_type_ids$|inv_freq$|attn\.(masked_)?bias$")
 
@@ -21,6 +24,9 @@ def from_pretrained(folder: Path, kind: str, attention: str | None = "eager") ->
     and no code of the folder runs."""
     import transformers
 
+    weights = weights_of(folder)
+    for path in weights:
+        check_whole(path)
     try:
         model, report = getattr(transformers, kind).from_pretrained(
             folder,
@@ -35,6 +41,8 @@ def from_pretrained(folder: Path, kind: str, attention: str | None = "eager") ->
     except MemoryError:
         raise
     except Exception as error:  # a wrong value in config.json fails wherever it is used
+        if weights and is_of_file(error):
+            raise unreadable(weights[0], error) from error
         reason = (str(error).strip().splitlines() or [""])[0]
         raise InvalidInput(
             f"the model in {folder.name} could not be read: {type(error).__name__}: {reason}",
@@ -44,15 +52,10 @@ def from_pretrained(folder: Path, kind: str, attention: str | None = "eager") ->
 
 
 def refuse_gaps(folder: Path, report: Mapping[str, Any], spare: str = r"^pooler\.") -> None:
-    """Raise InvalidInput for missing weights, which transformers fills with random numbers, unless `spare` is in their names."""
-    gaps = sorted(key for key in map(str, report["missing_keys"]) if not re.search(spare, key))
-    gaps += sorted(str(key[0] if isinstance(key, tuple) else key) for key in report.get("mismatched_keys", ()))
-    if gaps:
-        raise InvalidInput(
-            f"{folder.name} lacks {len(gaps)} weights of its architecture, or has them in other shapes, among them"
-            f" {', '.join(gaps[:3])}",
-            remedy="its config.json and its weights do not belong together; copy the model again",
-        )
+    """Raise InvalidInput for missing weights, which transformers fills with random numbers, unless `spare` is in their names; and
+    for those of other shapes."""
+    missing = [key for key in map(str, report["missing_keys"]) if not re.search(spare, key)]
+    refuse_misfits(folder.name, missing, report["mismatched_keys"], (), APART)
 
 
 def without_place(folder: Path, model: Any, report: Mapping[str, Any]) -> list[str]:
@@ -63,8 +66,8 @@ def without_place(folder: Path, model: Any, report: Mapping[str, Any]) -> list[s
     surplus = [key for key in unused if any(re.search(rf"(^|\.){re.escape(stack)}\.\d+\.", key) for stack in stacks)]
     if surplus:
         raise InvalidInput(
-            f"{folder.name} has {len(surplus)} weights of layers that its config.json does not have, among them"
+            f"{folder.name} has {counted(surplus)} of layers that its config.json does not have, among them"
             f" {', '.join(surplus[:3])}",
-            remedy="its config.json and its weights do not belong together; copy the model again",
+            remedy=APART,
         )
     return unused

@@ -156,9 +156,86 @@ class Boom:
 def test_a_pickle_with_code_in_it_is_refused(copy: Path, tmp_path: Path) -> None:
     (copy / "model.safetensors").unlink()
     (copy / "pytorch_model.bin").write_bytes(pickle.dumps({"embeddings.word_embeddings.weight": Boom()}, protocol=2))
-    with pytest.raises(InvalidInput, match="could not be read"):
+    with pytest.raises(InvalidInput, match=r"pytorch_model\.bin is a pickle that runs code .*never loaded") as caught:
         export(copy, tmp_path / "out")
+    assert "save_pretrained" in caught.value.remedy
+    assert "weights_only" not in str(caught.value)  # torch's own advice is to let it run
     assert not (Path(__file__).parent / "boom").exists()
+
+
+def cut(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def garble(path: Path, begin: int, length: int = 64) -> None:
+    content = bytearray(path.read_bytes())
+    content[begin : begin + length] = b"\xff" * length
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message", "remedy"),
+    [
+        (
+            lambda path: cut(path, 20_000),
+            r"model\.safetensors is cut off: it has 20,000 bytes of [\d,]+",
+            "download it again",
+        ),
+        (lambda path: cut(path, 500), "cut off: it has 500 bytes of at least", "download it again"),
+        (lambda path: cut(path, 0), "is empty", "download it again"),
+        (
+            lambda path: path.write_bytes(path.read_bytes() + b"more"),
+            "damaged: it has .* bytes, and its header tells of",
+            "again",
+        ),
+        (lambda path: garble(path, 0), "damaged: it does not begin with a header", "download it again"),
+        (lambda path: garble(path, 100), "damaged: its header cannot be read", "download it again"),
+        (lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "a pointer of Git LFS", "git lfs pull"),
+    ],
+)
+def test_weights_that_are_cut_off_or_damaged_are_told_by_their_sizes(
+    copy: Path, tmp_path: Path, spoil: Callable[[Path], object], message: str, remedy: str
+) -> None:
+    spoil(copy / "model.safetensors")
+    with pytest.raises(InvalidInput, match=message) as caught:
+        export(copy, tmp_path / "out")
+    assert remedy in caught.value.remedy
+
+
+def test_a_file_of_torch_that_is_cut_off_or_none_is_told_as_such(copy: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    binary = copy / "pytorch_model.bin"
+    torch.save(load_file(copy / "model.safetensors"), binary)
+    (copy / "model.safetensors").unlink()
+    cut(binary, 5000)
+    with pytest.raises(InvalidInput, match="cut off: it has 5,000 bytes"):
+        export(copy, tmp_path / "cut")
+    binary.write_bytes(b"garbage" * 100)
+    with pytest.raises(InvalidInput, match=r"no file of torch\.save"):
+        export(copy, tmp_path / "garbage")
+
+
+def test_an_index_that_names_a_part_that_is_not_there(copy: Path, tmp_path: Path) -> None:
+    (copy / "model.safetensors").rename(copy / "model-00001-of-00002.safetensors")
+    parts = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": parts}))
+    with pytest.raises(InvalidInput, match=r"lacks model-00002-of-00002\.safetensors"):
+        export(copy, tmp_path / "out")
+
+
+def test_missing_weights_are_told_from_those_of_another_shape(copy: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    drop_a_weight(copy)
+    weights = load_file(copy / "model.safetensors")
+    weights["encoder.layer.0.output.dense.weight"] = weights["encoder.layer.0.output.dense.weight"][:3].clone()
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    missing = "lacks 1 weight of its architecture: encoder.layer.1.output.dense.weight"
+    other = r"has 1 weight in another shape: encoder.layer.0.output.dense.weight is \(3, \d+\) and should be \(32, \d+\)"
+    with pytest.raises(InvalidInput, match=f"{missing}, and {other}"):
+        export(copy, tmp_path / "out")
 
 
 def drop_a_weight(folder: Path) -> None:
@@ -190,19 +267,21 @@ def modules_of(*kinds: str, **config: object) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda folder: edit(folder / "config.json", model_type="gpt2"), "lacks"),  # a BERT's weights
+        (lambda folder: edit(folder / "config.json", model_type="gpt2"), "lacks .* among them"),  # a BERT's weights
         (lambda folder: edit(folder / "config.json", model_type="hallo"), "could not be read"),
         (lambda folder: edit(folder / "config.json", model_type="resnet"), "could not be read|lacks"),
         (lambda folder: edit(folder / "config.json", model_type=None), "no model_type"),
         (lambda folder: edit(folder / "config.json", auto_map={"AutoModel": "net.Mine"}), "code of its own .*net.Mine"),
         (lambda folder: edit(folder / "config.json", num_hidden_layers=2), "layers that its config.json does not have"),
-        (lambda folder: edit(folder / "config.json", intermediate_size=48), r"lacks 9 weights .*intermediate\.dense"),
+        (
+            lambda folder: edit(folder / "config.json", intermediate_size=48),
+            r"9 weights in other shapes.*intermediate\.dense\.\w+ is \(",
+        ),
         (lambda folder: (folder / "config.json").unlink(), "no config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot be read as JSON"),
         (lambda folder: (folder / "model.safetensors").unlink(), "could not be read"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"version https://git-lfs"), "could not be read"),
-        (drop_a_weight, r"lacks 1 weights .* encoder.layer.1.output.dense.weight"),
-        (lambda folder: edit(folder / "config.json", vocab_size=50), "lacks"),
+        (drop_a_weight, r"lacks 1 weight of .* encoder.layer.1.output.dense.weight"),
+        (lambda folder: edit(folder / "config.json", vocab_size=50), r"word_embeddings.weight is .* should be \(50, 32\)"),
         (another_tokenizer, "word table"),
         (no_tokenizer, "no tokenizer"),
         (lambda folder: (folder / "tokenizer.json").write_text('{"model": 1}'), "tokenizer of copy cannot be read"),

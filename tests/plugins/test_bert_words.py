@@ -207,7 +207,7 @@ def test_a_masked_model_that_lacks_a_weight_of_its_trunk_is_refused(tmp_path: Pa
     weights = load_file(folder / "model.safetensors")
     del weights["bert.encoder.layer.1.output.dense.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InvalidInput, match=r"lacks 1 weights .*encoder.layer.1.output.dense.weight"):
+    with pytest.raises(InvalidInput, match=r"lacks 1 weight .*encoder.layer.1.output.dense.weight"):
         exported(folder, tmp_path / "out")
 
 

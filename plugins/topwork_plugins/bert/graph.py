@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from topwork_plugins.bert.architectures import PooledTap
 from topwork_plugins.bert.layout import Layout, Stage
 from topwork_plugins.parameter_blocks import by_prefix
+from topwork_plugins.weight_files import misshapen, read_tensors, refuse_misfits, weights_of
 
 #: Parameters outside of the layers that the first of them needs already; final norms are not among them.
 _BOTTOM = re.compile(r"embed|relative_attention|_emb$|project_in|\bwte\b|\bwpe\b|\bshared\b")
@@ -133,15 +134,19 @@ def _dense(stage: Stage, width: int) -> list[nn.Module]:
         raise InvalidInput(f"{stage.folder.name} has the activation {activation}", remedy=f"known are {', '.join(ACTIVATIONS)}")
     linear = nn.Linear(width, config["out_features"], bias=config.get("bias", True))
     found = {key.removeprefix("linear."): value for key, value in _read_tensors(stage.folder).items()}
+    wanted = linear.state_dict()
+    refuse_misfits(
+        stage.folder.name,
+        wanted.keys() - found.keys(),
+        misshapen(wanted, found),
+        found.keys() - wanted.keys(),
+        "its config.json and its weights do not belong together; copy the model's folder again, with its sub-folders",
+    )
     linear.load_state_dict(found)
     return [linear, ACTIVATIONS[activation]()]
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    if (folder / "model.safetensors").exists():
-        return load_file(folder / "model.safetensors")
-    if (folder / "pytorch_model.bin").exists():
-        return dict(torch.load(folder / "pytorch_model.bin", weights_only=True))
+    if weights := weights_of(folder):
+        return read_tensors(weights[0])
     raise InvalidInput(f"{folder} has no model.safetensors", remedy="copy the model's folder again, with its sub-folders")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -13,7 +12,9 @@ from torch import Tensor, nn
 from topwork_plugins.clip.layout import Layout
 from topwork_plugins.clip.towers import POOLED
 from topwork_plugins.images.preprocess import Recipe
+from topwork_plugins.weight_files import check_whole, is_of_file, refuse_misfits, size_mismatches, unreadable
 
+APART = "its open_clip_config.json and its weights do not belong together; copy the folder again"
 #: Files of weights that are read, the first that is there.
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 
@@ -91,27 +92,27 @@ def load_model(layout: Layout) -> tuple[Any, list[str]]:
     missing or of another shape; nothing is unpickled, and nothing downloaded."""
     import open_clip
     from open_clip.factory import load_checkpoint
-    from safetensors import SafetensorError
 
     weights = next((layout.folder / name for name in WEIGHTS if (layout.folder / name).exists()), None)
     if weights is None:
         raise InvalidInput(f"{layout.folder.name} has no weights", remedy=f"add its {WEIGHTS[0]}, as the hub has it")
+    check_whole(weights)
     try:
         model = open_clip.create_model(
             f"local-dir:{layout.folder}", load_weights=False, pretrained_image=False, pretrained_text=False
         )
         report = load_checkpoint(model, str(weights), strict=False, weights_only=True)
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AssertionError, UnpicklingError, SafetensorError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a wrong value in its JSON fails wherever it is used
+        if is_of_file(error):
+            raise unreadable(weights, error) from error
+        refuse_misfits(layout.folder.name, (), size_mismatches(error), (), APART)
         raise InvalidInput(
             f"the model in {layout.folder.name} could not be read: {' '.join(str(error).split())[:300]}",
-            remedy="its open_clip_config.json and its weights may not belong together; copy the folder again",
+            remedy=APART,
         ) from error
-    if report.missing_keys:
-        raise InvalidInput(
-            f"{layout.folder.name} lacks {len(report.missing_keys)} weights of its architecture, among them"
-            f" {', '.join(sorted(report.missing_keys)[:3])}",
-            remedy="its open_clip_config.json and its weights do not belong together; copy the folder again",
-        )
+    refuse_misfits(layout.folder.name, report.missing_keys, (), (), APART)
     return model.eval(), sorted(report.unexpected_keys)
 
 

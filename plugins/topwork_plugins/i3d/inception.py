@@ -6,7 +6,6 @@ loads as it is. It imports torch: only code that exports imports this module.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from topwork_plugins.i3d.taps import inception_taps
+from topwork_plugins.weight_files import misshapen, read_tensors, refuse_misfits
 
 #: Output channels of a block's branches: 1x1; 1x1 then 3x3; 1x1 then 3x3; pool then 1x1 (Szegedy et al. 2014, table 1).
 MIXED = {
@@ -145,7 +145,7 @@ def load_inception(path: Path) -> InceptionI3d:
 
     Reads .safetensors, and what torch.save wrote (unpickled as weights only). InvalidInput names the keys that do not fit.
     """
-    state = {name.removeprefix("module."): tensor for name, tensor in _read(path).items()}
+    state = {name.removeprefix("module."): tensor for name, tensor in read_tensors(path).items()}
     for name in (FIRST, LAST):
         if name not in state or state[name].ndim != 5:
             raise InvalidInput(f"{path.name} is no Inception-v1 I3D: it has no {name}", remedy=REMEDY)
@@ -153,38 +153,9 @@ def load_inception(path: Path) -> InceptionI3d:
     wanted = net.state_dict()
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in wanted]
-    other = [n for n in wanted if n in state and state[n].shape != wanted[n].shape]
-    if missing or unexpected or other:
-        raise InvalidInput(
-            f"{path.name} does not fit Inception-v1 I3D: missing {_few(missing)}; unexpected {_few(unexpected)};"
-            f" of another shape {_few(other)}",
-            remedy=REMEDY,
-        )
+    refuse_misfits(f"{path.name}, read as Inception-v1 I3D,", missing, misshapen(wanted, state), unexpected, REMEDY)
     net.load_state_dict(wanted | state)
     return net.eval()
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"
-
-
-def _read(path: Path) -> Mapping[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken file makes both readers raise errors of any class
-        raise InvalidInput(
-            f"{path.name} cannot be read as weights: {str(error).splitlines()[0]}",
-            remedy="save it with torch.save(model.state_dict(), ...) or as safetensors",
-        ) from error
-    if isinstance(state, dict):
-        state = state.get("state_dict", state)
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise InvalidInput(f"{path.name} holds no state dict", remedy="save it with torch.save(model.state_dict(), ...)")
-    return state
 
 
 #: Beside the checkpoint, a name a line in the order of the classes: the file of that name in DeepMind's kinetics-i3d.

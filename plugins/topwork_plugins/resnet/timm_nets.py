@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ import torch
 from topwork_server import InvalidInput, prepare_torchvision
 from torch import Tensor, nn
 
-#: Weights in a folder of the hub's layout, best first.
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+from topwork_plugins.weight_files import NAMES, misshapen, read_tensors, refuse_misfits
 
 
 def load_timm(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -39,7 +37,7 @@ def load_in_order(architecture: str, path: Path) -> nn.Module:
     InvalidInput where the count or any tensor's shape differs. BatchNorm's step counters are left out on both sides.
     """
     net = create(architecture)
-    ours, theirs = _named(net.state_dict()), _named(_torch_load(path))
+    ours, theirs = _named(net.state_dict()), _named(read_tensors(path))
     if len(ours) != len(theirs):
         raise InvalidInput(f"{path.name} has {len(theirs)} tensors, {architecture} {len(ours)}", remedy="use its own weights")
     for name, source in zip(ours, theirs, strict=True):
@@ -104,32 +102,11 @@ def set_size(net: Any, size: int) -> None:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Read the first file of WEIGHTS that is there; it is never unpickled."""
-    path = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
+    """Read the first file of NAMES that is there; it is never unpickled."""
+    path = next((folder / name for name in NAMES if (folder / name).exists()), None)
     if path is None:
-        raise InvalidInput(f"{folder} holds none of {', '.join(WEIGHTS)}", remedy="copy the weights beside config.json")
-    if path.suffix != ".safetensors":
-        return _torch_load(path)
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise InvalidInput(f"{path.name} cannot be read: {error}", remedy="copy or download it again") from error
-
-
-def _torch_load(path: Path) -> dict[str, Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise InvalidInput(
-            f"{path.name} is not a plain state dict: {str(error).splitlines()[0]}", remedy="save it as model.safetensors"
-        ) from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise InvalidInput(f"{path.name} holds something else than named tensors", remedy="save the net's state_dict()")
-    return state
+        raise InvalidInput(f"{folder} holds none of {', '.join(NAMES)}", remedy="copy the weights beside config.json")
+    return read_tensors(path)
 
 
 def _named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -138,12 +115,8 @@ def _named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _load(net: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     """BatchNorm's step counters may be missing; nothing else may."""
-    try:
-        missing, unknown = net.load_state_dict(dict(state), strict=False)
-    except RuntimeError as error:
-        complaint = str(error).splitlines()[-1].strip()
-    else:
-        missing = [key for key in missing if not key.endswith("num_batches_tracked")]
-        complaint = f"{len(missing)} missing {missing[:3]}, {len(unknown)} unknown {unknown[:3]}" if missing or unknown else ""
-    if complaint:
-        raise InvalidInput(f"the weights of {name} are of another net: {complaint}", remedy="use this architecture's weights")
+    wanted = net.state_dict()
+    missing = [key for key in wanted.keys() - state.keys() if not key.endswith("num_batches_tracked")]
+    remedy = "use this architecture's weights"
+    refuse_misfits(f"the file of weights of {name}", missing, misshapen(wanted, state), state.keys() - wanted.keys(), remedy)
+    net.load_state_dict(dict(state), strict=False)
