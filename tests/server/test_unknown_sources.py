@@ -71,6 +71,43 @@ def test_each_kind_of_content_has_its_reason(name: str, says: str, remedy: str, 
     assert remedy in told
 
 
+@pytest.mark.parametrize("content", [None, '{"model_type": "be', "[1]"])
+def test_a_reason_that_several_plugins_have_is_told_once(content: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    path = folder("mine")
+    (path / "model.safetensors").write_bytes(b"weights")
+    if content is not None:
+        (path / "config.json").write_text(content)
+    message, remedy = refused(capsys, "file:mine")
+    reason = {None: "has no config.json", "[1]": "holds no JSON object"}.get(content, "cannot be read as JSON")
+    assert message.count(reason) == 1
+    assert message.index("bert") < message.index(reason)
+    assert "resnet" in message[message.index("; bert") : message.index(reason)]
+    assert "all of its files" in remedy or "copy the model's folder again" in remedy
+
+
+def test_a_link_that_leads_nowhere_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    path = folder("mine", config={"model_type": "bert"})
+    weights, self_named = path / "model.safetensors", Path("round")
+    weights.symlink_to("../blobs/abc")
+    self_named.symlink_to("round")
+    message, remedy = refused(capsys, "file:mine")
+    assert f"{weights} is a link that leads to ../blobs/abc, which is not there" in message
+    assert "copy the real file" in remedy
+    weights.unlink()
+    for name in ("model.safetensors", "config.json"):
+        (path / name).unlink(missing_ok=True)
+        (path / name).symlink_to(name)
+        assert f"{path / name} is a link that leads back to itself" in refused(capsys, "file:mine")[0]
+        (path / name).unlink()
+    for uri in ("file:round", "file:round/mine", "onnx:round"):
+        assert f"{self_named} is a link that leads back to itself" in refused(capsys, uri)[0]
+    Path("net.toml").symlink_to("gone.toml")
+    Path("net.onnx").write_bytes(b"graph")
+    assert "net.toml is a link that leads to gone.toml" in refused(capsys, "onnx:net.onnx")[0]
+    (path / "README.md").symlink_to("gone.md")  # it is not read
+    assert "is a link that" not in refused(capsys, "file:mine")[0]
+
+
 def test_a_path_that_is_not_there_is_said_with_what_is_near(capsys: pytest.CaptureFixture[str]) -> None:
     folder("my-bert")
     for uri in ("file:my-brt", "file:./my-brt", "file:~/my-brt", f"file://{os.getcwd()}/my-brt", "onnx:my-brt"):

@@ -56,6 +56,7 @@ CROSS_ENCODER_KEY = "sbert_ce_default_activation_function"
 
 #: What else config.json says that no feature depends on.
 IDLE_KEYS = r"output_past|use_cache|tie_.*|finetuning_task|task_specific_params"
+WANTED = "name the folder of a transformers or sentence-transformers model, with all of its files"
 #: Where a tokenizer's files name its mask.
 _MASK_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 
@@ -228,7 +229,7 @@ def is_ours(folder: Path) -> bool:
 
 def read_json(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
     """Read the object of a JSON file of the folder; {} where `missing_ok` and it is not there."""
-    return json_files.read_json(path, "name the folder of a transformers or sentence-transformers model", missing_ok=missing_ok)
+    return json_files.read_json(path, WANTED, missing_ok=missing_ok)
 
 
 def _modules(folder: Path) -> list[dict[str, Any]]:

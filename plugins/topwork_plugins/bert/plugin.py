@@ -29,6 +29,7 @@ from topwork_server import (
     item_kind,
 )
 
+from topwork_plugins import weight_files
 from topwork_plugins.bert import known_models as bert_catalog
 from topwork_plugins.bert import layout as bert_layout
 from topwork_plugins.bert.settings import Settings
@@ -203,6 +204,6 @@ def refuse_source(source: SourceUri) -> Refusal | None:
     try:
         bert_layout.read_ours(path)
     except InvalidInput as error:
-        known = (path / "config.json").exists() or (path / "modules.json").exists()
+        known = any((path / name).exists() for name in ("config.json", "modules.json", *weight_files.NAMES))
         return Refusal(error.message, error.remedy if known else "", nearness=2 if known else 0)
     return None

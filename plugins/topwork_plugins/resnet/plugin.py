@@ -9,6 +9,7 @@ from typing import Any
 
 from topwork_server import (
     EncoderSpec,
+    InvalidInput,
     Modality,
     Refusal,
     SourceUri,
@@ -17,6 +18,7 @@ from topwork_server import (
 )
 
 from topwork_plugins.images.picture_encoder import RECIPE, PictureEncoder
+from topwork_plugins.json_files import read_json
 from topwork_plugins.vision.taps import LAYERS, taps_at_224
 
 FAMILY = "resnet"
@@ -141,6 +143,10 @@ def refuse_source(source: SourceUri) -> Refusal | None:
     if path.suffix in CHECKPOINTS:
         remedy = f"name the net: --family {FAMILY} --set architecture=resnet50"
         return Refusal("a file of weights does not say of which net it is", remedy, nearness=1)
-    if (path / "config.json").exists():
-        return Refusal("its config.json names no `architecture` of timm", nearness=1)
-    return Refusal("it is no folder in timm's layout (config.json, model.safetensors)")
+    if not path.is_dir():
+        return Refusal("it is no folder in timm's layout (config.json, model.safetensors)")
+    try:
+        read_json(path / "config.json")
+    except InvalidInput as error:
+        return Refusal(error.message)
+    return Refusal("its config.json names no `architecture` of timm", nearness=1)

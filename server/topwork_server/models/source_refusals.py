@@ -13,11 +13,8 @@ from topwork._display.excerpts import excerpt, listed
 
 from topwork_server.errors import InvalidInput
 from topwork_server.names import instead, near
-from topwork_server.plugin_api.sources import SourceUri
+from topwork_server.plugin_api.sources import MOST_NAMES, SourceUri, check_links
 from topwork_server.types import EncoderSpec, Refusal
-
-#: Names of a folder that are looked at for one that is near a misspelled one.
-MOST_NAMES = 1000
 
 
 def check_there(source: SourceUri) -> None:
@@ -28,16 +25,21 @@ def check_there(source: SourceUri) -> None:
     try:
         path.stat()
     except (OSError, ValueError) as error:  # ValueError: a null byte
+        check_links(path)
         reason = getattr(error, "strerror", None) or error
         raise InvalidInput(f"{source} cannot be read: {reason}", remedy=_instead(path)) from None
     if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
         raise InvalidInput(f"{source} cannot be read by this user: Permission denied", remedy="change its permissions")
+    check_links(path)
 
 
 def unread(source: SourceUri, refusals: Sequence[tuple[str, Refusal]], families: Sequence[str]) -> InvalidInput:
     """The error for a source that no plugin reads. `refusals` are pairs of a plugin's name and its reason."""
     ordered = sorted(refusals, key=lambda refusal: -refusal[1].nearness)
-    reasons = "".join(f"; {plugin}: {refusal.reason}" for plugin, refusal in ordered)
+    by_reason: dict[str, list[str]] = {}
+    for plugin, refusal in ordered:
+        by_reason.setdefault(refusal.reason, []).append(plugin)
+    reasons = "".join(f"; {', '.join(plugins)}: {reason}" for reason, plugins in by_reason.items())
     asked = f" as {source.family}" if source.family else ""
     remedy = next((refusal.remedy for _, refusal in ordered if refusal.remedy), "")
     families_said = f"or name the family with --family ({', '.join(families)})"

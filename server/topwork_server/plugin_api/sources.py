@@ -14,13 +14,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,10 @@ NONE = "none"
 PRETRAINING_REPORT = "pretraining.json"
 SCHEMES = ("package", "hf", "timm", "tfhub", "file", "onnx", NONE)
 HUB_FILES = ["*.json", "*.txt", "*.model", "*/config.json", "*.safetensors"]
+#: Names in a model's folder that are read, those of the folders of its modules (1_Pooling) too.
+READ = (*HUB_FILES, "*.bin", "[0-9]_*")
+#: Names of a folder that are looked at.
+MOST_NAMES = 1000
 
 
 def quiet(done: int, total: int) -> None:
@@ -138,7 +145,37 @@ def fetch(source: SourceUri, home: Path, sha256: str | None = None, progress: Pr
         raise NotReady(f"{source} is not there", remedy="check the path, and that this user may read it")
     if sha256 and found.is_file() and source.scheme in ("file", "onnx") and file_sha256(found) != sha256:
         raise NotReady(f"{found} has another SHA-256 than its description says", remedy="copy the file again")
+    check_links(found)
     return found
+
+
+def check_links(place: Path) -> None:
+    """Raise InvalidInput for a link that leads nowhere or back to itself: on the way to a source, or among the files that are
+    read of it."""
+    for path in (*reversed(place.parents), place, *_files_of(place)):
+        if os.path.islink(path) and not os.path.exists(path):
+            target = os.readlink(path)
+            way = f"leads to {target}, which is not there" if _ends(path) else f"leads back to itself (by {target})"
+            raise InvalidInput(f"{path} is a link that {way}", remedy="copy the real file to its place, or take the link away")
+
+
+def _ends(link: Path) -> bool:
+    """Tell whether a link, and those that it leads to, come to an end."""
+    try:
+        link.resolve(strict=True)
+    except RuntimeError:  # before Python 3.13
+        return False
+    except OSError as error:
+        return error.errno != errno.ELOOP
+    return True
+
+
+def _files_of(place: Path) -> Iterator[Path]:
+    """List the files that may be read of a source: of a folder and those in it, or beside a file under its name."""
+    if not os.path.isdir(place):
+        return place.parent.glob(f"{place.stem}.*") if os.path.exists(place) else iter(())
+    paths = islice(chain(place.iterdir(), place.glob("*/*")), MOST_NAMES)
+    return (path for path in paths if any(fnmatch(path.name, name) for name in READ))
 
 
 def with_files(source: SourceUri, home: Path, progress: Progress | None = None) -> SourceUri:
