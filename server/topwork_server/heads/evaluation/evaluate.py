@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 from topwork.heads import MetricValue
-from topwork.report import AbstentionCost, ClassMetrics, ConfusionMatrix, Misclassified, ReliabilityBin
+from topwork.report import ReliabilityBin
 
 from topwork_server.errors import TopworkError
 from topwork_server.heads.conformal import USUAL_COVERAGE, HeldOutScores
-from topwork_server.heads.evaluation import calibration, report_tables, task_metrics
+from topwork_server.heads.evaluation import calibration, report_tables, retrieval, task_metrics
 from topwork_server.heads.evaluation.abstention import abstention_costs
 from topwork_server.heads.evaluation.coverage import held_out_scores
-from topwork_server.heads.evaluation.evaluation_data import EvaluationData, HeldOutPredictions, evaluation_data
+from topwork_server.heads.evaluation.evaluation_data import Evaluation, EvaluationData, HeldOutPredictions, evaluation_data
 from topwork_server.heads.evaluation.metrics import SPEARMAN
 from topwork_server.heads.evaluation.report_tables import SpanText, misclassified, span_by_number
 from topwork_server.heads.evaluation.span_metrics import right_answers
@@ -25,31 +25,6 @@ from topwork_server.plugin_api.average_precision import best_score
 from topwork_server.plugin_api.boxes import EDGES, cell_centers
 from topwork_server.plugin_api.trainer import Examples, Target
 from topwork_server.types import Array
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Results of an evaluation; `Report` describes its fields.
-
-    Log loss, calibration error and confidences belong to probabilities after a temperature that was fitted on the other folds;
-    `temperature` is fitted on all held-out rows, and is the one that is served. `min_score`, of detection, is the score of the
-    best F1.
-    """
-
-    metrics: tuple[MetricValue, ...]
-    baseline: tuple[MetricValue, ...]
-    temperature: float = 1.0
-    interval: float = 0.0
-    held_out: HeldOutScores | None = None
-    min_score: float = 0.0
-    calibration_before: tuple[ReliabilityBin, ...] = ()
-    calibration_after: tuple[ReliabilityBin, ...] = ()
-    abstaining: tuple[AbstentionCost, ...] = ()
-    classes: tuple[ClassMetrics, ...] = ()
-    confusion: ConfusionMatrix | None = None
-    scatter: tuple[tuple[float, float], ...] = ()
-    misclassified: tuple[Misclassified, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
 def evaluate_predictions(
@@ -65,7 +40,10 @@ def evaluate_predictions(
 
     `ids` are those of the items of `examples`; `training` are the training examples, where `examples` are a test set alone;
     `spell` gives the text of misclassified spans. TopworkError where a head would be evaluated on all that it was trained on.
+    An alignment is evaluated by the recall of searches alone.
     """
+    if examples.target is Target.VECTORS:
+        return retrieval.evaluate_retrieval(examples, predictions, seed)
     if training is None and len(predictions.rows) == examples.count and len(np.unique(predictions.folds)) == 1:
         raise TopworkError("a head cannot be evaluated on what it was trained on", remedy="label more, or choose a `test_where`")
     raw = evaluation_data(examples, task, predictions)
@@ -106,6 +84,8 @@ def with_order_before(
 
 def main_metric(examples: Examples, task: Task, predictions: HeldOutPredictions, seed: int) -> MetricValue:
     """Compute only the main metric of the task."""
+    if examples.target is Target.VECTORS:
+        return retrieval.main_recall(examples, predictions, seed)
     return task_metrics.main_metric(evaluation_data(examples, task, predictions), seed)
 
 

@@ -1,4 +1,4 @@
-"""Held-out rows, their true values and the predictions for them."""
+"""What an evaluation reads, held-out rows with their true values and predictions, and what it results in."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from topwork.heads import MetricValue
+from topwork.report import AbstentionCost, ClassMetrics, ConfusionMatrix, Misclassified, ReliabilityBin
 
 from topwork_server.errors import TopworkError
+from topwork_server.heads.conformal import HeldOutScores
 from topwork_server.heads.evaluation import calibration
 from topwork_server.heads.head_types import Task
 from topwork_server.plugin_api.average_precision import ClassMatches, match_pictures
@@ -94,6 +97,31 @@ class EvaluationData:
 
     def at_temperature(self, temperature: Array | float) -> EvaluationData:
         return replace(self, temperature=temperature)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results of an evaluation; `Report` describes its fields.
+
+    Log loss, calibration error and confidences belong to probabilities after a temperature that was fitted on the other folds;
+    `temperature` is fitted on all held-out rows, and is the one that is served. `min_score`, of detection, is the score of the
+    best F1.
+    """
+
+    metrics: tuple[MetricValue, ...]
+    baseline: tuple[MetricValue, ...]
+    temperature: float = 1.0
+    interval: float = 0.0
+    held_out: HeldOutScores | None = None
+    min_score: float = 0.0
+    calibration_before: tuple[ReliabilityBin, ...] = ()
+    calibration_after: tuple[ReliabilityBin, ...] = ()
+    abstaining: tuple[AbstentionCost, ...] = ()
+    classes: tuple[ClassMetrics, ...] = ()
+    confusion: ConfusionMatrix | None = None
+    scatter: tuple[tuple[float, float], ...] = ()
+    misclassified: tuple[Misclassified, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def evaluation_data(examples: Examples, task: Task, predictions: HeldOutPredictions) -> EvaluationData:

@@ -15,8 +15,7 @@ from topwork.heads import MetricValue
 
 from topwork_server.errors import TopworkError
 from topwork_server.heads.evaluation import bootstrap
-from topwork_server.heads.evaluation.evaluate import Evaluation
-from topwork_server.heads.evaluation.evaluation_data import HeldOutPredictions
+from topwork_server.heads.evaluation.evaluation_data import Evaluation, HeldOutPredictions
 from topwork_server.plugin_api.trainer import Examples
 from topwork_server.types import Array
 

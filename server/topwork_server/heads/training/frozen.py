@@ -15,10 +15,9 @@ from topwork.report import DrawnPicture, LearningCurvePoint, SemiSupervisedGain
 from topwork_server.blocking_calls import Report as Progress
 from topwork_server.blocking_calls import part
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.heads.evaluation import evaluate, retrieval
+from topwork_server.heads.evaluation import evaluate
 from topwork_server.heads.evaluation.drawn_pictures import drawn_pictures
-from topwork_server.heads.evaluation.evaluate import Evaluation
-from topwork_server.heads.evaluation.evaluation_data import HeldOutPredictions
+from topwork_server.heads.evaluation.evaluation_data import Evaluation, HeldOutPredictions
 from topwork_server.heads.evaluation.split_plan import SplitPlan, plan_splits
 from topwork_server.heads.head_types import HeadDefinition, Task, UnlabeledUse
 from topwork_server.heads.pair_features import Encode
@@ -125,8 +124,6 @@ class _Frozen:
         return [self._scaling.unscaled(head) for head in heads]
 
     def _evaluation(self, data: Examples, predictions: HeldOutPredictions) -> Evaluation:
-        if data.target is Target.VECTORS:
-            return retrieval.evaluate_retrieval(data, predictions, self.definition.seed)
         training = None if data is self.examples else self.examples
         ids = self.data.ids if training is None else self.data.test_ids
         return evaluate.evaluate_predictions(
@@ -147,8 +144,6 @@ class _Frozen:
         return f"the first of {folds} folds alone, {item_count(data, held[0]):,} items"
 
     def _main_metric(self, data: Examples, predictions: HeldOutPredictions) -> MetricValue:
-        if data.target is Target.VECTORS:
-            return retrieval.main_recall(data, predictions, self.definition.seed)
         return evaluate.main_metric(data, self.definition.task, predictions, self.definition.seed)
 
     def _semi_supervised_gain(

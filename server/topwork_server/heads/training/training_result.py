@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from topwork.report import DrawnPicture, LearningCurvePoint, SemiSupervisedGain
 
-from topwork_server.heads.evaluation.evaluate import Evaluation
-from topwork_server.heads.evaluation.evaluation_data import HeldOutPredictions
+from topwork_server.heads.evaluation.evaluation_data import Evaluation, HeldOutPredictions
 from topwork_server.heads.head_types import Pooling
 from topwork_server.heads.training.scaling import TargetScale
 from topwork_server.plugin_api.trainer import Examples, FittedHead
