@@ -20,7 +20,7 @@ from topwork_server.heads.export.merge import METADATA, merge_onnx
 from topwork_server.heads.head_store import StoredHead
 from topwork_server.heads.head_types import LEARNED, Pooling, Task
 from topwork_server.heads.serving.head_cache import HeadCache
-from topwork_server.heads.serving.head_output import decode_output
+from topwork_server.heads.serving.head_decoding import decode_output
 from topwork_server.heads.span_decoding import bio_names
 from topwork_server.heads.typicality import typicality_graph
 from topwork_server.models.artifacts import Manifest

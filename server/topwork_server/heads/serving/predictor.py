@@ -21,15 +21,8 @@ from topwork_server.heads.pooling import TOWERS, combine_rows, dim_after
 from topwork_server.heads.pretrained import pretrained_head
 from topwork_server.heads.serving.caution import Caution
 from topwork_server.heads.serving.head_cache import HeadCache, OpenedHead
-from topwork_server.heads.serving.head_output import (
-    USUAL_BOXES,
-    BoxQuery,
-    HeadOutput,
-    RunTypicality,
-    concat_outputs,
-    decode_output,
-    output_of_pooled,
-)
+from topwork_server.heads.serving.head_decoding import USUAL_BOXES, BoxQuery, RunTypicality, decode_output, output_of_pooled
+from topwork_server.heads.serving.head_output import HeadOutput, concat_outputs
 from topwork_server.heads.serving.head_rows import (
     FindSet,
     SetsOfHeads,

@@ -23,7 +23,8 @@ from topwork_server.heads.head_types import (
 )
 from topwork_server.heads.pooling import trained_views
 from topwork_server.heads.serving.caution import Caution
-from topwork_server.heads.serving.head_output import Abstention, BoxQuery, DetectedBox, HeadOutput, PredictedSpan
+from topwork_server.heads.serving.head_decoding import BoxQuery
+from topwork_server.heads.serving.head_output import Abstention, DetectedBox, HeadOutput, PredictedSpan
 from topwork_server.heads.serving.predictor import PredictionResult, PredictParams
 from topwork_server.heads.training.probe_request import ProbeRequest
 from topwork_server.inference.output_format import OutputFormat

@@ -10,7 +10,8 @@ import sample_heads
 from topwork_server.errors import InvalidInput
 from topwork_server.features import Spans, TapRows
 from topwork_server.heads.head_types import Pooling, Task
-from topwork_server.heads.serving.head_output import PredictedSpan, decode_output
+from topwork_server.heads.serving.head_decoding import decode_output
+from topwork_server.heads.serving.head_output import PredictedSpan
 from topwork_server.heads.span_decoding import bio_names
 from topwork_server.types import FingerprintedTap, Granularity, Tap
 
