@@ -110,7 +110,7 @@ def start(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
 
 def start_server(home: Path, *flags: str, command: Sequence[str] = ()) -> tuple[subprocess.Popen[str], str]:
     """Start `topwork serve` on a free port; return it and its address. RuntimeError where it does not start."""
-    serve = ["serve", "--json", "--listen", "127.0.0.1:0", "--home", str(home), "--log-level", "warning", *flags]
+    serve = ["serve", "--json", "--listen", "127.0.0.1:0", "--http", "off", "--home", str(home), "--log-level", "warning", *flags]
     process = start([*(command or (sys.executable, "-m", "topwork.cli")), *serve])
     assert process.stdout is not None
     line = process.stdout.readline()

@@ -19,6 +19,7 @@ from topwork_server.plugin_api import sources
 from topwork_server.plugin_api.sources import SourceUri
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a hub
+os.environ["TOPWORK_HTTP"] = "off"  # servers that tests start beside each other would all take its one usual port
 # The suite starts hundreds of Python processes: each would compile the whole server again (0.7 of its 1.9 CPU seconds).
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False

@@ -26,6 +26,7 @@ from topwork_server.models.catalog import Catalog
 from topwork_server.runtime.export import export_encoder
 from topwork_server.services.feature_sets import FeatureSetsService
 from topwork_server.services.interceptor import RequestInterceptor
+from topwork_server.services.request_tracker import RequestTracker
 from topwork_server.services.uploads import UploadStore
 from toys import FakePlugins, letters_spec
 
@@ -108,7 +109,7 @@ async def composed(home: Path, specs: Sequence[EncoderSpec] = SPECS, **settings:
 @dataclass
 class Served:
     harness: SetsHarness
-    requests: RequestInterceptor
+    requests: RequestTracker
     stub: Any
     port: int
 
@@ -117,8 +118,8 @@ class Served:
 async def served(home: Path, specs: Sequence[EncoderSpec] = SPECS, **settings: Any) -> AsyncIterator[Served]:
     """With a server on a free port; at the end it is cut off, so that no test waits for a drain."""
     async with composed(home, specs, **settings) as harness:
-        requests = RequestInterceptor()
-        server = grpc.aio.server(interceptors=[requests], options=OPTIONS)
+        requests = RequestTracker()
+        server = grpc.aio.server(interceptors=[RequestInterceptor(requests)], options=OPTIONS)
 
         async def drop_set(name: str, drop: Callable[[str], None]) -> None:
             if name in harness.sets.names():

@@ -18,6 +18,13 @@ from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs
 
 from topwork_server.atomic_store import use_temporary_folder
 from topwork_server.config import Config
+from topwork_server.doors import openai
+from topwork_server.doors.embedding import Embedder
+from topwork_server.doors.http_app import HttpApplication
+from topwork_server.doors.http_server import HttpServer
+from topwork_server.doors.json_calls import JsonCalls
+from topwork_server.doors.openai import OpenAiDoor
+from topwork_server.doors.service_methods import ServiceMethods
 from topwork_server.errors import DataLoss, StartError
 from topwork_server.inference.engine import Engine
 from topwork_server.models.catalog import Catalog
@@ -35,7 +42,9 @@ from topwork_server.services.indexes import IndexesService
 from topwork_server.services.interceptor import RequestInterceptor
 from topwork_server.services.jobs import JobsService
 from topwork_server.services.message_budget import MAX_MESSAGE, MessageBudget
+from topwork_server.services.message_receiver import MessageReceiver
 from topwork_server.services.reflection import add_reflection
+from topwork_server.services.request_tracker import RequestTracker
 from topwork_server.shutdown_watchdog import ShutdownWatchdog
 
 SERVICES = (
@@ -57,6 +66,8 @@ OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
+#: In the place of the address of HTTP: do not listen for it.
+OFF = "off"
 #: Seconds that connections are given after the last reply, for reflection and health watches to end.
 FAREWELL = 1.0
 
@@ -65,9 +76,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReadyMessage:
-    """A started server's message about itself; `encoders` counts names by their state on this disk."""
+    """A started server's message about itself: where it listens for gRPC, and for HTTP, None where that is off; `encoders` counts
+    names by their state on this disk."""
 
     address: str
+    http: str | None
     provider: str
     encoders: Counter[EncoderState]
 
@@ -85,9 +98,11 @@ class App:
         self.engine = engine(catalog, config, self.health.changed)
         plugins = plugins or PluginRegistry.load()
         self.state = ServerState(catalog, config, plugins, self.engine)
-        self.requests = RequestInterceptor(MessageBudget(config.message_budget, MemoryTrimmer().freed))
-        self._server = grpc.aio.server(interceptors=[self.requests], options=OPTIONS)
+        self.requests, self.budget = RequestTracker(), MessageBudget(config.message_budget, MemoryTrimmer().freed)
+        self._receiver, self._methods = MessageReceiver(self.budget), ServiceMethods()
+        self._server = grpc.aio.server(interceptors=[RequestInterceptor(self.requests, self._receiver)], options=OPTIONS)
         self._add_services(plugins)
+        self._http = None if config.http == OFF else HttpServer(self._http_application())
 
     def _add_services(self, plugins: PluginRegistry) -> None:
         server, engine, catalog, config, state = self._server, self.engine, self._catalog, self.config, self.state
@@ -98,26 +113,41 @@ class App:
         indexes = IndexesService(
             state.indexes, state.search_executor, state.jobs, plugins, engine, catalog, config, state.live_recall
         )
+        jobs = JobsService(state.jobs)
         heads = HeadsService(state.heads, state.sets, plugins, engine, catalog, config, encoders.spool, stopping)
-        encoders_pb2_grpc.add_EncodersServicer_to_server(encoders, server)  # type: ignore[no-untyped-call]
-        sets_pb2_grpc.add_FeatureSetsServicer_to_server(sets, server)  # type: ignore[no-untyped-call]
-        indexes_pb2_grpc.add_IndexesServicer_to_server(indexes, server)  # type: ignore[no-untyped-call]
-        heads_pb2_grpc.add_HeadsServicer_to_server(heads, server)  # type: ignore[no-untyped-call]
-        jobs_pb2_grpc.add_JobsServicer_to_server(JobsService(state.jobs), server)  # type: ignore[no-untyped-call]
+        for doors in (server, self._methods):
+            encoders_pb2_grpc.add_EncodersServicer_to_server(encoders, doors)  # type: ignore[no-untyped-call]
+            sets_pb2_grpc.add_FeatureSetsServicer_to_server(sets, doors)  # type: ignore[no-untyped-call]
+            indexes_pb2_grpc.add_IndexesServicer_to_server(indexes, doors)  # type: ignore[no-untyped-call]
+            heads_pb2_grpc.add_HeadsServicer_to_server(heads, doors)  # type: ignore[no-untyped-call]
+            jobs_pb2_grpc.add_JobsServicer_to_server(jobs, doors)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         add_reflection(server, SERVICES)
+
+    def _http_application(self) -> HttpApplication:
+        calls, embedder = JsonCalls(self.requests), Embedder(self.engine, self._catalog, self.config.default_encoder)
+        routes = calls.routes(OpenAiDoor(embedder, self._catalog).operations(), openai.error_form)
+        return HttpApplication(self._methods, routes, self.requests, self._receiver)
 
     def _whole(self, kind: str, name: str) -> bool:
         """Tell whether no damage of a set or an index is known. NotFound where there is none of that name."""
         return self.state.indexes.has_whole_definition(name) if kind == INDEX else not self.state.sets.damage(name)
 
     async def start(self) -> ReadyMessage:
-        """Bind the address and serve. StartError where the address cannot be had."""
+        """Bind the addresses and serve. StartError where one cannot be had."""
         address = bind(self._server, self.config.listen)
+        http = await self._start_http()
         await self._server.start()
         self.state.lock.listening(address)
         entries = await asyncio.to_thread(readable_entries, self._catalog)
-        return ReadyMessage(address, self.engine.provider_names, Counter(entry.state for entry in entries))
+        return ReadyMessage(address, http, self.engine.provider_names, Counter(entry.state for entry in entries))
+
+    async def _start_http(self) -> str | None:
+        if self._http is None:
+            return None
+        listener, address = listening_socket(self.config.http, "--http HOST:PORT, or leave HTTP out with --http off")
+        await self._http.start(listener)
+        return address
 
     async def stop(self, drained: Callable[[], object] = bool) -> None:
         """Set health to NOT_SERVING; accepted requests finish, streams take no more, new requests are refused; then the rest
@@ -132,8 +162,9 @@ class App:
 
     async def close(self) -> None:
         """End at once, without a drain."""
-        await self._server.stop(FAREWELL)
-        self.requests.close()
+        closing = [self._server.stop(FAREWELL), *([self._http.close()] if self._http else [])]
+        await asyncio.gather(*closing)
+        self._receiver.close()
         await self.state.close()
         await self.engine.close()
 
@@ -198,19 +229,38 @@ def _on_signals() -> asyncio.Event:
 
 def bind(server: grpc.aio.Server, listen: str) -> str:
     """Bind to HOST:PORT (port 0: any free one) and return the address with the port that it got."""
+    remedy = "--listen HOST:PORT"
+    if parse_address(listen)[1]:  # tells why an address is refused, where gRPC only says that it is
+        listening_socket(listen, remedy)[0].close()
+    else:
+        _warn_if_reached(listen)
+    try:
+        bound = server.add_insecure_port(listen)
+    except RuntimeError as error:
+        raise _cannot_listen(listen, error, remedy) from error
+    return f"{listen.rpartition(':')[0]}:{bound}"
+
+
+def listening_socket(listen: str, remedy: str) -> tuple[socket.socket, str]:
+    """A socket bound to HOST:PORT, and its address. StartError where it cannot be had; `remedy` says how to choose another."""
     host, port = parse_address(listen)
     try:
-        if port:  # tells why an address is refused, where gRPC only says that it is
-            socket.create_server((host, port), family=_family(host)).close()
-        bound = server.add_insecure_port(listen)
-    except (OSError, RuntimeError) as error:
-        raise StartError(
-            f"cannot listen on {listen}: {bind_failure(error)}",
-            remedy="stop what listens there, or choose another with --listen HOST:PORT",
-        ) from error
-    if not _is_loopback(host):
+        bound = socket.create_server((host, port), family=_family(host))
+    except OSError as error:
+        raise _cannot_listen(listen, error, remedy) from error
+    _warn_if_reached(listen)
+    return bound, f"{listen.rpartition(':')[0]}:{bound.getsockname()[1]}"
+
+
+def _warn_if_reached(listen: str) -> None:
+    if not _is_loopback(parse_address(listen)[0]):
         log.warning("listening on %s: anyone who reaches this port may use it, there is no authentication", listen)
-    return f"{listen.rpartition(':')[0]}:{bound}"
+
+
+def _cannot_listen(listen: str, error: Exception, remedy: str) -> StartError:
+    return StartError(
+        f"cannot listen on {listen}: {bind_failure(error)}", remedy=f"stop what listens there, or choose another with {remedy}"
+    )
 
 
 def bind_failure(error: Exception) -> str:

@@ -45,7 +45,9 @@ _home = flags(
 
 @verb()
 @_home
-@click.option("--listen", metavar="HOST:PORT", help="default 127.0.0.1:50051; port 0 takes any free one")
+@click.option("--listen", metavar="HOST:PORT", help="of gRPC (default 127.0.0.1:50051); port 0 takes any free one")
+@click.option("--http", metavar="HOST:PORT|off", help="of HTTP (default: $TOPWORK_HTTP, else 127.0.0.1:8080)")
+@click.option("--default-encoder", metavar="NAME", help="embeds for clients whose protocol names no model")
 @click.option("--provider", help="what computes: auto, cpu, openvino, cuda, tensorrt (default auto)")
 @click.option("--threads", type=COUNT, help="of each session, and for preprocessing (default: the cores)")
 @click.option("--queue", type=COUNT, help="items that an encoder may have in the system (default 4096)")

@@ -46,8 +46,9 @@ def _sixteenth_of_memory() -> int:
 
 @dataclass(frozen=True)
 class Config:
-    """`provider` is `auto`, what was measured to be fastest here for each encoder, or one by name; `threads` are those of each
-    session, and for preprocessing; `queue` counts the items that an encoder may have in the system; `memory_budget` is in
+    """`listen` is the address of gRPC, and `http` that of HTTP, or `off`; `default_encoder` embeds for those whose protocol names
+    none; `provider` is `auto`, what was measured to be fastest here for each encoder, or one by name; `threads` are those of
+    each session, and for preprocessing; `queue` counts the items that an encoder may have in the system; `memory_budget` is in
     bytes, over all encoders, `message_budget` over all messages in work; `max_items` bounds one unary request and
     `max_video_bytes` one video or recording that comes in parts; `drain_seconds` are what accepted requests have after
     SIGTERM, and `end_seconds` what the end itself may take after that; `feature_cache` is the bytes on disk for features
@@ -55,6 +56,8 @@ class Config:
 
     home: Path = field(default_factory=default_home)
     listen: str = "127.0.0.1:50051"
+    http: str = field(default_factory=lambda: os.environ.get("TOPWORK_HTTP") or "127.0.0.1:8080")
+    default_encoder: str = ""
     provider: str = "auto"
     threads: int = field(default_factory=usable_cores)
     queue: int = 4096

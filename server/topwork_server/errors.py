@@ -13,6 +13,7 @@ import errno
 
 from topwork.errors import (
     AlreadyExists,
+    Cancelled,
     DataLoss,
     DeadlineExceeded,
     DiskFull,
@@ -29,6 +30,7 @@ from topwork.errors import (
 
 __all__ = [
     "AlreadyExists",
+    "Cancelled",
     "DataLoss",
     "DeadlineExceeded",
     "DiskFull",

@@ -76,13 +76,15 @@ class TapRows:
 
 @dataclass(frozen=True, slots=True)
 class EmbedResult:
-    """The answer to one request: rows by tap in the order asked, notes and failures by item position, and what made them."""
+    """The answer to one request: rows by tap in the order asked, notes and failures by item position, and what made them. `cost`
+    is what its samples took, as the encoder counts it: of texts their tokens, without padding."""
 
     taps: tuple[TapRows, ...]
     notes: Mapping[int, Mapping[str, int]]
     failures: Mapping[int, TopworkError]
     numerics: Numerics
     timings: Timings
+    cost: int = 0
 
     def among(self, positions: Sequence[int], failures: Mapping[int, TopworkError]) -> EmbedResult:
         """The same, of items that have those positions among all; the others have `failures`, by position."""

@@ -66,6 +66,8 @@ def test_every_field_of_the_configuration_has_a_flag(configured, tmp_path):
     given = {
         "home": tmp_path / "elsewhere",
         "listen": "0.0.0.0:1",
+        "http": "0.0.0.0:2",
+        "default_encoder": "some",
         "provider": "cpu",
         "threads": 3,
         "queue": 5,

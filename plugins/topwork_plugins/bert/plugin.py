@@ -95,6 +95,8 @@ class BertEncoder(Encoder):
         return BertOptions(unknown="allow")
 
     def preprocess(self, item: Item, options: BertOptions) -> Iterable[Sample]:
+        if isinstance(item, np.ndarray) and item.ndim == 1 and item.dtype.kind in "iu":
+            return [self._sample(self._tokenization.of_ids(item, truncate=options.truncate))]
         if not isinstance(item, TextItem):
             raise InvalidInput(f"{self.spec.name} reads text, not {item_kind(item)}", remedy="send a text or a pair of texts")
         tokens = self._tokenization.encode(item.text, item.pair, prompt=self._prompt(options), truncate=options.truncate)

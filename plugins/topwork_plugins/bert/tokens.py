@@ -113,6 +113,23 @@ class Tokenization:
             tuple(part for part in np.unique(spans.parts).tolist() if not known[spans.parts == part].any()),
         )
 
+    def of_ids(self, ids: Array, *, truncate: bool = False) -> Tokens:
+        """Take token ids (tokens,) of integers as they are, special ones included; their spans are empty, since there is no text.
+        InvalidInput for ids that the tokenizer does not have, and for more than `limit` of them and not `truncate`."""
+        size = self._tokenizer.get_vocab_size()
+        if ids.min() < 0 or ids.max() >= size:
+            raise InvalidInput(
+                f"the token ids go from {ids.min()} to {ids.max()}", remedy=f"send those of its own tokenizer, 0 to {size - 1}"
+            )
+        if len(ids) > self.limit and not truncate:
+            raise self._too_long(len(ids), exact=True, read=True)
+        kept = ids[: self.limit].astype(np.int64)
+        positions = np.flatnonzero(~np.isin(kept, self._unknown))
+        if not len(positions):
+            raise InvalidInput("all token ids are special or unknown", remedy="send those of a text")
+        nothing, parts = np.zeros((len(positions), 2), np.int32), np.zeros(len(positions), np.int32)
+        return Tokens(kept, np.zeros_like(kept), TokenSpans(positions, nothing, parts), prompt=0, cut=len(ids) - len(kept))
+
     def encode_many(self, texts: Sequence[str]) -> list[Tokens | None]:
         """Encode texts that are not blank, each as `encode` does; None for one out of the ordinary: too long, with tokens that
         take a closer look, or without a known one. The library works on all of them at once, without the interpreter lock."""

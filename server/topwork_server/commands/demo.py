@@ -79,7 +79,8 @@ def prepare(home: Path, say: Callable[..., None]) -> None:
 @contextmanager
 def server(home: Path, say: Callable[..., None], *flags: str) -> Iterator[str]:
     """A fresh server on a free port; its address. Ended by SIGTERM, and it must end well."""
-    command = [sys.executable, "-m", "topwork.cli", "serve", "--listen", "127.0.0.1:0", "--home", str(home), "--json", *flags]
+    serve = ["serve", "--listen", "127.0.0.1:0", "--http", "off", "--home", str(home), "--json", *flags]
+    command = [sys.executable, "-m", "topwork.cli", *serve]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

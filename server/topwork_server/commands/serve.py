@@ -62,12 +62,13 @@ def _loop() -> Callable[[Coroutine[Any, Any, int]], int]:
 
 def _announce(ready: ReadyMessage) -> None:
     counts = ", ".join(f"{ready.encoders[state]} {state}" for state in EncoderState if ready.encoders[state]) or "none"
-    print(f"Topwork {__version__} listens on {ready.address} · encoders: {counts} · provider: {ready.provider}", flush=True)
+    http = f" · http://{ready.http}" if ready.http else ""
+    print(f"Topwork {__version__} listens on {ready.address}{http} · encoders: {counts} · provider: {ready.provider}", flush=True)
     if not ready.encoders[EncoderState.READY] + ready.encoders[EncoderState.FETCHED]:
         print("`topwork encoders` lists what could be served; `topwork pull NAME` fetches it", flush=True)
 
 
 def _announce_json(ready: ReadyMessage) -> None:
     encoders = {state.value: ready.encoders[state] for state in EncoderState}
-    event = {"event": "ready", "address": ready.address, "provider": ready.provider, "encoders": encoders}
+    event = {"event": "ready", "address": ready.address, "http": ready.http, "provider": ready.provider, "encoders": encoders}
     print(json.dumps(event), flush=True)

@@ -6,7 +6,7 @@ u, v, |u - v|, u * v: Conneau et al. 2017, section 3.1; with the cosine, as Reim
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def pair_sides(features: EmbedResult, count: int) -> EmbedResult:
     for position, note in features.notes.items():
         notes[position % count] = {**notes.get(position % count, {}), **note}
     taps = tuple(paired_rows(rows, count) for rows in features.taps)
-    return EmbedResult(taps, notes, failures, features.numerics, features.timings)
+    return replace(features, taps=taps, notes=notes, failures=failures)
 
 
 def paired_rows(rows: TapRows, count: int) -> TapRows:

@@ -35,6 +35,7 @@ class BatchRequest:
         self.expires = math.inf if deadline is None else deadline
         self.results: list[Rows | TopworkError] = [UNSETTLED] * len(samples)
         self.queued_samples: list[RequestSample] = []
+        self.cost = 0  # of all samples, in the encoder's unit
         self.queue_seconds = self.compute_seconds = 0.0
         self.created = time.monotonic()
         self.remaining = len(samples)

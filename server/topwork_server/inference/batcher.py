@@ -108,6 +108,7 @@ class Batcher:
         request.queued_samples = [
             RequestSample(check_cost(encoder, encoder.cost(s)), group[i], request, i, timed=timed) for i, s in enumerate(samples)
         ]
+        request.cost = sum([queued.cost for queued in request.queued_samples])
         with self._changed:
             if self._closed or not self.serving:
                 raise self._unavailable()

@@ -167,6 +167,7 @@ class _Request:
         self._pending: list[BatchRequest] = []
         self._timed: TimedRequest | None = None
         self._preprocess_seconds = self._queue_seconds = self._compute_seconds = 0.0
+        self._cost = 0
 
     async def run(self, items: Sequence[Item]) -> EmbedResult:
         chunk = self._preprocessor.chunk_size
@@ -237,6 +238,7 @@ class _Request:
             timed_request=self._timed,
             items=items,
         )
+        self._cost += request.cost
         self._pending.append(request)
         await request.done
         self._pending.remove(request)
@@ -272,6 +274,7 @@ class _Request:
             failures={i: e.error for i, e in enumerate(encoded) if e.error is not None},
             numerics=self._tower.numerics_of(self._backend, [tap.name for tap in self._plain_taps]),
             timings=Timings(self._preprocess_seconds, self._queue_seconds, self._compute_seconds),
+            cost=self._cost,
         )
 
 

@@ -63,6 +63,7 @@ class RoutedItems:
             },
             numerics=min((result.numerics for result in results), key=lambda numerics: numerics.parity),
             timings=Timings(*(max(getattr(one.timings, name) for one in results) for name in ("preprocess", "queue", "compute"))),
+            cost=sum(result.cost for result in results),
         )
 
     def _joined_tap(self, column: int, found: Sequence[tuple[EmbedResult, Sequence[int]]]) -> TapRows:

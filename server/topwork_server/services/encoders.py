@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Hashable, Sequence
 from dataclasses import dataclass
 
+from topwork._display.excerpts import excerpt
 from topwork.v1 import encoders_pb2, encoders_pb2_grpc, jobs_pb2, types_pb2
 
 from topwork_server.config import Config
@@ -66,11 +67,7 @@ class EmbedSettings:
 
     def check(self, found: FingerprintedTap) -> None:
         """Raise NotReady where a tap has another fingerprint than the caller asked for."""
-        if self.fingerprint and self.fingerprint != found.fingerprint:
-            raise NotReady(
-                f"the tap {found.tap.name} of {self.params.encoder} has fingerprint {found.fingerprint}, not {self.fingerprint}",
-                remedy="these features do not mix with yours: embed again, or serve the encoder that made them",
-            )
+        check_fingerprint(self.fingerprint, self.params.encoder, found)
 
 
 class EncodersService(encoders_pb2_grpc.EncodersServicer):
@@ -212,6 +209,15 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
         name, engine = entry.spec.name, self._engine
         chosen = [engine.plans_of(tower) for tower in entry.towers]
         return encoder_messages.encoder(entry, engine.encoder_status(name), engine.loaded_encoder(name), chosen)
+
+
+def check_fingerprint(wanted: str, encoder: str, found: FingerprintedTap) -> None:
+    """Raise NotReady where a tap has another fingerprint than is wanted; "" takes any."""
+    if wanted and wanted != found.fingerprint:
+        raise NotReady(
+            f"the tap {found.tap.name} of {encoder} has fingerprint {found.fingerprint}, not {excerpt(wanted)}",
+            remedy="these features do not mix with yours: embed again, or serve the encoder that made them",
+        )
 
 
 def _checked_words(k: int) -> int:

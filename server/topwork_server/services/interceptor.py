@@ -1,24 +1,17 @@
-"""The one place where errors become gRPC statuses, and where the server knows what is in flight.
+"""The one place where errors become gRPC statuses.
 
 A handler is a coroutine function: one that streams its replies writes them to the context, and is no generator.
 
-Requests come as bytes, and are decoded here (receiving.py): what cannot be decoded is refused as any other wrong request.
+Requests come as bytes, and are decoded here (message_receiver.py): what cannot be decoded is refused as any other wrong request.
 
 A TopworkError goes out with google.rpc.Status details: ErrorInfo{reason: class name, domain: "topwork", metadata: {remedy,
 item}}; where it is known when to come back, RetryInfo.
-Anything else is our fault: INTERNAL with a short id, which the log has beside the traceback.
-
-An error that has become a status lets go of its traceback. Its frames hold the request, and often the error itself: such a
-cycle of 60 MiB would stay until Python's collector looks, which counts objects and not bytes.
+Anything else is our fault (`request_tracker.py`): INTERNAL with a short id, which the log has beside the traceback.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import secrets
-import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
@@ -28,18 +21,15 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from topwork._display.excerpts import LONGEST_MESSAGE, LONGEST_REMEDY, cut_bytes
 
-from topwork_server.errors import DiskFull, InvalidInput, Overloaded, TooLarge, TopworkError, Unavailable, exhausted
-from topwork_server.feature_sets import lance_io
-from topwork_server.plugin_crashes import contained
+from topwork_server.errors import DiskFull, InvalidInput, Overloaded, TooLarge, TopworkError
 from topwork_server.services import message_limits
 from topwork_server.services.message_budget import MAX_MESSAGE, MessageBudget
 from topwork_server.services.message_receiver import IncomingMessages, MessageReceiver
+from topwork_server.services.request_tracker import RequestTracker, release
 
 DOMAIN = "topwork"
 #: TooLarge and DiskFull share their status with Overloaded; this tells gRPC's own retries that another try would end the same.
 NO_RETRY = ("grpc-retry-pushback-ms", "-1")
-#: Seconds in which a server that stops may be back.
-BACK = 1.0
 #: Seconds to come back after, where an Overloaded does not know more: soon, and callers wait longer each time.
 USUAL_WAIT = 0.1
 #: Bytes of a request of health or reflection, which are names.
@@ -58,24 +48,14 @@ OURS = "/topwork."
 
 Context: TypeAlias = "grpc.aio.ServicerContext"
 Handler = Callable[[Any, Context], Awaitable[Any]]
-log = logging.getLogger(__name__)
 
 
 class RequestInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Translates errors, counts requests by method and status, and drains."""
+    """Decodes requests within the budget, lets the tracker run them, and sends their errors as statuses."""
 
-    def __init__(self, budget: MessageBudget | None = None) -> None:
-        self.budget = budget or MessageBudget(16 * MAX_MESSAGE)
-        self._receiver = MessageReceiver(self.budget)
-        self.counts: Counter[tuple[str, str]] = Counter()
+    def __init__(self, requests: RequestTracker, receiver: MessageReceiver | None = None) -> None:
+        self._requests, self._receiver = requests, receiver or MessageReceiver(MessageBudget(16 * MAX_MESSAGE))
         self._handlers: dict[str, grpc.RpcMethodHandler] = {}
-        self._active: set[asyncio.Task[Any]] = set()
-        self._unsent: set[asyncio.Task[Any]] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        #: From then on new requests are refused, and streams that are open take no more messages.
-        self.stopping = asyncio.Event()
-        self._cut = False
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[grpc.RpcMethodHandler]], details: Any
@@ -91,33 +71,6 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             await self._receiver.turn(task)
         return known
 
-    async def idle(self) -> None:
-        """Wait until nothing is in flight."""
-        await self._idle.wait()
-
-    def refuse(self) -> None:
-        """Take no new requests, and of open streams no new messages."""
-        self.stopping.set()
-
-    async def drain(self, seconds: float) -> None:
-        """Refuse new requests and wait for those accepted; after `seconds` the rest is cut off with UNAVAILABLE."""
-        self.refuse()
-        try:
-            await asyncio.wait_for(self.idle(), seconds)
-        except TimeoutError:
-            await self.cut()
-
-    def close(self) -> None:
-        """Requests must have ended before."""
-        self._receiver.close()
-
-    async def cut(self) -> None:
-        self.refuse()
-        self._cut = True
-        for task in self._active | self._unsent:
-            task.cancel()
-        await self.idle()
-
     def _guarded(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         kind = getattr(handler.request_deserializer, "__self__", None)
         inner = getattr(handler, _KINDS[handler.request_streaming, handler.response_streaming])
@@ -127,18 +80,14 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return _rewrapped(handler, self._counted(method.rpartition("/")[2], read(method, kind, inner)))
 
     def _counted(self, name: str, inner: Handler) -> Handler:
+        requests = self._requests
+
         async def call(request: Any, context: Context) -> Any:
-            started = time.monotonic()
-            task = self._enter(context)
             try:
-                return await self._run(inner, request, context)
-            finally:
-                code = _code_name(context)
-                self.counts[name, code] += 1
-                self._leave(self._active, task)
-                if log.isEnabledFor(logging.DEBUG):
-                    milliseconds = (time.monotonic() - started) * 1e3
-                    log.debug("method=%s code=%s ms=%.1f peer=%s", name, code, milliseconds, context.peer())
+                return await requests.serve(name, lambda: inner(request, context), context.peer(), context.add_done_callback)
+            except TopworkError as error:
+                _refuse(context, error)
+                return release(error)
 
         return call
 
@@ -181,44 +130,6 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
         return call
 
-    def _enter(self, context: Context) -> asyncio.Task[Any]:
-        """Count a request as in flight until its handler has cleaned up, and until its reply has left."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._active.add(task)
-        self._unsent.add(task)
-        self._idle.clear()
-        context.add_done_callback(lambda _: self._leave(self._unsent, task))
-        return task
-
-    def _leave(self, tasks: set[asyncio.Task[Any]], task: asyncio.Task[Any]) -> None:
-        tasks.discard(task)
-        if not self._active and not self._unsent:
-            self._idle.set()
-
-    async def _run(self, inner: Handler, request: Any, context: Context) -> Any:
-        try:
-            if self.stopping.is_set():
-                raise _stopping()
-            return await inner(request, context)
-        except asyncio.CancelledError as error:
-            if self._cut:
-                _refuse(context, Unavailable("the server stopped before the request was done", remedy="send it again"))
-            elif _left(asyncio.current_task()):
-                raise
-            else:  # something that this request waited for was stopped: nothing else would answer the caller
-                _refuse(context, Unavailable("what the request waited for was stopped", remedy="send it again"))
-            release(error)
-        except Exception as error:
-            _refuse(context, _exhausted(error) or _as_ours(error))
-            release(error)
-        except GeneratorExit:  # the loop is closed
-            raise
-        except BaseException as error:
-            _refuse(context, _internal() if lance_io.is_panic(error) else _as_ours(contained(error)))
-            release(error)
-        return None
-
 
 def _refuse(context: Context, error: TopworkError) -> None:
     """Refuse a request, not by `context.abort`, whose exception lives as long as the call, with the frames of its traceback."""
@@ -227,34 +138,6 @@ def _refuse(context: Context, error: TopworkError) -> None:
     context.set_code(status.code)
     context.set_details(status.details)
     context.set_trailing_metadata((*status.trailing_metadata, *no_retry))
-
-
-def release(error: BaseException) -> None:
-    """Let go of the frames that the error and those behind it came through."""
-    errors: list[BaseException | None] = [error]
-    seen: set[int] = set()
-    while errors:
-        one = errors.pop()
-        if one is not None and id(one) not in seen:
-            seen.add(id(one))
-            one.__traceback__ = None
-            errors += [one.__cause__, one.__context__]
-
-
-def _as_ours(error: Exception) -> TopworkError:
-    return error if isinstance(error, TopworkError) else _internal()
-
-
-def _exhausted(error: Exception) -> Overloaded | None:
-    found = exhausted(error)
-    if found is not None:
-        log.warning("%s", found.message)
-    return found
-
-
-def _stopping() -> Unavailable:
-    """Return the error of a request that was not begun: a RetryInfo says that any such request may be sent again."""
-    return Unavailable("the server is stopping", remedy="try again in a moment, or at another address", retry_after=BACK)
 
 
 def status_of(error: TopworkError) -> status_pb2.Status:
@@ -272,22 +155,6 @@ def status_of(error: TopworkError) -> status_pb2.Status:
         wait.FromMilliseconds(round(after * 1000))
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=wait))
     return status
-
-
-def _internal() -> TopworkError:
-    mark = secrets.token_hex(4)
-    log.exception("error=%s", mark)
-    return TopworkError(f"internal error {mark}", remedy=f"the server's log has the reason under {mark}")
-
-
-def _left(task: asyncio.Task[Any] | None) -> bool:
-    """Tell whether the request itself was cancelled: its caller left, or its time is over."""
-    return task is not None and task.cancelling() > 0
-
-
-def _code_name(context: Context) -> str:
-    code = context.code()
-    return str(getattr(code, "name", code or "OK"))
 
 
 def _rewrapped(handler: grpc.RpcMethodHandler, behavior: Handler) -> grpc.RpcMethodHandler:

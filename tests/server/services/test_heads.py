@@ -30,6 +30,7 @@ from topwork_server.heads.head_types import Task
 from topwork_server.services.convert import head_messages, item_messages
 from topwork_server.services.heads import HeadsService
 from topwork_server.services.interceptor import RequestInterceptor
+from topwork_server.services.request_tracker import RequestTracker
 from topwork_server.services.uploads import UploadStore
 from topwork_server.types import FingerprintedTap
 
@@ -56,8 +57,8 @@ class ServedHeads:
 @asynccontextmanager
 async def served(home: Path, **settings: Any) -> AsyncIterator[ServedHeads]:
     async with heads_harness.open_heads(home, **settings) as parts:
-        requests = RequestInterceptor()
-        server = grpc.aio.server(interceptors=[requests], options=OPTIONS)
+        requests = RequestTracker()
+        server = grpc.aio.server(interceptors=[RequestInterceptor(requests)], options=OPTIONS)
         spool = UploadStore(home / "spool", parts.config.max_video_bytes)
         service = HeadsService(
             parts.heads,

@@ -32,6 +32,7 @@ from topwork_server.inference.output_format import normalize
 from topwork_server.services.convert import item_messages
 from topwork_server.services.indexes import IndexesService
 from topwork_server.services.interceptor import RequestInterceptor
+from topwork_server.services.request_tracker import RequestTracker
 from topwork_server.types import FingerprintedTap, Modality, TextItem
 
 WORDS = ["a red bird", "a blue whale", "two birds", "the sea", "whales and birds", "nothing at all", "a bird", "a whale"]
@@ -45,7 +46,7 @@ class ServedIndexes:
     jobs: LocalJobs
     stub: Any
     taps: dict[str, FingerprintedTap]
-    requests: RequestInterceptor
+    requests: RequestTracker
 
     async def embed(self, *words: str, tap: str = "mean", encoder: str = "letters", **options: Any) -> TapRows:
         features = await self.engine.embed(EmbedParams(encoder, (tap,), options), [TextItem(word) for word in words])
@@ -70,10 +71,10 @@ class ServedIndexes:
 async def served(home: Path, **settings: Any) -> AsyncIterator[ServedIndexes]:
     async with sets_harness.composed(home, **settings) as parts:
         kinds = Kinds()
-        jobs, requests = builds(kinds), RequestInterceptor()
+        jobs, requests = builds(kinds), RequestTracker()
         indexes = IndexManager(home / "indexes", parts.sets, jobs, kinds, 1, lambda: False)  # type: ignore[arg-type]
         executor = SearchExecutor(2, lambda: False)
-        server = grpc.aio.server(interceptors=[requests], options=OPTIONS)
+        server = grpc.aio.server(interceptors=[RequestInterceptor(requests)], options=OPTIONS)
         service = IndexesService(indexes, executor, jobs, kinds, parts.engine, parts.catalog, parts.config)  # type: ignore[arg-type]
         indexes_pb2_grpc.add_IndexesServicer_to_server(service, server)  # type: ignore[no-untyped-call]
         port = server.add_insecure_port("127.0.0.1:0")

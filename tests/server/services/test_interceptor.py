@@ -10,6 +10,7 @@ import pytest
 from fake_engine import refusal
 from topwork_server.errors import InvalidInput
 from topwork_server.services.interceptor import RequestInterceptor
+from topwork_server.services.request_tracker import RequestTracker
 
 
 class Made:
@@ -51,8 +52,8 @@ class Made:
 
 @asynccontextmanager
 async def serving():
-    made, requests = Made(), RequestInterceptor()
-    server = grpc.aio.server(interceptors=[requests])
+    made, requests = Made(), RequestTracker()
+    server = grpc.aio.server(interceptors=[RequestInterceptor(requests)])
     handlers = {
         "One": grpc.unary_unary_rpc_method_handler(made.one),
         "Many": grpc.unary_stream_rpc_method_handler(made.many),

@@ -16,13 +16,14 @@ from topwork_server.jobs.job_records import JobRecord, JobState
 from topwork_server.jobs.manager import JobManager
 from topwork_server.services.interceptor import RequestInterceptor
 from topwork_server.services.jobs import STATES, JobsService, job_message
+from topwork_server.services.request_tracker import RequestTracker
 
 
 @dataclass
 class ServedJobs:
     jobs: JobManager
     stub: jobs_pb2_grpc.JobsStub
-    requests: RequestInterceptor
+    requests: RequestTracker
 
     def start(self, name: str, **arguments: object) -> str:
         return self.jobs.start("toy", "birds/pooled", f"toy_jobs:{name}", arguments).id
@@ -30,8 +31,8 @@ class ServedJobs:
 
 @asynccontextmanager
 async def served(tmp_path) -> AsyncIterator[ServedJobs]:
-    jobs, requests = JobManager(tmp_path / "jobs"), RequestInterceptor()
-    server = grpc.aio.server(interceptors=[requests])
+    jobs, requests = JobManager(tmp_path / "jobs"), RequestTracker()
+    server = grpc.aio.server(interceptors=[RequestInterceptor(requests)])
     jobs_pb2_grpc.add_JobsServicer_to_server(JobsService(jobs), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -63,7 +63,7 @@ async def test_streams_share_the_budget_and_wait(tmp_path, small_messages):
 
         assert await asyncio.gather(*(stream(3) for _ in range(4))) == [3] * 4
         await server.app.requests.idle()
-        assert server.app.requests.budget.used == server.app.requests.budget.waiting == 0
+        assert server.app.budget.used == server.app.budget.waiting == 0
 
 
 async def test_messages_come_in_by_turns_and_a_turn_ends():

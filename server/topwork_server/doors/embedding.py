@@ -1,0 +1,65 @@
+"""The one call behind all doors that embed: an encoder by name, items, and rows in return."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from topwork_server.doors.json_calls import MODEL, Call
+from topwork_server.errors import InvalidInput
+from topwork_server.features import EmbedResult, TapRows
+from topwork_server.inference.engine import EmbedParams, Engine
+from topwork_server.models.catalog import Catalog
+from topwork_server.services.encoders import check_fingerprint
+from topwork_server.types import Granularity, Item, Modality
+
+
+class Embedder:
+    """Embeds for doors. `default` is the encoder of requests that name none."""
+
+    def __init__(self, engine: Engine, catalog: Catalog, default: str) -> None:
+        self._engine, self._catalog, self._default = engine, catalog, default
+
+    def name(self, call: Call[Any], model: str = "") -> str:
+        """The encoder that a request is for: as its body has it, its headers, or else the server's default."""
+        found = model or call.model or self._default
+        if not found:
+            raise InvalidInput(
+                "no model is named", remedy=f"set `model` or the header {MODEL}, or serve with --default-encoder NAME"
+            )
+        return found
+
+    async def modalities(self, encoder: str) -> Sequence[Modality]:
+        """What an encoder reads. NotFound where there is none of that name."""
+        loaded = self._engine.loaded_encoder(encoder)
+        spec = loaded.spec if loaded else await asyncio.to_thread(self._catalog.spec, encoder)
+        return spec.modalities
+
+    async def embed(
+        self, call: Call[Any], encoder: str, items: Sequence[Item], *, tap: str = "", options: Mapping[str, Any] | None = None
+    ) -> EmbedResult:
+        """Rows of one tap, the encoder's default where none is named. NotReady where the request insists on another
+        fingerprint."""
+        params = EmbedParams(
+            encoder,
+            (tap,) if tap else (),
+            options or {},
+            deadline=call.deadline,
+            client=call.client,
+            priority=call.priority,
+        )
+        result = await self._engine.embed(params, items)
+        check_fingerprint(call.fingerprint, encoder, result.taps[0].tap)
+        return result
+
+
+def one_row_each(result: EmbedResult) -> TapRows:
+    """The tap's rows, one an item. InvalidInput for a tap that has several."""
+    rows = result.taps[0]
+    if rows.tap.tap.granularity is not Granularity.ITEM:
+        raise InvalidInput(
+            f"the tap {rows.tap.tap.name} has a row for each {rows.tap.tap.granularity} of an item, and one an item is asked for",
+            remedy="ask for a tap such as `pooled`, or call topwork.v1.Encoders/Embed",
+        )
+    return rows

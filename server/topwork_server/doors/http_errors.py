@@ -1,0 +1,39 @@
+"""Which HTTP status an error has, for all doors that speak JSON, and the headers that tell whether to come back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import grpc
+
+from topwork_server.doors.request_body import SlowBody
+from topwork_server.errors import DiskFull, Overloaded, TooLarge, TopworkError
+from topwork_server.services.interceptor import USUAL_WAIT
+
+_BY_CODE: Mapping[grpc.StatusCode, int] = {
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.CANCELLED: 499,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+}
+_BY_CLASS: tuple[tuple[type[TopworkError], int], ...] = ((SlowBody, 408), (TooLarge, 413), (DiskFull, 507))
+
+
+def status(error: TopworkError) -> int:
+    """The HTTP status of an error (RFC 9110, section 15); 500 for what is the server's fault."""
+    of_class = next((status for kind, status in _BY_CLASS if isinstance(error, kind)), None)
+    return of_class or _BY_CODE.get(error.code, 500)
+
+
+def headers(error: TopworkError) -> dict[str, str]:
+    """Tell when to come back (in whole seconds, and in milliseconds as OpenAI's clients read it), or that another try would end
+    the same."""
+    after = USUAL_WAIT if error.retry_after is None and isinstance(error, Overloaded) else error.retry_after
+    if after is None:
+        return {"x-should-retry": "false"}
+    return {"retry-after": str(max(1, round(after))), "retry-after-ms": str(round(after * 1000))}

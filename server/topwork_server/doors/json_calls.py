@@ -1,0 +1,176 @@
+"""Requests of JSON, of whichever door: read and checked, run as the services run theirs, and answered in the door's own form."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from topwork_server.doors.request_body import RequestBody
+from topwork_server.errors import Cancelled, DeadlineExceeded, InvalidInput, TopworkError
+from topwork_server.services.request_tracker import RequestTracker, release
+from topwork_server.types import Priority
+
+#: Where the application keeps the body of a request.
+BODY = "topwork.body"
+#: Headers that any request may have.
+MODEL, FINGERPRINT, PRIORITY, TIMEOUT, REQUEST_ID = "x-model", "x-fingerprint", "x-priority", "x-timeout-ms", "x-request-id"
+#: Bytes of JSON that are decoded on the event loop.
+BRIEF = 64 << 10
+
+B = TypeVar("B")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[B]):
+    """One request: its body, and what its path and its headers say. `deadline` is in time.monotonic()."""
+
+    body: B
+    path: Mapping[str, str]
+    model: str
+    fingerprint: str
+    priority: Priority
+    deadline: float | None
+    client: str
+
+
+#: Answers a call, or raises TopworkError.
+Handler = Callable[[Call[Any]], Awaitable[Response]]
+
+
+class ErrorForm(Protocol):
+    """Writes an error as the clients of a door read it."""
+
+    def __call__(self, error: TopworkError) -> Response: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One path of a door. `counted_as` is the name under which its requests are counted; `body` is the class of what is posted,
+    None where the method is GET."""
+
+    path: str
+    counted_as: str
+    summary: str
+    handler: Handler
+    body: Any = None
+
+
+class JsonCalls:
+    """Makes routes of a door's operations."""
+
+    def __init__(self, requests: RequestTracker) -> None:
+        self._requests = requests
+
+    def routes(self, operations: Sequence[Operation], error_form: ErrorForm) -> list[Route]:
+        return [self._route(one, error_form) for one in operations]
+
+    def _route(self, operation: Operation, error_form: ErrorForm) -> Route:
+        decoder = None if operation.body is None else msgspec.json.Decoder(operation.body)
+
+        async def answer(request: Request) -> Response:
+            try:
+                async with _while_connected(request) as scope:
+                    call = await _call_of(request, decoder)
+                    if call.deadline is not None:
+                        scope.reschedule(asyncio.get_running_loop().time() + call.deadline - time.monotonic())
+                    response = await self._serve(operation, call)
+            except TopworkError as error:
+                response = error_form(error)
+                release(error)
+            response.headers[REQUEST_ID] = request.headers.get(REQUEST_ID, "")[:100] or f"req_{secrets.token_hex(12)}"
+            return response
+
+        return Route(operation.path, answer, methods=["GET" if decoder is None else "POST"])
+
+    async def _serve(self, operation: Operation, call: Call[Any]) -> Response:
+        task = asyncio.current_task()
+        assert task is not None
+        return await self._requests.serve(
+            operation.counted_as, lambda: operation.handler(call), call.client, task.add_done_callback
+        )
+
+
+async def _call_of(request: Request, decoder: msgspec.json.Decoder[Any] | None) -> Call[Any]:
+    headers, body = request.headers, None
+    if decoder is not None:
+        data = await _body_of(request).read()
+        body = _decoded(data, decoder) if len(data) <= BRIEF else await asyncio.to_thread(_decoded, data, decoder)
+    return Call(
+        body,
+        request.path_params,
+        headers.get(MODEL, ""),
+        headers.get(FINGERPRINT, ""),
+        _priority(headers.get(PRIORITY, "normal")),
+        _deadline(headers.get(TIMEOUT)),
+        f"{request.client.host}:{request.client.port}" if request.client else "http",
+    )
+
+
+def _body_of(request: Request) -> RequestBody:
+    body: RequestBody = request.scope[BODY]
+    return body
+
+
+def _decoded(data: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
+    if not data:
+        raise InvalidInput("the body is empty", remedy="send JSON; /docs shows what of")
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"the body is not as it should be: {error}", remedy="/docs shows what to send") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput(f"the body is no JSON: {error}", remedy="send JSON in UTF-8") from None
+
+
+def _priority(name: str) -> Priority:
+    if name.upper() not in Priority.__members__:
+        raise InvalidInput(f"there is no priority {name[:40]!r}", remedy=f"set {PRIORITY} to low, normal or high")
+    return Priority[name.upper()]
+
+
+def _deadline(milliseconds: str | None) -> float | None:
+    if milliseconds is None:
+        return None
+    if not milliseconds.isdecimal() or not 0 < int(milliseconds) < 1 << 40:
+        raise InvalidInput(f"{TIMEOUT} is {milliseconds[:40]!r}", remedy="set it to a number of milliseconds")
+    return time.monotonic() + int(milliseconds) / 1000
+
+
+@contextlib.asynccontextmanager
+async def _while_connected(request: Request) -> AsyncIterator[asyncio.Timeout]:
+    """Cancel what runs in the context when the caller leaves: Cancelled; or when the timeout passes, which the context may set:
+    DeadlineExceeded."""
+    body, watcher, left = _body_of(request), None, False
+
+    async def watch(scope: asyncio.Timeout) -> None:
+        nonlocal left
+        await body.has_ended.wait()
+        while (await body.receive())["type"] != "http.disconnect":
+            pass
+        left = True
+        if not scope.expired():
+            scope.reschedule(asyncio.get_running_loop().time())
+
+    try:
+        async with asyncio.timeout(None) as scope:
+            watcher = asyncio.create_task(watch(scope))
+            try:
+                yield scope
+            finally:
+                watcher.cancel()
+    except TopworkError:  # DeadlineExceeded is a TimeoutError too
+        raise
+    except TimeoutError as error:
+        if left:
+            raise Cancelled("the caller left") from error
+        raise DeadlineExceeded("the time of the request was over", remedy=f"set {TIMEOUT} higher, or send less") from error

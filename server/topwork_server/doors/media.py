@@ -1,0 +1,53 @@
+"""Pictures, videos and recordings within JSON: data URIs (RFC 2397), or plain base64."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+
+from topwork._display.excerpts import excerpt
+
+from topwork_server.errors import InvalidInput
+from topwork_server.types import AudioItem, ImageItem, Item, Modality, VideoItem
+
+KINDS: Mapping[Modality, Callable[[bytes], Item]] = {
+    Modality.IMAGE: ImageItem,
+    Modality.VIDEO: VideoItem,
+    Modality.AUDIO: AudioItem,
+}
+
+
+def is_data_uri(text: str) -> bool:
+    """Tell whether a text is a data URI of a kind that can be read."""
+    return text.startswith("data:") and modality_of_uri(text) is not None
+
+
+def modality_of_uri(uri: str) -> Modality | None:
+    """The modality that the media type of a data URI names."""
+    kind = uri[len("data:") :].partition("/")[0]
+    return next((one for one in KINDS if one == kind), None)
+
+
+def item_of(uri: str, modality: Modality | None = None) -> Item:
+    """The item of a data URI, or of base64 where its modality is known. InvalidInput for what is neither, and for other URIs."""
+    if uri.startswith(("http://", "https://", "file:", "ftp:")):
+        raise InvalidInput(f"{excerpt(uri)}: this server fetches no URLs", remedy="send the file's own bytes as a data URI")
+    if uri.startswith("data:"):
+        head, _, data = uri.partition(",")
+        modality = modality_of_uri(uri)
+        if not head.endswith(";base64") or modality is None:
+            raise InvalidInput(
+                f"{excerpt(uri)} is no data URI of a picture, video or recording",
+                remedy="write data:image/png;base64, and the bytes in base64",
+            )
+    else:
+        data = uri
+    if modality is None or modality not in KINDS:
+        raise InvalidInput(f"{excerpt(uri)}: it is not said what this is", remedy="send a data URI")
+    try:
+        return KINDS[modality](base64.b64decode(data, validate=True))
+    except (binascii.Error, ValueError) as error:
+        raise InvalidInput(
+            f"{excerpt(uri)}: its base64 is wrong: {error}", remedy="encode the file's bytes as they are"
+        ) from None

@@ -1,0 +1,212 @@
+"""OpenAI's embeddings and models (platform.openai.com/docs/api-reference/embeddings), with what vLLM and Infinity add to them.
+
+Rows have unit length, as OpenAI's have, unless `normalize` is false.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import grpc
+import msgspec
+import numpy as np
+import orjson
+from starlette.responses import Response
+
+from topwork_server.doors import http_errors
+from topwork_server.doors.embedding import Embedder, one_row_each
+from topwork_server.doors.json_calls import FINGERPRINT, Call, Operation
+from topwork_server.doors.media import is_data_uri, item_of
+from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.features import EmbedResult
+from topwork_server.inference.output_format import OutputFormat, RowType, format_rows
+from topwork_server.models.catalog import Catalog
+from topwork_server.models.catalog_entry import CatalogEntry
+from topwork_server.services.encoders import readable_entries
+from topwork_server.services.in_threads import in_thread_if
+from topwork_server.types import Array, Item, Modality, TextItem
+
+#: Inputs of one request, as OpenAI has it.
+MOST_INPUTS = 2048
+#: Numbers in a reply that are formatted on the event loop.
+BRIEF = 1 << 14
+
+
+class ImageUrl(msgspec.Struct):
+    """Where a picture is: a data URI."""
+
+    url: str
+
+
+class Part(msgspec.Struct):
+    """A part of a message: a text or a picture."""
+
+    type: Literal["text", "image_url"]
+    text: str = ""
+    image_url: ImageUrl | None = None
+
+
+class ChatMessage(msgspec.Struct):
+    """A message as chats have them, of one part."""
+
+    content: str | list[Part]
+    role: str = "user"
+
+
+class EmbeddingsRequest(msgspec.Struct):
+    """`input` is a text, a list of texts, or token ids of the encoder's own tokenizer; data URIs are pictures, videos and
+    recordings where the encoder reads those. `tap`, `options` and `normalize` are Topwork's."""
+
+    input: str | list[str | int | list[int]] | None = None
+    messages: list[ChatMessage] | None = None
+    model: str = ""
+    dimensions: int | None = None
+    encoding_format: Literal["float", "base64", "bytes", "bytes_only"] = "float"
+    embed_dtype: Literal["float32", "float16"] = "float32"
+    user: str = ""
+    modality: Modality | None = None
+    tap: str = ""
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
+    normalize: bool = True
+
+
+class OpenAiDoor:
+    """Answers /v1/embeddings and /v1/models."""
+
+    def __init__(self, embedder: Embedder, catalog: Catalog) -> None:
+        self._embedder, self._catalog = embedder, catalog
+
+    def operations(self) -> list[Operation]:
+        return [
+            Operation("/v1/embeddings", "OpenAI.Embeddings", "Embed texts or pictures", self.embeddings, EmbeddingsRequest),
+            Operation("/v1/models", "OpenAI.Models", "List encoders", self.models),
+            Operation("/v1/models/{name:path}", "OpenAI.Model", "Describe an encoder", self.model),
+        ]
+
+    async def embeddings(self, call: Call[EmbeddingsRequest]) -> Response:
+        body = call.body
+        encoder = self._embedder.name(call, body.model)
+        items = _items(body, await self._embedder.modalities(encoder))
+        result = await self._embedder.embed(call, encoder, items, tap=body.tap, options=body.options)
+        wanted = OutputFormat(RowType(body.embed_dtype), body.normalize, _dimensions(body.dimensions))
+        size = one_row_each(result).rows.size
+        return await in_thread_if(size > BRIEF, _reply, body, encoder, result, wanted)
+
+    async def models(self, call: Call[None]) -> Response:
+        entries = await in_thread_if(True, readable_entries, self._catalog)
+        return _json({"object": "list", "data": [_model(entry) for entry in entries if entry.manifest]})
+
+    async def model(self, call: Call[None]) -> Response:
+        return _json(_model(await in_thread_if(True, self._catalog.entry, call.path["name"])))
+
+
+def error_form(error: TopworkError) -> Response:
+    """{"error": {message, type, param, code}}, which the client's exceptions show."""
+    status = http_errors.status(error)
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    code = "model_not_found" if error.code is grpc.StatusCode.NOT_FOUND else error.reason
+    body = {"error": {"message": str(error), "type": kind, "param": None, "code": code}}
+    return _json(body, status, http_errors.headers(error))
+
+
+def _items(body: EmbeddingsRequest, reads: Sequence[Modality]) -> list[Item]:
+    if (body.input is None) == (body.messages is None):
+        raise InvalidInput("there is no input" if body.input is None else "input and messages are both set", remedy="set one")
+    given = [_part(message) for message in body.messages or ()] if body.input is None else _listed(body.input)
+    if not given or len(given) > MOST_INPUTS:
+        raise InvalidInput(f"{len(given)} inputs", remedy=f"send 1 to {MOST_INPUTS:,}")
+    return [_item(one, body.modality, reads, position) for position, one in enumerate(given)]
+
+
+def _listed(given: str | list[Any] | None) -> list[str | list[int] | Part]:
+    """One input each: a text, or token ids."""
+    if isinstance(given, str) or (given and any(isinstance(one, int) for one in given)):
+        return [given]
+    return given or []
+
+
+def _part(message: ChatMessage) -> str | Part:
+    if isinstance(message.content, str):
+        return message.content
+    if len(message.content) != 1:
+        raise InvalidInput(f"a message of {len(message.content)} parts", remedy="send each text and each picture as a message")
+    return message.content[0]
+
+
+def _item(given: str | list[int] | Part, modality: Modality | None, reads: Sequence[Modality], position: int) -> Item:
+    try:
+        match given:
+            case Part(type="image_url", image_url=ImageUrl(url)):
+                return item_of(url, Modality.IMAGE)
+            case Part():
+                return TextItem(given.text)
+            case list():
+                return _token_ids(given)
+            case str() if modality not in (None, Modality.TEXT):
+                return item_of(given, modality)
+            case str() if Modality.TEXT not in reads or (len(reads) > 1 and is_data_uri(given)):
+                return item_of(given)
+        return TextItem(given)
+    except InvalidInput as error:
+        raise error.at(position) from None
+
+
+def _token_ids(given: list[Any]) -> Array:
+    if not given or not all(isinstance(one, int) and 0 <= one < 1 << 31 for one in given):
+        raise InvalidInput(
+            "a list of token ids has something else in it", remedy="send texts, or whole numbers of one text a list"
+        )
+    return np.array(given, np.int64)
+
+
+def _dimensions(asked: int | None) -> int:
+    if asked is not None and asked < 1:
+        raise InvalidInput(f"{asked} dimensions", remedy="ask for 1 or more, or leave it out")
+    return asked or 0
+
+
+def _reply(body: EmbeddingsRequest, encoder: str, result: EmbedResult, wanted: OutputFormat) -> Response:
+    rows = format_rows(one_row_each(result).rows, wanted).values
+    usage = {"prompt_tokens": result.cost, "total_tokens": result.cost}
+    headers = {FINGERPRINT: result.taps[0].tap.fingerprint}
+    if body.encoding_format.startswith("bytes"):
+        return _bytes_reply(body, encoder, rows, usage, headers)
+    rendered = _base64_rows(rows) if body.encoding_format == "base64" else list(rows.astype(np.float32, copy=False))
+    data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rendered)]
+    return _json({"object": "list", "data": data, "model": encoder, "usage": usage}, headers=headers)
+
+
+def _base64_rows(rows: Array) -> list[str]:
+    return [base64.b64encode(row.tobytes()).decode("ascii") for row in rows]
+
+
+def _bytes_reply(
+    body: EmbeddingsRequest, encoder: str, rows: Array, usage: Mapping[str, int], headers: dict[str, str]
+) -> Response:
+    """The rows one after another; the header `metadata` says where each is."""
+    if body.encoding_format == "bytes":
+        size = rows.shape[1] * rows.itemsize
+        described = {"object": "embedding", "embed_dtype": body.embed_dtype, "endianness": "little", "shape": [rows.shape[1]]}
+        data = [{"index": i, "start": i * size, "end": (i + 1) * size, **described} for i in range(len(rows))]
+        headers["metadata"] = orjson.dumps({"created": int(time.time()), "model": encoder, "data": data, "usage": usage}).decode()
+    return Response(rows.tobytes(), headers=headers, media_type="application/octet-stream")
+
+
+def _model(entry: CatalogEntry) -> dict[str, Any]:
+    """OpenAI's fields, and what Topwork knows of an encoder that is ready."""
+    found: dict[str, Any] = {"id": entry.spec.name, "object": "model", "created": 0, "owned_by": entry.owner}
+    if entry.folder and entry.manifest:
+        tap = entry.manifest.tap(entry.spec.default_tap)
+        with contextlib.suppress(OSError):  # its folder is damaged: other verbs tell
+            found["created"] = int(entry.folder.stat().st_mtime)
+        found |= {"modalities": entry.spec.modalities, "license": entry.spec.license}
+        found |= {"dimensions": tap.tap.dim, "fingerprint": tap.fingerprint} if tap else {}
+    return found
+
+
+def _json(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), status, headers, "application/json")
