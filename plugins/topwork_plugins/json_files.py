@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,21 @@ def read_json(path: Path, remedy: str = "", *, missing_ok: bool = False) -> dict
     if not isinstance(found, dict):
         raise InvalidInput(f"{path} holds no JSON object", remedy="copy the model's folder again")
     return found
+
+
+def own_code(config: Mapping[str, Any]) -> str:
+    """Name the code that a config.json brings to compute its model (`auto_map`); "" where it brings none."""
+    named = config.get("auto_map")
+    places = named.values() if isinstance(named, dict) else [named] if named else []
+    return ", ".join(sorted(map(str, places))[:3])
+
+
+def code_refusal(folder: str, code: str) -> InvalidInput:
+    """The error for a folder whose model nothing but such code computes."""
+    return InvalidInput(
+        f"{folder} is computed by code of its own (auto_map in config.json: {code}), which is never run here",
+        remedy="take a model whose architecture transformers has itself",
+    )
 
 
 def load(path: Path, remedy: str = "") -> Any:

@@ -11,6 +11,7 @@ import torch
 from topwork_server import InvalidInput
 from torch import nn
 
+from topwork_plugins.json_files import code_refusal, own_code, read_json
 from topwork_plugins.weight_files import check_whole, counted, is_of_file, refuse_misfits, unreadable, weights_of
 
 APART = "its config.json and its weights do not belong together; copy the model again"
@@ -43,12 +44,23 @@ def from_pretrained(folder: Path, kind: str, attention: str | None = "eager") ->
     except Exception as error:  # a wrong value in config.json fails wherever it is used
         if weights and is_of_file(error):
             raise unreadable(weights[0], error) from error
+        code = own_code(read_json(folder / "config.json"))
+        if code and "trust_remote_code" in str(error):  # transformers' own words tell to let it run
+            raise code_refusal(folder.name, code) from error
         reason = (str(error).strip().splitlines() or [""])[0]
         raise InvalidInput(
             f"the model in {folder.name} could not be read: {type(error).__name__}: {reason}",
             remedy="it should hold config.json and model.safetensors (or pytorch_model.bin), as the hub has them",
         ) from error
     return model, report
+
+
+def remarks_on(config: Mapping[str, Any], model: Any) -> tuple[str, ...]:
+    """Tell which class computes a model whose config.json names code of its own."""
+    code = own_code(config)
+    if not code:
+        return ()
+    return (f"code of the folder (auto_map in config.json: {code}) is never run: {type(model).__name__} of transformers is used",)
 
 
 def refuse_gaps(folder: Path, report: Mapping[str, Any], spare: str = r"^pooler\.") -> None:

@@ -106,8 +106,13 @@ def test_pickles_never_run(folder: Path, tmp_path: Path) -> None:
 
 def test_remote_code_is_never_run(folder: Path, tmp_path: Path) -> None:
     (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Net: pass\nclass Config: pass\n")
-    change(folder, model_type="mine", auto_map={"AutoModel": "code.Net", "AutoConfig": "code.Config"})
-    assert "could not be read" in refusal(lambda: export(folder))
+    code = {"AutoModel": "code.Net", "AutoConfig": "code.Config"}
+    change(folder, auto_map=code)
+    [remark] = export(folder).remarks
+    assert "code.Net" in remark
+    assert "never run: ViTModel of transformers is used" in remark
+    change(folder, model_type="mine", auto_map=code)
+    assert "computed by code of its own (auto_map in config.json: code.Config, code.Net)" in refusal(lambda: export(folder))
     assert not (tmp_path / "ran").exists()
 
 

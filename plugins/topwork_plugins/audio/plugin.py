@@ -71,6 +71,7 @@ class AudioEncoder(Encoder):
         import torch
 
         from topwork_plugins.audio.nets import dims_of, open_model
+        from topwork_plugins.pretrained_models import remarks_on
 
         layout = read_layout(assets)
         recipe = recipe_of(layout)
@@ -87,6 +88,7 @@ class AudioEncoder(Encoder):
             exporter="legacy",
             blocks=tapped.blocks(),
             unused=unused,
+            remarks=remarks_on(layout.config, tapped.net),
         )
 
     def __init__(self, spec: EncoderSpec, folder: Path) -> None:

@@ -17,6 +17,7 @@ from topwork_plugins.bert.settings import Settings
 from topwork_plugins.bert.tokenizer_file import write_tokenizer
 from topwork_plugins.bert.tokens import FILE, Tokenization
 from topwork_plugins.bert.word_head import head_of, kind_of
+from topwork_plugins.pretrained_models import remarks_on
 
 #: The longest example on which parity is measured, in tokens: enough to read far into the position table.
 LONGEST_EXAMPLE = 512
@@ -50,6 +51,7 @@ def export(spec: EncoderSpec, folder: Path, out: Path) -> Trunk:
         blocks=blocks(model),
         heads=heads,
         unused=loaded.unused,
+        remarks=remarks_on(layout.config, model),
     )
 
 

@@ -138,11 +138,7 @@ def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
             f"{folder.name} does not say what it is (config.json has no model_type)", remedy="name a model of transformers"
         )
     if config.get("auto_map") and not _is_native(config):
-        code = ", ".join(sorted({str(place) for place in dict(config["auto_map"]).values()})[:3])
-        raise InvalidInput(
-            f"{folder.name} is computed by code of its own (auto_map in config.json: {code}), which is never run here",
-            remedy="take a model whose architecture transformers has itself",
-        )
+        raise json_files.code_refusal(folder.name, json_files.own_code(config))
 
 
 def mask_of(folder: Path) -> str:

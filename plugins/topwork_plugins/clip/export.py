@@ -28,6 +28,7 @@ def export_images(folder: Path, recipe_file: Path) -> Trunk:
         exporter="legacy",
         blocks=module.blocks() if layout.library == "transformers" else (),
         unused=unused,
+        remarks=_remarks(layout, module),
     )
 
 
@@ -48,6 +49,7 @@ def export_texts(folder: Path, out: Path) -> Trunk:
         exporter="legacy",  # as BERT's: its graph is the one that attention fusion recognizes
         blocks=module.blocks() if layout.library == "transformers" else (),
         unused=unused,
+        remarks=_remarks(layout, module),
     )
 
 
@@ -60,6 +62,14 @@ def _images(layout: Layout) -> tuple[Any, list[str]]:
     from topwork_plugins.clip.open_clip_nets import OpenClipImages
 
     return OpenClipImages(model), unused
+
+
+def _remarks(layout: Layout, module: Any) -> tuple[str, ...]:
+    if layout.library == "open_clip":
+        return ()
+    from topwork_plugins.pretrained_models import remarks_on
+
+    return remarks_on(layout.config, module.net)
 
 
 def _model(layout: Layout) -> tuple[Any, list[str]]:

@@ -37,6 +37,7 @@ class VisionEncoder(PictureEncoder):
         from topwork_server import prepare_torchvision
 
         prepare_torchvision()
+        from topwork_plugins.pretrained_models import remarks_on
         from topwork_plugins.vision.transformers_nets import open_model
 
         layout = read_layout(assets)
@@ -55,6 +56,7 @@ class VisionEncoder(PictureEncoder):
             blocks=model.tapped.blocks(),
             heads=model.heads,
             unused=model.unused,
+            remarks=remarks_on(layout.config, model.tapped.net),
         )
 
 

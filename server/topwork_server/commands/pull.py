@@ -162,6 +162,7 @@ def record(entry: CatalogEntry) -> dict[str, Any]:
         "reference": entry.manifest.reference,
         "heads": pretrained_heads.names_in(entry.folder) if entry.folder else [],
         "unused_weights": list(entry.manifest.unused),
+        "remarks": list(entry.manifest.remarks),
         "taps": [
             {"name": info.tap.name, "dim": info.tap.dim, "fingerprint": info.fingerprint, **entry.manifest.parity[info.tap.name]}
             for info in entry.manifest.taps
@@ -187,3 +188,5 @@ def _table(entry: CatalogEntry) -> None:
         console.print(f"heads: {', '.join(facts['heads'])}", soft_wrap=True, markup=False)
     if entry.manifest is not None and entry.manifest.unused:
         console.print(f"not used: {unused_weights(entry.manifest.unused)}", soft_wrap=True, markup=False)
+    for remark in facts["remarks"]:
+        console.print(remark, soft_wrap=True, markup=False)

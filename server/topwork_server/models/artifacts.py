@@ -41,7 +41,8 @@ class Manifest:
     `stamp` tells whether local weights were changed since.
 
     `parity` holds, by tap, max_abs_error and min_cosine; `batches` the shapes that it was measured on. `files` maps each
-    file of the folder to its SHA-256. `unused` names the weights of the source that the encoder leaves out.
+    file of the folder to its SHA-256. `unused` names the weights of the source that the encoder leaves out, and
+    `remarks` say what else of the source `topwork pull` tells.
     """
 
     encoder: str
@@ -56,6 +57,7 @@ class Manifest:
     stamp: str
     bytes: int
     unused: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def tap(self, name: str) -> FingerprintedTap | None:
         return next((info for info in self.taps if info.tap.name == name), None)

@@ -30,6 +30,7 @@ def join_manifests(spec: EncoderSpec, manifests: Sequence[Manifest]) -> Manifest
         batches=tuple(batch for manifest in manifests for batch in manifest.batches),
         bytes=sum(manifest.bytes for manifest in manifests),
         unused=tuple(sorted({name for manifest in manifests for name in manifest.unused})),
+        remarks=tuple(dict.fromkeys(remark for manifest in manifests for remark in manifest.remarks)),
     )
 
 

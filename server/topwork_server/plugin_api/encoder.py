@@ -52,7 +52,8 @@ class Trunk:
     `blocks` name the parameters of `module` from the bottom up, by prefix, a group for each block that may be frozen or trained
     at a rate of its own: (("embeddings.",), ("layer.0.",), ...). What no prefix names belongs to the last. `heads` are those
     that the pretrained network brings. `unused` names the weights of the source that neither the graph nor a head has, such as
-    the classifier of a model that was trained for one task: `topwork pull` tells its user.
+    the classifier of a model that was trained for one task: `topwork pull` tells its user. `remarks` are sentences on the source
+    that it tells too.
     """
 
     inputs: Mapping[str, tuple[str | int, ...]]
@@ -67,6 +68,7 @@ class Trunk:
     blocks: tuple[tuple[str, ...], ...] = ()
     heads: tuple[PretrainedHead, ...] = ()
     unused: Sequence[str] = ()
+    remarks: Sequence[str] = ()
 
 
 class Encoder(ABC):

@@ -86,6 +86,7 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
         },
         stamp=stamp,
         unused=tuple(sorted(trunk.unused)),
+        remarks=tuple(trunk.remarks),
         bytes=sum(path.stat().st_size for path in folder.iterdir() if path.name != artifacts.DEFAULT),
     )
     manifest.write(folder)
