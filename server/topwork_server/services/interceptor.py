@@ -43,8 +43,8 @@ _KINDS: dict[tuple[bool, bool], str] = {
     (True, True): "stream_stream",
 }
 
-#: What every method of ours begins with.
-OURS = "/topwork."
+#: What the methods begin with that are decoded, counted and drained here: our own, and those of other protocols.
+SERVED = ("/topwork.", "/tei.v1.", "/inference.")
 
 Context: TypeAlias = "grpc.aio.ServicerContext"
 Handler = Callable[[Any, Context], Awaitable[Any]]
@@ -67,17 +67,17 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             if handler is None:
                 return handler
             known = self._handlers[details.method] = self._guarded(details.method, handler)
-        if not known.request_streaming and details.method.startswith(OURS):
+        if not known.request_streaming and details.method.startswith(SERVED):
             await self._receiver.turn(task)
         return known
 
     def _guarded(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         kind = getattr(handler.request_deserializer, "__self__", None)
         inner = getattr(handler, _KINDS[handler.request_streaming, handler.response_streaming])
-        if not method.startswith(OURS):  # health and reflection answer for themselves, also while draining
+        if not method.startswith(SERVED):  # health and reflection answer for themselves, also while draining
             return handler if handler.request_streaming else _rewrapped(handler, self._limited(kind, inner))
         read = self._stream if handler.request_streaming else self._single
-        return _rewrapped(handler, self._counted(method.rpartition("/")[2], read(method, kind, inner)))
+        return _rewrapped(handler, self._counted(counted_as(method), read(method, kind, inner)))
 
     def _counted(self, name: str, inner: Handler) -> Handler:
         requests = self._requests
@@ -155,6 +155,11 @@ def status_of(error: TopworkError) -> status_pb2.Status:
         wait.FromMilliseconds(round(after * 1000))
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=wait))
     return status
+
+
+def counted_as(method: str) -> str:
+    """The name under which requests of a method are counted: that of ours alone, of other protocols with its service."""
+    return method.rpartition("/")[2] if method.startswith("/topwork.") else method.lstrip("/")
 
 
 def _rewrapped(handler: grpc.RpcMethodHandler, behavior: Handler) -> grpc.RpcMethodHandler:

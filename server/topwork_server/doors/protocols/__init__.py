@@ -1,0 +1,1 @@
+"""Messages of other protocols, generated from protos/others."""
