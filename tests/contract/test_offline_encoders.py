@@ -2,59 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from one_other_process import SharesProcess
 from topwork_server import Item, TextItem
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api import example_inputs
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
-from topwork_server.testing import EncoderContract
-from topwork_server.testing import encoder as contract_module
 
 pytestmark = pytest.mark.weights
 
 
 NAMES = ("all-minilm-l6-v2", "resnet50-thin", "efficientnet-lite0", "i3d-resnet50-thin", "glove-6b-50d")
-FINGERPRINTS = """
-import json, os, sys
-from pathlib import Path
-from topwork_server.models.catalog import Catalog
-from topwork_server.plugin_api import sources
-from topwork_server.plugin_api.plugin_registry import PluginRegistry
-from topwork_server.runtime.export import fingerprints
-
-answer = os.fdopen(os.dup(1), "w")
-os.dup2(2, 1)  # the libraries print too
-home, *names = sys.argv[1:]
-catalog, found = Catalog(PluginRegistry.load(), Path(home)), {}
-for name in names:
-    spec = catalog.spec(name)
-    found[name] = fingerprints(spec, sources.fetch(catalog.source(name), Path(home), spec.sha256))
-json.dump(found, answer)
-answer.close()
-"""
 
 
-@cache
-def fingerprints_elsewhere(home: Path) -> Mapping[str, dict[str, str]]:
-    """Fingerprints of all encoders, by one other process: each start of torch costs seconds, and what is asked of one is asked
-    of all."""
-    command = [sys.executable, "-P", "-c", FINGERPRINTS, str(home), *NAMES]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": "random"})
-    assert done.returncode == 0, done.stderr
-    found: dict[str, dict[str, str]] = json.loads(done.stdout)
-    return found
-
-
-class Offline(EncoderContract):
+class Offline(SharesProcess):
+    names = NAMES
     #: The same weights give the same fingerprint on every machine. Another one here changes what stored features mean.
     fingerprint: ClassVar[str]
 
@@ -62,10 +28,6 @@ class Offline(EncoderContract):
     @classmethod
     def home(cls, weights_home: Path) -> Path:
         return weights_home
-
-    @pytest.fixture(autouse=True)
-    def _one_other_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(contract_module, "export_fingerprints", lambda name, home: fingerprints_elsewhere(home)[name])
 
     def test_its_fingerprint_is_the_one_known(self, home: Path) -> None:
         catalog = Catalog(PluginRegistry.load(), home)

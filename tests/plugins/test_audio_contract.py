@@ -7,20 +7,26 @@ from pathlib import Path
 
 import pytest
 import tiny_sounds as tiny
+from one_other_process import SharesProcess, exported_here
 from topwork_server import Item
 from topwork_server.models.catalog import Catalog
-from topwork_server.plugin_api.plugin_registry import PluginRegistry
-from topwork_server.testing import EncoderContract
+
+NAMES = ("wav2vec2", "whisper")
 
 
-class Tiny(EncoderContract):
+@pytest.fixture(scope="module")
+def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("contract")
+    return exported_here(place / "home", {name: tiny.write(tiny.random_model(name), name, place / name) for name in NAMES})
+
+
+class Tiny(SharesProcess):
+    names = NAMES
+
     @pytest.fixture(scope="class")
     @classmethod
-    def home(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:  # type: ignore[override]
-        place = tmp_path_factory.mktemp(cls.encoder)
-        folder = tiny.write(tiny.random_model(cls.encoder), cls.encoder, place / "model")
-        Catalog(PluginRegistry.load(), place / "home").add(f"file:{folder}", cls.encoder)
-        return place / "home"
+    def home(cls, tiny_home: Path) -> Path:  # type: ignore[override]
+        return tiny_home
 
     @classmethod
     def items(cls, catalog: Catalog) -> Sequence[Item]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import tiny_clips
+from one_other_process import SharesProcess
 from topwork_server import ImageItem, Item, Modality, TextItem
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api import example_inputs
-from topwork_server.testing import EncoderContract
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +18,9 @@ def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_clips.pulled(tmp_path_factory.mktemp("contract"))
 
 
-class Tiny(EncoderContract):
+class Tiny(SharesProcess):
     encoder = "tiny"
+    names = ("tiny",)
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -7,22 +7,27 @@ from pathlib import Path
 
 import pytest
 import tiny_berts
+from one_other_process import SharesProcess, exported_here
 from topwork_server import Item, TextItem
 from topwork_server.models.catalog import Catalog
-from topwork_server.plugin_api.plugin_registry import PluginRegistry
-from topwork_server.testing import EncoderContract
 
+NAMES = ("llama", "roformer")
 TEXTS = ("A small bird sings.", "Bread", "The train to the coast leaves at seven, and the last carriage is the quiet one.")
 
 
-class Tiny(EncoderContract):
+@pytest.fixture(scope="module")
+def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("contract")
+    return exported_here(place / "home", {name: tiny_berts.write(place / name, name) for name in NAMES})
+
+
+class Tiny(SharesProcess):
+    names = NAMES
+
     @pytest.fixture(scope="class")
     @classmethod
-    def home(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:  # type: ignore[override]
-        place = tmp_path_factory.mktemp(cls.encoder)
-        folder = tiny_berts.write(place / "model", cls.encoder)
-        Catalog(PluginRegistry.load(), place / "home").add(f"file:{folder}", cls.encoder)
-        return place / "home"
+    def home(cls, tiny_home: Path) -> Path:  # type: ignore[override]
+        return tiny_home
 
     @classmethod
     def items(cls, catalog: Catalog) -> Sequence[Item]:
