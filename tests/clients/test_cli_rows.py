@@ -119,6 +119,7 @@ def test_encodings(topwork: Command, tmp_path: Path, data: bytes, words: list[st
         (TEXT.encode("cp1252"), [], "say which it is: --encoding cp1252"),
         (TEXT.encode("utf-16-le"), [], "try --encoding utf-16-le"),
         (TEXT.encode("utf-16-be"), [], "try --encoding utf-16-be"),
+        (bytes(range(256)) * 8, [], "binary"),
         (TEXT.encode("cp1252"), ["--encoding", "utf-8"], "is not utf-8"),
         (b"\xff\xfea", [], "is not utf-16"),
     ],

@@ -82,5 +82,16 @@ def _found(path: Path) -> str:
     if marked is None and b"\0" in head:
         even, odd = head[::2].count(0), head[1::2].count(0)
         guess = "utf-16-le" if odd > even else "utf-16-be"
+        if not _is_readable(head, guess):
+            raise InvalidInput(f"{path} is binary, and no text: it holds NUL characters", remedy="name a file of text")
         raise InvalidInput(f"{path} holds NUL characters: it is no text, or not in UTF-8", remedy=f"try `encoding={guess!r}`")
     return marked or UTF8
+
+
+def _is_readable(head: bytes, encoding: str) -> bool:
+    """Tell whether the bytes are characters of that encoding, as bytes that are no text seldom are. The last may be cut."""
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return all(letter.isprintable() or letter.isspace() for letter in text)
