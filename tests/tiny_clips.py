@@ -19,7 +19,7 @@ from topwork_server.models.catalog import Catalog
 from topwork_server.models.torch_compat import prepare_torchvision
 from topwork_server.plugin_api import example_inputs
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
-from topwork_server.runtime.export import export_encoder
+from topwork_server.runtime.export import export_encoder, publish_towers
 from topwork_server.runtime.session import Session
 from topwork_server.types import Array, Item
 
@@ -138,10 +138,10 @@ def write_open_clip(folder: Path, *, siglip: bool = False) -> Path:
 
 
 def pulled(place: Path) -> Path:
-    """A home where the CLIP `tiny` was pulled from a folder and exported."""
+    """A home where the CLIP `tiny` was pulled from a folder and exported, in this process, which has torch already."""
     catalog = Catalog(PluginRegistry.load(), place / "home")
-    catalog.add(f"file:{write('clip', place / 'model')}", "tiny", "clip")
-    catalog.export("tiny")
+    spec = catalog.add(f"file:{write('clip', place / 'model')}", "tiny", "clip")
+    publish_towers(catalog.home, spec, [catalog.pull_tower("tiny", tower) for tower in spec.towers])
     return place / "home"
 
 
