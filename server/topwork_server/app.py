@@ -24,6 +24,7 @@ from topwork_server.doors.http_app import HttpApplication
 from topwork_server.doors.http_server import HttpServer
 from topwork_server.doors.json_calls import JsonCalls
 from topwork_server.doors.openai import OpenAiDoor
+from topwork_server.doors.openapi import ApiDocs
 from topwork_server.doors.service_methods import ServiceMethods
 from topwork_server.errors import DataLoss, StartError
 from topwork_server.inference.engine import Engine
@@ -127,6 +128,7 @@ class App:
     def _http_application(self) -> HttpApplication:
         calls, embedder = JsonCalls(self.requests), Embedder(self.engine, self._catalog, self.config.default_encoder)
         routes = calls.routes(OpenAiDoor(embedder, self._catalog).operations(), openai.error_form)
+        routes += ApiDocs(self._methods.methods.values(), calls.operations).routes()
         return HttpApplication(self._methods, routes, self.requests, self._receiver)
 
     def _whole(self, kind: str, name: str) -> bool:

@@ -70,8 +70,11 @@ class JsonCalls:
 
     def __init__(self, requests: RequestTracker) -> None:
         self._requests = requests
+        #: All that routes were made of.
+        self.operations: list[Operation] = []
 
     def routes(self, operations: Sequence[Operation], error_form: ErrorForm) -> list[Route]:
+        self.operations += operations
         return [self._route(one, error_form) for one in operations]
 
     def _route(self, operation: Operation, error_form: ErrorForm) -> Route:
