@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import sets_harness
-from topwork_server.app import App
+from topwork_server.app import App, ReadyMessage
 from topwork_server.config import Config
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry, RegisteredTrainer
@@ -42,20 +42,36 @@ def with_toys(folders: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
+def with_toys_over_http(folders: pytest.TempPathFactory) -> Iterator[str]:
+    """Yield the HTTP address of a server with `ToyEncoders`."""
+    home = sets_harness.lent(folders.mktemp("home") / "home", sets_harness.export(folders.mktemp("exported")))
+    with started(home, ToyEncoders(), http="127.0.0.1:0") as ready:
+        assert ready.http is not None
+        yield ready.http
+
+
+@contextmanager
 def served(home: Path, plugins: Any) -> Iterator[str]:
     """Yields its address."""
+    with started(home, plugins) as ready:
+        yield ready.address
+
+
+@contextmanager
+def started(home: Path, plugins: Any, **settings: Any) -> Iterator[ReadyMessage]:
+    """Yields what it says of itself."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
-    async def start() -> tuple[App, str]:
-        config = Config(home=home, listen="127.0.0.1:0", provider="cpu")
+    async def start() -> tuple[App, ReadyMessage]:
+        config = Config(home=home, listen="127.0.0.1:0", provider="cpu", **settings)
         app = App(Catalog(plugins, home), config, plugins=plugins)
-        return app, (await app.start()).address
+        return app, await app.start()
 
-    app, address = asyncio.run_coroutine_threadsafe(start(), loop).result(60)
+    app, ready = asyncio.run_coroutine_threadsafe(start(), loop).result(60)
     try:
-        yield address
+        yield ready
     finally:
         asyncio.run_coroutine_threadsafe(app.close(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)

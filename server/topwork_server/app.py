@@ -18,13 +18,15 @@ from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs
 
 from topwork_server.atomic_store import use_temporary_folder
 from topwork_server.config import Config
-from topwork_server.doors import openai
+from topwork_server.doors import metrics, openai
 from topwork_server.doors.embedding import Embedder
 from topwork_server.doors.http_app import HttpApplication
 from topwork_server.doors.http_server import HttpServer
 from topwork_server.doors.json_calls import JsonCalls
+from topwork_server.doors.metrics import TopworkMetrics
 from topwork_server.doors.openai import OpenAiDoor
 from topwork_server.doors.openapi import ApiDocs
+from topwork_server.doors.peer_metrics import TeiMetrics, TritonMetrics
 from topwork_server.doors.service_methods import ServiceMethods
 from topwork_server.errors import DataLoss, StartError
 from topwork_server.inference.engine import Engine
@@ -128,6 +130,12 @@ class App:
     def _http_application(self) -> HttpApplication:
         calls, embedder = JsonCalls(self.requests), Embedder(self.engine, self._catalog, self.config.default_encoder)
         routes = calls.routes(OpenAiDoor(embedder, self._catalog).operations(), openai.error_form)
+        collectors = [
+            TopworkMetrics(self.requests, self.budget, self.engine, self.state),
+            TeiMetrics(self.engine),
+            TritonMetrics(self.engine),
+        ]
+        routes += metrics.routes(collectors)
         routes += ApiDocs(self._methods.methods.values(), calls.operations).routes()
         return HttpApplication(self._methods, routes, self.requests, self._receiver)
 

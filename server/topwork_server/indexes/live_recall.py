@@ -97,6 +97,13 @@ class LiveRecallSampler:
             for i, r in sorted(record.recalls.items(), reverse=True)
         )
 
+    def means(self) -> list[tuple[str, str, float]]:
+        """The mean recall of each index whose searches were repeated: set, index, recall."""
+        repeated = [
+            (key, [value for recalls in record.recalls.values() for value in recalls]) for key, record in self._records.items()
+        ]
+        return [(*key, float(np.mean(values))) for key, values in sorted(repeated) if values]
+
     async def close(self) -> None:
         if self._task:
             self._task.cancel()

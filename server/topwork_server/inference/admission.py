@@ -28,7 +28,7 @@ class AdmissionController:
 
     def __init__(self, places: int, name: str) -> None:
         self._places, self._name = places, name
-        self._taken = 0
+        self.taken = 0  # places that are held now
         self._held: Counter[_Key] = Counter()
         self._waiting: dict[_Key, deque[_Waiter]] = {}
 
@@ -44,7 +44,7 @@ class AdmissionController:
             self._grant(count, key)
         else:
             raise Overloaded(
-                f"the queue of {self._name} is full: {self._taken} of {self._places} items are waiting",
+                f"the queue of {self._name} is full: {self.taken} of {self._places} items are waiting",
                 remedy="try again with back-off, or use a stream, which waits for room",
             )
         try:
@@ -53,15 +53,15 @@ class AdmissionController:
             self._release(count, key)
 
     def _fits(self, count: int, key: _Key) -> bool:
-        left = self._places - self._taken - count
-        return not self._taken or (left >= 0 and self._held[key] + count <= SHARE[key[1]] * (left + 1))
+        left = self._places - self.taken - count
+        return not self.taken or (left >= 0 and self._held[key] + count <= SHARE[key[1]] * (left + 1))
 
     def _grant(self, count: int, key: _Key) -> None:
-        self._taken += count
+        self.taken += count
         self._held[key] += count
 
     def _release(self, count: int, key: _Key) -> None:
-        self._taken -= count
+        self.taken -= count
         self._held[key] -= count
         if not self._held[key]:
             del self._held[key]
@@ -84,7 +84,7 @@ class AdmissionController:
     def _admit_waiting(self) -> None:
         """Admit one request of each client, and repeat while any is admitted."""
         admitted = True
-        while admitted and self._taken < self._places:
+        while admitted and self.taken < self._places:
             admitted = False
             for key in list(self._waiting):
                 waiter = self._waiting[key][0]
@@ -96,7 +96,7 @@ class AdmissionController:
                         waiter[1].set_result(None)
 
     def _may_enter(self, count: int, key: _Key) -> bool:
-        return self._fits(count, key) or (not self._held[key] and self._taken <= self._places * OPEN_SHARE)
+        return self._fits(count, key) or (not self._held[key] and self.taken <= self._places * OPEN_SHARE)
 
     def _dequeue(self, key: _Key, waiter: _Waiter) -> None:
         """Remove a waiter; its client goes to the end of the turns."""

@@ -50,7 +50,8 @@ class _EncoderFailed(Exception):
 class Batcher:
     """Owns the sessions of one encoder and the threads that run them.
 
-    `counters`: samples, batches, expired, cancelled, refused, memory_splits, restarts. `serving` is False while a session that
+    `counters`: samples, batches, cost (of the samples) and padded_cost (with their padding), expired, cancelled, refused,
+    memory_splits, restarts. `serving` is False while a session that
     died is being reopened; `on_health` is called at each change, from a worker's thread.
     """
 
@@ -233,11 +234,18 @@ class Batcher:
         with self._changed:
             self.counters["batches"] += 1
             self.counters["samples"] += len(batch)
+            self.counters["cost"] += sum([queued.cost for queued in batch])
+            self.counters["padded_cost"] += self._padded_cost(batch)
             self._deadlines.record_batch(batch, started, time.monotonic())
             for request in {queued.request for queued in batch}:
                 request.queue_seconds = max(request.queue_seconds, started - request.created)
                 request.compute_seconds += seconds
         self._settle(batch, results)
+
+    def _padded_cost(self, batch: Sequence[RequestSample]) -> int:
+        """What a batch costs with its padding, in the encoder's unit."""
+        costs = [queued.cost for queued in batch]
+        return max(costs) * len(costs) if self._encoder.pads else sum(costs)
 
     def _collate(self, batch: Sequence[RequestSample]) -> dict[str, Array]:
         try:

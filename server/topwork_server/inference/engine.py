@@ -18,6 +18,7 @@ from topwork_server.features import EmbedResult, TapRows, spans_of
 from topwork_server.inference import tower_routing
 from topwork_server.inference.batcher import BatchRequest, Rows
 from topwork_server.inference.deadline_admission import TimedRequest
+from topwork_server.inference.embed_statistics import EmbedStatistics
 from topwork_server.inference.model_cache import LoadedEncoder, LoadedTower, ModelCache
 from topwork_server.inference.preprocessing import PreparedItem, PreprocessPool, RequestPreprocessor
 from topwork_server.models.catalog import Catalog
@@ -68,6 +69,8 @@ class Engine:
     def __init__(self, catalog: Catalog, config: Config, on_health: Callable[[str, bool], None] | None = None) -> None:
         self._threads = PreprocessPool(config.threads)
         self._model_cache = ModelCache(catalog, config, on_health or (lambda name, serving: None))
+        #: By name, of the encoders that were used since the server began.
+        self.statistics: dict[str, EmbedStatistics] = {}
 
     @property
     def provider_names(self) -> str:
@@ -91,6 +94,11 @@ class Engine:
         it."""
         return self._model_cache.plans_of(entry)
 
+    @property
+    def loaded_encoders(self) -> list[LoadedEncoder]:
+        """Those in memory now."""
+        return self._model_cache.loaded
+
     def acquire(self, name: str) -> AbstractAsyncContextManager[LoadedEncoder]:
         """The encoder, loaded if need be, and kept in memory for as long as the context lasts."""
         return self._model_cache.acquire(name)
@@ -102,16 +110,23 @@ class Engine:
     async def embed(self, params: EmbedParams, items: Sequence[Item]) -> EmbedResult:
         """Rows of every item, in order. Raises TopworkError; its `item` is set where one item is to blame."""
         async with self._model_cache.acquire(params.encoder) as loaded:
-            taps = choose_taps(loaded, params.taps)
-            chosen = request_options.parse(request_options.declared_by(loaded.spec), params.options)
-            if len(loaded.towers) == 1:
-                return await self._embed_in(loaded.towers[0], taps, params, chosen, items)
-            routed = tower_routing.route_items(loaded, taps, items, skip=params.skip_bad_items)
-            return await routed.embed(
-                lambda tower, mine: self._embed_in(
-                    tower, taps, params, request_options.parse_own(tower.encoder.options, params.options), mine
-                )
+            started, statistics = time.monotonic(), self.statistics.setdefault(params.encoder, EmbedStatistics())
+            with statistics.request():
+                result = await self._embed_with(loaded, params, items)
+            statistics.add(result, len(items), time.monotonic() - started)
+            return result
+
+    async def _embed_with(self, loaded: LoadedEncoder, params: EmbedParams, items: Sequence[Item]) -> EmbedResult:
+        taps = choose_taps(loaded, params.taps)
+        chosen = request_options.parse(request_options.declared_by(loaded.spec), params.options)
+        if len(loaded.towers) == 1:
+            return await self._embed_in(loaded.towers[0], taps, params, chosen, items)
+        routed = tower_routing.route_items(loaded, taps, items, skip=params.skip_bad_items)
+        return await routed.embed(
+            lambda tower, mine: self._embed_in(
+                tower, taps, params, request_options.parse_own(tower.encoder.options, params.options), mine
             )
+        )
 
     async def _embed_in(
         self, tower: LoadedTower, taps: tuple[FingerprintedTap, ...], params: EmbedParams, chosen: Any, items: Sequence[Item]

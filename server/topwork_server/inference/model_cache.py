@@ -76,6 +76,11 @@ class LoadedEncoder:
         return sum(tower.bytes for tower in self.towers)
 
     @property
+    def queued_items(self) -> int:
+        """Items that are in its queues, or computed now."""
+        return sum(tower.admission.taken for tower in self.towers)
+
+    @property
     def serving(self) -> bool:
         """False while a session that died is being reopened."""
         return all(tower.batcher.serving for tower in self.towers)
@@ -136,6 +141,11 @@ class ModelCache:
         if name in self._measuring:
             return "ready", "its speed and parity on each device here are being measured, once: 3 to 20 seconds"
         return ("failed", self._failures[name]) if name in self._failures else None
+
+    @property
+    def loaded(self) -> list[LoadedEncoder]:
+        """Those in memory now."""
+        return list(self._loaded.values())
 
     def get(self, name: str) -> LoadedEncoder | None:
         return self._loaded.get(name)

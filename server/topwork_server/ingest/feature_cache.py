@@ -107,12 +107,16 @@ class FeatureCache:
         self._open: sqlite3.Connection | None = None
         self._uses = 0
         self._failing = False
+        self.hits = self.misses = 0  # keys that were asked for
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, CacheEntry]:
         """Return the cached entries."""
         if not keys:
             return {}
-        return self._attempt(lambda connection: self._get(connection, keys)) or {}
+        found = self._attempt(lambda connection: self._get(connection, keys)) or {}
+        self.hits += len(found)
+        self.misses += len(keys) - len(found)
+        return found
 
     def put(self, entries: Mapping[bytes, CacheEntry]) -> None:
         """Store entries that may be mixed with rows of other numerics, evicting others."""

@@ -10,12 +10,13 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from topwork_server.errors import Overloaded, TopworkError, Unavailable, exhausted
 from topwork_server.feature_sets import lance_io
+from topwork_server.histogram import SECONDS, Histogram
 from topwork_server.plugin_crashes import contained
 
 #: Seconds in which a server that stops may be back.
@@ -32,6 +33,7 @@ class RequestTracker:
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
+        self.seconds: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(SECONDS))
         #: From then on new requests are refused, and streams that are open take no more messages.
         self.stopping = asyncio.Event()
         self._active: set[asyncio.Task[Any]] = set()
@@ -59,6 +61,7 @@ class RequestTracker:
             raise
         finally:
             self.counts[method, code] += 1
+            self.seconds[method].observe(time.monotonic() - started)
             self._gone(self._active, task)
             if log.isEnabledFor(logging.DEBUG):
                 log.debug("method=%s code=%s ms=%.1f peer=%s", method, code, (time.monotonic() - started) * 1e3, peer)
@@ -84,6 +87,11 @@ class RequestTracker:
             raise
         except BaseException as error:
             raise (_internal() if lance_io.is_panic(error) else _as_ours(contained(error))) from error
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are being worked on."""
+        return len(self._active)
 
     async def idle(self) -> None:
         """Wait until nothing is in flight."""

@@ -1,0 +1,62 @@
+"""What an encoder's embed requests came to since the server began: how many, how long in each step, and why they failed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from topwork_server.features import EmbedResult
+from topwork_server.histogram import COUNTS, SECONDS, Histogram
+
+
+def _seconds() -> Histogram:
+    return Histogram(SECONDS)
+
+
+@dataclass(eq=False, slots=True)
+class EmbedStatistics:
+    """Of one encoder. `failures` counts by the name of the gRPC status; `cost` is in the encoder's unit, of texts tokens;
+    `last_success` is in seconds of time.time()."""
+
+    succeeded: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    items: int = 0
+    cost: int = 0
+    pending: int = 0
+    last_success: float = 0.0
+    total: Histogram = field(default_factory=_seconds)
+    preprocess: Histogram = field(default_factory=_seconds)
+    queue: Histogram = field(default_factory=_seconds)
+    compute: Histogram = field(default_factory=_seconds)
+    costs: Histogram = field(default_factory=lambda: Histogram(COUNTS))
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count a request as pending, and in the end its failure, if it has one."""
+        self.pending += 1
+        try:
+            yield
+        except asyncio.CancelledError:
+            self.failures["CANCELLED"] += 1
+            raise
+        except Exception as error:
+            self.failures[getattr(getattr(error, "code", None), "name", "INTERNAL")] += 1
+            raise
+        finally:
+            self.pending -= 1
+
+    def add(self, result: EmbedResult, items: int, seconds: float) -> None:
+        """Count a request that was answered after so many seconds."""
+        self.succeeded += 1
+        self.items += items
+        self.cost += result.cost
+        self.last_success = time.time()
+        self.total.observe(seconds)
+        self.preprocess.observe(result.timings.preprocess)
+        self.queue.observe(result.timings.queue)
+        self.compute.observe(result.timings.compute)
+        self.costs.observe(result.cost)
