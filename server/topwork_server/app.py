@@ -17,9 +17,10 @@ from grpc_health.v1 import health_pb2_grpc
 from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs_pb2_grpc, sets_pb2_grpc
 
 from topwork_server.atomic_store import use_temporary_folder
-from topwork_server.config import Config
+from topwork_server.config import OFF, Config
 from topwork_server.doors import metrics, openai
 from topwork_server.doors.embedding import Embedder
+from topwork_server.doors.health import health_routes
 from topwork_server.doors.http_app import HttpApplication
 from topwork_server.doors.http_server import HttpServer
 from topwork_server.doors.json_calls import JsonCalls
@@ -69,8 +70,6 @@ OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
-#: In the place of the address of HTTP: do not listen for it.
-OFF = "off"
 #: Seconds that connections are given after the last reply, for reflection and health watches to end.
 FAREWELL = 1.0
 
@@ -130,6 +129,7 @@ class App:
     def _http_application(self) -> HttpApplication:
         calls, embedder = JsonCalls(self.requests), Embedder(self.engine, self._catalog, self.config.default_encoder)
         routes = calls.routes(OpenAiDoor(embedder, self._catalog).operations(), openai.error_form)
+        routes += health_routes(self.health, self.config.default_encoder)
         collectors = [
             TopworkMetrics(self.requests, self.budget, self.engine, self.state),
             TeiMetrics(self.engine),

@@ -67,6 +67,7 @@ _home = flags(
 @click.option("--drain-seconds", type=_SECONDS, help="that accepted requests have after SIGTERM (default 30)")
 @click.option("--end-seconds", type=_SECONDS, help="after the drain, until the process ends by force (default 15)")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="debug logs requests")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="json: an object a line")
 def serve(arguments: SimpleNamespace) -> int:
     """serve encoders over gRPC, until SIGTERM or Ctrl-C"""
     from topwork_server.commands import serve as serve_command

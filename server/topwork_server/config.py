@@ -11,6 +11,8 @@ from topwork_server.errors import StartError
 from topwork_server.process_resources import usable_memory
 
 GIB = 1 << 30
+#: In the place of the address of HTTP: do not listen for it.
+OFF = "off"
 
 
 def default_home() -> Path:

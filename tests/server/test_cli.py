@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -56,6 +57,17 @@ def configured(monkeypatch) -> Callable[..., Config]:
 @pytest.fixture(autouse=True)
 def _home(monkeypatch, tmp_path):
     monkeypatch.setenv("TOPWORK_HOME", str(tmp_path))
+
+
+def test_logs_of_json_are_an_object_a_line():
+    try:
+        raise RuntimeError("a fault")
+    except RuntimeError:
+        record = logging.LogRecord("topwork_server.app", logging.ERROR, "", 0, "error=%s", ("ab12",), sys.exc_info())
+    event = json.loads(serve.JsonFormatter().format(record))
+    assert (event["level"], event["logger"], event["message"]) == ("error", "topwork_server.app", "error=ab12")
+    assert "a fault" in event["traceback"]
+    assert event["time"].endswith("+00:00")
 
 
 def test_serve_without_flags_is_the_default_configuration(configured):

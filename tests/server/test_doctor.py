@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -195,6 +196,24 @@ def test_an_address_is_free_taken_or_ours(tmp_path):
     pool.shutdown()
     assert ours.grade is Grade.OK
     assert "Topwork server answers" in ours.detail
+
+
+def test_the_address_of_http_is_off_free_or_taken():
+    assert checks.http_address("off").grade is Grade.OK
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        address = f"127.0.0.1:{stranger.getsockname()[1]}"
+        stranger.listen()
+        threading.Thread(target=_answer_with_nonsense, args=[stranger], daemon=True).start()
+        taken = checks.http_address(address)
+        assert (taken.grade, "--http" in taken.remedy) == (Grade.FAIL, True)
+    assert "is free" in checks.http_address(address).detail
+
+
+def _answer_with_nonsense(server):
+    caller, _ = server.accept()
+    with caller:
+        caller.recv(1000)
+        caller.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n[]")
 
 
 def test_a_check_that_breaks_is_a_finding():

@@ -41,6 +41,7 @@ def run(arguments: SimpleNamespace) -> int:
             "hub": checks.hub,
             "memory": checks.memory,
             "address": _address(arguments.listen),
+            "http": partial(checks.http_address, Config().http),
         }
     )
     if arguments.json:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from topwork_server.config import OFF
 from topwork_server.plugin_api import example_inputs
 
 GIB = 1 << 30
@@ -259,18 +262,40 @@ def memory() -> Finding:
 
 def address(listen: str) -> Finding:
     """Free, or held by a Topwork server that answers."""
-    import socket
+    if not (refusal := _cannot_bind(listen)):
+        return Finding(Grade.OK, f"{listen} is free")
+    if _topwork_answers(listen):
+        return Finding(Grade.OK, f"a Topwork server answers on {listen}")
+    return Finding(Grade.FAIL, f"{listen}: {refusal}", "choose another with --listen HOST:PORT")
 
+
+def _cannot_bind(listen: str) -> str:
+    """Tell why an address cannot be had, as the system does; "" where it can."""
     from topwork_server.app import bind_failure, parse_address
 
     host, port = parse_address(listen)
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError as error:
-        if _topwork_answers(listen):
-            return Finding(Grade.OK, f"a Topwork server answers on {listen}")
-        return Finding(Grade.FAIL, f"{listen}: {bind_failure(error)}", "choose another with --listen HOST:PORT")
-    return Finding(Grade.OK, f"{listen} is free")
+        return bind_failure(error)
+    return ""
+
+
+def http_address(http: str) -> Finding:
+    """The address of HTTP: off, free, or held by a Topwork server that answers."""
+    import urllib.request
+
+    if http == OFF:
+        return Finding(Grade.OK, "HTTP is off (TOPWORK_HTTP)")
+    if not (refusal := _cannot_bind(http)):
+        return Finding(Grade.OK, f"{http} is free")
+    try:
+        with urllib.request.urlopen(f"http://{http}/openapi.json", timeout=PATIENCE) as answer:
+            if json.load(answer)["info"]["title"] == "Topwork":
+                return Finding(Grade.OK, f"a Topwork server answers on {http}")
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    return Finding(Grade.FAIL, f"{http}: {refusal}", "choose another with --http HOST:PORT, or leave HTTP out with --http off")
 
 
 def server(target: str) -> Finding:

@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import fields
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +26,7 @@ YOUNGEST = 10_000
 
 
 def run(arguments: SimpleNamespace) -> int:
-    _log(getattr(logging, arguments.log_level.upper()))
+    _log(getattr(logging, arguments.log_level.upper()), as_json=arguments.log_format == "json")
     sys.setswitchinterval(SWITCH)
     announce = _announce_json if arguments.json else _announce
 
@@ -43,12 +44,30 @@ def config_of(arguments: SimpleNamespace) -> Config:
     return Config(**{name: value for name, value in given.items() if value is not None})
 
 
-def _log(level: int) -> None:
+def _log(level: int, *, as_json: bool) -> None:
     """Log one line an event. Libraries stay at INFO: the debug lines that are asked for are ours."""
     logging.basicConfig(level=max(level, logging.INFO), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if as_json:
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JsonFormatter())
     for name in ("topwork_server", "topwork_plugins"):
         logging.getLogger(name).setLevel(level)
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it says at INFO which instructions it did not find
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes an event as one line of JSON: time (UTC, ISO 8601), level, logger, message and, of an exception, its traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        event = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            event["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(event, ensure_ascii=False)
 
 
 def _loop() -> Callable[[Coroutine[Any, Any, int]], int]:

@@ -58,6 +58,20 @@ class HealthService(aio.HealthServicer):  # type: ignore[misc]
         finally:
             follower.cancel()
 
+    async def why_not_ready(self, encoder: str = "") -> str:
+        """Tell why a request, for an encoder where one is named, would be refused now; "" where it would not."""
+        if self._gracefully_shutting_down:
+            return "the server is stopping"
+        if not has_headroom():
+            return "the server has no memory or no thread left"
+        if encoder:
+            try:
+                if not await asyncio.to_thread(self._looks[PREFIX], encoder):
+                    return f"the encoder {encoder} does not serve now"
+            except Exception as error:
+                return str(error)
+        return ""
+
     def changed(self, encoder: str, serving: bool) -> None:
         """The engine's word on an encoder's worker; from any thread."""
         self._loop.call_soon_threadsafe(self._start_set, f"{PREFIX}{encoder}", serving)
