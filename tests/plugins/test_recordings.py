@@ -90,6 +90,39 @@ def test_channels_are_averaged(encoder: AudioEncoder) -> None:
     np.testing.assert_allclose(read(encoder, tiny.wav(one, channels=3)), SOUND / 3, atol=1e-6)
 
 
+def of_channels(count: int) -> Any:
+    """(n, count) float32, each channel another sound."""
+    return np.stack([tiny.sound(0.5, seed) for seed in range(count)], axis=1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 6, 7, 8, 9, 16, 64])
+def test_each_number_of_channels_is_averaged(encoder: AudioEncoder, count: int) -> None:
+    """From 8 on, PyAV ends the process at a planar frame."""
+    np.testing.assert_allclose(
+        read(encoder, tiny.wav(of_channels(count), channels=count)), of_channels(count).mean(axis=1), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("form", ["flac", "matroska"])
+def test_a_codec_of_eight_planes(encoder: AudioEncoder, form: str) -> None:
+    channels, file = of_channels(8), io.BytesIO()
+    with av.open(file, "w", format=form) as container:
+        stream = container.add_stream("flac", rate=RATE, layout="7.1")
+        frame = av.AudioFrame.from_ndarray(channels.reshape(1, -1), format="flt", layout="7.1")
+        frame.sample_rate, frame.pts = RATE, 0
+        resampler = av.AudioResampler(stream.format, "7.1", RATE, frame_size=stream.codec_context.frame_size or None)
+        for piece in (*resampler.resample(frame), *resampler.resample(None)):
+            container.mux(stream.encode(piece))
+        container.mux(stream.encode(None))
+    np.testing.assert_allclose(read(encoder, file.getvalue()), channels.mean(axis=1), atol=1e-4)
+
+
+def test_more_channels_than_may_be(encoder: AudioEncoder) -> None:
+    with pytest.raises(InvalidInput, match="65 channels") as caught:
+        read(encoder, tiny.wav(np.zeros((800, 65), np.float32), channels=65))
+    assert "mean" in caught.value.remedy
+
+
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x80000000, 0x7FFFF024])
 def test_a_wav_file_out_of_a_pipe_is_read_to_its_end(encoder: AudioEncoder, size: int) -> None:
     unknown = struct.pack("<I", size)

@@ -70,7 +70,7 @@ def _decoded(data: bytes | Path, rate: int) -> Iterator[Array]:
 
     with FILES.opened(data) as container:
         track = _sound_track(container)
-        resampler, length, form = AudioResampler(format="fltp", rate=rate), 0, None
+        resampler, length, form = AudioResampler(format="flt", rate=rate), 0, None
         for frame in _undamaged(container, track, whole=not _was_piped(data)):
             form = form or _form(frame)
             if _form(frame) != form:
@@ -130,7 +130,10 @@ def _check_form(frame: AudioFrame) -> None:
 
 
 def _one_channel(block: AudioFrame) -> Array:
-    return np.asarray(block.to_ndarray().mean(axis=0, dtype=np.float32))
+    """Return the mean of a packed frame's channels. PyAV reads past the end of FFmpeg's list of planes where it has 8 or more, so
+    a planar frame of 8 channels ends the process. A copy by channel is 6 times as fast as a mean over each sample's own few."""
+    channels = block.to_ndarray().reshape(-1, block.layout.nb_channels).T
+    return np.asarray(np.ascontiguousarray(channels).mean(axis=0, dtype=np.float32))
 
 
 def _checked(blocks: Iterator[Array], rate: int) -> Iterator[Array]:
