@@ -120,7 +120,8 @@ def test_a_device_that_is_not_there_begins_no_job(client: Client) -> None:
     ("kind", "texts", "options", "words"),
     [
         ("mlm", ["one text"], {}, "one text alone"),
-        ("mlm", ["equal", "equal"], {}, "one text alone"),
+        ("mlm", ["equal", "equal"], {}, "all 2 texts are equal"),
+        ("words", ["a red owl"] * 500, {}, "all 500 texts are equal"),
         ("mlm", ["one", "two"], {"tokens": 5000}, "tokens is 5,000"),
         ("words", ["owl", "bird"], {}, "two different words"),
     ],

@@ -157,7 +157,7 @@ def test_bases_that_cannot_learn_so_are_refused(tmp_path: Path) -> None:
     folder = tiny_berts.write(tmp_path / "base", kind="AutoModelForMaskedLM")
     with pytest.raises(InvalidInput, match="both directions"):
         CausalLanguageModel.check(base_of(folder), CausalOptions())
-    with pytest.raises(InvalidInput, match="one text alone"):
+    with pytest.raises(InvalidInput, match="all 2 texts are equal"):
         learn(base_of(folder), tmp_path / "out", ["the same", "the same"])
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         path = folder / name

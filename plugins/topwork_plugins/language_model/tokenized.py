@@ -59,12 +59,12 @@ class TextTokenizer:
             yield encoding.ids, [-1 if word is None else word for word in encoding.word_ids]
 
 
-def check_held_out(texts: Iterable[str]) -> None:
+def check_held_out(texts: Collection[str]) -> None:
     """Raise InvalidInput where there is one text alone, or all are equal."""
-    rest = iter(texts)
-    first = next(rest, "")
-    if not any(text != first for text in rest):
-        raise InvalidInput("there is one text alone: none can be held out", remedy="give more texts, a line each")
+    first = next(iter(texts), "")
+    if all(text == first for text in texts):
+        which = f"all {len(texts):,} texts are equal" if len(texts) > 1 else "there is one text alone"
+        raise InvalidInput(f"{which}: none can be held out", remedy="give texts that differ, a line each")
 
 
 def held_out(texts: Collection[str], part: float, seed: int) -> Callable[[str], bool]:

@@ -63,11 +63,18 @@ class WordsPretrainer(Pretrainer):
 
     @classmethod
     def check_texts(cls, texts: Collection[str], options: Any) -> None:
-        """Raise InvalidInput where no text has two different words; how often they come is counted in the job."""
+        """Raise InvalidInput where no text has two different words, or several texts are all equal; how often words come is
+        counted in the job."""
         if not any(len({word.lower() if options.lowercase else word for word in tokens.words(text)}) > 1 for text in texts):
             raise InvalidInput(
                 "no text has two different words: a word is learned from others beside it",
                 remedy="give whole sentences, with spaces between words",
+            )
+        first = next(iter(texts))
+        if len(texts) > 1 and all(text == first for text in texts):
+            raise InvalidInput(
+                f"all {len(texts):,} texts are equal: they tell nothing of a word that one of them does not",
+                remedy="give texts that differ, a line each",
             )
 
     @classmethod
@@ -156,7 +163,7 @@ class _Training:
             known = self.model.wv.key_to_index
             self._places = places(list(islice((words for words in lines if sum(w in known for w in words) > 1), MOST_JUDGED)))
             self._loss, self._found = "loss of learned texts", f"missing word of learned texts among {FIRST}"
-            self.warnings.append("too few texts to hold some out: figures are of texts that were learned from, not of others")
+            self.warnings.append("too few different texts to hold some out: figures are of texts that were learned from")
         if lines.words < FEW_WORDS:
             self.warnings.append(
                 f"a small corpus: {lines.words:,} words, of which {len(counts):,} different ones have vectors."
