@@ -28,12 +28,15 @@ def learn(texts: Sequence[str], out: Path, **options: Any) -> PretrainResult:
 
 @pytest.mark.parametrize("algorithm", ["cbow", "skip-gram"])
 def test_output_vectors_predict_words_of_the_subject(tmp_path: Path, algorithm: str) -> None:
-    result = learn(sentences(1500), tmp_path, algorithm=algorithm, epochs=20, subsample=0.0)
+    subjects = [[f"{word}{number}" for word in subject] for number in range(5) for subject in SUBJECTS]
+    chance = np.random.default_rng(0)
+    texts = [" ".join(chance.choice(subjects[number % len(subjects)], 10)) for number in range(1500)]
+    result = learn(texts, tmp_path, algorithm=algorithm, epochs=20, subsample=0.0)
     words = (tmp_path / "vectors.txt").read_text("utf-8").split()
     vectors, output = np.load(tmp_path / "vectors.npy"), np.load(tmp_path / "vectors.output.npy")
     assert output_vectors.training(tmp_path)["architecture"] == algorithm
     rows = {word: row for row, word in enumerate(words)}
-    for subject, other in (SUBJECTS, SUBJECTS[::-1]):
+    for subject, other in zip(subjects, subjects[1:], strict=False):
         scores = output @ vectors[[rows[word] for word in subject[:3]]].mean(axis=0)
         assert scores[[rows[word] for word in subject]].min() > scores[[rows[word] for word in other]].max()
     loss, found = result.measures
@@ -71,10 +74,10 @@ def test_a_corpus_without_words_to_learn_is_refused(texts: list[str], message: s
 
 def test_few_texts_and_a_time_limit_are_warned_of(tmp_path: Path) -> None:
     result = learn(sentences(20), tmp_path / "few")
-    loss, found = result.measures
-    assert (loss.name, found.name) == ("loss of learned texts", "missing word of learned texts among 5")
+    [loss] = result.measures
+    assert loss.name == "loss of learned texts"
     assert loss.before == pytest.approx(6 * np.log(2), rel=1e-3)
-    assert all({"epoch", loss.name, found.name} == set(entry) for entry in result.history)
+    assert all({"epoch", loss.name} == set(entry) for entry in result.history)  # among ten words one is found by chance
     assert "too few" in result.warnings[0]
     assert "a small corpus: 200 words" in result.warnings[1]
     assert "hardly anything" in result.warnings[2]

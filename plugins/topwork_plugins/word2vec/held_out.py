@@ -11,6 +11,8 @@ from topwork_server import Array
 MOST_PLACES, MOST_PREDICTED = 20_000, 1000
 #: The missing word counts as found among the first so many.
 FIRST = 5
+#: Among fewer words chance alone finds more than a tenth of those that are missing.
+FEWEST_WORDS = 10 * FIRST
 
 
 class HeldOutPlaces:

@@ -23,7 +23,7 @@ from topwork_server import (
 )
 
 from topwork_plugins.word2vec import output_vectors, tokens
-from topwork_plugins.word2vec.held_out import FIRST, HeldOutPlaces
+from topwork_plugins.word2vec.held_out import FEWEST_WORDS, FIRST, HeldOutPlaces
 from topwork_plugins.word2vec.training_lines import TrainingLines, join_phrases, split
 
 FAMILY = "word2vec"
@@ -196,14 +196,15 @@ class _Training:
                 return
 
     def measures(self) -> list[Measure]:
-        """The loss and the part of missing words that are found, after and before."""
+        """The loss and, of words that are not too few, the part of missing ones that are found, after and before."""
         after = self.history[-1]
         return [Measure(name, after[name], before) for name, before in self._before.items()]
 
     def _judged(self) -> dict[str, float]:
         vectors, output = self.model.wv.vectors, self.model.syn1neg
         loss = self._places.loss(vectors, output, skip_gram=self._options.algorithm == "skip-gram")
-        return {self._loss: loss, self._found: self._places.found(vectors, output)}
+        found = {self._found: self._places.found(vectors, output)} if len(output) >= FEWEST_WORDS else {}
+        return {self._loss: loss, **found}
 
     def _in_time(self) -> bool:
         limit = self._options.max_seconds
