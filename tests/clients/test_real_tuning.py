@@ -73,7 +73,9 @@ def test_targets_that_are_learned_together_are_heads_of_one_new_encoder(client: 
         ({"side": 1}, {}, "'side'"),
         ({"number": 0}, {}, "'number'"),
         ({"number": float("nan")}, {}, "'number'"),
-        ({"nothing": 1}, {}, "'nothing'"),
+        ({"nothing": 1}, {"test_where": ""}, "no metadata column 'nothing'.*number"),
+        ({"nothing": 1}, {"target": "numb"}, "no metadata column 'numb'"),
+        ({"nothing": 1}, {"task": "detection"}, "no metadata column 'nothing'"),
     ],
 )
 def test_what_cannot_be_learned_together_is_refused_before(

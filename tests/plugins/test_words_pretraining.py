@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def test_output_vectors_predict_words_of_the_subject(tmp_path: Path, algorithm: 
     vectors, output = np.load(tmp_path / "vectors.npy"), np.load(tmp_path / "vectors.output.npy")
     assert output_vectors.training(tmp_path)["architecture"] == algorithm
     rows = {word: row for row, word in enumerate(words)}
-    for subject, other in zip(subjects, subjects[1:], strict=False):
+    for subject, other in pairwise(subjects):
         scores = output @ vectors[[rows[word] for word in subject[:3]]].mean(axis=0)
         assert scores[[rows[word] for word in subject]].min() > scores[[rows[word] for word in other]].max()
     loss, found = result.measures

@@ -82,6 +82,7 @@ class TrainRequests:
         request = replace(request, version=request.version or described.version)
         check_settings(request, spec)
         check_columns(request, spec, described)
+        check_also(request, spec, described)
         check_trunk(request, spec, described)
         self._check_made_here(spec, described.definition.encoder)
         request, elsewhere = taps_elsewhere(request, described.definition.taps)
@@ -136,7 +137,6 @@ class TrainRequests:
 
     def _resolve_others(self, request: TrainRequest, spec: TrainerSpec, name: str, caller: Check) -> tuple[HeadDefinition, ...]:
         """Resolve what is trained together with the head `name`, each as a request of its own. The errors name the column."""
-        check_also(request, spec)
         found = []
         for column, share in sorted(request.also.items()):
             alone = replace(request, target=column, name=default_name(name, column), task=None, also={})

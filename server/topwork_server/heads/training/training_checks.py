@@ -121,19 +121,20 @@ def _check_alignment(request: TrainRequest, described: SetDescription, task: Tas
         )
 
 
-def check_also(request: TrainRequest, spec: TrainerSpec) -> None:
-    """Raise InvalidInput for targets that cannot be learned together."""
+def check_also(request: TrainRequest, spec: TrainerSpec, described: SetDescription) -> None:
+    """Raise InvalidInput for targets that cannot be learned together, or are no columns of the set."""
     if not request.also:
         return
     if not (issubclass(spec.trainer, FineTuner) and spec.trainer.joint):
         raise InvalidInput(f"the kind {spec.kind} learns one target", remedy="leave `also` out, or train fine-tune")
     if request.target in request.also:
         raise InvalidInput(f"{request.target!r} is the target, and in `also`", remedy="name each column once")
-    if not request.test_where:
-        raise InvalidInput("several targets are judged on the same items", remedy="select them by `test_where`")
     for column, share in request.also.items():
+        check_target(column, described.columns, request.set)
         if not (math.isfinite(share) and share > 0):
             raise InvalidInput(f"the weight of {column!r} in `also` is {share:g}", remedy="give a number above 0, such as 1")
+    if not request.test_where:
+        raise InvalidInput("several targets are judged on the same items", remedy="select them by `test_where`")
 
 
 def check_kind(request: TrainRequest, spec: TrainerSpec, described: SetDescription, task: Task, views: Views) -> None:
