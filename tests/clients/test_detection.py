@@ -177,7 +177,7 @@ def test_boxes_that_leave_their_pictures(target: str) -> None:
         write(client, "reaching", pictures, reaching)
         head = client.train("reaching", target="boxes", kind="fcos", taps=["cells"], options=FEW_STEPS, folds=2)
         assert (head.task, head.labeled, head.unlabeled) == ("detection", 11, 1)
-        assert any("1 boxes reach out" in warning and "'p00'" in warning for warning in head.warnings), head.warnings
+        assert any("1 box reaches out" in warning and "'p00'" in warning for warning in head.warnings), head.warnings
         client.update("reaching", ["p03"], {"boxes": [["70,10,90,20:ball"]]})
         with pytest.raises(topwork.JobFailed, match=r"'p03'.*70,10,90,20.*outside.*64 x 48") as failed:
             client.train("reaching", target="boxes", kind="fcos", taps=["cells"], name="outside")

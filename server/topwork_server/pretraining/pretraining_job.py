@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from topwork._display.number_text import counted
+
 from topwork_server import atomic_store
 from topwork_server.blocking_calls import Report, part
 from topwork_server.errors import InvalidInput
@@ -91,7 +93,7 @@ def _learn(job: PretrainingJob, catalog: Catalog, plugins: PluginRegistry, folde
 
 
 def _trained_on(job: PretrainingJob, catalog: Catalog) -> str:
-    own = f"{job.count:,} texts of {job.request.origin}"
+    own = f"{counted(job.count, 'text')} of {job.request.origin}"
     if not job.request.encoder:
         return own
     before = catalog.spec(job.request.encoder).trained_on

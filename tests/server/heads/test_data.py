@@ -183,7 +183,7 @@ def test_what_a_test_item_shows_is_not_trained_on(sets):
     birds = written(sets, ids, [features(POOLED, ids)], labels, contents=[*"1234561", ""])
     data = loaded(birds, test_where="id >= 'item-00006'", least=1)
     assert data.ids == tuple(names(1, 6))
-    assert data.warnings == ("1 items are not trained on: their content is that of a test item",)
+    assert data.warnings == ("1 item is not trained on: its content is that of a test item",)
     np.testing.assert_array_equal(data.examples.views[0].rows[:, 0], range(1, 6))
 
 
@@ -240,7 +240,7 @@ def test_items_without_rows_are_left_out_and_named(sets, unlabeled, free):
     data = loaded(birds, views=[(TOKENS, Pooling.MAX)], unlabeled=unlabeled)
     assert data.ids == ("item-00000", "item-00002", "item-00003", "item-00006")
     np.testing.assert_allclose(data.examples.views[0].rows[:, 0], [0.01, 2.02, 3, 6])
-    assert data.warnings == ("1 labeled items are left out, which have no rows of hidden.6 that the head could read: item-00001",)
+    assert data.warnings == ("1 labeled item is left out, which has no rows of hidden.6 that the head could read: item-00001",)
     assert [int(row) for view in data.examples.unlabeled for row in view.rows[:, 0]] == (free or [])
     with pytest.raises(InvalidInput, match=r"'b' has 2 examples, and 3 are needed|'a' has 2 examples"):
         loaded(birds, views=[(TOKENS, Pooling.MAX)], least=3)
@@ -337,7 +337,7 @@ def test_tags_become_classes_of_tokens(sets):
     np.testing.assert_allclose(examples.views[0].rows[:, 0], [0, 0.01, 0.02, 0.03, 1, 1.01, 2, 2.01, 3.01])
     assert data.warnings == (
         "2 spans of the labels cover no token of their own (such as of a cut text): not trained on",
-        f"1 spans of the labels go on after the last token of their text, such as 18:30 of {ids[0]!r}",
+        f"1 span of the labels goes on after the last token of the text, such as 18:30 of {ids[0]!r}",
     )
 
 
@@ -354,7 +354,7 @@ def test_answers_become_starts_and_ends_of_the_context(sets):
     assert data.examples.values.tolist() == [[0, 0], [1, 0], [1, 1], [1, 1], [0, 0]]
     assert data.examples.items.tolist() == [0, 0, 0, 1, 1]
     np.testing.assert_allclose(data.examples.views[0].rows[:, 0], [0.01, 0.02, 0.03, 1.01, 1.02])
-    assert [warning[:26] for warning in data.warnings] == ["1 labeled items are left o", "1 items are left out: no t"]
+    assert [warning[:26] for warning in data.warnings] == ["1 labeled item is left out", "1 item is left out: no tok"]
 
 
 def test_answers_need_a_context(sets):
@@ -423,7 +423,7 @@ def test_a_dataset_takes_the_test_that_is_given_and_leaves_out_what_is_missing(s
     data = load_dataset(wanted, 2, quiet)
     told: list[str] = []
     made, ids = fine_tune_dataset(wanted, data, None, 0, told.append)
-    assert told == ["2 items are left out: the set does not keep their input (such as 'item-00003')"]
+    assert told == ["2 items are left out, whose input the set does not keep (such as 'item-00003')"]
     assert ids == tuple(id for id in names(0, 60) if id not in ("item-00003", "item-00050"))
     assert [ids[i] for i in made.test] == [id for id in names(40, 60) if id != "item-00050"]
     assert sorted([*made.train, *made.validation]) == list(range(39))

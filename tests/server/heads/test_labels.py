@@ -118,15 +118,15 @@ def test_the_wrong_type_is_named_with_what_it_suits(type, task, pattern):
         (T.STRING, [None, None], None, "column 'label' has no label for any of 2 items"),
         (T.STRING, [], None, "no label for any of 0 items"),
         (T.STRING, ["", None], None, "no label for any of 2 items"),
-        (T.STRINGS, [[]], Task.QUESTION_ANSWERING, "no label for any of 1 items"),
+        (T.STRINGS, [[]], Task.QUESTION_ANSWERING, "no label for any of 1 item "),
         (T.STRING, ["owl"] * 3, None, "all 3 labels are owl: there is nothing to tell apart"),
         (T.BOOL, [True] * 3, None, "all 3 labels are true"),
         (T.STRINGS, [[], []], None, "all 2 labels are empty"),
         (T.STRINGS, [["a"], ["a"]], None, "all 2 labels are a"),
         (T.STRINGS, [[], []], Task.TAGGING, "all 2 labels are empty"),
         (T.STRINGS, [[], []], Task.SEGMENTATION, "all 2 labels are background"),
-        (T.FLOAT, [1.5, 1.5, None], None, "of 2 items with a number, all have 1.5"),
-        (T.FLOAT, [1.5, None], None, "of 1 items with a number"),
+        (T.FLOAT, [1.5, 1.5, None], None, "2 items have the same number, 1.5"),
+        (T.FLOAT, [1.5, None], None, "1 item has a number, 1.5"),
     ],
 )
 def test_what_says_nothing_is_refused(type, values, task, pattern):
@@ -225,7 +225,7 @@ def test_a_test_set_is_read_under_the_classes_that_were_trained_on():
     known = read(T.STRING, ["a", "b"], least=1)
     test = read_test_labels(Column("label", T.STRING, ["b", "c", None, "a"]), known, "label")
     assert test.values == [1, None, None, 0]
-    assert test.warnings == ("1 test items are left out: no item to train on has their classes (c)",)
+    assert test.warnings == ("1 test item is left out, whose classes no item to train on has: c",)
     tags = read(T.STRINGS, [["0:1:x"]], Task.TAGGING, 1)
     test = read_test_labels(Column("label", T.STRINGS, [["2:3:x"], ["0:1:y"], []]), tags, "label")
     assert test.names == tags.names

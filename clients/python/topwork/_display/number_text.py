@@ -1,8 +1,13 @@
-"""Formats the numbers of reports and predictions, in any unit."""
+"""Formats counts, and the numbers of reports and predictions, in any unit. Used by the server too."""
 
 from __future__ import annotations
 
 import math
+
+
+def counted(count: int, one: str, several: str = "") -> str:
+    """Format as "1 item" or "5,000 items"; with a verb, give both forms."""
+    return f"{count:,} {one if count == 1 else several or one + ('es' if one.endswith('x') else 's')}"
 
 
 def number_text(value: float, *beside: float) -> str:

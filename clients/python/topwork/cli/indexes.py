@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
+from topwork._display.number_text import counted
 from topwork.cli import output, vector_files
 from topwork.cli.connection import connected, connection
 from topwork.cli.inputs import gather
 from topwork.cli.jobs import awaited
-from topwork.cli.output import counted
 from topwork.cli.verb import PATH, Number, by_name, key_value, verb
 from topwork.client import Client
 from topwork.indexes import IndexInfo, IndexKind

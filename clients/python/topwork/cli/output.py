@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from topwork._display.number_text import counted
 from topwork.cli.wording import in_commands
 from topwork.errors import InvalidInput
 
@@ -126,11 +127,6 @@ def say_missing(ids: Sequence[str]) -> None:
     if ids:
         shown = ", ".join(ids[:5]) + (" ..." if len(ids) > 5 else "")
         say(f"{counted(len(ids), 'id')} not in the set: {shown}")
-
-
-def counted(count: int, noun: str) -> str:
-    """Format as "1 item" or "5,000 items"."""
-    return f"{count:,} {noun if count == 1 else noun + ('es' if noun.endswith('x') else 's')}"
 
 
 def size(count: float) -> str:

@@ -13,12 +13,13 @@ from typing import Any
 import click
 import numpy as np
 
+from topwork._display.number_text import counted
 from topwork._files import record_files, save_features, save_predictions
 from topwork._files.save_predictions import Found, Kept
 from topwork.cli import output, vector_files
 from topwork.cli.connection import connected, connection
 from topwork.cli.inputs import ENCODING, OF_A_FILE, blamed, encoding_flags, gather, source_flags
-from topwork.cli.output import counted, cut
+from topwork.cli.output import cut
 from topwork.cli.verb import COUNT, PATH, by_name, names, verb
 from topwork.client import Client
 from topwork.errors import InvalidInput, TopworkError

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from topwork.cli.output import counted, cut, seconds
+from topwork._display.number_text import counted
+from topwork.cli.output import cut, seconds
 from topwork.jobs import Job
 
 #: Seconds between lines where there is no terminal.

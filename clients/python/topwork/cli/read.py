@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from topwork._display.html import cut_left
+from topwork._display.number_text import counted
 from topwork._files import save_features, save_rows
 from topwork.cli import output
 from topwork.cli.connection import connected, connection
-from topwork.cli.output import counted
 from topwork.cli.verb import COUNT, PATH, verb, version
 from topwork.rows import Rows
 

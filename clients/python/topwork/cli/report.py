@@ -10,10 +10,11 @@ from types import SimpleNamespace
 
 import click
 
+from topwork._display.number_text import counted
 from topwork._files import save_features
 from topwork.cli import output
 from topwork.cli.connection import connected, connection
-from topwork.cli.output import counted, cut
+from topwork.cli.output import cut
 from topwork.cli.verb import PATH, verb
 from topwork.errors import InvalidInput
 from topwork.heads import DESCRIBED, MetricValue, beside

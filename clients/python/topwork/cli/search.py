@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from topwork._display.html import cut_left
+from topwork._display.number_text import counted
 from topwork.cli import output, vector_files
 from topwork.cli.connection import connected, connection
 from topwork.cli.indexes import METRICS
 from topwork.cli.inputs import OF_A_FILE, blamed, gather, source_flags
-from topwork.cli.output import counted
 from topwork.cli.verb import COUNT, PATH, names, verb
 from topwork.client import Client
 from topwork.search_results import Hit, Hits

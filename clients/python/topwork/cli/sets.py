@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
+from topwork._display.number_text import counted
 from topwork._files.column_types import KINDS, TypeInference, convert
 from topwork.cli import output, write_sources
 from topwork.cli.connection import connected, connection
-from topwork.cli.output import counted
 from topwork.cli.verb import PATH, encoding_name, verb, version
 from topwork.cli.write_sources import InputSelection
 from topwork.client import Client

@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from topwork._codec.decode_heads import TASKS
+from topwork._display.number_text import counted
 from topwork.cli import kinds, output
 from topwork.cli.connection import connected, connection
 from topwork.cli.jobs import awaited
-from topwork.cli.output import counted
 from topwork.cli.verb import Several, by_name, flags, key_value, verb, version
 from topwork.cli.wording import in_commands
 from topwork.heads import HeadInfo, MetricValue, TrainerInfo, beside

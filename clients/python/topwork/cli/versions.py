@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import click
 
+from topwork._display.number_text import counted
 from topwork.cli import output
 from topwork.cli.connection import connected, connection
-from topwork.cli.output import counted
 from topwork.cli.verb import verb
 from topwork.client import Client
 from topwork.sets import VersionInfo

@@ -14,11 +14,12 @@ from typing import Any
 
 import click
 
+from topwork._display.number_text import counted
 from topwork._files.column_types import KINDS
 from topwork.cli import INTERRUPTED, output, progress, vector_files, write_sources
 from topwork.cli.connection import connected, connection, explained, patient
 from topwork.cli.inputs import ENCODING, encoding_flags, source_flags
-from topwork.cli.output import counted, seconds
+from topwork.cli.output import seconds
 from topwork.cli.verb import PATH, by_name, names, verb
 from topwork.cli.write_sources import InputSelection, WriteItem, WriteSource
 from topwork.client import Client

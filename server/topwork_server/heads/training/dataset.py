@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from topwork._display.number_text import counted
 
 from topwork_server.blocking_calls import Report, part
 from topwork_server.errors import InvalidInput
@@ -133,13 +134,15 @@ class _Loader:
             missing = [id for id in ids if id not in theirs]
             if missing:
                 some = f"{', '.join(missing[:SHOWN])}{' ...' if len(missing) > SHOWN else ''}"
-                self._warnings.append(f"{len(missing):,} of {len(ids):,} items are left out, which {other.set} lacks: {some}")
+                which = counted(len(missing), f"of {len(ids):,} items is left out", f"of {len(ids):,} items are left out")
+                self._warnings.append(f"{which}, which {other.set} lacks: {some}")
             if other.modality is not self._definition.modality:
                 continue
             changed = [id for id in ids if theirs.get(id) and contents.get(id) and theirs[id] != contents[id]]
             if changed:
+                which = counted(len(changed), "item has", "items have")
                 self._warnings.append(
-                    f"{len(changed):,} items have another content in {other.set} than in {self._definition.set}: {changed[0]} ..."
+                    f"{which} another content in {other.set} than in {self._definition.set}, such as {changed[0]}"
                 )
 
     def _without_test_content(self, training: LabeledItems, test: LabeledItems, contents: Mapping[str, str]) -> LabeledItems:
@@ -147,24 +150,26 @@ class _Loader:
         splits."""
         test_contents = {contents.get(id) for id in test.ids} - {"", None}
         again = np.array([contents.get(id) in test_contents for id in training.ids], bool)
-        if again.any():
-            self._warnings.append(f"{again.sum():,} items are not trained on: their content is that of a test item")
+        self._warn_of_repeated(again, "content is that")
         training = _chosen(training, ~again)
         if self._definition.task is Task.ALIGNMENT:
             training = self._without_test_captions(training, test)
         test_groups = set(test.groups)
         shared = sum(group is not None and group in test_groups for group in training.groups)
         if shared:
-            self._warnings.append(
-                f"{shared:,} items that are trained on share a {self._definition.group} with test items: metrics may be too good"
-            )
+            which = counted(shared, "item that is trained on shares", "items that are trained on share")
+            self._warnings.append(f"{which} a {self._definition.group} with test items: metrics may be too good")
         return training
+
+    def _warn_of_repeated(self, again: Array, what: str) -> None:
+        if again.any():
+            which = counted(again.sum(), "item is not trained on: its", "items are not trained on: their")
+            self._warnings.append(f"{which} {what} of a test item")
 
     def _without_test_captions(self, training: LabeledItems, test: LabeledItems) -> LabeledItems:
         known = {str(value).strip() for value in test.column.values if value is not None}
         again = np.array([str(value).strip() in known for value in training.column.values], bool)
-        if again.any():
-            self._warnings.append(f"{again.sum():,} items are not trained on: their caption is that of a test item")
+        self._warn_of_repeated(again, "caption is that")
         return _chosen(training, ~again)
 
     def _rows(self, ids: Sequence[Sequence[str]], report: Report) -> list[LoadedRows]:
@@ -181,9 +186,10 @@ class _Loader:
         if not there.all():
             without = [some.ids[i] for i in np.flatnonzero(~there)]
             taps = ", ".join(dict.fromkeys(self._definition.tap_names))
+            lost = counted(len(without), "labeled item is left out, which has", "labeled items are left out, which have")
             self._warnings.append(
-                f"{len(without):,} labeled items are left out, which have no rows of {taps} that the head could read: "
-                f"{', '.join(without[:SHOWN])}{' ...' if len(without) > SHOWN else ''}"
+                f"{lost} no rows of {taps} that the head could read:"
+                f" {', '.join(without[:SHOWN])}{' ...' if len(without) > SHOWN else ''}"
             )
         return _chosen(some, there)
 
@@ -197,8 +203,7 @@ class _Loader:
         for firsts in self._equal(rows[:2]):
             ours, theirs = np.split(firsts, [len(training.ids)])
             again |= np.isin(ours, theirs) | np.isin(ours, firsts[theirs])
-        if again.any():
-            self._warnings.append(f"{again.sum():,} items are not trained on: their features are those of a test item")
+        self._warn_of_repeated(again, "features are those")
         return _chosen(training, ~again), without_items(rows[0], again)
 
     def _equal(self, rows: Sequence[LoadedRows]) -> list[Array]:

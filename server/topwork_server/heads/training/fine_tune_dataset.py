@@ -9,6 +9,7 @@ from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from topwork._display.number_text import counted
 
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.heads.head_types import HeadDefinition
@@ -89,10 +90,12 @@ def _with_inputs(examples: Examples, ids: tuple[str, ...], there: set[str]) -> t
 def _warn_of_missing(data: TrainingDataset, inputs: Any, warn: Callable[[str], None]) -> None:
     missing = [id for id in (*data.ids, *data.test_ids) if id not in inputs]
     if missing:
-        warn(f"{len(missing):,} items are left out: the set does not keep their input (such as {missing[0]!r})")
+        which = counted(len(missing), "item is left out, whose", "items are left out, whose")
+        warn(f"{which} input the set does not keep (such as {missing[0]!r})")
     partial = len(data.partial & {*data.ids, *data.test_ids})
     if partial:
-        warn(f"{partial:,} items are left out: some of their rows are to be ignored, and a trunk is trained on whole items")
+        which = counted(partial, "item is left out, of which", "items are left out, of which")
+        warn(f"{which} some rows are to be ignored: a trunk is trained on whole items")
 
 
 def _split(examples: Examples, count: int, tests: int, seed: int, validates: bool) -> tuple[Array, Array, Array]:
@@ -101,7 +104,7 @@ def _split(examples: Examples, count: int, tests: int, seed: int, validates: boo
     dealt = folds(examples, PARTS, seed) if held else []
     if held and len(dealt) <= len(held):
         raise InvalidInput(
-            f"{len(dealt)} groups of items cannot be split into {' and '.join(['training', *held])} items",
+            f"{counted(len(dealt), 'group')} of items cannot be split into {' and '.join(['training', *held])} items",
             remedy="label more items (those of one group, or of equal content, stay together)",
         )
     chosen = _best(examples, dealt, len(held)) if held else ()

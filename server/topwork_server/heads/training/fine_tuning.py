@@ -24,6 +24,7 @@ from topwork_server.heads.training import dataset
 from topwork_server.heads.training.dataset import TrainingDataset
 from topwork_server.heads.training.fine_tune_dataset import fine_tune_dataset
 from topwork_server.heads.training.frozen import MOST_DISAGREEMENT, max_score_difference
+from topwork_server.heads.training.labeled_items import named_test_items
 from topwork_server.heads.training.previews import SpanPreviews, preview
 from topwork_server.heads.training.scaling import ScaledHead, TargetScale
 from topwork_server.heads.training.training_result import TrainingResult
@@ -190,10 +191,9 @@ def _result(one: TargetData, tuned: FineTuneResult, entry: CatalogEntry) -> Trai
 
 
 def _estimate(definition: HeadDefinition, tuning: FineTuneDataset) -> str:
-    which = f"that match {definition.test_where}" if definition.test_where else "held out"
-    train, validation, test = (f"{len(part):,}" for part in (tuning.train, tuning.validation, tuning.test))
+    train, validation = (f"{len(part):,}" for part in (tuning.train, tuning.validation))
     stopped = f" and {validation} told when to stop" if len(tuning.validation) else ""
-    return f"{test} items {which}; {train} trained it{stopped}"
+    return f"{named_test_items(len(tuning.test), definition.test_where)}; {train} trained it{stopped}"
 
 
 def _groups(data: TrainingDataset, ids: Sequence[str]) -> Array:

@@ -25,6 +25,7 @@ from topwork_server.heads.pooling import trained_views
 from topwork_server.heads.serving.head_cache import run_head
 from topwork_server.heads.training import dataset, semi_supervised
 from topwork_server.heads.training.dataset import TrainingDataset
+from topwork_server.heads.training.labeled_items import named_test_items
 from topwork_server.heads.training.previews import LARGE_SIDE, SpanPreviews, preview
 from topwork_server.heads.training.scaling import Scaling, TargetScale
 from topwork_server.heads.training.training_result import TrainingResult, held_out_predictions, item_count
@@ -101,7 +102,7 @@ class _Frozen:
         report(0.6, "checking what is served")
         return replace(
             self._unevaluated(final, evaluation.temperature),
-            estimate=plan.estimate if folds else f"{len(self.data.test_ids):,} items that match {self.definition.test_where}",
+            estimate=plan.estimate if folds else named_test_items(len(self.data.test_ids), self.definition.test_where),
             items=item_count(data, predictions.rows),
             evaluation=evaluation,
             learning_curve=points,

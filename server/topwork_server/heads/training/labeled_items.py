@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from topwork._display.number_text import counted
 
 from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.set_types import Column, ColumnType, ReadResult, Selection
@@ -111,6 +112,13 @@ def _matching(read: Read, definition: HeadDefinition) -> set[str]:
             f"no item matches {definition.test_where:.200}{within}", remedy="correct `test_where`, or leave it out"
         )
     return ids
+
+
+def named_test_items(count: int, test_where: str) -> str:
+    """Format as "603 items that match number >= 1300", or, where no filter chose them, "603 items held out"."""
+    if not test_where:
+        return f"{counted(count, 'item')} held out"
+    return f"{counted(count, 'item that matches', 'items that match')} {test_where}"
 
 
 def both(where: str, other: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from topwork._display.excerpts import excerpt
+from topwork._display.number_text import counted
 
 from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.set_types import Column, ColumnType
@@ -115,7 +116,8 @@ def read_test_labels(column: Column, known: LabelColumn, target: str) -> LabelCo
     kept = [value if value is None or classes.issuperset(form.classes(value)) else None for value in read]
     lost = sum(value is not None for value in read) - sum(value is not None for value in kept)
     labels = _labels(known.task, form, kept, classes_of(known.task, known.names))
-    left_out = f"{lost} test items are left out: no item to train on has their classes ({_listed(sorted(strange))})"
+    which = counted(lost, "test item is left out", "test items are left out")
+    left_out = f"{which}, whose classes no item to train on has: {_listed(sorted(strange))}"
     return _with_warnings(labels, [left_out] if lost else [])
 
 
@@ -150,7 +152,7 @@ def _with_warnings(labels: LabelColumn, warnings: Iterable[str]) -> LabelColumn:
 def _check_some(target: str, read: Sequence[Any], column: Column) -> None:
     if all(value is None for value in read):
         raise InvalidInput(
-            f"column {target!r} has no label for any of {len(read):,} items",
+            f"column {target!r} has no label for any of {counted(len(read), 'item')}",
             remedy="write labels into it, or choose items that have them (where)",
         )
 
@@ -196,7 +198,8 @@ def _check_classes(
 def _check_numbers(target: str, numbers: Sequence[float]) -> None:
     if len(numbers) < 2 or min(numbers) == max(numbers):
         raise InvalidInput(
-            f"column {target!r}: of {len(numbers):,} items with a number, all have {numbers[0]:.6g}: there is nothing to learn",
+            f"column {target!r}: {counted(len(numbers), 'item has a number', 'items have the same number')}, {numbers[0]:.6g}:"
+            " there is nothing to learn",
             remedy="give at least two different numbers",
         )
 
@@ -205,7 +208,8 @@ def _check_captions(target: str, captions: Sequence[str]) -> None:
     several = len(set(captions))
     if several == 1:
         raise InvalidInput(
-            f"column {target!r}: {len(captions):,} items have the same caption {captions[0]!r:.{LONGEST}}",
+            f"column {target!r}: {counted(len(captions), 'item has a caption', 'items have the same caption')},"
+            f" {captions[0]!r:.{LONGEST}}",
             remedy="write captions of which each tells its item from others",
         )
     if several < FEWEST_CAPTIONS:
@@ -219,7 +223,8 @@ def _check_several(target: str, task: Task, counts: Counter[str], labeled: int) 
     everywhere = task is Task.MULTI_LABEL and set(counts.values()) == {labeled}
     if len(counts) >= FORMATS[task].least_classes and not everywhere:
         return
-    only = f"all {labeled:,} labels are {_listed(list(counts))}" if counts else f"all {labeled:,} labels are empty"
+    which = "the one label is" if labeled == 1 else f"all {labeled:,} labels are"
+    only = f"{which} {_listed(list(counts))}" if counts else f"{which} empty"
     raise InvalidInput(f"column {target!r}: {only}: there is nothing to tell apart", remedy="label items of another class too")
 
 
@@ -265,8 +270,8 @@ def _empty(target: str, column: Column, read: Sequence[Any]) -> list[str]:
     count = sum(value is None for value in read) - sum(value is None for value in column.values)
     if not count:
         return []
-    counted = "1 label is empty, and its item counts" if count == 1 else f"{count:,} labels are empty, and their items count"
-    return [f"column {target!r}: {counted} as unlabeled"]
+    which = counted(count, "label is empty, and its item counts", "labels are empty, and their items count")
+    return [f"column {target!r}: {which} as unlabeled"]
 
 
 def _near_duplicates(target: str, classes: Iterable[str]) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from topwork._display.number_text import counted
 
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.head_types import Task
@@ -64,9 +65,11 @@ def _tags(labels: LabelColumn, ids: Sequence[str], parts: Sequence[Array]) -> Ta
     found = _joined(values, np.int64)
     warnings = []
     if lost:
-        warnings.append(f"{lost:,} spans of the labels cover no token of their own (such as of a cut text): not trained on")
+        which = counted(lost, "span of the labels covers", "spans of the labels cover")
+        warnings.append(f"{which} no token of their own (such as of a cut text): not trained on")
     if beyond:
-        warnings.append(f"{len(beyond):,} spans of the labels go on after the last token of their text, such as {beyond[0]}")
+        which = counted(len(beyond), "span of the labels goes", "spans of the labels go")
+        warnings.append(f"{which} on after the last token of the text, such as {beyond[0]}")
     return TargetValues(found, np.ones(len(found), bool), tuple(warnings))
 
 
@@ -75,7 +78,8 @@ def _answers(labels: LabelColumn, ids: Sequence[str], parts: Sequence[Array]) ->
     answered = [bool(one.any()) for one in values]
     lost = answered.count(False)
     keep = np.repeat(answered, [len(one) for one in values]) if values else np.zeros(0, bool)
-    warning = f"{lost:,} items are left out: no token of the context covers their answer (such as of a text that was cut)"
+    which = counted(lost, "item is left out", "items are left out")
+    warning = f"{which}: no token of the context covers the answer (such as of a text that was cut)"
     return TargetValues(_joined(values, np.float32, 2), keep, (warning,) if lost else ())
 
 
@@ -98,9 +102,11 @@ def _boxes(labels: LabelColumn, ids: Sequence[str], parts: Sequence[Array]) -> T
     warnings, clipped, hidden = [], sum(one.clipped for one in placed), sum(one.hidden for one in placed)
     if clipped:
         which = next(id for id, one in zip(ids, placed, strict=True) if one.clipped)
-        warnings.append(f"{clipped:,} boxes reach out of their pictures, such as one of {which!r}: they are cut at the edge")
+        boxes = counted(clipped, "box reaches out of its picture", "boxes reach out of their pictures")
+        warnings.append(f"{boxes}, such as one of {which!r}: it is cut at the edge")
     if hidden:
-        warnings.append(f"{hidden:,} boxes lie where the preprocessing cuts their pictures off: no head can find them")
+        boxes = counted(hidden, "box lies", "boxes lie")
+        warnings.append(f"{boxes} where the preprocessing cuts pictures off: no head can find what is there")
     return TargetValues(found, np.ones(len(found), bool), tuple(warnings))
 
 
