@@ -132,7 +132,15 @@ def test_trainers(topwork: StubCommand) -> None:
     assert topwork("trainers", "--json") == 0
     assert len(topwork.json) == 2
     assert topwork("trainers", "guess") == 2
-    assert "there is no kind 'guess': the server has linear, zero-shot" in topwork.stderr
+    assert "there is no kind 'guess': the server has linear, zero-shot; tasks are classification, regression" in topwork.stderr
+
+
+def test_trainers_of_a_task(topwork: StubCommand) -> None:
+    assert topwork("trainers", "regression") == 0
+    assert [line.split()[0] for line in topwork.stdout.splitlines()[1:2]] == ["linear"]
+    assert "zero-shot" not in topwork.stdout
+    assert topwork("trainers", "classification", "--json") == 0
+    assert [one["kind"] for one in topwork.json] == ["linear", "zero-shot"]
 
 
 def test_a_probe(topwork: StubCommand) -> None:

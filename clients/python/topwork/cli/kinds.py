@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 import click
@@ -21,13 +21,17 @@ class Kind(Protocol):
 K = TypeVar("K", bound=Kind)
 
 
-def show(found: list[K], kind: str | None, json_wanted: bool, table: Callable[[list[K]], None], hint: str) -> int:
-    """Print the kind of that name with its options; where none is named all, and then the hint. Returns the exit status."""
+def show(
+    found: list[K], kind: str | None, json_wanted: bool, table: Callable[[list[K]], None], hint: str, tasks: Iterable[str] = ()
+) -> int:
+    """Print the kind of that name with its options; where none is named all, and then the hint. `tasks` may be asked for, too.
+    Returns the exit status."""
     if kind:
         known = ", ".join(one.kind for one in found)
         found = [one for one in found if one.kind == kind]
         if not found:
-            raise click.UsageError(f"there is no kind {kind!r}: the server has {known}")
+            others = f"; tasks are {', '.join(tasks)}" if tasks else ""
+            raise click.UsageError(f"there is no kind {kind!r}: the server has {known}{others}")
 
     def in_full(one: K) -> None:
         table([one])

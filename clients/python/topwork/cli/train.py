@@ -1,5 +1,5 @@
 """`topwork train` trains a head and says how good it is; `topwork probe` compares trunks, and how deep in them, on one task;
-`topwork trainers` lists the kinds of training."""
+`topwork trainers` lists the kinds of training, or those of one task."""
 
 from __future__ import annotations
 
@@ -209,13 +209,16 @@ def with_interval(metric: MetricValue) -> str:
 
 
 @verb()
-@click.argument("kind", required=False, metavar="[KIND]", help="show this one in full")
+@click.argument("kind", required=False, metavar="[KIND|TASK]", help="show this kind in full, or the kinds that learn this task")
 @connection
 def trainers(arguments: SimpleNamespace) -> int:
     with connected(arguments) as client:
         found = client.trainers()
-    hint = "`topwork trainers KIND` says what --option may set"
-    return kinds.show(found, arguments.kind, arguments.json, _print_trainers, hint)
+    kind, hint = arguments.kind, "`topwork trainers KIND` says what --option may set"
+    tasks = list(dict.fromkeys(task for one in found for task in one.tasks))
+    if kind in tasks and kind not in [one.kind for one in found]:
+        found, kind = [one for one in found if kind in one.tasks], None
+    return kinds.show(found, kind, arguments.json, _print_trainers, hint, tasks)
 
 
 def _print_trainers(found: list[TrainerInfo]) -> None:
