@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
+from pathlib import Path
 
 import pytest
 import real_server
@@ -64,3 +67,24 @@ async def test_requests_are_counted_under_all_names(address):
     assert grown("te_request_success", method="batch") == 1
     assert grown("te_embed_duration_count") == 1
     assert grown("te_request_input_length_sum") == 6
+
+
+def test_the_dashboard_asks_for_what_is_there(address):
+    assert embed(address, "ab").status == 200
+    families = text_string_to_metric_families(call(address, "GET", "/metrics").body.decode())
+    there = {sample.name for family in families for sample in family.samples} | {"topwork_index_live_recall", "topwork_jobs"}
+    dashboard = json.loads((Path(__file__).parents[3] / "docs" / "grafana.json").read_text("utf-8"))
+    asked = {
+        name
+        for panel in dashboard["panels"]
+        for one in panel["targets"]
+        for name in re.findall(r"(?:topwork|process)_\w+", one["expr"])
+    }
+    assert len(asked) > 20
+    assert asked <= there
+
+
+def test_the_metrics_of_state_are_declared_where_there_is_nothing_yet(address):
+    text = call(address, "GET", "/metrics").body.decode()
+    for name in ("topwork_index_live_recall", "topwork_jobs"):
+        assert f"# TYPE {name} gauge" in text

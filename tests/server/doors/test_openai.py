@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
+from pathlib import Path
 
 import fake_engine
 import numpy as np
@@ -129,3 +131,20 @@ async def test_a_full_queue_tells_when_to_come_back(tmp_path, monkeypatch):
         monkeypatch.setattr(server.engine, "embed", full)
         reply = await post(server.ready.http, PATH, {"model": "ready", "input": "x"})
         assert (reply.status, reply.headers["retry-after-ms"]) == (429, "250")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/doors.md"])
+async def test_the_snippets_of_the_pages_run(page, tmp_path):
+    text = (Path(__file__).parents[3] / page).read_text("utf-8")
+    snippets = [one for one in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "openai" in one]
+    curls = re.findall(r"curl -d '(.*?)' .\n +http://127.0.0.1:8080(\S+)", text)
+    assert snippets
+    assert curls
+    async with served(tmp_path) as server:
+        for snippet in snippets:
+            code = snippet.replace("127.0.0.1:8080", server.ready.http).replace("all-minilm-l6-v2", "ready")
+            found: dict[str, object] = {}
+            await asyncio.to_thread(exec, code, found)
+            assert len(found["rows"]) == 2
+        for body, path in curls:
+            assert (await post(server.ready.http, path, body.replace("all-minilm-l6-v2", "ready").encode())).status == 200
