@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,12 +25,12 @@ from topwork_server.plugin_api.sources import Progress, quiet
 
 def pull(arguments: SimpleNamespace) -> int:
     catalog = opened(arguments)
-    with ended_by_sigterm(), _named(catalog, arguments) as name:
+    with ended_by_signals(), _named(catalog, arguments) as (found, name):
         with _progress(f"fetching the weights of {name}", arguments.json or _is_fetched_first(arguments)) as progress:
-            catalog.pull(name, progress)
-        if catalog.entry(name).state is not EncoderState.READY:
-            _make_environments(catalog, name, arguments.json)
-            _export(catalog, name, arguments)
+            found.pull(name, progress)
+        if found.entry(name).state is not EncoderState.READY:
+            _make_environments(found, name, arguments.json)
+            _export(found, name, arguments)
     return show(catalog.entry(name), arguments)
 
 
@@ -62,9 +62,9 @@ def opened(arguments: SimpleNamespace) -> Catalog:
 
 
 @contextmanager
-def _named(catalog: Catalog, arguments: SimpleNamespace) -> Iterator[str]:
-    """The encoder's name; weights that a URI names get one first, which is taken back where the rest fails. One that is new is
-    unfinished until then, so that it does not outlive a killed process."""
+def _named(catalog: Catalog, arguments: SimpleNamespace) -> Iterator[tuple[Catalog, str]]:
+    """The encoder's name, and the catalog that has it. Weights that a URI names get theirs once the rest is done, in place of
+    what it meant before: a server beside, and a killed process, leave that as it was."""
     target: str = arguments.target
     if ":" not in target:
         if arguments.name or arguments.family or arguments.set:
@@ -73,14 +73,19 @@ def _named(catalog: Catalog, arguments: SimpleNamespace) -> Iterator[str]:
                 remedy="give --name, --family and --set with a URI",
             )
         check_target(target)
-        yield catalog.spec(target).name
+        yield catalog, catalog.spec(target).name
         return
     name = catalog.name_for(target, arguments.name)
-    new = name not in catalog.added()
-    with unfinished.scratch_folder(catalog.home / "encoders", name) if new else nullcontext(), catalog.taken_back(name):
-        with _progress(f"fetching {target}", arguments.json or not _is_fetched_first(arguments)) as progress:
-            added = catalog.add(target, name, arguments.family, settings_of(arguments.set), progress)
-        yield added.name
+    try:
+        with unfinished.scratch_folder(catalog.home / "encoders", name, recorded_last=True):
+            with _progress(f"fetching {target}", arguments.json or not _is_fetched_first(arguments)) as progress:
+                proposed = catalog.propose(target, name, arguments.family, settings_of(arguments.set), progress)
+            yield proposed, name
+            proposed.keep()
+    except BaseException:
+        with suppress(OSError):  # of a full disk, which the error tells
+            unfinished.delete_unused(catalog, name)
+        raise
 
 
 def _is_fetched_first(arguments: SimpleNamespace) -> bool:
@@ -89,16 +94,21 @@ def _is_fetched_first(arguments: SimpleNamespace) -> bool:
 
 
 @contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM as Ctrl-C: what was begun is taken back."""
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM, and SIGHUP of a terminal that is closed, as Ctrl-C: what was begun is taken back. SIGHUP does nothing under
+    `nohup`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _make_environments(catalog: Catalog, name: str, json_wanted: bool) -> None:

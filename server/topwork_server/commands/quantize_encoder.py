@@ -32,7 +32,7 @@ def run(arguments: SimpleNamespace) -> int:
     base = catalog.spec(arguments.encoder)
     name = arguments.name or f"{base.name}-int8"
     folder = catalog.home / "encoders"
-    with pull.ended_by_sigterm(), _saying(arguments.json) as say, unfinished.quantization_lock(folder, say):
+    with pull.ended_by_signals(), _saying(arguments.json) as say, unfinished.quantization_lock(folder, say):
         unfinished.sweep(folder, catalog)
         _check(catalog, base, name)
         entry = _ready(catalog, base.name, say)

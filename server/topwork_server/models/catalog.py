@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from topwork._display.excerpts import excerpt
 from topwork_server.atomic_store import delete_if_possible, file_sha256, make_folder, publish, sync
 from topwork_server.errors import DataLoss, InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.jobs.child_processes import ChildProcesses
-from topwork_server.models import artifacts, source_refusals
+from topwork_server.models import artifacts, source_refusals, unfinished
 from topwork_server.models.artifacts import Manifest
 from topwork_server.models.catalog_entry import CatalogEntry, EncoderState, join_entries
 from topwork_server.models.encoder_records import EncoderRecords, PretrainedEncoder, made_of
@@ -42,11 +41,13 @@ def _name_from(source: SourceUri) -> str:
 
 
 class Catalog:
-    def __init__(self, plugins: PluginRegistry, home: Path) -> None:
+    """The encoders of a home. `proposed` are records by name that are not on its disk, and stand in place of those that are."""
+
+    def __init__(self, plugins: PluginRegistry, home: Path, proposed: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self._plugins = plugins
         self._registered = plugins.encoders()
         self.home = home
-        self._records = EncoderRecords(home / "encoders")
+        self._records = EncoderRecords(home / "encoders", proposed)
 
     def names(self) -> list[str]:
         """List all encoders that can be asked for: registered by plugins, then pulled by URI."""
@@ -95,8 +96,23 @@ class Catalog:
         settings: Mapping[str, Any] | None = None,
         progress: Progress = quiet,
     ) -> EncoderSpec:
-        """Give a name to weights that no plugin registered, and remember it. InvalidInput where no plugin reads them. What has to
-        be unpacked before it is known what it reads (`tfhub:`) is downloaded."""
+        """Give a name to weights that no plugin registered, and remember it. Errors as of `propose`."""
+        name = self.name_for(uri, name)
+        proposed = self.propose(uri, name, family, settings, progress)
+        proposed.keep()
+        return proposed.spec(name)
+
+    def propose(
+        self,
+        uri: str,
+        name: str | None = None,
+        family: str = "",
+        settings: Mapping[str, Any] | None = None,
+        progress: Progress = quiet,
+    ) -> Catalog:
+        """Return a catalog in which a name means weights that no plugin registered. On the disk, and for a server, it means that
+        from `keep` on. InvalidInput where no plugin reads them. What has to be unpacked before it is known what it reads
+        (`tfhub:`) is downloaded."""
         source, name = SourceUri.parse(uri), self.name_for(uri, name)
         source_refusals.check_there(source)
         sources.with_files(source, self.home, progress)
@@ -104,8 +120,11 @@ class Catalog:
         found = self._load_record(name, record)
         source_refusals.check_settings(found.spec, settings or {})
         record["family"] = found.plugin  # it is known again where the file that it was read from is gone
-        self._records.write(name, record)
-        return found.spec
+        return Catalog(self._plugins, self.home, {name: record})
+
+    def keep(self) -> None:
+        """Remember what was proposed, in place of what its name meant before."""
+        self._records.keep()
 
     def name_for(self, uri: str, name: str | None = None) -> str:
         """The name that weights of a source get. InvalidInput where it is none, or that of a registered encoder."""
@@ -114,19 +133,6 @@ class Catalog:
         if name in self._registered:
             raise InvalidInput(f"{name!r} is the name of a registered encoder", remedy="choose another with --name")
         return name
-
-    @contextmanager
-    def taken_back(self, name: str) -> Iterator[None]:
-        """Where what is done within fails, the name means again what it meant before, or nothing."""
-        before = self._records.read().intact.get(name)
-        try:
-            yield
-        except BaseException:
-            if before is None:
-                self.delete(name)
-            else:
-                self._records.write(name, before)
-            raise
 
     def add_fine_tuned(
         self, name: str, base: str, weights: Path, tap: str, trained_on: str, adapter: Adapter | None = None
@@ -224,8 +230,8 @@ class Catalog:
 
     def unused_artifacts(self) -> list[Path]:
         """Artifacts that no encoder refers to: of older servers, of weights or settings that were changed, of encoders that are
-        gone. What has no complete spec any more (its plugin is not here) keeps its own."""
-        in_use, unknown = set[str](), [*self.damaged()]
+        gone. What has no complete spec any more (its plugin is not here), or is being made, keeps its own."""
+        in_use, unknown = set[str](), [*self.damaged(), *unfinished.names(self._records.folder)]
         for name in self.names():
             try:
                 in_use.update(artifacts.folder_of(self.home, tower).name for tower in self.spec(name).towers)
@@ -255,7 +261,7 @@ class Catalog:
         """Make the artifact of each tower in a process of its own, one of `children`; wait for it and return the first folder."""
         if self.entry(name).state is EncoderState.ABSENT:
             raise NotReady(f"the weights of {name} are not here", remedy=self.entry(name).detail)
-        return run_export(self.home, name, force, children or ChildProcesses())
+        return run_export(self.home, name, force, children or ChildProcesses(), self._records.proposed.get(name))
 
     def _folder(self, name: str) -> Path:
         """The folder of an encoder that was pretrained here."""

@@ -79,10 +79,10 @@ class EncoderRecordsFound:
 
 class EncoderRecords:
     """The records of added encoders on disk. Nothing is kept in memory: what `topwork pull` does beside a running server is
-    seen at once."""
+    seen at once. `proposed` are read in place of those on disk; `keep` writes them there."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, proposed: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self.folder, self.proposed = folder, dict(proposed or {})
 
     def path(self, name: str) -> Path:
         return self.folder / f"{artifacts.slug(name)}.json"
@@ -100,6 +100,9 @@ class EncoderRecords:
             except DataLoss as error:
                 json_records.warn_once(error.message)
                 damaged[path.stem] = error
+        for name, proposed in self.proposed.items():
+            whole[name] = {"name": name, **proposed}
+            damaged.pop(artifacts.slug(name), None)
         for name in [name for name in whole if _loops(name, whole)]:
             path = self.path(name)
             damaged[path.stem] = DataLoss(f"{path} is damaged: {name} is made of itself", remedy=_remedy(path))
@@ -110,6 +113,11 @@ class EncoderRecords:
         """Write a record atomically; it is on disk when this returns."""
         atomic_store.make_folder(self.folder)
         json_records.write(self.path(name), {"name": name, **record}, indent=1)
+
+    def keep(self) -> None:
+        """Write what is proposed."""
+        for name, record in self.proposed.items():
+            self.write(name, record)
 
     def remove(self, name: str) -> None:
         """Delete a record, and what a killed process has written of one; no error where there is none."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from topwork_server import errors
 from topwork_server.errors import ExportFailed, TopworkError
@@ -13,10 +15,12 @@ from topwork_server.jobs.child_processes import ChildExit, ChildProcesses, pytho
 log = logging.getLogger(__name__)
 
 
-def run_export(home: Path, name: str, force: bool, children: ChildProcesses) -> Path:
-    """Export an encoder, its towers one after another, and return the first one's folder. Errors are those of the process;
-    ExportFailed where it ends without an answer."""
+def run_export(home: Path, name: str, force: bool, children: ChildProcesses, proposed: Mapping[str, Any] | None = None) -> Path:
+    """Export an encoder, its towers one after another, and return the first one's folder. `proposed` is its record where that is
+    not on the disk. Errors are those of the process; ExportFailed where it ends without an answer."""
     command = [*python("topwork_server.runtime.export"), "--home", str(home), name, *["--force"] * force]
+    if proposed:
+        command += ["--proposed", json.dumps(proposed)]
     return _outcome(name, children.run(command))
 
 

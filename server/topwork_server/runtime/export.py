@@ -261,13 +261,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--force", action="store_true")
     parser.add_argument("--fingerprints", action="store_true")
+    parser.add_argument("--proposed", type=json.loads, help="the record of NAME, where the catalog has it not yet")
     parser.add_argument("name")
     asked = parser.parse_args(argv)
     answer = os.fdopen(os.dup(1), "w")  # the libraries' own prints go to stderr, the answer alone to stdout
     os.dup2(2, 1)
     os.environ["TOPWORK_HOME"] = str(asked.home)  # where an encoder finds its environment
     try:
-        catalog = Catalog(PluginRegistry.load(), asked.home)
+        catalog = Catalog(PluginRegistry.load(), asked.home, {asked.name: asked.proposed} if asked.proposed else None)
         spec = catalog.spec(asked.name)
         assets = [catalog.pull_tower(asked.name, tower) for tower in spec.towers]
         if asked.fingerprints:

@@ -35,6 +35,7 @@ def test_what_was_killed_before_its_export_ended_is_deleted(catalog: Catalog, tm
         publish(catalog, scratch / "encoder", "whole.v2")
     left = encoders / f"{unfinished.MAKING}killed"
     left.mkdir()
+    (left / unfinished.NEW).touch()
     publish(catalog, left / "encoder", "killed")
     assert catalog.added() == ["killed", "whole.v2"]
     unfinished.sweep(encoders, catalog)
