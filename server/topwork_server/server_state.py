@@ -16,7 +16,7 @@ from topwork_server.inference.engine import Engine
 from topwork_server.ingest.feature_cache import FeatureCache
 from topwork_server.ingest.pipeline import IngestPipeline
 from topwork_server.jobs.manager import JobManager
-from topwork_server.models import unfinished
+from topwork_server.models import artifacts, unfinished
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.pretraining.pretraining_manager import PretrainingManager
@@ -30,6 +30,7 @@ class ServerState:
         self.lock = HomeLock(home)
         self.lock.acquire()
         unfinished.sweep(home / "encoders", catalog)
+        artifacts.sweep(home)
         self.jobs = JobManager(home / "jobs", config.threads)
         self.sets = FeatureSets(home / "sets")
         self.scrub = ChecksumScrub(self.sets, busy)

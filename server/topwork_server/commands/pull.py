@@ -15,7 +15,7 @@ from topwork.cli.encoders import unused_weights
 
 from topwork_server.config import usable_home
 from topwork_server.errors import InvalidInput
-from topwork_server.models import pretrained_heads, unfinished
+from topwork_server.models import artifacts, pretrained_heads, unfinished
 from topwork_server.models.catalog import Catalog
 from topwork_server.models.catalog_entry import CatalogEntry, EncoderState
 from topwork_server.models.source_refusals import check_target
@@ -25,6 +25,7 @@ from topwork_server.plugin_api.sources import Progress, quiet
 
 def pull(arguments: SimpleNamespace) -> int:
     catalog = opened(arguments)
+    artifacts.sweep(catalog.home)
     with ended_by_signals(), _named(catalog, arguments) as (found, name):
         with _progress(f"fetching the weights of {name}", arguments.json or _is_fetched_first(arguments)) as progress:
             found.pull(name, progress)
@@ -36,6 +37,7 @@ def pull(arguments: SimpleNamespace) -> int:
 
 def export(arguments: SimpleNamespace) -> int:
     catalog = opened(arguments)
+    artifacts.sweep(catalog.home)
     _export(catalog, arguments.name, arguments, force=arguments.force)
     return show(catalog.entry(arguments.name), arguments)
 

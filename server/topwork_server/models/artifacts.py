@@ -30,6 +30,8 @@ MODEL = "model.onnx"
 DEFAULT = "default.onnx"
 MANIFEST = "manifest.json"
 PARITY_INPUTS = "parity.npz"
+#: Folders of the home in which `atomic_store.build_once` builds.
+BUILT_ONCE = ("artifacts", "packages", "tfhub", "environments")
 #: Of the folder and its manifest; raised when they change, so that those of an older server are made again.
 FORMAT = 4
 
@@ -174,8 +176,8 @@ def discard(folder: Path) -> None:
 
 def sweep(home: Path) -> None:
     """Delete what killed exports and downloads left, and locks without a holder."""
-    for path in (*(home / "artifacts").glob(".*.lock"), *(home / "packages").glob(".*.lock")):
+    for path in [path for folder in BUILT_ONCE for path in (home / folder).glob(".*.lock")]:
         with atomic_store.lock(path, wait=False) as held:
             if held:
                 atomic_store.sweep(path.parent, path.name.removesuffix("lock"))
-                path.unlink()
+                path.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from typing import Any
 from topwork_server import errors
 from topwork_server.errors import ExportFailed, TopworkError
 from topwork_server.jobs.child_processes import ChildExit, ChildProcesses, python
+from topwork_server.models import artifacts
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,11 @@ def run_export(home: Path, name: str, force: bool, children: ChildProcesses, pro
     command = [*python("topwork_server.runtime.export"), "--home", str(home), name, *["--force"] * force]
     if proposed:
         command += ["--proposed", json.dumps(proposed)]
-    return _outcome(name, children.run(command))
+    try:
+        return _outcome(name, children.run(command))
+    except BaseException:
+        artifacts.sweep(home)  # the process may have been killed
+        raise
 
 
 def _outcome(name: str, child: ChildExit) -> Path:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import homes
 import numpy as np
 import pytest
+from topwork.cli import main
 from topwork_plugins.word2vec import output_vectors
+from topwork_server import atomic_store
 from topwork_server.errors import AlreadyExists
 from topwork_server.models import unfinished
 from topwork_server.models.catalog import Catalog
@@ -43,6 +46,23 @@ def test_what_was_killed_before_its_export_ended_is_deleted(catalog: Catalog, tm
     assert sorted(path.name for path in encoders.iterdir()) == ["whole.v2", "whole.v2.json"]
     catalog.delete("whole.v2")
     assert list(encoders.iterdir()) == []
+
+
+@pytest.mark.parametrize("start", ["pull", "serve"])
+def test_what_killed_exports_left_is_swept(start: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = tmp_path / "home"
+    for path in ("artifacts/.killed-0123.a.part/torch", "tfhub/.killed-0123.b.part", "artifacts/.alive-0123.c.part"):
+        (home / path).mkdir(parents=True)
+    for path in ("artifacts/.killed-0123.lock", "tfhub/.killed-0123.lock"):
+        (home / path).touch()
+    with atomic_store.lock(home / "artifacts/.alive-0123.lock"):
+        if start == "pull":
+            assert main(["pull", "no-such-encoder", "--home", str(home)]) == 1
+        else:
+            with homes.served(home) as client:
+                assert client.health() == "serving"
+        left = [path for folder in ("artifacts", "tfhub") for path in (home / folder).iterdir()]
+    assert sorted(path.name for path in left) == [".alive-0123.c.part", ".alive-0123.lock"]
 
 
 def test_what_is_being_made_is_left_alone(catalog: Catalog, tmp_path: Path) -> None:
