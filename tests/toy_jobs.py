@@ -51,6 +51,16 @@ def hold(arguments: Arguments, report: Report) -> dict[str, Any]:
     return {}
 
 
+def publish_and_end(arguments: Arguments, report: Report) -> dict[str, Any]:
+    """Writes a file, and never tells: killed at once, or `held` until it is stopped."""
+    Path(arguments["file"]).write_text("published")
+    report(0.9, f"holding {os.getpid()}")
+    if not arguments.get("held"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    threading.Event().wait()
+    return {}
+
+
 def until_told(arguments: Arguments, report: Report) -> dict[str, Any]:
     """Waits for a line in a FIFO and says it."""
     report(0.1, "waiting")

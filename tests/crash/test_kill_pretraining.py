@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from servers import kill, start
 from test_disk_full import small_disk  # noqa: F401 (a fixture)
 from topwork import Client, JobFailed, NotFound, cli
+from topwork_server.jobs.job_records import JobRecords, JobState
 from topwork_server.testing.pretrainer import sentences
 
 
@@ -38,6 +40,24 @@ def test_a_killed_server_leaves_nothing_half_made(tmp_path: Path) -> None:
     finally:
         kill(server)
     assert remains(tmp_path) == []
+
+
+def test_an_encoder_that_was_ready_when_its_server_was_killed_has_a_job_that_is_done(tmp_path: Path) -> None:
+    server, address = start(tmp_path)
+    with Client(address) as client:
+        client.pretrain("words", sentences(300), name="mine", options={"dim": 8, "epochs": 1, "min_count": 1})
+        [done] = client.jobs()
+        kill(server)
+    records = JobRecords(tmp_path / "jobs")
+    [record] = records.load()
+    records.save(replace(record, state=JobState.RUNNING, ended=0.0, result={}))
+    server, address = start(tmp_path)
+    try:
+        with Client(address) as client:
+            [found] = client.jobs()
+            assert (found.state, found.error, found.result) == ("done", "", done.result)
+    finally:
+        kill(server)
 
 
 def test_a_full_disk_fails_the_job_and_leaves_nothing(small_disk: Path) -> None:  # noqa: F811

@@ -15,7 +15,7 @@ import pytest
 from topwork_server.errors import NotFound, Unavailable
 from topwork_server.jobs import job_process
 from topwork_server.jobs import manager as jobs_module
-from topwork_server.jobs.job_records import JobRecord, JobState
+from topwork_server.jobs.job_records import JobRecord, JobRecords, JobState
 from topwork_server.jobs.manager import JobManager
 
 TOYS = Path(__file__).parents[1]
@@ -366,6 +366,43 @@ def test_a_killed_server_leaves_no_process_and_a_true_record(tmp_path, run):
     assert (again.get(id).state, again.get(id).error) == (JobState.FAILED, "the server ended while it ran")
     assert again.get(id).ended > 0
     assert JobManager(tmp_path / "jobs").get(id) == again.get(id)
+
+
+def published(path: Path):
+    """Tells of a job what it left in a file."""
+    return lambda job: {"left": path.read_text()} if path.exists() else None
+
+
+@pytest.mark.parametrize("ending", ["killed", "canceled", "closed"])
+def test_a_job_that_published_and_did_not_tell_is_done(tmp_path, run, ending):
+    jobs, file = JobManager(tmp_path / "jobs"), tmp_path / "file"
+    jobs.recognize(["toy"], published(file))
+
+    async def through():
+        if ending == "killed":
+            return await asked(jobs, "publish_and_end", file=str(file))
+        job, _ = await holding(jobs, "publish_and_end", file=str(file), held=True)
+        if ending == "canceled":
+            return await jobs.cancel(job.id)
+        await jobs.close()
+        return jobs.get(job.id)
+
+    job = run(through())
+    assert (job.state, job.error, job.result) == (JobState.DONE, "", {"left": "published"})
+    assert record(tmp_path, job)["state"] == "done"
+    run(jobs.close())
+
+
+def test_jobs_of_a_server_that_was_killed_are_done_where_they_had_published(tmp_path):
+    records = JobRecords(tmp_path / "jobs")
+    for id, kind, state in (("a1", "toy", JobState.RUNNING), ("a2", "toy", JobState.FAILED), ("a3", "other", JobState.RUNNING)):
+        records.save(JobRecord(id, kind, "birds", 1.0, state, error="its own" if state is JobState.FAILED else ""))
+    (tmp_path / "file").write_text("published")
+    jobs = JobManager(tmp_path / "jobs")
+    jobs.recognize(["toy"], published(tmp_path / "file"))
+    found = {job.id: (job.state, job.error, job.interrupted) for job in JobManager(tmp_path / "jobs").list()}
+    ended = "the server ended while it ran"
+    assert found == {"a1": ("done", "", False), "a2": ("failed", "its own", False), "a3": ("failed", ended, True)}
 
 
 def test_the_newest_are_kept(tmp_path, run, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ from topwork_server.jobs.manager import JobManager
 from topwork_server.models.catalog import Catalog
 from topwork_server.types import Array
 
+#: Kinds of jobs.
+FIT, TUNE = "train", "tune"
 TRAIN, PROBE = "topwork_server.heads.training.training_job:train", "topwork_server.heads.training.layer_probe:probe"
 
 log = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ class HeadManager:
         self.store.sweep()
         self._pins.sweep(self._served_definition)
         self._fine_tuned.sweep()
+        jobs.recognize((FIT, TUNE), self._published)
 
     async def train(self, request: TrainRequest) -> HeadDescription:
         """Start a training. NotFound, InvalidInput, NotReady or AlreadyExists where it cannot be."""
@@ -174,7 +177,7 @@ class HeadManager:
             for one in definition.together:
                 await asyncio.to_thread(self._pins.pin_training, one)
             # Each kind has a queue of its own, so that a training of a second does not wait for a fine-tuning of an hour.
-            kind = "tune" if self._trainers.trainer(definition.kind).tunes else "train"
+            kind = TUNE if self._trainers.trainer(definition.kind).tunes else FIT
             job = self._start_job(kind, name, TRAIN, definition=asdict(definition))
         except BaseException:
             await asyncio.to_thread(self._release_all, definition)
@@ -185,6 +188,15 @@ class HeadManager:
 
     def _start_job(self, kind: str, subject: str, call: str, **arguments: Any) -> JobRecord:
         return self._jobs.start(kind, subject, call, {"home": str(self._home), "threads": self._threads, **arguments})
+
+    def _published(self, job: JobRecord) -> Mapping[str, Any] | None:
+        """Return the result of a training that published its head, and did not tell."""
+        self.store.finish(job.subject)
+        try:
+            head = self.store.get(job.subject)
+        except TopworkError:
+            return None
+        return head.training_result() if head.created >= job.created else None
 
     async def _follow_training(self, definition: HeadDefinition, job: str) -> None:
         """Clean up after a training, however it ends."""

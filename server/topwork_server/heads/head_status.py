@@ -67,9 +67,8 @@ class HeadDescription:
     def detail(self) -> str:
         """Tell why nothing serves, or why the latest training gave no head; "" where all is well."""
         ended = _end(self.job)
-        if self.head:  # one newer than the job was published just before the server ended
-            older = self.job is not None and self.head.created < self.job.created
-            return f"{ended}; the head from before serves" if ended and older else ""
+        if self.head:
+            return f"{ended}; the head from before serves" if ended else ""
         if self.state is HeadState.TRAINING:
             return ""
         return self.damage or ended or "its training left nothing that serves: train it again, or drop it"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -270,6 +270,10 @@ class Head:
     def taps(self) -> tuple[FingerprintedTap, ...]:
         """The taps of the encoder that it reads: one, or several side by side."""
         return tuple(info for info, _ in self.views)
+
+    def training_result(self) -> dict[str, Any]:
+        """The result of the job that trained it: its name, its metrics and how they were estimated."""
+        return {"head": self.name, "estimate": self.estimate, "metrics": [asdict(metric) for metric in self.metrics]}
 
 
 def definition_of(record: Mapping[str, Any]) -> HeadDefinition:

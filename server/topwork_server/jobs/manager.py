@@ -7,7 +7,7 @@ import builtins
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,6 +22,8 @@ KEPT = 200
 #: Below this fraction the time that is left is not guessed at.
 TELLING = 0.01
 WAITING, STARTING = "waiting for another job", "starting"
+#: What a job that did not answer had published before its process ended, as it would have returned it; None for nothing.
+Published: TypeAlias = Callable[[JobRecord], Mapping[str, Any] | None]
 #: Jobs of one queue wait for one another: their kind, and whether they are small.
 JobQueue: TypeAlias = tuple[str, bool]
 log = logging.getLogger(__name__)
@@ -83,11 +85,21 @@ class JobManager:
         self._ended = {job.id: job for job in self._records.load()}
         self._last = max((int(id, 36) for id in self._ended), default=0)
         self._closed = False
+        self._published: dict[str, Published] = {}
+        self._cut_off = [job.id for job in self._ended.values() if job.state is JobState.RUNNING]
         for job in self._ended.values():
             if job.active:
                 when = "while it ran" if job.state is JobState.RUNNING else "before its turn came"
                 self._keep(_interrupted(replace(job, ended=time.time()), f"the server ended {when}"))
         self._prune()
+
+    def recognize(self, kinds: Iterable[str], published: Published) -> None:
+        """Call `published`, which may block, for each job of these kinds that ends without an answer, also those that ended with
+        the last server: what was published is done, however its process ended."""
+        self._published |= dict.fromkeys(kinds, published)
+        for job in [self._ended[id] for id in self._cut_off if id in self._ended]:
+            if job.kind in kinds and (result := published(job)) is not None:
+                self._keep(_done(job, result))
 
     def start(self, kind: str, subject: str, call: str, arguments: Mapping[str, Any], *, small: bool = False) -> JobRecord:
         """Start a job and return at once; `call` is "module:function". Unavailable after `close`."""
@@ -173,7 +185,10 @@ class JobManager:
 
     async def _outcome(self, run: _Run) -> JobOutcome:
         try:
-            return await run.work.run()
+            outcome = await run.work.run()
+            if outcome.result is None and (published := self._published.get(run.job.kind)):
+                return replace(outcome, result=await asyncio.to_thread(published, run.job))
+            return outcome
         except Exception as error:
             log.exception("job=%s", run.job.id)
             return JobOutcome(None, f"{type(error).__name__}: {error}")
@@ -185,10 +200,10 @@ class JobManager:
         return _interrupted(run.job, error) if state is JobState.FAILED else replace(run.job, state=state, error=error)
 
     def _record_of_finished(self, run: _Run, outcome: JobOutcome) -> JobRecord:
+        if outcome.result is not None:
+            return _done(run.job, outcome.result)
         if run.stopped is not None:
             return self._record_of_stopped(run)
-        if outcome.result is not None:
-            return replace(run.job, state=JobState.DONE, fraction=1.0, message="", result=outcome.result)
         words = f"{run.job.kind} of {run.job.subject} failed: {outcome.error}"
         log.warning("job=%s %s", run.job.id, "\n".join(filter(None, [words, outcome.stderr_tail])))
         return replace(run.job, state=JobState.FAILED, error=outcome.error)
@@ -213,6 +228,10 @@ class JobManager:
         """Milliseconds since 1970 in eight digits of base 36: later jobs sort behind earlier ones, over restarts too."""
         self._last = max(self._last + 1, int(time.time() * 1000))
         return _base36(self._last)
+
+
+def _done(job: JobRecord, result: Mapping[str, Any]) -> JobRecord:
+    return replace(job, state=JobState.DONE, fraction=1.0, message="", error="", interrupted=False, result=result)
 
 
 def _interrupted(job: JobRecord, error: str) -> JobRecord:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from topwork_server.errors import AlreadyExists, TopworkError
 from topwork_server.feature_sets.set_registry import FeatureSets
@@ -15,11 +17,12 @@ from topwork_server.jobs.manager import JobManager
 from topwork_server.models import unfinished
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.plugin_api.sources import PRETRAINING_REPORT
 from topwork_server.pretraining import request as pretrain_request
 from topwork_server.pretraining.corpus import CorpusFile, check_set, copy_set
 from topwork_server.pretraining.request import PretrainRequest
 
-PRETRAIN = "topwork_server.pretraining.pretraining_job:pretrain"
+KIND, PRETRAIN = "pretrain", "topwork_server.pretraining.pretraining_job:pretrain"
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +36,7 @@ class PretrainingManager:
         self._home, self._sets, self._jobs, self._threads = home, sets, jobs, threads
         self._plugins, self._catalog = plugins, catalog
         self._running: dict[str, tuple[str, asyncio.Task[None]]] = {}  # by the name of the encoder
+        jobs.recognize((KIND,), self._published)
 
     async def check(self, request: PretrainRequest) -> None:
         """Raise the error of a request that cannot be, before its texts are read."""
@@ -57,7 +61,7 @@ class PretrainingManager:
             "threads": self._threads,
         }
         self._check_started(request.name)
-        job = self._jobs.start("pretrain", request.name, PRETRAIN, arguments)
+        job = self._jobs.start(KIND, request.name, PRETRAIN, arguments)
         self._running[request.name] = job.id, asyncio.create_task(self._follow(request.name, job.id, release))
         return job
 
@@ -79,6 +83,17 @@ class PretrainingManager:
             raise AlreadyExists(
                 f"an encoder {name!r} is being made", remedy="wait for it, cancel its job, or choose another name"
             )
+
+    def _published(self, job: JobRecord) -> Mapping[str, Any] | None:
+        """Return the report of a pretraining that finished its encoder, and did not tell. The name was free when it began."""
+        unfinished.sweep(self._home / "encoders", self._catalog)
+        if job.subject not in self._catalog.added():
+            return None
+        try:
+            report = (self._home / "encoders" / job.subject / PRETRAINING_REPORT).read_text("utf-8")
+            return dict(json.loads(report))
+        except (OSError, ValueError):
+            return None
 
     async def _follow(self, name: str, job: str, release: Callable[[], None]) -> None:
         """Clean up after a job, however it ends."""

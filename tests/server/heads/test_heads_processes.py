@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from heads_harness import open_heads, words
@@ -11,7 +12,7 @@ from topwork_server import TextItem
 from topwork_server.heads.head_status import HeadState
 from topwork_server.heads.head_types import TrainRequest
 from topwork_server.heads.serving.predictor import Predictor, PredictParams
-from topwork_server.jobs.job_records import JobState
+from topwork_server.jobs.job_records import JobRecords, JobState
 from topwork_server.jobs.manager import JobManager
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
@@ -36,6 +37,29 @@ async def test_a_server_that_ends_ends_its_trainings_and_says_so(home):
         assert w.pins() == {}
         again = await w.heads.train(TrainRequest("birds", "label", kind="prototype"))
         assert (await w.jobs.wait(again.job.id)).state is JobState.DONE
+
+
+@pytest.mark.parametrize("moment", ["publishing", "published"])
+async def test_a_training_whose_server_was_killed_as_it_published_is_done(home, moment):
+    async with real(home) as w:
+        await w.fill(count=60)
+        begun = await w.heads.train(TrainRequest("birds", "label", kind="prototype"))
+        done = await w.jobs.wait(begun.job.id)
+        await w.heads.wait_until_trained(begun.name)
+    JobRecords(home / "jobs").save(replace(done, state=JobState.RUNNING, fraction=0.97, ended=0.0, result={}))
+    if moment == "publishing":
+        [version] = (home / "heads" / begun.name).iterdir()
+        (home / "heads" / f".{begun.name}.publishing").mkdir()
+        version.rename(home / "heads" / f".{begun.name}.publishing" / begun.name)
+    async with real(home) as w:
+        [found] = await w.heads.list()
+        assert (found.state, found.detail, found.job.state) == (HeadState.READY, "", JobState.DONE)
+        assert (found.job.error, found.job.result) == ("", done.result)
+    JobRecords(home / "jobs").save(replace(done, created=done.created + 1000, state=JobState.RUNNING, result={}))
+    async with real(home) as w:
+        [found] = await w.heads.list()
+        assert (found.state, found.job.state) == (HeadState.READY, JobState.FAILED)
+        assert found.detail == "the last training failed: the server ended while it ran; the head from before serves"
 
 
 @pytest.mark.parametrize("task", ["multi-label", "regression", "tagging"])

@@ -38,8 +38,7 @@ class TrainingJob:
 def train(arguments: Mapping[str, Any], report: Progress) -> Mapping[str, Any]:
     """Run the job. Returns the head's name, its metrics and how they were estimated."""
     job, plugins = TrainingJob.of(arguments), PluginRegistry.load()
-    head = run_training(job, plugins, report)
-    return {"head": head.name, "estimate": head.estimate, "metrics": [asdict(metric) for metric in head.metrics]}
+    return run_training(job, plugins, report).training_result()
 
 
 def run_training(job: TrainingJob, plugins: PluginRegistry, report: Progress) -> Head:
