@@ -152,6 +152,8 @@ def config_of(model_type: str, words: int, padding: int, **changes: Any) -> Any:
         sizes |= {"type_vocab_size": 1, "max_position_embeddings": POSITIONS + padding + 1}
     if model_type in ("xlnet", *ENCODER_DECODERS):
         del sizes["max_position_embeddings"]  # XLNet has no limit, and refuses to be given one; T5 has another word for it
+    if model_type == "funnel":
+        del sizes["num_hidden_layers"]  # it counts those of its blocks
     sizes |= _own_sizes(padding).get(model_type, {})
     return AutoConfig.for_model(model_type, **{**sizes, **changes})
 

@@ -26,6 +26,7 @@ GROUPED: dict[str, Any] = {"num_key_value_heads": 2}
         ("rembert", "cls", {"input_embedding_size": 16}),
         ("eurobert", "cls", GROUPED),
         ("olmo2", "last", GROUPED),
+        ("squeezebert", "cls", {"embedding_size": DIM}),  # it calls its pooler unasked
         ("gptj", "last", {"n_embd": DIM, "n_layer": 2, "n_head": 4, "n_positions": 96, "rotary_dim": 4}),
     ],
 )
@@ -87,3 +88,30 @@ def test_what_gives_no_row_for_a_token_is_refused(tmp_path: Path) -> None:
     source = tiny_berts.write(tmp_path / "model", "vit", image_size=32, patch_size=16)
     with pytest.raises(InvalidInput, match="no row for each token"):
         export(source, tmp_path / "out")
+
+
+def test_a_graph_of_one_length_alone_is_refused_by_its_architecture(tmp_path: Path) -> None:
+    """Funnel halves the tokens of a text, and needs more than two of them to be tried at all."""
+    sizes = {"d_model": DIM, "n_head": 4, "d_head": 8, "d_inner": 64, "block_sizes": [1, 1]}
+    source = tiny_berts.write(tmp_path / "model", "funnel", architectures=["FunnelModel"], **sizes)
+    with pytest.raises(ExportFailed, match="other shapes") as caught:
+        export(source, tmp_path / "out")
+    assert "architecture funnel" in caught.value.message
+
+
+def test_a_network_that_fails_on_a_text_is_refused_by_its_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import RoFormerModel
+
+    source = tiny_berts.write(tmp_path / "model", "roformer")
+    forward = RoFormerModel.forward
+
+    def fails_on_long(self: Any, input_ids: Any, **given: Any) -> Any:
+        if input_ids.shape[1] > longest:
+            raise KeyError("of its own")
+        return forward(self, input_ids, **given)
+
+    monkeypatch.setattr(RoFormerModel, "forward", fails_on_long)
+    for longest, kind in ((2, InvalidInput), (20, ExportFailed)):  # while it is tried, and on the examples
+        with pytest.raises(kind, match="KeyError: 'of its own'") as caught:
+            export(source, tmp_path / str(longest))
+        assert "roformer" in caught.value.message.lower()

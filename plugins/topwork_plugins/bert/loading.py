@@ -15,6 +15,9 @@ from topwork_plugins.bert.architectures import Architecture
 from topwork_plugins.bert.traceable_attention import make_traceable
 from topwork_plugins.pretrained_models import from_pretrained, refuse_gaps, without_place
 
+#: Tokens of a text on which a model is tried: Funnel halves their number again and again, and fails on a few.
+PROBED = 16
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -44,7 +47,7 @@ def load_model(folder: Path, kind: str = "AutoModel") -> tuple[Any, list[str]]:
     if getattr(model, "pooler", None) is not None:
         names = [f"pooler.{name}" for name, _ in model.pooler.named_parameters()]
         unused += [name for name in names if name not in report["missing_keys"]]
-        model.pooler = None  # trained for another task, or not at all; nothing of it is a feature here
+        model.pooler = nn.Identity()  # trained for another task, or not at all; SqueezeBERT calls it unasked, so that None fails
     return model, sorted(unused)
 
 
@@ -69,32 +72,41 @@ def _from_pretrained(folder: Path, kind: str) -> tuple[Any, Mapping[str, Any]]:
 
 def _measured(folder: Path, model: Any, unused: list[str]) -> Loaded:
     """Run the model once: what config.json calls the width of a row differs between architectures."""
-    ones = torch.ones((1, 4), dtype=torch.int64)
     model.eval()
     model.config.use_cache = False
-    try:
-        with torch.no_grad():
-            found = model(input_ids=ones, attention_mask=ones, output_hidden_states=True, return_dict=True)
-        rows = found.last_hidden_state
-    except (TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
-        raise InvalidInput(
-            f"{folder.name} ({type(model).__name__} of transformers) gives no row for each token of a text:"
-            f" {str(error).splitlines()[0]}",
-            remedy="name a model that reads texts, or the family that reads this one, with --family",
-        ) from error
-    if rows.shape[:2] != ones.shape:
-        raise InvalidInput(f"{folder.name} ({type(model).__name__} of transformers) gives {rows.shape[1]} rows for 4 tokens")
-    return Loaded(model, rows.shape[-1], tuple(state.shape[-1] for state in found.hidden_states or ()), sorted(unused))
+    found = _probed(model, torch.ones((1, PROBED), dtype=torch.int64), output_hidden_states=True)
+    hidden = tuple(state.shape[-1] for state in found.hidden_states or ())
+    return Loaded(model, found.last_hidden_state.shape[-1], hidden, sorted(unused))
 
 
 def is_causal(model: Any) -> bool:
-    """Tell whether a token sees only those before it: whether the first one's row is the same before two other tokens."""
-    ones = torch.ones((1, 2), dtype=torch.int64)
-    with torch.no_grad():
-        one, other = (
-            model(input_ids=ids, attention_mask=ones).last_hidden_state[:, 0] for ids in (ones, ones * torch.tensor([1, 2]))
-        )
+    """Tell whether a token sees only those before it: whether the first one's row is the same before other tokens. InvalidInput
+    as `_probed`."""
+    ones = torch.ones((1, PROBED), dtype=torch.int64)
+    others = torch.full_like(ones, 2).index_fill_(1, torch.tensor([0]), 1)
+    one, other = (_probed(model, ids).last_hidden_state[:, 0] for ids in (ones, others))
     return bool(torch.equal(one, other))
+
+
+def _probed(model: Any, ids: torch.Tensor, **settings: Any) -> Any:
+    """Run the model on (1, tokens) ids. InvalidInput, which names its architecture, where it fails or gives no row a token."""
+    try:
+        with torch.no_grad():
+            found = model(input_ids=ids, attention_mask=torch.ones_like(ids), return_dict=True, **settings)
+        shape = tuple(found.last_hidden_state.shape[:2])
+        failure = "" if shape == ids.shape else f"its rows are {shape} for {tuple(ids.shape)} tokens"
+    except MemoryError:
+        raise
+    except Exception as error:  # an architecture fails with errors of any kind
+        failure = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+        found = None
+    if failure:
+        raise InvalidInput(
+            f"{Path(model.config.name_or_path).name} ({type(model).__name__} of transformers) gives no row for each token of a"
+            f" text: {failure}",
+            remedy="take a model that transformers runs on texts, or name the family that reads this one with --family",
+        )
+    return found
 
 
 def position_limit(model: Any) -> int | None:

@@ -106,7 +106,9 @@ def _scores_its_rows(model: Any) -> bool:
         with torch.no_grad():
             expected = model(**fed).logits[0]
             found = WordScores(model)(model.base_model(**fed).last_hidden_state[0])
-    except (TypeError, ValueError, AttributeError, RuntimeError, IndexError):
+    except MemoryError:
+        raise
+    except Exception:  # an architecture fails with errors of any kind
         return False
     if expected.shape != found.shape:
         return False

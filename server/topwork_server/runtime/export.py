@@ -15,12 +15,12 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from topwork_server.models.artifacts import Manifest
 from topwork_server.models.head_graph import ROWS, SCORES
 from topwork_server.models.towers import join_fingerprints, join_manifests
 from topwork_server.plugin_api import sources
-from topwork_server.plugin_api.encoder import Encoder, Run, Trunk
+from topwork_server.plugin_api.encoder import Encoder, Reference, Run, Trunk
 from topwork_server.plugin_api.sources import SourceUri
 from topwork_server.plugin_api.trainer import PretrainedHead
 from topwork_server.plugin_api.weight_checks import check_weights
@@ -39,10 +39,7 @@ from topwork_server.runtime import aligned_tower, parity, sample_inputs, tuned_w
 from topwork_server.runtime.onnx_writer import first_line, named, write_graph
 from topwork_server.runtime.parity import ParityBatch, ParityRecord
 from topwork_server.runtime.session import Session, is_out_of_memory
-from topwork_server.types import INT8, EncoderSpec, FingerprintedTap, Int8Graph, Item, Numerics, Tap
-
-if TYPE_CHECKING:
-    pass
+from topwork_server.types import INT8, Array, EncoderSpec, FingerprintedTap, Int8Graph, Item, Numerics
 
 
 def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
@@ -56,7 +53,7 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     batches = parity.example_batches(encoder, examples)
     parameters = _parameters(trunk)
     _place_graph(encoder, trunk, batches, folder)
-    reference = parity.recorded(parity.reference_of(trunk), trunk.taps, batches)
+    reference = parity.recorded(_reference(spec, trunk), trunk.taps, batches)
     described = aligned_tower.describe(spec, trunk)
     taps = _fingerprints(spec, described, folder)
     if spec.aligned:
@@ -67,7 +64,7 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     record = _measured(spec, trunk, batches, reference.run, folder)
     record = _check_fp32(spec, record, reference.name) if spec.int8 is None else _as_int8(record, spec.int8)
     if encoder.pads and spec.int8 is None:
-        _check_invariance(encoder, trunk.taps, examples, folder)
+        _check_invariance(encoder, trunk, examples, folder)
     parity.save_inputs(batches, folder / artifacts.PARITY_INPUTS)
     sample_inputs.save(examples, batches, folder)
     for head in trunk.heads if spec.tuned is None else ():  # a tuned trunk's features are not what they were trained on
@@ -164,8 +161,9 @@ def _check_fp32(spec: EncoderSpec, record: ParityRecord, reference: str) -> Pari
     return record
 
 
-def _check_invariance(encoder: Encoder, taps: Sequence[Tap], examples: Sequence[Item], folder: Path) -> None:
-    error, cosine = parity.invariance(encoder, taps, examples, Session(folder / artifacts.MODEL).run)
+def _check_invariance(encoder: Encoder, trunk: Trunk, examples: Sequence[Item], folder: Path) -> None:
+    run = _run_of(encoder.spec, trunk, folder / artifacts.MODEL)
+    error, cosine = parity.invariance(encoder, trunk.taps, examples, run)
     if cosine < parity.FP32_FLOOR:
         raise ExportFailed(
             f"rows of {encoder.spec.name} change with what they share a batch with: minimum cosine {cosine:.6f} between samples"
@@ -183,12 +181,12 @@ def _as_int8(record: ParityRecord, graph: Int8Graph) -> ParityRecord:
 
 def _measured(spec: EncoderSpec, trunk: Trunk, batches: Sequence[ParityBatch], reference: Run, folder: Path) -> ParityRecord:
     """Measure the whole graph, and the one that gives the default tap alone."""
-    record = parity.measure(trunk.taps, batches, reference, _opened(spec, trunk, folder / artifacts.MODEL).run)
+    record = parity.measure(trunk.taps, batches, reference, _run_of(spec, trunk, folder / artifacts.MODEL))
     alone = artifacts.graph_for(folder, [spec.default_tap], spec.default_tap)
     if alone.name == artifacts.MODEL:
         return record
     taps = [tap for tap in trunk.taps if tap.name == spec.default_tap]
-    return _worse(record, parity.measure(taps, batches, reference, _opened(spec, trunk, alone).run))
+    return _worse(record, parity.measure(taps, batches, reference, _run_of(spec, trunk, alone)))
 
 
 def _worse(one: ParityRecord, other: ParityRecord) -> ParityRecord:
@@ -235,6 +233,52 @@ def _parameters(trunk: Trunk) -> int:
         return sum(p.numel() for p in trunk.module.parameters())
     assert trunk.graph is not None
     return sum(math.prod(tensor.dims) for tensor in onnx_files.load_structure(trunk.graph).graph.initializer)
+
+
+def _reference(spec: EncoderSpec, trunk: Trunk) -> Reference:
+    """What the graph is compared with. Its `run` raises ExportFailed where a module fails on an example."""
+    reference = parity.reference_of(trunk)
+    if trunk.module is None:
+        return reference
+
+    def run(outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        try:
+            return list(reference.run(outputs, feeds))
+        except (OSError, MemoryError, TopworkError):
+            raise
+        except Exception as error:  # a network fails with errors of any kind
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
+            raise ExportFailed(
+                f"the network of {named(spec, trunk)} fails on an example ({shapes}): {first_line(error)}",
+                remedy="it cannot be served; take a model of another architecture",
+            ) from error
+
+    return Reference(reference.name, run)
+
+
+def _run_of(spec: EncoderSpec, trunk: Trunk, graph: Path) -> Run:
+    """The `run` of a graph that was just written. ExportFailed where a node of one that torch exported fails on what the network
+    itself has computed: such a graph holds for the shapes alone that it was traced with."""
+    session = _opened(spec, trunk, graph)
+    if trunk.graph is not None:
+        return session.run
+
+    def run(outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        try:
+            return session.run(outputs, feeds)
+        except MemoryError:
+            raise
+        except Exception as error:  # of ONNX Runtime, which has a class for each of its codes
+            if "while running" not in str(error):
+                raise
+            node = str(error).partition("while running ")[2].partition(" Status Message")[0]
+            raise ExportFailed(
+                f"torch does not export {named(spec, trunk)} rightly: its graph fails on inputs of other shapes than those"
+                f" it was traced with ({node})",
+                remedy="it cannot be served; take a model of another architecture",
+            ) from error
+
+    return run
 
 
 def _opened(spec: EncoderSpec, trunk: Trunk, graph: Path) -> Session:
