@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         Item,
         Modality,
         Refusal,
+        Role,
         Sample,
         Tap,
         TextItem,
@@ -94,6 +95,7 @@ __all__ = [
     "Reference",
     "Refusal",
     "Report",
+    "Role",
     "Sample",
     "Session",
     "SourceUri",
@@ -159,8 +161,8 @@ _MODULES = {
     "plugin_api.weight_checks": "check_weights",
     "runtime.parity": "FP32_FLOOR difference",
     "runtime.session": "Session",
-    "types": "Array AudioItem EncoderSpec GapRows Granularity ImageItem Item Modality Refusal Sample Tap TextItem TokenSpans "
-    "VideoItem item_kind",
+    "types": "Array AudioItem EncoderSpec GapRows Granularity ImageItem Item Modality Refusal Role Sample Tap TextItem "
+    "TokenSpans VideoItem item_kind",
 }
 
 if not TYPE_CHECKING:  # for a type checker the names are those of the imports above

@@ -49,6 +49,13 @@ class GapRows(StrEnum):
     WINDOW = "window"  # those of the words around, as their mean or their sum
 
 
+class Role(StrEnum):
+    """What an item is for in retrieval: models may put another prompt before a query than before a document."""
+
+    QUERY = "query"
+    DOCUMENT = "document"
+
+
 class Priority(IntEnum):
     """The order in which requests for one encoder are served; the numbers are those of the protocol."""
 

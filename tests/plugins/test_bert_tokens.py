@@ -20,7 +20,7 @@ from tokenizers import Encoding, Tokenizer
 from topwork_plugins.bert.plugin import BertOptions
 from topwork_plugins.bert.text_prefix import MOST_CHARACTERS
 from topwork_plugins.bert.tokens import Tokenization
-from topwork_server import ImageItem, InvalidInput, Item, Sample, TextItem
+from topwork_server import ImageItem, InvalidInput, Item, Role, Sample, TextItem
 from topwork_server.blocking_calls import working_for
 from topwork_server.errors import DeadlineExceeded
 
@@ -156,6 +156,33 @@ def test_a_model_may_name_prompts_and_one_by_default(tmp_path: Path) -> None:
         ids("bird", prompt_name="title")
     with pytest.raises(InvalidInput, match="both prompt and prompt_name"):
         ids("bird", prompt="a", prompt_name="query")
+
+
+@pytest.mark.parametrize(
+    ("named", "given", "query", "document"),
+    [
+        (("query", "passage"), {}, "query", "passage"),
+        (("search_query", "search_document"), {"truncate": True}, "search_query", "search_document"),
+        (("query",), {}, "query", None),
+        (("title",), {}, None, None),
+        ((), {}, None, None),
+        (("query", "document"), {"prompt_name": "document"}, "query", "document"),
+        (("query",), {"prompt_name": "query"}, "query", ""),
+        (("query", "title"), {"prompt_name": "title"}, "title", "title"),
+        (("query", "document"), {"prompt_name": "none"}, "none", "none"),
+        (("query", "document"), {"prompt": "mine: "}, None, None),
+    ],
+)
+def test_a_role_takes_the_prompt_that_the_model_names_for_it(
+    named: tuple[str, ...], given: dict[str, Any], query: str | None, document: str | None, tmp_path: Path
+) -> None:
+    source = tiny_berts.write(tmp_path / "model")
+    record = {"prompts": {name: f"{name}: " for name in named}}
+    (source / "config_sentence_transformers.json").write_text(json.dumps(record))
+    encoder = prepare(source, tmp_path / "out").encoder
+    for role, name in ((Role.QUERY, query), (Role.DOCUMENT, document)):
+        expected = given if name is None else {**given, "prompt_name": name}
+        assert encoder.role_options(role, given) == expected
 
 
 def test_a_text_over_the_limit_is_refused_with_its_length(any_tokenized: Prepared) -> None:

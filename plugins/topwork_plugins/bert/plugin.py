@@ -21,6 +21,7 @@ from topwork_server import (
     Item,
     Modality,
     Refusal,
+    Role,
     Sample,
     SourceUri,
     TextItem,
@@ -34,6 +35,12 @@ from topwork_plugins.bert import known_models as bert_catalog
 from topwork_plugins.bert import layout as bert_layout
 from topwork_plugins.bert.settings import Settings
 from topwork_plugins.bert.tokens import FILE, Tokenization, Tokens, stacked
+
+#: Names of prompts for each role: sentence-transformers' own, and those of nomic and Jina.
+ROLE_PROMPTS: Mapping[Role, tuple[str, ...]] = {
+    Role.QUERY: ("query", "search_query", "retrieval.query"),
+    Role.DOCUMENT: ("document", "passage", "corpus", "search_document", "retrieval.passage"),
+}
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,14 @@ class BertEncoder(Encoder):
         super().__init__(spec, folder)
         self._settings = Settings.read(folder)
         self._tokenization = Tokenization(folder / FILE, self._settings.max_tokens)
+
+    def role_options(self, role: Role, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The prompt that the model names for the role goes before each text, unless the caller chose one that is of no role."""
+        of_roles = {name for names in ROLE_PROMPTS.values() for name in names}
+        if options.get("prompt") or options.get("prompt_name", "") not in {"", *of_roles}:
+            return options
+        named = next((name for name in ROLE_PROMPTS[role] if name in self._settings.prompts), "")
+        return {**options, "prompt_name": named} if named or options.get("prompt_name") else options
 
     @property
     def example_options(self) -> BertOptions:

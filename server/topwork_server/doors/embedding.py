@@ -12,7 +12,7 @@ from topwork_server.features import EmbedResult, TapRows
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.catalog import Catalog
 from topwork_server.services.encoders import check_fingerprint
-from topwork_server.types import Granularity, Item, Modality
+from topwork_server.types import Granularity, Item, Modality, Role
 
 
 class Embedder:
@@ -37,7 +37,14 @@ class Embedder:
         return spec.modalities
 
     async def embed(
-        self, call: Call[Any], encoder: str, items: Sequence[Item], *, tap: str = "", options: Mapping[str, Any] | None = None
+        self,
+        call: Call[Any],
+        encoder: str,
+        items: Sequence[Item],
+        *,
+        tap: str = "",
+        options: Mapping[str, Any] | None = None,
+        role: Role | None = None,
     ) -> EmbedResult:
         """Rows of one tap, the encoder's default where none is named. NotReady where the request insists on another
         fingerprint."""
@@ -48,6 +55,7 @@ class Embedder:
             deadline=call.deadline,
             client=call.client,
             priority=call.priority,
+            role=role,
         )
         result = await self._engine.embed(params, items)
         check_fingerprint(call.fingerprint, encoder, result.taps[0].tap)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,14 +26,14 @@ from topwork_server.models.catalog_entry import CatalogEntry
 from topwork_server.plugin_api import options as request_options
 from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.runtime.device_selection import PlanSet
-from topwork_server.types import FingerprintedTap, Granularity, Item, Priority, Sample, Timings
+from topwork_server.types import FingerprintedTap, Granularity, Item, Priority, Role, Sample, Timings
 
 
 @dataclass(frozen=True)
 class EmbedParams:
     """Parameters of a request. `deadline` is in time.monotonic(); `wait` waits for room in the queue (streams), instead of
     raising Overloaded at once; `skip_bad_items` gives a bad item no rows and a failure, instead of refusing the request. Clients,
-    told apart by `client`, take turns."""
+    told apart by `client`, take turns. `role` is what the items are for, where that changes how the encoder prompts them."""
 
     encoder: str
     taps: tuple[str, ...] = ()
@@ -43,6 +43,7 @@ class EmbedParams:
     skip_bad_items: bool = False
     client: Hashable = None
     priority: Priority = Priority.NORMAL
+    role: Role | None = None
 
 
 @dataclass(slots=True)
@@ -118,6 +119,8 @@ class Engine:
 
     async def _embed_with(self, loaded: LoadedEncoder, params: EmbedParams, items: Sequence[Item]) -> EmbedResult:
         taps = choose_taps(loaded, params.taps)
+        if params.role is not None:
+            params = replace(params, options=loaded.role_options(params.role, params.options))
         chosen = request_options.parse(request_options.declared_by(loaded.spec), params.options)
         if len(loaded.towers) == 1:
             return await self._embed_in(loaded.towers[0], taps, params, chosen, items)

@@ -6,11 +6,12 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -31,7 +32,7 @@ from topwork_server.runtime.device_survey import DeviceSurvey
 from topwork_server.runtime.providers import candidates, everywhere
 from topwork_server.runtime.session import RunnableSession
 from topwork_server.runtime.session_factory import open_session
-from topwork_server.types import EncoderSpec, FingerprintedTap, Numerics, Tap
+from topwork_server.types import EncoderSpec, FingerprintedTap, Numerics, Role, Tap
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,12 @@ class LoadedEncoder:
     def counters(self) -> Counter[str]:
         """The sums of its batchers' counters: a copy, since the workers go on counting."""
         return sum((Counter(dict(tower.batcher.counters)) for tower in self.towers), Counter())
+
+    def role_options(self, role: Role, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the options of a request whose items play a role, of those that its caller set."""
+        for tower in self.towers:
+            options = tower.encoder.role_options(role, options)
+        return options
 
     def close(self) -> None:
         for tower in self.towers:

@@ -53,7 +53,7 @@ def check_settings(settings: WriteSettings, definition: SetDefinition, catalog: 
             raise _disagree(definition.name, what, given, found)
     if settings.options:
         given, found = _options(settings.options, definition, catalog), _options(definition.options, definition, catalog)
-        if given != found:
+        if any(given[name] != found.get(name) for name in settings.options):
             raise _disagree(definition.name, "options", given, found)
 
 

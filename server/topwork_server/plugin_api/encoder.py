@@ -12,7 +12,7 @@ import numpy as np
 
 from topwork_server.plugin_api import example_inputs
 from topwork_server.plugin_crashes import contained
-from topwork_server.types import Array, EncoderSpec, Item, Sample, Tap
+from topwork_server.types import Array, EncoderSpec, Item, Role, Sample, Tap
 
 if TYPE_CHECKING:
     import torch
@@ -122,6 +122,12 @@ class Encoder(ABC):
     def example_options(self) -> Any:
         """Options with which examples are preprocessed: the defaults, unless those refuse what an example may be."""
         return self.options()
+
+    def role_options(self, role: Role, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the options of a request whose items play a role in retrieval, of those that its caller set: for a model that
+        prompts queries and documents in different ways. What is written to a set is a document, and what searches it a query, to
+        whose options those of the set are given here."""
+        return options
 
     def preprocess_many(self, items: Sequence[Item], options: Any) -> Iterable[Iterable[Sample] | Exception]:
         """Return what `preprocess` gives for each item, in order; in the place of a bad item its error. For an encoder to which

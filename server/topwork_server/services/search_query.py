@@ -19,7 +19,7 @@ from topwork_server.indexes.index_types import MOST_HITS, SearchQuery
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.catalog import Catalog
 from topwork_server.services.convert import index_messages, item_messages
-from topwork_server.types import Array, FingerprintedTap, Item, Timings, check_modality
+from topwork_server.types import Array, FingerprintedTap, Item, Role, Timings, check_modality
 
 #: Hits that one request may ask for: queries times k.
 MOST_IN_ALL = 2_000_000
@@ -74,9 +74,10 @@ class QueryResolver:
         if name == wanted.encoder:
             whose = f"the set {wanted.name}, of {name} (fingerprint {tap.fingerprint}),"
             check_modality(items, wanted.modalities, whose, "search it with what its encoder reads")
-            params = EmbedParams(name, (tap.tap.name,), wanted.options, deadline, client=client)
+            params = EmbedParams(name, (tap.tap.name,), wanted.options, deadline, client=client, role=Role.QUERY)
         else:
-            params = EmbedParams(name, await asyncio.to_thread(self._tap_of_other, name, tap), deadline=deadline, client=client)
+            other = await asyncio.to_thread(self._tap_of_other, name, tap)
+            params = EmbedParams(name, other, deadline=deadline, client=client, role=Role.QUERY)
         features = await self._engine.embed(params, items)
         rows = features.taps[0]
         check_fingerprint(rows.tap.fingerprint, tap, f"the tap {rows.tap.tap.name} of {name} has")
