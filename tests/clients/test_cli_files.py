@@ -184,6 +184,7 @@ def test_json_lines(write: Writes, tmp_path: Path) -> None:
         "a:2": ("b", {"late_comer": True, "f": 0.5, "empty": ""}),
     }
     assert "'deep' is left out: it holds an object in line 1" in write.topwork.stderr
+    assert "write a box as '10,20,60,80:owl'" in write.topwork.stderr
     assert write(written(tmp_path / "b.jsonl", '"one"\n"two"\n')) == {"b:1": ("one", {}), "b:2": ("two", {})}
 
 

@@ -19,7 +19,10 @@ from topwork.errors import InvalidInput
 #: Ids that come twice which are named before the rest is counted.
 NAMED = 3
 EMPTY = "it is empty"
-MOULD = "metadata are truth values, numbers, texts, times and lists of texts"
+MOULD = (
+    "metadata are truth values, numbers, texts, times and lists of texts: write a box as '10,20,60,80:owl' (x0,y0,x1,y1:LABEL),"
+    " a span as '0:5:PER'"
+)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from topwork._files.record_files import Record, RecordFile
 from topwork._files.record_values import id_of, item_column, metadata_of, text_of
 from topwork._files.text_encoding import decoded
 from topwork.cli.inputs import check_folder_flags, check_words, count_files, files_in, item_columns, item_of, stdin_lines
-from topwork.cli.schema_inference import InferredSchema, SchemaRequest, survey
+from topwork.cli.schema_inference import EMPTY, MOULD, InferredSchema, SchemaRequest, survey
 from topwork.errors import InvalidInput, TopworkError
 
 #: Characters of a text that is its own id; of a longer one its beginning and a digest.
@@ -140,7 +140,8 @@ def _item(table: RecordFile, column: str, record: Record, modality: str) -> Any:
 def _notes(found: InferredSchema) -> list[str]:
     renamed = [f"{column.source!r} is {column.name}" for column in found.columns if column.name != column.source]
     left_out = [f"column {column!r} is left out: {reason}" for column, reason in found.left_out.items()]
-    return [*([f"metadata columns need names for SQL: {', '.join(renamed)}"] if renamed else []), *left_out]
+    mould = [MOULD] if {*found.left_out.values()} - {EMPTY} else []
+    return [*([f"metadata columns need names for SQL: {', '.join(renamed)}"] if renamed else []), *left_out, *mould]
 
 
 def _of_word(word: str, taken: InputSelection) -> Iterator[WriteItem]:
