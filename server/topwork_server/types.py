@@ -31,6 +31,20 @@ class Modality(StrEnum):
     AUDIO = "audio"
     TENSOR = "tensor"
 
+    @property
+    def plural(self) -> str:
+        """What such an encoder reads, for messages: texts, pictures, ..."""
+        return _PLURALS[self]
+
+
+_PLURALS = {
+    Modality.TEXT: "texts",
+    Modality.IMAGE: "pictures",
+    Modality.VIDEO: "videos",
+    Modality.AUDIO: "recordings",
+    Modality.TENSOR: "arrays",
+}
+
 
 class Granularity(StrEnum):
     """The part of an item that one row of a tap stands for."""

@@ -14,15 +14,6 @@ from topwork_server.features import EmbedResult, ItemFeatures, TapRows
 from topwork_server.inference.model_cache import LoadedEncoder, LoadedTower
 from topwork_server.types import FingerprintedTap, Item, Modality, Timings, modality_of
 
-#: What a tower of a modality reads, for messages.
-READS = {
-    Modality.TEXT: "texts",
-    Modality.IMAGE: "pictures",
-    Modality.VIDEO: "videos",
-    Modality.AUDIO: "recordings",
-    Modality.TENSOR: "arrays",
-}
-
 EmbedInTower: TypeAlias = Callable[[LoadedTower, Sequence[Item]], Coroutine[Any, Any, EmbedResult]]
 
 
@@ -80,7 +71,7 @@ def route_items(loaded: LoadedEncoder, taps: tuple[FingerprintedTap, ...], items
     takes or whose tower lacks a tap, unless `skip` is set."""
     able = [tower for tower in loaded.towers if not _lacking(tower, taps)]
     if not able:
-        reads = ", ".join(f"{info.tap.name} of {READS[_modality_with(loaded, info)]}" for info in taps)
+        reads = ", ".join(f"{info.tap.name} of {_modality_with(loaded, info).plural}" for info in taps)
         raise InvalidInput(f"no item of {loaded.spec.name} has all of these taps: {reads}", remedy="ask for them one by one")
     groups: dict[int, list[int]] = {}
     failures: dict[int, TopworkError] = {}
@@ -108,11 +99,11 @@ def _refusal(
 ) -> TopworkError | None:
     name, modality = loaded.spec.name, modality_of(item) or Modality.TENSOR
     if tower is None:
-        reads = " and ".join(READS[of] for of in loaded.spec.modalities)
-        return InvalidInput(f"{name} reads {reads}, not {READS[modality]}", remedy=f"send {reads}")
+        reads = " and ".join(of.plural for of in loaded.spec.modalities)
+        return InvalidInput(f"{name} reads {reads}, not {modality.plural}", remedy=f"send {reads}")
     if lacking := _lacking(tower, taps):
-        tap, here = lacking[0].tap.name, READS[tower.encoder.spec.modality]
-        there = READS[_modality_with(loaded, lacking[0])]
+        tap, here = lacking[0].tap.name, tower.encoder.spec.modality.plural
+        there = _modality_with(loaded, lacking[0]).plural
         return InvalidInput(
             f"the tap {tap} of {name} is of {there}, and this is one of the {here}",
             remedy=f"send {there}, or ask for {loaded.spec.default_tap}, which both have",

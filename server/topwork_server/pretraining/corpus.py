@@ -55,7 +55,7 @@ def check_set(sets: FeatureSets, name: str) -> None:
     definition = sets.get(name).definition
     if not _of_texts(definition):
         raise InvalidInput(
-            f"the set {name!r} holds {definition.modalities[0].value}s of {definition.encoder}, and no texts to learn from",
+            f"the set {name!r} holds {definition.modalities[0].plural} of {definition.encoder}, and no texts to learn from",
             remedy=_what_fits(sets, "name a set that keeps texts"),
         )
     if not definition.keep_inputs:

@@ -98,7 +98,7 @@ def base_encoder(spec: PretrainerSpec, name: str, catalog: Catalog) -> BaseEncod
         raise InvalidInput(f"{spec.kind} trains an encoder further, and none is named", remedy="name one")
     base = catalog.spec(name)
     if base.modalities != (Modality.TEXT,):
-        reads = " and ".join(f"{modality.value}s" for modality in base.modalities)
+        reads = " and ".join(modality.plural for modality in base.modalities)
         towers = f" by {len(base.modalities)} towers" if base.other_towers else ""
         raise InvalidInput(
             f"{name} reads {reads}{towers}, and {spec.kind} trains encoders of texts alone", remedy="name an encoder of texts"

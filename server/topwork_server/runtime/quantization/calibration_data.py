@@ -16,7 +16,6 @@ SUFFIXES = {
     Modality.IMAGE: frozenset(".jpg .jpeg .png .webp .gif .bmp .tif .tiff".split()),
     Modality.VIDEO: frozenset(".mp4 .m4v .webm .mkv .avi .mov .mpg .mpeg".split()),
 }
-WORDS = {Modality.IMAGE: "pictures", Modality.VIDEO: "videos"}
 #: Fewer say too little of the values that a network meets; of videos each brings several frames.
 FEWEST = {Modality.IMAGE: 32, Modality.VIDEO: 4}
 #: One in so many readable files is held out for the evaluation.
@@ -38,7 +37,7 @@ def read_calibration_data(folder: Path, encoder: Encoder, most: int) -> Calibrat
     """Read files of a folder and its subfolders, spread evenly over the sorted paths. InvalidInput where too few can be read."""
     modality = encoder.spec.modality
     if most < FEWEST[modality]:
-        raise InvalidInput(f"{most} {WORDS[modality]} are too few", remedy=f"take at least {FEWEST[modality]} with --most")
+        raise InvalidInput(f"{most} {modality.plural} are too few", remedy=f"take at least {FEWEST[modality]} with --most")
     paths = _paths(folder, modality)
     batches: list[list[ParityBatch]] = []
     refused: dict[Path, str] = {}
@@ -51,9 +50,9 @@ def read_calibration_data(folder: Path, encoder: Encoder, most: int) -> Calibrat
             refused[path] = str(error)
     if len(batches) < FEWEST[modality]:
         raise InvalidInput(
-            f"{folder} has {len(batches)} {WORDS[modality]} that can be read, and {FEWEST[modality]} are the fewest"
+            f"{folder} has {len(batches)} {modality.plural} that can be read, and {FEWEST[modality]} are the fewest"
             + (f"; refused were {_named(refused)}" if refused else ""),
-            remedy=f"give a folder of {WORDS[modality]} such as the encoder will meet; 100 to 300 are good",
+            remedy=f"give a folder of {modality.plural} such as the encoder will meet; 100 to 300 are good",
         )
     held_out = [batch for group in batches[HELD_OUT - 1 :: HELD_OUT] for batch in group]
     learned = [batch for i, group in enumerate(batches) if i % HELD_OUT != HELD_OUT - 1 for batch in group]
@@ -62,12 +61,12 @@ def read_calibration_data(folder: Path, encoder: Encoder, most: int) -> Calibrat
 
 def _paths(folder: Path, modality: Modality) -> list[Path]:
     if not folder.is_dir():
-        raise InvalidInput(f"{folder} is not a folder", remedy=f"--calibrate takes a folder of {WORDS[modality]}")
+        raise InvalidInput(f"{folder} is not a folder", remedy=f"--calibrate takes a folder of {modality.plural}")
     suffixes = SUFFIXES[modality]
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     if not paths:
         raise InvalidInput(
-            f"{folder} has no {WORDS[modality]}",
+            f"{folder} has no {modality.plural}",
             remedy=f"--calibrate takes a folder of files named {', '.join(sorted(suffixes))}",
         )
     return paths
