@@ -146,7 +146,7 @@ def _failing() -> Iterator[Any]:
         ({"texts": Path("folder")}, None, "folder"),
         ({"texts": Path("binary.txt")}, None, "NUL"),
         ({"texts": Path("empty.txt")}, None, "no texts"),
-        ({"texts": Path("table.csv"), "column": "other"}, None, "'other'"),
+        ({"texts": Path("table.csv"), "column": "other"}, None, "'other' .`column` is one of text"),
         ({"texts": Path("table.csv"), "encoding": "ascii"}, None, "ascii"),
         ({"texts": ["a text", 7]}, 1, "int"),
         ({"texts": _failing}, 1, "int"),

@@ -63,13 +63,15 @@ class RecordFile:
         """Name the record's place for a message."""
         return f"{self.path} {self.place} {record.line}"
 
-    def check(self, column: str, flag: str) -> None:
-        """Refuse a column: raises InvalidInput where the file is known not to have that column."""
+    def check(self, column: str, parameter: str) -> None:
+        """Refuse a column that `parameter` names: raises InvalidInput where the file is known not to have it."""
         if self.columns is not None and not any(self.columns):
-            raise InvalidInput(f"{self.path} has no columns", remedy=f"give a file with a line of names, or leave {flag} out")
+            raise InvalidInput(
+                f"{self.path} has no columns", remedy=f"give a file with a line of names, or leave `{parameter}` out"
+            )
         if self.columns is not None and column not in self.columns:
             names = ", ".join(name for name in self.columns if name)
-            raise InvalidInput(f"{self.path} has no column {column!r}", remedy=f"{flag} is one of {names}")
+            raise InvalidInput(f"{self.path} has no column {column!r}", remedy=f"`{parameter}` is one of {names}")
 
 
 class LinesFile(RecordFile):

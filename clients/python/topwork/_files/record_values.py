@@ -35,12 +35,12 @@ def item_column(table: RecordFile, column: str | None, usual: Sequence[str]) -> 
     InvalidInput where the file has none such."""
     if table.columns == ():
         if column:
-            table.check(column, "--column")
+            table.check(column, "column")
         return LINE
     if table.columns and not column and len(table.columns) == 1:
         return table.columns[0]
     chosen = column or next((name for name in usual if name in (table.columns or ())), usual[-1])
-    table.check(chosen, "--column")
+    table.check(chosen, "column")
     return chosen
 
 

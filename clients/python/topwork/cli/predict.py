@@ -105,7 +105,7 @@ def _kept(arguments: SimpleNamespace) -> dict[str, list[Any]]:
         return {}
     table = record_files.opened(arguments.source, arguments.separator, arguments.encoding)
     for column in arguments.keep:
-        table.check(column, "--keep")
+        table.check(column, "keep")
     records = list(table.every(arguments.keep))
     return {column: [record.values.get(column) for record in records] for column in arguments.keep}
 

@@ -48,9 +48,9 @@ class InferredSchema:
 
 def survey(table: RecordFile, request: SchemaRequest) -> InferredSchema:
     """Read what must be read. Raises InvalidInput: a column that is missing, a value of another type, an id that comes twice."""
-    for column, flag in ((request.id, "--id"), *((name, "--metadata") for name in request.metadata or ())):
+    for column, parameter in ((request.id, "id"), *((name, "metadata") for name in request.metadata or ())):
         if column is not None:
-            table.check(column, flag)
+            table.check(column, parameter)
     reading = _Reading(table, request)
     if table.rows is None or reading.needed:
         for record in table.every(reading.needed):
