@@ -54,6 +54,9 @@ def test_the_candidates_of_a_promise(topwork: StubCommand) -> None:
     assert ("owl 0.750 or wren 0.250" in first, " or " in second) == (True, False)
     assert topwork("predict", "kinds", "a", "--coverage", "0.9", "--json") == 0
     assert records(topwork.stdout)[0]["candidates"] == ["owl", "wren"]
+    for promise in ("0", "1", "90"):
+        assert topwork("predict", "kinds", "a", "--coverage", promise) == 2
+        assert "--coverage" in topwork.stderr
 
 
 def test_none_of_these(topwork: StubCommand) -> None:

@@ -28,6 +28,7 @@ from topwork.predictions import Prediction, Predictions
 #: Items on a terminal; letters of an item and of its prediction.
 SHOWN, ITEM, PREDICTION = 50, 60, 80
 SHARE = click.FloatRange(0, 1)
+PROMISE = click.FloatRange(0, 1, min_open=True, max_open=True)
 EXAMPLES = """\
 Items are given as to `topwork embed`: texts, paths, folders, - for lines of stdin, or --from a file of them. Those of a set are
 predicted from its features; nothing is encoded.
@@ -55,9 +56,7 @@ examples:
 @click.option("--where", default="", metavar="SQL", help="of the set's items, those of which this is true")
 @click.option("--vector", type=PATH, metavar="FILE", help=".npy (n, dim), or .npz of `topwork embed -o`")
 @click.option("--top", type=COUNT, metavar="N", help="so many classes, best first (default: the best; JSON: all)")
-@click.option(
-    "--coverage", type=float, default=0.0, metavar="P", help="the classes, or the band, that hold the truth so often (0.9)"
-)
+@click.option("--coverage", type=PROMISE, metavar="P", help="the classes, or the band, that hold the truth so often (0.9)")
 @click.option("--abstain", type=float, metavar="COST", help='of no answer, where a wrong one costs 1: "none of these" if unsure')
 @click.option("--unlike", type=float, metavar="P", help="none of these, for items less typical of the training items (0.01)")
 @click.option("--min-score", type=SHARE, metavar="P", help="of boxes (default: that of the best F1 on held-out items)")
@@ -82,7 +81,7 @@ def predict(arguments: SimpleNamespace) -> int:
                 arguments.heads,
                 **query,
                 top=arguments.top or 0,
-                coverage=arguments.coverage,
+                coverage=arguments.coverage or 0.0,
                 abstain=arguments.abstain,
                 unlike=arguments.unlike,
                 min_score=arguments.min_score,
