@@ -101,7 +101,7 @@ def test_reprs_are_short(both: EitherClient) -> None:
         assert "\n" not in repr(found)
         assert len(repr(found)) < 200, repr(found)
         assert type(found).__name__ in repr(found)
-    assert repr(both.set("s")).startswith("<SetInfo s: 1 items of letters, version ")
+    assert repr(both.set("s")).startswith("<SetInfo s: 1 item of letters, version ")
 
 
 def test_long_ids_show_where_paths_differ() -> None:

@@ -200,7 +200,7 @@ def test_texts_that_break_off_begin_nothing(client: Client, home: Path) -> None:
     assert client.health() == "serving"
 
 
-@pytest.mark.parametrize(("end", "word"), [([], "ended after 1"), ([3], "1 texts of 3")])
+@pytest.mark.parametrize(("end", "word"), [([], "ended after 1"), ([3], "1 of 3 texts")])
 def test_a_stream_that_ends_without_its_count_begins_nothing(client: Client, address: str, end: list[int], word: str) -> None:
     settings = encoders_pb2.PretrainSettings(kind="words", name="cut")
     texts = encoders_pb2.Texts(texts=["some words"])

@@ -331,7 +331,7 @@ def test_a_long_video_goes_in_parts(both: EitherClient, monkeypatch: pytest.Monk
 def test_sources_that_end_too_soon(both: EitherClient) -> None:
     with pytest.raises(topwork.InvalidInput, match="item 2: it has no id"):
         both.write("birds", iter(numbers(3)), ["a", "b"], encoder="letters")
-    with pytest.raises(topwork.InvalidInput, match="metadata ends after 1 items"):
+    with pytest.raises(topwork.InvalidInput, match="metadata ends after 1 item "):
         both.write("birds", numbers(3), range(3), iter([{}]), encoder="letters")
     with pytest.raises(topwork.InvalidInput, match="more ids than the 3 items, from 'd' on"):
         both.write("birds", iter(numbers(3)), ["a", "b", "c", "d"], encoder="letters")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple, overload
 
+from topwork._display.number_text import counted
 from topwork.errors import TopworkError
 from topwork.features import Features, Numerics, Timings, by_position, concatenate, weakest
 
@@ -109,7 +110,7 @@ class Fills(Sequence[FilledText]):
 
         rows = [(html.shown(text.item), text.words_text) for text in islice(self, SHOWN)]
         more = f"and {len(self) - SHOWN:,} more" if len(self) > SHOWN else ""
-        return html.table(f"{self.encoder}/{self.head}, {len(self):,} texts", ("text", "words"), rows, more)
+        return html.table(f"{self.encoder}/{self.head}, {counted(len(self), 'text')}", ("text", "words"), rows, more)
 
 
 def joined(pieces: Sequence[Fills]) -> Fills:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from topwork._display.number_text import counted
 from topwork.encoders import OptionInfo
 from topwork.jobs import Job
 
@@ -96,4 +97,4 @@ class IndexInfo:
         recall = f", recall {self.recall:.3f}" if self.recall else ""
         recall += f", below the {self.target_recall:g} asked for" if self.missed_target else ""
         kind = self.built or self.kind
-        return f"<IndexInfo {self.set}/{self.name}: {kind} by {self.metric}, {self.state}, {self.rows:,} rows{recall}>"
+        return f"<IndexInfo {self.set}/{self.name}: {kind} by {self.metric}, {self.state}, {counted(self.rows, 'row')}{recall}>"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-from topwork._display.number_text import value_text
+from topwork._display.number_text import counted, value_text
 from topwork.errors import NotReady, TopworkError
 from topwork.features import Array, Features, Timings, by_position, concatenate
 
@@ -253,7 +253,7 @@ class Predictions:
 
         rows = [(i, str(prediction)) for i, prediction in enumerate(islice(self, SHOWN))]
         more = f"and {self.items - SHOWN:,} more" if self.items > SHOWN else ""
-        return html.table(f"{self.head} ({self.task}), {self.items:,} items", ("", "prediction"), rows, more)
+        return html.table(f"{self.head} ({self.task}), {counted(self.items, 'item')}", ("", "prediction"), rows, more)
 
 
 def joined(pieces: Sequence[Predictions]) -> Predictions:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from topwork._display.number_text import counted
 from topwork._records import of_job
 from topwork.encoders import OptionInfo
 from topwork.jobs import Job
@@ -74,7 +75,7 @@ class PretrainReport:
     def lines(self) -> Iterator[str]:
         """The lines of its text."""
         of = f" from {self.made_from}" if self.made_from else ""
-        yield f"encoder {self.encoder}: {self.kind}{of} on {self.texts:,} texts, in {self.seconds:,.0f} s"
+        yield f"encoder {self.encoder}: {self.kind}{of} on {counted(self.texts, 'text')}, in {self.seconds:,.0f} s"
         yield from (f"  {measure}" for measure in self.measures)
         yield from (
             f"  {', '.join(f'{name} {_shown(value)}' for name, value in entry.items())}" for entry in _spread(self.history)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork._display import html
+from topwork._display.number_text import counted
 from topwork.encoders import TapInfo
 from topwork.errors import TopworkError
 from topwork.features import Numerics
@@ -61,7 +62,7 @@ class SetInfo:
     def __repr__(self) -> str:
         taps = ", ".join(f"{tap.name} {tap.dim}" for tap in self.taps)
         columns = f"; {html.listed(self.columns)}" if self.columns else ""
-        return f"<SetInfo {self.name}: {self.items:,} items of {self._of()}, version {self.version}; {taps}{columns}>"
+        return f"<SetInfo {self.name}: {counted(self.items, 'item')} of {self._of()}, version {self.version}; {taps}{columns}>"
 
     def _of(self) -> str:
         return self.encoder or "ready vectors"
@@ -166,4 +167,5 @@ class WriteReport:
     def __repr__(self) -> str:
         counts = {"new": self.inserted, "updated": self.updated, "unchanged": self.unchanged, "failed": len(self.failures)}
         changes = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-        return f"<WriteReport: {self.items:,} items ({changes or 'none'}), {self.encoded:,} encoded, version {self.version}>"
+        items = f"{counted(self.items, 'item')} ({changes or 'none'})"
+        return f"<WriteReport: {items}, {self.encoded:,} encoded, version {self.version}>"

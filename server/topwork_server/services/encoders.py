@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Hashable, Sequence
 from dataclasses import dataclass
 
 from topwork._display.excerpts import excerpt
+from topwork._display.number_text import counted
 from topwork.v1 import encoders_pb2, encoders_pb2_grpc, jobs_pb2, types_pb2
 
 from topwork_server.config import Config
@@ -181,15 +182,16 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
             if kind == "count" and message.count == sent:
                 return count
             if kind != "texts":
+                lost = f"{sent:,} of {counted(message.count, 'text')} came"
                 raise InvalidInput(
-                    f"after {sent:,} texts comes no text" if kind != "count" else f"{sent:,} texts of {message.count:,} came",
+                    lost if kind == "count" else f"after {counted(sent, 'text')} comes no text",
                     remedy="send settings once, then texts, then their count",
                 )
             lines, more = await asyncio.to_thread(encoded, message.texts.texts, sent)
             if lines:
                 await corpus.write(lines)
             count, sent = count + more, sent + len(message.texts.texts)
-        raise InvalidInput(f"the stream ended after {sent:,} texts", remedy="send their count as the last message")
+        raise InvalidInput(f"the stream ended after {counted(sent, 'text')}", remedy="send their count as the last message")
 
     async def _embed(
         self, settings: EmbedSettings, messages: Sequence[types_pb2.Item], upload: Upload | None = None

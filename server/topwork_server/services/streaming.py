@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from topwork._display.number_text import counted
 from topwork.v1 import types_pb2
 
 from topwork_server.errors import InvalidInput, Unavailable
@@ -136,7 +137,7 @@ class RequestStream(Generic[Q, R]):
 
     def _stopped(self) -> Unavailable:
         """Return the error that comes behind the replies to all items that were taken."""
-        taken = f"{self._taken:,} items of the stream are done; " if self._taken else ""
+        taken = f"{counted(self._taken, 'item of the stream is', 'items of the stream are')} done; " if self._taken else ""
         return Unavailable("the server is stopping", remedy=f"{taken}send what has no reply again, in a moment")
 
     async def _stop(self, reader: asyncio.Task[None]) -> None:

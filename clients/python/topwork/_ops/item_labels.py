@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from topwork._codec.items import describe
+from topwork._display.number_text import counted
 from topwork.errors import InvalidInput
 
 IDS = "pass one id an item: str or int"
@@ -120,7 +121,7 @@ class KnownMetadata:
 
     def take(self, start: int, count: int) -> dict[str, list[Any]]:
         if self.total is not None and start + count > self.total:
-            raise InvalidInput(f"metadata ends after {self.total} items", remedy="pass one row an item")
+            raise InvalidInput(f"metadata ends after {counted(self.total, 'item')}", remedy="pass one row an item")
         return {name: values[start : start + count] for name, values in self.columns.items()}
 
 
@@ -134,7 +135,7 @@ class StreamedMetadata:
     def take(self, start: int, count: int) -> dict[str, list[Any]]:
         rows = list(islice(self._source, count))
         if len(rows) < count:
-            raise InvalidInput(f"metadata ends after {start + len(rows)} items", remedy="pass one row an item")
+            raise InvalidInput(f"metadata ends after {counted(start + len(rows), 'item')}", remedy="pass one row an item")
         return columns_of(rows, start)
 
 

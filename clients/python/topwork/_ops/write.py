@@ -11,6 +11,7 @@ from topwork._codec import messages
 from topwork._codec.decode_sets import feature_set
 from topwork._codec.items import Items
 from topwork._codec.metadata import ColumnTypes
+from topwork._display.number_text import counted
 from topwork._ops import item_labels, item_requests, ready_vectors, write_chunks
 from topwork._ops.embed import known_encoder
 from topwork._ops.item_labels import IDS, PathIds
@@ -170,7 +171,7 @@ def _written(session: ClientState, asked: WriteArguments, progress: Progress, ti
         try:
             yield StreamCall(WRITE, feed, receive)
         except DeadlineExceeded as error:
-            error.message += f"; {done[-1].watermark if done else 0:,} items are done"
+            error.message += f"; {counted(done[-1].watermark if done else 0, 'item is', 'items are')} done"
             raise (yield from explained(session, feed.encoder, error)) from None
     return _summed(done)
 
