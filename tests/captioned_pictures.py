@@ -46,8 +46,8 @@ def means_net(path: Path) -> Path:
 
 
 def word_vectors(path: Path) -> Path:
-    """Random vectors of the words of captions, and of two more."""
+    """Random vectors of the words of captions, and of no other."""
     random = np.random.default_rng(0)
-    lines = [f"{word} {' '.join(f'{x:.5f}' for x in random.normal(size=10))}\n" for word in (*SHADES, *COLORS, "a", "of")]
+    lines = [f"{word} {' '.join(f'{x:.5f}' for x in random.normal(size=10))}\n" for word in (*SHADES, *COLORS)]
     path.write_text("".join(lines))
     return path

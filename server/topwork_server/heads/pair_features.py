@@ -5,10 +5,10 @@ u, v, |u - v|, u * v: Conneau et al. 2017, section 3.1; with the cosine, as Reim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -29,8 +29,14 @@ from topwork_server.types import Array, FingerprintedTap, Item, Modality, Sample
 #: Samples of one pass; they are sorted by length.
 BATCH = 32
 
-#: Encodes texts to one row each, by the name of the tap.
-Encode = Callable[[Sequence[str], Report], Mapping[str, Array]]
+
+class Encode(Protocol):
+    """Encodes texts to one row each, by the name of the tap. Where `failures` is given, a text that the encoder does not take has
+    its error there, by position, and a row of zeros."""
+
+    def __call__(
+        self, texts: Sequence[str], report: Report, failures: dict[int, InvalidInput] | None = None
+    ) -> Mapping[str, Array]: ...
 
 
 def is_pair(item: Item | None) -> bool:
@@ -97,13 +103,13 @@ class TextEncoder:
         than, again = f"the set {definition.set}", "the encoder has changed since: write the set again"
         return cls(home, plugins, definition.encoder, definition.encoder_options, taps, threads, than, again)
 
-    def __call__(self, texts: Sequence[str], report: Report) -> dict[str, Array]:
+    def __call__(self, texts: Sequence[str], report: Report, failures: dict[int, InvalidInput] | None = None) -> dict[str, Array]:
         """Encode texts to (n, dim) for each tap; rows of tokens are averaged. NotReady where the encoder has changed."""
         encoder, session = self._open()
         options = parse_own(encoder.options, self.options)
         found = {info.tap.name: np.zeros((len(texts), info.tap.dim), np.float32) for info in self.taps}
-        samples = [_sample(encoder, text, options, position) for position, text in enumerate(texts)]
-        order = np.argsort([encoder.cost(sample) for sample in samples], kind="stable")
+        samples = {at: sample for at, text in enumerate(texts) if (sample := _sample(encoder, text, options, at, failures))}
+        order = sorted(samples, key=lambda at: encoder.cost(samples[at]))
         for start in range(0, len(order), BATCH):
             places = order[start : start + BATCH]
             batch = [samples[place] for place in places]
@@ -122,11 +128,14 @@ class TextEncoder:
         return tower.spec.encoder(tower.spec, tower.folder), Session(tower.folder / MODEL, self.threads)
 
 
-def _sample(encoder: Encoder, text: str, options: Any, position: int) -> Sample:
+def _sample(encoder: Encoder, text: str, options: Any, position: int, failures: dict[int, InvalidInput] | None) -> Sample | None:
     try:
         [sample] = encoder.preprocess(TextItem(text), options)
     except InvalidInput as error:
-        raise error.at(position) from None
+        if failures is None:
+            raise error.at(position) from None
+        failures[position] = error
+        return None
     return sample
 
 

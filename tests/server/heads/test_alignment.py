@@ -144,6 +144,25 @@ def test_captions_that_are_blank_count_as_missing(client) -> None:
     assert any("1 label is empty" in warning for warning in head.warnings)
 
 
+def test_captions_that_the_text_encoder_does_not_know_are_left_out(client) -> None:
+    write(client, "strange", "graph", ["Zyzzyva", *CAPTIONS[1:]])
+    head = align(client, "strange")
+    assert (head.labeled, head.unlabeled) == (23, 0)
+    [warning] = [warning for warning in head.warnings if "left out" in warning]
+    assert all(word in warning for word in ("1 labeled item", "000", "'Zyzzyva'", "vocabulary"))
+    client.write("strange", [picture(CAPTIONS[0], 90)], ["tested"], {"caption": ["qwerty"]})
+    with pytest.raises(topwork.errors.TopworkError, match="that was trained on") as refused:
+        align(client, "strange", name="never", test_where="id = 'tested'")
+    assert "000, tested" in refused.value.message
+
+
+def test_captions_of_which_none_is_known_are_an_error_that_says_so(client) -> None:
+    write(client, "foreign", "graph", [f"Wort{chr(97 + i)}" for i in range(24)])
+    with pytest.raises(topwork.errors.TopworkError) as refused:
+        align(client, "foreign", name="never")
+    assert all(word in str(refused.value) for word in ("24 labeled items", "words does not embed", "vocabulary"))
+
+
 def test_a_test_of_captions_that_were_learned_is_none(client) -> None:
     """The second picture of each caption is the test: its caption would be known."""
     with pytest.raises(topwork.errors.TopworkError, match="caption is that of a test item"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,32 +16,31 @@ from topwork_server.types import Array
 SHORTEST = 1e-6
 
 
-def caption_vectors(captions: Sequence[str], ids: Sequence[str], encode: Encode, report: Report) -> Array:
-    """Encode captions to (n, dim) float32 of length 1; equal ones have equal rows. InvalidInput names the item of one that the
-    encoder does not take, or that has a vector of length 0."""
-    first, several = _numbered(captions)
-    texts = [captions[i] for i in first]
-    try:
-        [rows] = encode(texts, report).values()
-    except InvalidInput as error:
-        whose = f"the caption of item {ids[first[error.item]]!r}: " if error.item is not None else ""
-        raise InvalidInput(f"{whose}{error.message}", remedy=error.remedy) from None
-    lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
-    for at in np.flatnonzero(~(lengths > SHORTEST))[:1]:
-        raise InvalidInput(
-            f"the caption of item {ids[first[at]]!r} has no direction in the text encoder's space: {texts[at]!r:.100}",
-            remedy="write another caption, or choose another text encoder",
-        )
-    return np.asarray((rows / lengths[:, None])[several], np.float32)
+@dataclass(frozen=True)
+class CaptionVectors:
+    """(dim,) float32 of length 1 for each caption, and why the others have none."""
+
+    vectors: Mapping[str, Array]
+    refused: Mapping[str, str]
+
+    @classmethod
+    def of(cls, captions: Iterable[str], encode: Encode, report: Report) -> CaptionVectors:
+        """Encode different captions. One that the encoder does not take, or to which it gives a vector of length 0, has none."""
+        texts, failures = sorted(set(captions)), dict[int, InvalidInput]()
+        [rows] = encode(texts, report, failures).values()
+        lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
+        usable = lengths > SHORTEST
+        units = (rows / np.where(usable, lengths, 1)[:, None]).astype(np.float32)
+        why = dict.fromkeys(np.flatnonzero(~usable).tolist(), "it has no direction in the space of the texts")
+        why |= {at: error.message for at, error in failures.items()}
+        return cls({texts[at]: units[at] for at in np.flatnonzero(usable)}, {texts[at]: reason for at, reason in why.items()})
+
+    def rows(self, captions: Sequence[str]) -> Array:
+        """Give (n, dim) float32; equal captions have equal rows."""
+        return np.stack([self.vectors[caption] for caption in captions])
 
 
 def first_of_each(captions: Sequence[str]) -> Array:
     """Give for each caption the position of the first equal one, (n,) int64."""
-    first, several = _numbered(captions)
-    return first[several]
-
-
-def _numbered(captions: Sequence[str]) -> tuple[Array, Array]:
-    """The positions of different captions, and the number of each among them."""
     _, first, several = np.unique(np.array(captions, object).astype(str), return_index=True, return_inverse=True)
-    return np.asarray(first, np.int64), np.asarray(several.ravel(), np.int64)
+    return np.asarray(first[several.ravel()], np.int64)

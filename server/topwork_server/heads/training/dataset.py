@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from topwork_server.feature_sets.snapshot import Snapshot, open_snapshot
 from topwork_server.heads.head_types import HeadDefinition, Pooling, Task, UnlabeledUse
 from topwork_server.heads.pair_features import Encode
 from topwork_server.heads.pooling import trained_views
-from topwork_server.heads.training.captions import caption_vectors, first_of_each
+from topwork_server.heads.training.captions import CaptionVectors, first_of_each
 from topwork_server.heads.training.equal_rows import equal_rows, item_means
 from topwork_server.heads.training.labeled_items import (
     LabeledItems,
@@ -106,6 +108,7 @@ class _Loader:
         self._warnings: list[str] = []
         self._partial: set[str] = set()
         self._covers: dict[str, Array] = {}
+        self._captions: CaptionVectors | None = None  # of an alignment
 
     def load(self, report: Report) -> TrainingDataset:
         definition = self._definition
@@ -121,8 +124,9 @@ class _Loader:
             test = _chosen(test, test_labels(test, labels, definition).labeled)
         used = unlabeled.ids if definition.unlabeled is not UnlabeledUse.LEFT_OUT else ()
         rows = self._rows([training.ids, test.ids, used], part(report, 0.05, 0.6 if definition.texts else 0.95))
-        self._embedding = part(report, 0.6, 1.0)
         training, test = (self._with_rows(one, rows, which) for one, which in ((training, 0), (test, 1)))
+        if definition.texts:
+            training, test, rows[:2] = self._with_captions(training, test, rows, part(report, 0.6, 1.0))
         training, rows[0] = self._without_test_features(training, test, rows)
         labels = self._remaining_labels(labels, training)
         return self._dataset(labels, training, test, rows, contents, len(unlabeled.ids))
@@ -193,6 +197,26 @@ class _Loader:
             )
         return _chosen(some, there)
 
+    def _with_captions(
+        self, training: LabeledItems, test: LabeledItems, rows: Sequence[LoadedRows], report: Report
+    ) -> tuple[LabeledItems, LabeledItems, list[LoadedRows]]:
+        """Embed the captions, and leave out items whose caption the encoder of texts does not take."""
+        assert self._encode is not None, "a training of captions has an encoder of texts"
+        assert self._definition.texts is not None, "it is an alignment"
+        of_each = [[str(value).strip() for value in some.column.values] for some in (training, test)]
+        self._captions = CaptionVectors.of(chain(*of_each), self._encode, report)
+        refused = self._captions.refused
+        lost = [np.array([caption in refused for caption in captions], bool) for captions in of_each]
+        if refused:
+            ids = [some.ids[at] for some, mask in zip((training, test), lost, strict=True) for at in np.flatnonzero(mask)]
+            why = next(iter(refused.values()))
+            self._warnings.append(
+                f"{len(ids):,} labeled items are left out, whose captions {self._definition.texts.encoder} does not embed: "
+                f"{', '.join(ids[:SHOWN])}{' ...' if len(ids) > SHOWN else ''} ({why})"
+            )
+        left = [without_items(one, mask) for one, mask in zip(rows[:2], lost, strict=True)]
+        return _chosen(training, ~lost[0]), _chosen(test, ~lost[1]), left
+
     def _without_test_features(
         self, training: LabeledItems, test: LabeledItems, rows: Sequence[LoadedRows]
     ) -> tuple[LabeledItems, LoadedRows]:
@@ -226,8 +250,17 @@ class _Loader:
             raise InvalidInput("no labeled item has rows to learn from", remedy=pairs + "; ".join(self._warnings))
         if there == len(training.ids):
             return _taken(labels, np.flatnonzero(labels.labeled))
-        again = training_labels(training, self._definition, self._least)
+        with self._reasons_given():
+            again = training_labels(training, self._definition, self._least)
         return replace(again, warnings=tuple(dict.fromkeys((*labels.warnings, *again.warnings))))
+
+    @contextmanager
+    def _reasons_given(self) -> Iterator[None]:
+        """Add to the remedy of an error why items were left out."""
+        try:
+            yield
+        except InvalidInput as error:
+            raise InvalidInput(error.message, remedy="; ".join((error.remedy, *self._warnings))) from None
 
     def _dataset(
         self,
@@ -261,7 +294,8 @@ class _Loader:
     def _test_examples(
         self, labels: LabelColumn, test: LabeledItems, rows: LoadedRows, contents: Mapping[str, str]
     ) -> tuple[Examples, tuple[str, ...]]:
-        mine = test_labels(test, labels, self._definition)
+        with self._reasons_given():
+            mine = test_labels(test, labels, self._definition)
         self._warnings += mine.warnings
         examples, positions = self._examples(mine, test, rows, contents)
         if not examples.count:
@@ -279,7 +313,8 @@ class _Loader:
             if definition.task is not Task.SEGMENTATION and rows.spans is not None:
                 self._covers |= zip(some.ids, np.split(rows.spans, np.cumsum(counts)[:-1]), strict=True)
         else:
-            values = TargetValues(self._item_values(labels, some.ids), np.ones(len(some.ids), bool))
+            found = self._captions.rows(labels.values) if self._captions else item_values(labels)
+            values = TargetValues(found, np.ones(len(some.ids), bool))
         owners = np.repeat(np.arange(len(some.ids)), counts)
         self._partial |= {some.ids[i] for i in np.unique(owners[~values.keep])}
         owners = owners[values.keep]
@@ -293,12 +328,6 @@ class _Loader:
         if some.weights is not None:
             examples = replace(examples, weights=some.weights[owners].astype(np.float32))
         return examples, there
-
-    def _item_values(self, labels: LabelColumn, ids: Sequence[str]) -> Array:
-        if labels.task is not Task.ALIGNMENT:
-            return item_values(labels)
-        assert self._encode is not None, "a training of captions has an encoder of texts"
-        return caption_vectors(labels.values, ids, self._encode, self._embedding)
 
     def _views(self, rows: Sequence[Array]) -> tuple[FeatureView, ...]:
         if self._definition.combine:

@@ -11,8 +11,8 @@ from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.features import TapRows
 from topwork_server.heads.head_types import HeadDefinition, TextSide
 from topwork_server.heads.pooling import pool_rows
-from topwork_server.inference.engine import EmbedParams, Engine
-from topwork_server.types import Array, Granularity, TextItem
+from topwork_server.inference.engine import EmbedParams, Engine, choose_taps
+from topwork_server.types import Array, Granularity, Modality, TextItem
 
 LONGEST_DESCRIPTION = 10_000
 #: Less than this apart, by cosine, are two descriptions that are equal but for rounding.
@@ -43,12 +43,13 @@ def check_descriptions(descriptions: Mapping[str, str]) -> None:
 
 async def text_side(encoder: str, engine: Engine) -> TextSide:
     """Find the text encoder of an alignment, and its default tap. NotFound, InvalidInput where it embeds no texts, or not to one
-    row."""
-    try:
-        features = await engine.embed(EmbedParams(encoder), [TextItem("a caption")])
-    except InvalidInput as error:
-        raise InvalidInput(f"{encoder} does not embed captions: {error.message}", remedy="name an encoder of texts") from error
-    tap = features.taps[0].tap
+    row. No text of our own is embedded: its vocabulary may have none of our words."""
+    async with engine.acquire(encoder) as loaded:
+        [tap] = choose_taps(loaded, ())
+        reads = [tower.manifest for tower in loaded.towers if tower.encoder.spec.modality is Modality.TEXT]
+    if not any(manifest.tap(tap.tap.name) for manifest in reads):
+        what = f"the usual tap of {encoder}, {tap.tap.name}, is not of texts" if reads else f"{encoder} does not embed captions"
+        raise InvalidInput(what, remedy="name an encoder of texts")
     if tap.tap.granularity is not Granularity.ITEM:
         raise InvalidInput(
             f"{encoder} gives several rows a text by its usual tap {tap.tap.name}", remedy="name an encoder that gives one"
