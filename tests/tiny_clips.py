@@ -79,6 +79,23 @@ def gemma_tokenizer() -> Any:
     )
 
 
+def give_words(folder: Path, words: Sequence[str]) -> Path:
+    """Give the folder a tokenizer of whole words, which knows no other."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    rows = json.loads((folder / "config.json").read_text())["text_config"]["vocab_size"]
+    fillers = (f"#{number}" for number in range(rows - len(words) - 3))
+    vocab = {word: number for number, word in enumerate(["<pad>", "</s>", "<unk>", *words, *fillers])}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    for path in (*folder.glob("*token*"), *folder.glob("spiece.model"), *folder.glob("vocab.json")):
+        path.unlink()
+    named = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=LENGTH, **named).save_pretrained(folder)
+    return folder
+
+
 def tokenizer_of(kind: str, folder: Path) -> Any:
     if kind == "siglip":
         return siglip_tokenizer(folder)

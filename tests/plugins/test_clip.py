@@ -160,6 +160,23 @@ def test_what_is_no_text_is_refused(model: Exported, item: Any) -> None:
         model.texts.samples([item])
 
 
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_a_tokenizer_of_another_language_is_read(kind: str, tmp_path: Path) -> None:
+    """It knows no token of our own examples."""
+    folder = tiny_clips.give_words(tiny_clips.write(kind, tmp_path / kind), ["eule", "sieht", "maus"])
+    towers = tiny_clips.export(folder, tmp_path / "out")
+    assert towers[1].manifest.numerics.parity > 0.9999
+    texts = towers[1].encoder
+    [sample] = texts.preprocess(TextItem("eule sieht topwork"), texts.options())
+    assert sample.notes == {"unknown_tokens": 1}
+    with pytest.raises(InvalidInput, match="knows no token of the text") as refused:
+        texts.preprocess(TextItem("An owl"), texts.options())
+    assert "'allow'" in refused.value.remedy
+    assert texts.preprocess(TextItem("An owl"), texts.options(unknown="allow"))
+    with pytest.raises(InvalidInput, match="does not know 1 of the tokens"):
+        texts.preprocess(TextItem("eule sieht topwork"), texts.options(unknown="error"))
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     place = tmp_path_factory.mktemp("folders")

@@ -15,7 +15,7 @@ from topwork_plugins.bert.layout import Layout, mask_of, read_json, read_layout,
 from topwork_plugins.bert.loading import Loaded, is_causal, load_encoder, load_language_model, position_limit
 from topwork_plugins.bert.settings import Settings
 from topwork_plugins.bert.tokenizer_file import write_tokenizer
-from topwork_plugins.bert.tokens import FILE, Tokenization
+from topwork_plugins.bert.tokens import FILE, Tokenization, known_examples
 from topwork_plugins.bert.word_head import head_of, kind_of
 from topwork_plugins.pretrained_models import remarks_on
 
@@ -136,5 +136,4 @@ def _examples(tokenization: Tokenization, prompt: str) -> Sequence[TextItem]:
     short = [cut(text.text, limit) for text in example_texts()]
     pair = TextItem(*(cut(text, limit // 2) for text in short[1:3]))
     made = [*map(TextItem, short), pair, TextItem(cut(" ".join(short) * 8, min(limit, LONGEST_EXAMPLE)))]
-    known = [text for text in made if not tokenization.encode(text.text, text.pair, prompt=prompt).strange]
-    return known or [TextItem(word) for word in tokenization.words(3)]
+    return known_examples(tokenization, made, lambda text: tokenization.encode(text.text, text.pair, prompt=prompt))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from topwork_server import (
@@ -34,7 +34,7 @@ from topwork_plugins import weight_files
 from topwork_plugins.bert import known_models as bert_catalog
 from topwork_plugins.bert import layout as bert_layout
 from topwork_plugins.bert.settings import Settings
-from topwork_plugins.bert.tokens import FILE, Tokenization, Tokens, stacked
+from topwork_plugins.bert.tokens import FILE, UNKNOWN_HELP, Tokenization, Tokens, Unknown, check_known, stacked
 
 #: Names of prompts for each role: sentence-transformers' own, and those of nomic and Jina.
 ROLE_PROMPTS: Mapping[Role, tuple[str, ...]] = {
@@ -52,12 +52,7 @@ class BertOptions:
     prompt_name: str = field(
         default="", metadata={"help": "a prompt that the model names; empty: the model's default; 'none': no prompt"}
     )
-    unknown: Literal["keep", "allow", "error"] = field(
-        default="keep",
-        metadata={
-            "help": "unknown tokens: keep them and refuse a text without a known one, allow such a text too, or refuse any"
-        },
-    )
+    unknown: Unknown = field(default="keep", metadata={"help": UNKNOWN_HELP})
 
 
 class BertEncoder(Encoder):
@@ -115,7 +110,7 @@ class BertEncoder(Encoder):
         if not isinstance(item, TextItem):
             raise InvalidInput(f"{self.spec.name} reads text, not {item_kind(item)}", remedy="send a text or a pair of texts")
         tokens = self._tokenization.encode(item.text, item.pair, prompt=self._prompt(options), truncate=options.truncate)
-        self._check_known(tokens, item, options)
+        check_known(tokens, item, options.unknown, self.spec.name)
         return [self._sample(tokens)]
 
     def preprocess_many(self, items: Sequence[Item], options: BertOptions) -> Iterable[Iterable[Sample] | Exception]:
@@ -150,21 +145,6 @@ class BertEncoder(Encoder):
 
     def _sample(self, tokens: Tokens) -> Sample:
         return Sample(self._arrays(tokens), tokens=tokens.spans, notes=tokens.notes)
-
-    def _check_known(self, tokens: Tokens, item: TextItem, options: BertOptions) -> None:
-        """Texts of unknown tokens alone all have one and the same vector: InvalidInput, unless the caller allows it."""
-        if options.unknown == "allow" or not (tokens.strange or (tokens.unknown and options.unknown == "error")):
-            return
-        strange = tokens.strange[0] if tokens.strange else 0
-        given = (item.text, item.pair)[strange] or ""
-        shown = repr(given[:40]) + ("..." if len(given) > 40 else "")
-        if tokens.strange:
-            what = f"{self.spec.name} knows no token of the {'text of the pair' if strange else 'text'}: {shown}"
-            remedy = "check the language and the writing, or set unknown to 'allow': all such texts have the same vector"
-        else:
-            what = f"{self.spec.name} does not know {tokens.unknown} of the tokens: {shown}"
-            remedy = "check the language and the writing, or set unknown to 'keep'"
-        raise InvalidInput(what, remedy=remedy)
 
     def _arrays(self, tokens: Tokens) -> dict[str, Array]:
         ones = np.ones(len(tokens.ids), np.int64)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-from topwork_server import Array, InvalidInput, TokenSpans, starts_of, sums_of
+from topwork_server import Array, InvalidInput, TextItem, TokenSpans, starts_of, sums_of
 
 from topwork_plugins.bert.text_prefix import MARGIN, Beginnings, Condensed
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
+#: What becomes of tokens that are not in the vocabulary, and its words for a caller.
+Unknown: TypeAlias = Literal["keep", "allow", "error"]
+UNKNOWN_HELP = "unknown tokens: keep them and refuse a text without a known one, allow such a text too, or refuse any"
 FILE = "tokenizer.json"
 WORD_MARK = "\u2581"
 #: Texts of more characters together than so many times the limit in tokens go one by one.
@@ -206,6 +209,35 @@ class Tokenization:
         tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
         tokenizer.enable_truncation(self.limit)
         return tokenizer
+
+
+def check_known(tokens: Tokens, item: TextItem, unknown: Unknown, encoder: str) -> None:
+    """Texts of unknown tokens alone all have one and the same vector: InvalidInput, unless the caller allows it."""
+    if unknown == "allow" or not (tokens.strange or (tokens.unknown and unknown == "error")):
+        return
+    strange = tokens.strange[0] if tokens.strange else 0
+    given = (item.text, item.pair)[strange] or ""
+    shown = repr(given[:40]) + ("..." if len(given) > 40 else "")
+    if tokens.strange:
+        what = f"{encoder} knows no token of the {'text of the pair' if strange else 'text'}: {shown}"
+        remedy = "check the language and the writing, or set unknown to 'allow': all such texts have the same vector"
+    else:
+        what = f"{encoder} does not know {tokens.unknown} of the tokens: {shown}"
+        remedy = "check the language and the writing, or set unknown to 'keep'"
+    raise InvalidInput(what, remedy=remedy)
+
+
+def known_examples(tokenization: Tokenization, texts: Iterable[TextItem], encode: Callable[[TextItem], Tokens]) -> list[TextItem]:
+    """Leave out the texts of which the vocabulary knows nothing, which may be of another script; where that is all of them, give
+    three of its words. `encode` tokenizes a text as a request does."""
+
+    def knows(text: TextItem) -> bool:
+        try:
+            return not encode(text).strange
+        except InvalidInput:  # no token is left of it
+            return False
+
+    return list(filter(knows, texts)) or [TextItem(word) for word in tokenization.words(3)]
 
 
 def stacked(rows: Sequence[Array], filler: int) -> Array:

@@ -6,10 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from topwork_server import InvalidInput, Trunk, prepare_torchvision
+from topwork_server import InvalidInput, TextItem, Trunk, example_texts, prepare_torchvision
 
+from topwork_plugins.bert.tokens import FILE, Tokenization, known_examples
 from topwork_plugins.clip.layout import PROCESSORS, Layout, read_layout
-from topwork_plugins.clip.settings import Side, TextSettings
+from topwork_plugins.clip.settings import Cleaning, Side, TextSettings, cleaned
 from topwork_plugins.images.processors import read_processor
 
 
@@ -47,9 +48,16 @@ def export_texts(folder: Path, out: Path) -> Trunk:
         preprocessing={"tokenizer_sha256": tokenizer, **asdict(settings), "inputs": list(settings.inputs)},
         module=module.eval(),
         exporter="legacy",  # as BERT's: its graph is the one that attention fusion recognizes
+        examples=_examples(Tokenization(out / FILE, settings.max_tokens), settings.cleaning),
         blocks=module.blocks() if layout.library == "transformers" else (),
         unused=unused,
         remarks=_remarks(layout, module),
+    )
+
+
+def _examples(tokenization: Tokenization, cleaning: Cleaning) -> list[TextItem]:
+    return known_examples(
+        tokenization, example_texts(), lambda text: tokenization.encode(cleaned(text.text, cleaning), truncate=True)
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from topwork_server import (
     option,
 )
 
-from topwork_plugins.bert.tokens import FILE, Tokenization, Tokens, stacked
+from topwork_plugins.bert.tokens import FILE, UNKNOWN_HELP, Tokenization, Tokens, Unknown, check_known, stacked
 from topwork_plugins.clip import layout
 from topwork_plugins.clip.settings import TextSettings, cleaned
 from topwork_plugins.images.picture_encoder import RECIPE, PictureEncoder
@@ -63,6 +63,7 @@ class TextOptions:
     """Options of a request; they are of texts."""
 
     truncate: bool = option(False, "cut a text over the limit instead of refusing it")
+    unknown: Unknown = field(default="keep", metadata={"help": UNKNOWN_HELP})
 
 
 class TextTower(Encoder):
@@ -89,18 +90,15 @@ class TextTower(Encoder):
 
     @property
     def example_options(self) -> TextOptions:
-        """Some examples are longer than the limit."""
-        return TextOptions(truncate=True)
+        """Some examples are longer than the limit, and a tokenizer of another language may know no token of them."""
+        return TextOptions(truncate=True, unknown="allow")
 
     def preprocess(self, item: Item, options: TextOptions) -> Iterable[Sample]:
         if not isinstance(item, TextItem) or item.pair is not None:
             kind = "a pair of texts" if isinstance(item, TextItem) else item_kind(item)
             raise InvalidInput(f"the text tower of {self.spec.name} reads a text, not {kind}", remedy="send a text")
         tokens = self._tokenization.encode(cleaned(item.text, self._settings.cleaning), truncate=options.truncate)
-        if tokens.strange:
-            raise InvalidInput(
-                f"{self.spec.name} knows no token of the text: {item.text[:40]!r}", remedy="check the language and the writing"
-            )
+        check_known(tokens, item, options.unknown, self.spec.name)
         return [self._sample(tokens)]
 
     def cost(self, sample: Sample) -> int:
