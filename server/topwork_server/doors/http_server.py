@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from typing import Any
 
 import uvicorn
@@ -36,7 +37,6 @@ class HttpServer:
                 server_header=False,
                 date_header=False,
                 timeout_keep_alive=IDLE,
-                timeout_graceful_shutdown=FAREWELL,
             )
         )
         self._listener: socket.socket | None = None
@@ -49,10 +49,23 @@ class HttpServer:
         await self._server.startup(sockets=[listener])
 
     async def close(self) -> None:
-        """Accept no more, and end all connections. Requests must have ended before."""
-        if self._listener:
-            await self._server.shutdown(sockets=[self._listener])
-            self._listener = None
+        """Accept no more, and end all connections, those of slow readers by force. Requests must have ended before."""
+        if self._listener is None:
+            return
+        for server in self._server.servers:
+            server.close()
+        self._listener.close()
+        state, end = self._server.server_state, time.monotonic() + FAREWELL
+        for connection in list(state.connections):
+            connection.shutdown()
+        while state.connections and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+        for connection in list(state.connections):
+            connection.transport.abort()
+        for task in state.tasks:
+            task.cancel()
+        await asyncio.gather(*state.tasks, return_exceptions=True)
+        self._listener = None
 
 
 class _BoundedProtocol(HttpToolsProtocol):
