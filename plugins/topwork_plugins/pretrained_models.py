@@ -11,10 +11,10 @@ import torch
 from topwork_server import InvalidInput
 from torch import nn
 
+from topwork_plugins.config_checks import APART, check_config, check_known
 from topwork_plugins.json_files import code_refusal, own_code, read_json
 from topwork_plugins.weight_files import check_whole, counted, is_of_file, refuse_misfits, unreadable, weights_of
 
-APART = "its config.json and its weights do not belong together; copy the model again"
 #: Tables that checkpoints hold and transformers computes.
 _NO_WEIGHT = re.compile(r"position_ids$|token_type_ids$|inv_freq$|attn\.(masked_)?bias$")
 
@@ -28,6 +28,7 @@ def from_pretrained(folder: Path, kind: str, attention: str | None = "eager") ->
     weights = weights_of(folder)
     for path in weights:
         check_whole(path)
+    check_config(folder, weights, kind)
     try:
         model, report = getattr(transformers, kind).from_pretrained(
             folder,
@@ -47,9 +48,9 @@ def from_pretrained(folder: Path, kind: str, attention: str | None = "eager") ->
         code = own_code(read_json(folder / "config.json"))
         if code and "trust_remote_code" in str(error):  # transformers' own words tell to let it run
             raise code_refusal(folder.name, code) from error
-        reason = (str(error).strip().splitlines() or [""])[0]
+        check_known(folder / "config.json", error)
         raise InvalidInput(
-            f"the model in {folder.name} could not be read: {type(error).__name__}: {reason}",
+            f"the model in {folder.name} could not be read: {type(error).__name__}: {' '.join(str(error).split())[:300]}",
             remedy="it should hold config.json and model.safetensors (or pytorch_model.bin), as the hub has them",
         ) from error
     return model, report

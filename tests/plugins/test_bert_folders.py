@@ -282,6 +282,20 @@ def modules_of(*kinds: str, **config: object) -> Callable[[Path], None]:
         (lambda folder: (folder / "model.safetensors").unlink(), "could not be read"),
         (drop_a_weight, r"lacks 1 weight of .* encoder.layer.1.output.dense.weight"),
         (lambda folder: edit(folder / "config.json", vocab_size=50), r"word_embeddings.weight is .* should be \(50, 32\)"),
+        *[
+            (lambda folder, key=key, value=value: edit(folder / "config.json", **{key: value}), rf"{key} {value!r}, {fault}")
+            for key, value, fault in (
+                ("num_hidden_layers", 10**9, "and the weights have 3"),
+                ("hidden_size", 10**9, "and the weights have 32"),
+                ("vocab_size", 10**12, r"and the weights have \d+"),
+                ("max_position_embeddings", 10**10, r"and the weights have \d+"),
+                ("hidden_size", -32, "which is no whole number above 0"),
+                ("hidden_size", "32", "which is no whole number above 0"),
+                ("num_attention_heads", 0, "which is no whole number above 0"),
+                ("num_hidden_layers", -1, "which is no whole number from 0 on"),
+                ("hidden_act", "nosuch", "which transformers does not have"),
+            )
+        ],
         (another_tokenizer, "word table"),
         (no_tokenizer, "no tokenizer"),
         (lambda folder: (folder / "tokenizer.json").write_text('{"model": 1}'), "tokenizer of copy cannot be read"),

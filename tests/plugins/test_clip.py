@@ -304,6 +304,20 @@ def test_a_folder_of_both_libraries_is_read_by_transformers(folders: dict[str, P
     assert read_layout(folder).library == "open_clip"
 
 
+@pytest.mark.parametrize(("layers", "message"), [(10**9, "text_cfg.layers 1000000000, and the weights have"), (-1, "no whole")])
+def test_an_open_clip_folder_of_more_layers_than_its_weights_is_refused(
+    folders: dict[str, Path], tmp_path: Path, layers: int, message: str
+) -> None:
+    folder = shutil.copytree(folders["open_clip"], tmp_path / "copy")
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["layers"] = layers
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    from topwork_plugins.clip.open_clip_nets import load_model
+
+    with pytest.raises(InvalidInput, match=message):
+        load_model(read_layout(folder))
+
+
 def test_an_open_clip_folder_with_what_is_not_read_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = shutil.copytree(folders["open_clip"], tmp_path / "copy")
     config = json.loads((folder / "open_clip_config.json").read_text())

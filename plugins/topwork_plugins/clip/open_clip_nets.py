@@ -9,8 +9,9 @@ import torch
 from topwork_server import Granularity, InvalidInput, Tap
 from torch import Tensor, nn
 
-from topwork_plugins.clip.layout import Layout
+from topwork_plugins.clip.layout import OPEN_CLIP_CONFIG, Layout
 from topwork_plugins.clip.towers import POOLED
+from topwork_plugins.config_checks import check_numbers
 from topwork_plugins.images.preprocess import Recipe
 from topwork_plugins.weight_files import check_whole, is_of_file, refuse_misfits, size_mismatches, unreadable
 
@@ -97,6 +98,7 @@ def load_model(layout: Layout) -> tuple[Any, list[str]]:
     if weights is None:
         raise InvalidInput(f"{layout.folder.name} has no weights", remedy=f"add its {WEIGHTS[0]}, as the hub has it")
     check_whole(weights)
+    check_numbers(layout.folder / OPEN_CLIP_CONFIG, [weights])
     try:
         model = open_clip.create_model(
             f"local-dir:{layout.folder}", load_weights=False, pretrained_image=False, pretrained_text=False
