@@ -51,17 +51,15 @@ class Upload:
         self.size = 0
 
     async def write(self, chunk: bytes) -> None:
-        """Raises TooLarge past the limit, Overloaded where the disk is full."""
+        """Raises TooLarge past the limit, DiskFull where the disk is full."""
         if not chunk:
             raise InvalidInput(f"a chunk of a {self._what} has no bytes", remedy="send no empty chunks")
         self._spool.take(len(chunk), self.size, self._what)
         self.size += len(chunk)
         self._writing = asyncio.ensure_future(asyncio.to_thread(_write_all, self._file, chunk))
-        try:
+        with atomic_store.disk_errors(f"the {self._what} on the server", "send it again"):
             # A caller that leaves must not close the file under the thread that writes to it.
             await asyncio.shield(self._writing)
-        except OSError as error:
-            raise Overloaded(f"the {self._what} could not be kept on the server's disk: {error.strerror}") from error
 
     def discard(self) -> None:
         if self._writing and not self._writing.done():
