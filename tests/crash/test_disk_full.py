@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ import grpc
 import numpy as np
 import pytest
 from servers import kill, start
-from topwork import Client, DiskFull
+from topwork import Client, DiskFull, cli
 
 ROWS, DIM = 2000, 256
 
@@ -37,6 +39,24 @@ def fill(client: Client, name: str) -> tuple[int, DiskFull]:
         except DiskFull as error:
             return done, error
     raise AssertionError("the disk was never full")
+
+
+@pytest.mark.parametrize("room", [0, 60 << 10])
+def test_a_pull_says_where_it_is_full(small_disk: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], room: int) -> None:
+    words, home = tmp_path / "words.vec", small_disk / "home"
+    words.write_text("\n".join(["2000 32", *[f"word{i} {' '.join(['0.5'] * 32)}" for i in range(2000)]]))
+    home.mkdir()
+    with (small_disk / "filler").open("wb") as filler:
+        free = shutil.disk_usage(small_disk).free
+        os.posix_fallocate(filler.fileno(), 0, free - room)
+    assert cli.main(["pull", f"file:{words}", "--name", "mine", "--home", str(home)]) == 1
+    told = capfd.readouterr().err
+    assert "the disk is full" in told
+    assert str(home) in told
+    assert "Traceback" not in told
+    assert [path for path in home.rglob("*") if path.is_file()] == []
+    (small_disk / "filler").unlink()
+    assert cli.main(["pull", f"file:{words}", "--name", "mine", "--home", str(home)]) == 0
 
 
 def test_a_full_disk_refuses_writes_and_nothing_else(small_disk: Path) -> None:

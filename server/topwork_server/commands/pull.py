@@ -13,6 +13,7 @@ from typing import Any
 
 from topwork.cli.encoders import unused_weights
 
+from topwork_server.atomic_store import room_for
 from topwork_server.config import usable_home
 from topwork_server.errors import InvalidInput
 from topwork_server.models import artifacts, pretrained_heads, unfinished
@@ -26,7 +27,8 @@ from topwork_server.plugin_api.sources import Progress, quiet
 def pull(arguments: SimpleNamespace) -> int:
     catalog = opened(arguments)
     artifacts.sweep(catalog.home)
-    with ended_by_signals(), _named(catalog, arguments) as (found, name):
+    room = room_for(f"the encoder of {arguments.target} in {catalog.home}", "pull it again")
+    with ended_by_signals(), room, _named(catalog, arguments) as (found, name):
         with _progress(f"fetching the weights of {name}", arguments.json or _is_fetched_first(arguments)) as progress:
             found.pull(name, progress)
         if found.entry(name).state is not EncoderState.READY:

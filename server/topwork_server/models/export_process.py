@@ -23,20 +23,24 @@ def run_export(home: Path, name: str, force: bool, children: ChildProcesses, pro
     if proposed:
         command += ["--proposed", json.dumps(proposed)]
     try:
-        return _outcome(name, children.run(command))
+        return _outcome(name, children.run(command), "its whole traceback is above" if proposed else _traceback_of(name))
     except BaseException:
         artifacts.sweep(home)  # the process may have been killed
         raise
 
 
-def _outcome(name: str, child: ChildExit) -> Path:
+def _traceback_of(name: str) -> str:
+    return f"run `topwork export {name}` where the server runs: it prints the whole traceback"
+
+
+def _outcome(name: str, child: ChildExit, remedy: str) -> Path:
     lines = child.out.splitlines()
     if child.status not in (0, 1) or not lines:
         last = " | ".join(child.err.strip().splitlines()[-3:])
         log.error("the export of %s %s:\n%s", name, child.how, child.err)
         raise ExportFailed(
             f"the export of {name} {child.how}: {last or 'it said nothing'}",
-            remedy=f"run `topwork export {name}` where the server runs: it prints the whole traceback",
+            remedy=remedy,
         )
     answer = json.loads(lines[-1])
     if "error" in answer:

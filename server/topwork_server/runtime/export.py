@@ -311,6 +311,7 @@ def main(argv: list[str] | None = None) -> int:
     answer = os.fdopen(os.dup(1), "w")  # the libraries' own prints go to stderr, the answer alone to stdout
     os.dup2(2, 1)
     os.environ["TOPWORK_HOME"] = str(asked.home)  # where an encoder finds its environment
+    room = atomic_store.room_for(f"the artifact of {asked.name} in {asked.home / 'artifacts'}", "try again")
     try:
         catalog = Catalog(PluginRegistry.load(), asked.home, {asked.name: asked.proposed} if asked.proposed else None)
         spec = catalog.spec(asked.name)
@@ -319,7 +320,8 @@ def main(argv: list[str] | None = None) -> int:
             of_towers = [fingerprints(*tower) for tower in zip(spec.towers, assets, strict=True)]
             made: dict[str, Any] = {"fingerprints": join_fingerprints(spec, of_towers)}
         else:
-            made = {"folder": str(publish_towers(asked.home, spec, assets, force=asked.force))}
+            with room:
+                made = {"folder": str(publish_towers(asked.home, spec, assets, force=asked.force))}
     except TopworkError as error:
         print(
             json.dumps({"error": error.message, "remedy": error.remedy, "kind": type(error).__name__}),
