@@ -37,6 +37,6 @@ async def test_a_full_disk_is_said(tmp_path):
     upload = UploadStore(tmp_path, 10).open()
     upload._file.close()
     upload._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
-    with pytest.raises(DiskFull, match="disk is full.*free some room"):
+    with pytest.raises(DiskFull, match=r"disk is full.*free some room"):
         await upload.write(b"abc")
     upload.discard()
