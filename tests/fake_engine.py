@@ -139,7 +139,7 @@ class FakeEngine:
     "bad" is refused, "crash" is a bug, "wait" waits for `gate`. `started` wakes whoever waits for work to arrive.
     """
 
-    def __init__(self, catalog: Any, config: Config, on_health: Callable[[str, bool], None]) -> None:
+    def __init__(self, catalog: Any, config: Config, on_health: Callable[[str, bool], None], telemetry: Any = None) -> None:
         self.on_health = on_health
         self.loaded: dict[str, Any] = {}
         self.chosen: PlanSet | None = None

@@ -16,6 +16,7 @@ from topwork_server.config import Config
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry, RegisteredTrainer
 from topwork_server.plugin_api.trainer import TrainerSpec
+from topwork_server.telemetry import OFF, Telemetry
 from toys import FakePlugins
 
 
@@ -42,12 +43,11 @@ def with_toys(folders: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def with_toys_over_http(folders: pytest.TempPathFactory) -> Iterator[str]:
-    """Yield the HTTP address of a server with `ToyEncoders`."""
+def with_toys_over_http(folders: pytest.TempPathFactory, telemetry: Telemetry = OFF) -> Iterator[ReadyMessage]:
+    """Yield what a server with `ToyEncoders` says of itself, which listens for HTTP too."""
     home = sets_harness.lent(folders.mktemp("home") / "home", sets_harness.export(folders.mktemp("exported")))
-    with started(home, ToyEncoders(), http="127.0.0.1:0") as ready:
-        assert ready.http is not None
-        yield ready.http
+    with started(home, ToyEncoders(), telemetry, http="127.0.0.1:0") as ready:
+        yield ready
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def served(home: Path, plugins: Any) -> Iterator[str]:
 
 
 @contextmanager
-def started(home: Path, plugins: Any, **settings: Any) -> Iterator[ReadyMessage]:
+def started(home: Path, plugins: Any, telemetry: Telemetry = OFF, **settings: Any) -> Iterator[ReadyMessage]:
     """Yields what it says of itself."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
@@ -66,7 +66,7 @@ def started(home: Path, plugins: Any, **settings: Any) -> Iterator[ReadyMessage]
 
     async def start() -> tuple[App, ReadyMessage]:
         config = Config(home=home, listen="127.0.0.1:0", provider="cpu", **settings)
-        app = App(Catalog(plugins, home), config, plugins=plugins)
+        app = App(Catalog(plugins, home), config, plugins=plugins, telemetry=telemetry)
         return app, await app.start()
 
     app, ready = asyncio.run_coroutine_threadsafe(start(), loop).result(60)

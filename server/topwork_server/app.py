@@ -16,6 +16,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs_pb2_grpc, sets_pb2_grpc
 
+from topwork_server import __version__
 from topwork_server.atomic_store import use_temporary_folder
 from topwork_server.config import OFF, Config
 from topwork_server.doors import metrics, openai
@@ -50,6 +51,8 @@ from topwork_server.services.message_receiver import MessageReceiver
 from topwork_server.services.reflection import add_reflection
 from topwork_server.services.request_tracker import RequestTracker
 from topwork_server.shutdown_watchdog import ShutdownWatchdog
+from topwork_server.telemetry import OFF as NO_TELEMETRY
+from topwork_server.telemetry import Telemetry, from_environment
 
 SERVICES = (
     "topwork.v1.Encoders",
@@ -91,16 +94,22 @@ class App:
     """One server. Made on the running loop; `start` binds, `stop` drains."""
 
     def __init__(
-        self, catalog: Catalog, config: Config, engine: type[Engine] = Engine, plugins: PluginRegistry | None = None
+        self,
+        catalog: Catalog,
+        config: Config,
+        engine: type[Engine] = Engine,
+        plugins: PluginRegistry | None = None,
+        telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
         """Compose a server. StartError where another server has the home."""
         self._catalog = catalog
         self.config = config
         self.health = HealthService(SERVICES, self._serves, self._whole)
-        self.engine = engine(catalog, config, self.health.changed)
+        self.telemetry = telemetry
+        self.engine = engine(catalog, config, self.health.changed, telemetry)
         plugins = plugins or PluginRegistry.load()
         self.state = ServerState(catalog, config, plugins, self.engine)
-        self.requests, self.budget = RequestTracker(), MessageBudget(config.message_budget, MemoryTrimmer().freed)
+        self.requests, self.budget = RequestTracker(telemetry), MessageBudget(config.message_budget, MemoryTrimmer().freed)
         self._receiver, self._methods = MessageReceiver(self.budget), ServiceMethods()
         self._server = grpc.aio.server(interceptors=[RequestInterceptor(self.requests, self._receiver)], options=OPTIONS)
         self._add_services(plugins)
@@ -177,6 +186,7 @@ class App:
         self._receiver.close()
         await self.state.close()
         await self.engine.close()
+        await asyncio.to_thread(self.telemetry.close)
 
     def _serves(self, name: str) -> bool:
         loaded = self.engine.loaded_encoder(name)
@@ -191,9 +201,9 @@ class App:
 async def serve(config: Config, announce: Callable[[ReadyMessage], None] = lambda ready: None) -> int:
     """Serve until SIGTERM or SIGINT, then drain. Returns the exit status; StartError where it cannot start."""
     check_provider(config.provider)
-    plugins, watch = PluginRegistry.load(), ShutdownWatchdog()
+    plugins, watch, telemetry = PluginRegistry.load(), ShutdownWatchdog(), from_environment(__version__)
     try:
-        app = App(Catalog(plugins, config.home), config, plugins=plugins)
+        app = App(Catalog(plugins, config.home), config, plugins=plugins, telemetry=telemetry)
     except (FileExistsError, NotADirectoryError) as error:
         raise StartError(f"{error.filename} is no folder, and the server keeps files in it", remedy="move it away") from error
     use_temporary_folder(config.home)

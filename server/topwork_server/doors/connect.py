@@ -119,7 +119,14 @@ class _Method:
         task = asyncio.current_task()
         assert task is not None
         work = self._streamed if self._method.streams_requests else self._single
-        return await self._requests.serve(self._method.name, lambda: work(request, called), called.peer(), task.add_done_callback)
+        return await self._requests.serve(
+            self._method.name,
+            lambda: work(request, called),
+            called.peer(),
+            task.add_done_callback,
+            full_name=self._path.lstrip("/"),
+            carrier=dict(context.request_headers.allitems()),
+        )
 
     async def _single(self, payload: Payload, called: HttpContext) -> Any:
         return await self._method.behavior(await self._message(payload), called)

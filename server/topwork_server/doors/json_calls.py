@@ -86,7 +86,7 @@ class JsonCalls:
                     call = await _call_of(request, decoder)
                     if call.deadline is not None:
                         scope.reschedule(asyncio.get_running_loop().time() + call.deadline - time.monotonic())
-                    response = await self._serve(operation, call)
+                    response = await self._serve(operation, call, request.headers)
             except TopworkError as error:
                 response = error_form(error)
                 release(error)
@@ -95,11 +95,11 @@ class JsonCalls:
 
         return Route(operation.path, answer, methods=["GET" if decoder is None else "POST"])
 
-    async def _serve(self, operation: Operation, call: Call[Any]) -> Response:
+    async def _serve(self, operation: Operation, call: Call[Any], headers: Mapping[str, str]) -> Response:
         task = asyncio.current_task()
         assert task is not None
         return await self._requests.serve(
-            operation.counted_as, lambda: operation.handler(call), call.client, task.add_done_callback
+            operation.counted_as, lambda: operation.handler(call), call.client, task.add_done_callback, carrier=headers
         )
 
 

@@ -26,6 +26,7 @@ from topwork_server.models.catalog_entry import CatalogEntry
 from topwork_server.plugin_api import options as request_options
 from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.runtime.device_selection import PlanSet
+from topwork_server.telemetry import OFF, Telemetry
 from topwork_server.types import FingerprintedTap, Granularity, Item, Priority, Role, Sample, Timings
 
 
@@ -67,7 +68,14 @@ class ItemResult:
 class Engine:
     """Runs all encoders of one server. Coroutines run on one event loop."""
 
-    def __init__(self, catalog: Catalog, config: Config, on_health: Callable[[str, bool], None] | None = None) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        config: Config,
+        on_health: Callable[[str, bool], None] | None = None,
+        telemetry: Telemetry = OFF,
+    ) -> None:
+        self._telemetry = telemetry
         self._threads = PreprocessPool(config.threads)
         self._model_cache = ModelCache(catalog, config, on_health or (lambda name, serving: None))
         #: By name, of the encoders that were used since the server began.
@@ -115,6 +123,7 @@ class Engine:
             with statistics.request():
                 result = await self._embed_with(loaded, params, items)
             statistics.add(result, len(items), time.monotonic() - started)
+            self._telemetry.steps(params.encoder, result.timings)
             return result
 
     async def _embed_with(self, loaded: LoadedEncoder, params: EmbedParams, items: Sequence[Item]) -> EmbedResult:

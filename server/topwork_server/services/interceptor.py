@@ -77,14 +77,21 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         if not method.startswith(SERVED):  # health and reflection answer for themselves, also while draining
             return handler if handler.request_streaming else _rewrapped(handler, self._limited(kind, inner))
         read = self._stream if handler.request_streaming else self._single
-        return _rewrapped(handler, self._counted(counted_as(method), read(method, kind, inner)))
+        return _rewrapped(handler, self._counted(method, read(method, kind, inner)))
 
-    def _counted(self, name: str, inner: Handler) -> Handler:
-        requests = self._requests
+    def _counted(self, method: str, inner: Handler) -> Handler:
+        requests, name, full_name = self._requests, counted_as(method), method.lstrip("/")
 
         async def call(request: Any, context: Context) -> Any:
             try:
-                return await requests.serve(name, lambda: inner(request, context), context.peer(), context.add_done_callback)
+                return await requests.serve(
+                    name,
+                    lambda: inner(request, context),
+                    context.peer(),
+                    context.add_done_callback,
+                    full_name=full_name,
+                    carrier=_texts(context.invocation_metadata()) if requests.telemetry.on else None,
+                )
             except TopworkError as error:
                 _refuse(context, error)
                 return release(error)
@@ -160,6 +167,11 @@ def status_of(error: TopworkError) -> status_pb2.Status:
 def counted_as(method: str) -> str:
     """The name under which requests of a method are counted: that of ours alone, of other protocols with its service."""
     return method.rpartition("/")[2] if method.startswith("/topwork.") else method.lstrip("/")
+
+
+def _texts(metadata: Any) -> dict[str, str]:
+    """The metadata of a call that are texts: those of names that end with "-bin" are bytes."""
+    return {key: value for key, value in metadata or () if isinstance(value, str)}
 
 
 def _rewrapped(handler: grpc.RpcMethodHandler, behavior: Handler) -> grpc.RpcMethodHandler:

@@ -11,13 +11,14 @@ import logging
 import secrets
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from topwork_server.errors import Overloaded, TopworkError, Unavailable, exhausted
 from topwork_server.feature_sets import lance_io
 from topwork_server.histogram import SECONDS, Histogram
 from topwork_server.plugin_crashes import contained
+from topwork_server.telemetry import OFF, Telemetry
 
 #: Seconds in which a server that stops may be back.
 BACK = 1.0
@@ -31,7 +32,8 @@ log = logging.getLogger(__name__)
 class RequestTracker:
     """Counts requests by method and status, translates their errors, and drains."""
 
-    def __init__(self) -> None:
+    def __init__(self, telemetry: Telemetry = OFF) -> None:
+        self.telemetry = telemetry
         self.counts: Counter[tuple[str, str]] = Counter()
         self.seconds: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(SECONDS))
         #: From then on new requests are refused, and streams that are open take no more messages.
@@ -42,9 +44,19 @@ class RequestTracker:
         self._idle.set()
         self._cut = False
 
-    async def serve(self, method: str, work: Callable[[], Awaitable[T]], peer: str, sent: Callable[[Sent], object]) -> T:
+    async def serve(
+        self,
+        method: str,
+        work: Callable[[], Awaitable[T]],
+        peer: str,
+        sent: Callable[[Sent], object],
+        *,
+        full_name: str = "",
+        carrier: Mapping[str, str] | None = None,
+    ) -> T:
         """The result of one request's work, in flight until it has cleaned up, and until its reply has left: `sent` is given what
-        to call then. Raises nothing but TopworkError, and CancelledError where its caller left."""
+        to call then. Raises nothing but TopworkError, and CancelledError where its caller left. `full_name` names it in traces,
+        and `carrier` is its metadata, which may hold a trace context."""
         task, started, code = asyncio.current_task(), time.monotonic(), "OK"
         assert task is not None
         self._active.add(task)
@@ -52,7 +64,8 @@ class RequestTracker:
         self._idle.clear()
         sent(lambda _: self._gone(self._unsent, task))
         try:
-            return await self._run(work)
+            with self.telemetry.call(full_name or method, carrier or {}):
+                return await self._run(work)
         except TopworkError as error:
             code = error.code.name
             raise

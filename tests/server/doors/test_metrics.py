@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 def address(tmp_path_factory):
     """The HTTP address of a real server with toy encoders."""
     with real_server.with_toys_over_http(tmp_path_factory) as found:
-        yield found
+        yield found.http
 
 
 def scraped(address):
