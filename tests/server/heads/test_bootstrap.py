@@ -48,6 +48,18 @@ def test_all_right_is_not_certain() -> None:
     assert figure.low == pytest.approx(20 / (20 + 1.96**2), abs=1e-4)
 
 
+def test_alike_items_have_an_interval_by_one_rule_however_the_resamples_round() -> None:
+    """A cost that all items share may move by what was not seen in any of them: 1.96 ** 2 / (8 + 1.96 ** 2) of the way."""
+    unseen = 1.96**2 / (8 + 1.96**2)
+    for cost in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 1 / 3):
+        same, rounded = np.full(1000, cost), np.where(np.arange(1000) % 3, cost, np.nextafter(cost, 1))
+        found = bootstrap.interval(cost, rounded, 8, SHARE)
+        assert found == bootstrap.interval(cost, same, 8, SHARE)
+        assert (found.low, found.high) == pytest.approx((cost * (1 - unseen), cost + (1 - cost) * unseen), abs=1e-4)
+    loss = bootstrap.interval(0.7, np.full(1000, 0.7), 8, (0.0, np.inf))
+    assert (loss.low, loss.high) == pytest.approx((0.7, 0.7))  # without a bound, nothing says how far it may move
+
+
 def test_one_item_says_nothing() -> None:
     figure = task_metrics.main_metric(right_or_wrong(np.ones(3, bool), np.zeros(3, int)), 0)
     assert (figure.low, figure.high) == SHARE

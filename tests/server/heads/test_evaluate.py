@@ -63,6 +63,21 @@ def test_the_cost_of_abstaining_is_that_of_wrong_and_of_missing_answers() -> Non
     assert evaluate.evaluate_predictions(numbers, Task.REGRESSION, residuals, ids(numbers), None, 0).abstaining == ()
 
 
+@pytest.mark.parametrize("count", [8, 10, 45])
+def test_where_nothing_is_answered_every_cost_has_an_interval_of_one_kind(count: int) -> None:
+    """Answered, and the cost of an item beside it: what no item showed may be so of the same share of others."""
+    given, _ = classes(count, many=4)
+    found = evaluate.evaluate_predictions(
+        given, Task.CLASSIFICATION, answered(given, np.zeros((count, 4))), ids(given), None, 0
+    ).abstaining
+    for one in found:
+        assert (one.answered.value, one.answered.low, one.accuracy) == (0.0, 0.0, None)
+        unseen = one.answered.high
+        assert one.expected.value == pytest.approx(one.cost)
+        wanted = (one.cost * (1 - unseen), one.cost + (1 - one.cost) * unseen)
+        assert (one.expected.low, one.expected.high) == pytest.approx(wanted)
+
+
 def test_a_plan_evaluates_every_item_once_by_a_head_that_has_not_seen_it() -> None:
     given, _ = classes(103)
     plan = plan_splits(given, 0, 0)

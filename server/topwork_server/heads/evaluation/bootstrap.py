@@ -20,6 +20,7 @@ RESAMPLES = 1000
 FOR_QUANTILES = 200
 LEVEL = 0.95
 CHUNK = 1 << 22  # weights that are held at once
+ROUNDING = 1e-9  # by which means of one number differ, as their weights are added in another order
 
 #: Maps (b, units) float64 weights to (b,) values; NaN where a resample leaves a metric undefined.
 MetricFunction = Callable[[Array], dict[str, Array]]
@@ -66,15 +67,16 @@ def interval(value: float, draws: Array, units: int, bounds: tuple[float, float]
     """Compute an interval from the percentiles of the resamples.
 
     It is widened for few units (Hesterberg 2015, section 3.2: the expanded percentile interval) and moved by twice the bias that
-    the bootstrap shows (once for the resamples', once for the value's own). Where all resamples agree on a share (all right, or
-    all wrong) it is Wilson's (1927). Where half of them are undefined, it spans the bounds of the metric; an infinite bound is
-    replaced by the value, since a report holds no infinity.
+    the bootstrap shows (once for the resamples', once for the value's own). Where half of them are undefined, it spans the bounds
+    of the metric; an infinite bound is replaced by the value, since a report holds no infinity. Where all resamples of a mean
+    between 0 and 1 agree, the items were all alike (all right, all wrong, none answered), and what was not seen moves it.
     """
     defined = draws[np.isfinite(draws)]
     if len(defined) * 2 < len(draws) or units < 2:
         return ConfidenceInterval(value, *(float(bound) if np.isfinite(bound) else value for bound in bounds))
-    if bounds == (0.0, 1.0) and np.ptp(defined) == 0:
-        return ConfidenceInterval(value, *_wilson(value, units))
+    if bounds == (0.0, 1.0) and np.ptp(defined) < ROUNDING:
+        unseen = _most_unseen(units)
+        return ConfidenceInterval(value, value - unseen * value, value + unseen * (1 - value))
     tail = NormalDist().cdf(-np.sqrt(units / (units - 1)) * t_quantile((1 + LEVEL) / 2, units - 1))
     if len(draws) < FOR_QUANTILES:
         half = t_quantile((1 + LEVEL) / 2, len(defined) - 1) * float(np.std(defined, ddof=1))
@@ -96,8 +98,11 @@ def t_quantile(probability: float, freedom: int) -> float:
     return float(z + sum(term / v ** (power + 1) for power, term in enumerate(terms)))
 
 
-def _wilson(share: float, units: int) -> tuple[float, float]:
+def _most_unseen(units: int) -> float:
+    """Compute the largest share that is likely of what none of the units is: the end of Wilson's (1927) interval of 0 of them.
+
+    A mean of units that are all alike moves by so much of the way to its bounds, were these units at a bound. Of a share, all
+    right or all wrong, that is Wilson's interval; of a cost between, its like.
+    """
     z2 = NormalDist().inv_cdf((1 + LEVEL) / 2) ** 2
-    middle = (share + z2 / (2 * units)) / (1 + z2 / units)
-    half = np.sqrt(z2 * (share * (1 - share) / units + z2 / (4 * units**2))) / (1 + z2 / units)
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+    return float(z2 / (units + z2))
