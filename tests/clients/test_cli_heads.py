@@ -158,6 +158,12 @@ def test_the_report_on_a_terminal(topwork: StubCommand) -> None:
     assert "warning: class 'high' has 3 examples" in lines
 
 
+def test_items_that_taught_and_items_that_judged_are_told_apart(topwork: StubCommand) -> None:
+    topwork.client.found_report = replace(topwork.client.found_report, labeled=50, items=10, unlabeled=3)
+    assert topwork("report", "kinds") == 0
+    assert "learned from 50 with a label, judged by 10; 3 have no label\n" in topwork.stdout
+
+
 def test_reports_that_lack_parts_or_have_too_many(topwork: StubCommand) -> None:
     names = tuple(f"class {i}" for i in range(20))
     counts = tuple(tuple(9 if i == j else 2 if (i, j) == (3, 4) else 0 for j in range(20)) for i in range(20))

@@ -100,6 +100,8 @@ class HeadInfo:
     metrics           the first is the one to look at; `baseline` is the majority class or the mean, on the same items
     estimate          how it was evaluated: "5-fold cross-validation over 482 items"
     chosen            what cross-validation chose, such as {"l2": 0.1}
+    labeled           how many items with a label it learned from: without those held out for a test, with those that told a
+                      fine-tuning when to stop. `unlabeled`: how many others have no label
     temperature       by which the scores are divided, so that probabilities are as often right as they say
     max_abs_error     the largest difference of a score between the served graph and the trainer's own, on held-out rows
     created           UTC; None before the first training has ended. `training_seconds` is what that took

@@ -131,7 +131,9 @@ class Report:
     """The evaluation of one head.
 
     estimate      how it was evaluated: "5-fold cross-validation over 482 items"
-    items         that were evaluated; `labeled` and `unlabeled` are what the set had
+    items         how many were evaluated
+    labeled       how many items with a label the head learned from: without those held out for a test, with those that told a
+                  fine-tuning when to stop. `unlabeled`: how many others have no label
     metrics       the first is the main one; `baseline` is the majority class or the mean, on the same items
     calibration_before, calibration_after   reliability curves, before and after the scores are divided by `temperature`
     interval      of a regression: half the width of the band that held 90% of held-out items

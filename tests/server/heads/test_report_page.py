@@ -120,6 +120,12 @@ def test_all_sections_are_there_and_every_tag_is_closed() -> None:
         assert fragment in made
 
 
+def test_items_that_trained_and_items_that_were_held_out_are_told_apart() -> None:
+    made = render_page(replace(report(), labeled=50, items=10, unlabeled=3, estimate="10 items held out; 50 trained it"))
+    assert "trained on 50 labeled items" in made
+    assert "trained on 50 with a label, evaluated on 10; 3 have none" in made
+
+
 def test_the_cost_of_abstaining_is_drawn_and_told() -> None:
     known = MetricValue("accuracy", 0.97, 0.95, 0.98)
     costs = (

@@ -138,7 +138,7 @@ def test_items_that_test_are_never_trained_on(sets: Sets, tmp_path: Path) -> Non
     assert head.estimate == f"{COUNT // 4} items that match split = 'test'"
     assert head.labeled == COUNT * 3 // 4
     report = HeadStore(tmp_path / "heads").report("birds-label")
-    assert report.items == COUNT // 4
+    assert (report.labeled, report.items, report.unlabeled) == (COUNT * 3 // 4, COUNT // 4, 0)
     assert {one.id for one in report.misclassified} <= set(names(0, COUNT)[::4])
 
 

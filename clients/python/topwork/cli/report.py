@@ -86,7 +86,7 @@ def show(report: Report) -> None:
 def _facts(report: Report) -> Iterable[tuple[str, str]]:
     yield "learned by", f"{report.kind} on {report.encoder or 'ready vectors'}/{report.tap} ({report.pooling})"
     yield "judged by", report.estimate
-    yield "items", f"{report.labeled:,} with a label, {report.unlabeled:,} without"
+    yield "items", f"learned from {report.labeled:,} with a label, judged by {report.items:,}; {report.unlabeled:,} have no label"
     if report.weight:
         yield "weighed by", report.weight
     if report.chosen:

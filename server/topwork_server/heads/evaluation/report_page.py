@@ -162,7 +162,7 @@ def _facts(report: Report) -> tuple[tuple[str, str], ...]:
     return (
         ("trained on", f"version {report.version} of {report.set}, column {report.target}"),
         *([("weighed by", f"column {report.weight}")] if report.weight else []),
-        ("items", f"{report.labeled:,} labeled, {report.unlabeled:,} without a label, {report.items:,} evaluated"),
+        ("items", f"trained on {report.labeled:,} with a label, evaluated on {report.items:,}; {report.unlabeled:,} have none"),
         ("reads", _reads(report) + (f", fingerprint {report.fingerprint}" if report.fingerprint else "")),
         ("chosen", _settings(report.chosen)),
         ("options", _settings(report.options) or "as they come"),

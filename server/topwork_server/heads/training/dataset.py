@@ -45,7 +45,7 @@ class TrainingDataset:
                nothing is labeled.
     test       the items that `test_where` names, with positions in `test_ids`
     labels     those of `ids`
-    unlabeled how many items have no label
+    unlabeled how many items, none of the test, have no label
     partial    ids of the items that lost some of their rows (unlabeled cells)
     covers     for tasks with a value for each row: (rows, 2 or 4), what the rows of each item cover, characters or pixels
     """

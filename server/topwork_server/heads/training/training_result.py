@@ -24,6 +24,8 @@ class TrainingResult:
     `encoder_options` are those of a fine-tuned trunk, which is one tower of an encoder that may have others; else the set's.
     `typicality` is the graph that tells how like the training items an item is, or empty.
     `items` is the number of evaluated items; `evaluation` is None where no item had a label.
+    `labeled` is the number of items with a label that it was trained on, those that told when to stop among them and those that
+    were held out for a test not; `unlabeled` is that of others, without a label.
     """
 
     fitted: FittedHead
