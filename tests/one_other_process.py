@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -32,7 +32,7 @@ home, *names = sys.argv[1:]
 catalog, found = Catalog(PluginRegistry.load(), Path(home)), {}
 for name in names:
     spec = catalog.spec(name)
-    towers = [(tower, catalog.pull_tower(name, tower)) for tower in spec.towers]
+    towers = [(tower, catalog.weights(name, tower)) for tower in spec.towers]
     found[name] = join_fingerprints(spec, [fingerprints(*tower) for tower in towers])
 json.dump(found, answer)
 answer.close()
@@ -44,7 +44,7 @@ def exported_here(home: Path, folders: Mapping[str, Path]) -> Path:
     catalog = Catalog(PluginRegistry.load(), home)
     for name, folder in folders.items():
         spec = catalog.add(f"file:{folder}", name)
-        publish_towers(home, spec, [catalog.pull_tower(name, tower) for tower in spec.towers])
+        publish_towers(home, spec, partial(catalog.weights, name))
     return home
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,7 @@ def pulled(place: Path) -> Path:
     """A home where the CLIP `tiny` was pulled from a folder and exported, in this process, which has torch already."""
     catalog = Catalog(PluginRegistry.load(), place / "home")
     spec = catalog.add(f"file:{write('clip', place / 'model')}", "tiny", "clip")
-    publish_towers(catalog.home, spec, [catalog.pull_tower("tiny", tower) for tower in spec.towers])
+    publish_towers(catalog.home, spec, partial(catalog.weights, "tiny"))
     return place / "home"
 
 

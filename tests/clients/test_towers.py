@@ -24,7 +24,7 @@ FILES = [f"{name}{i}.png" for name in NAMES.values() for i in range(3)]
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home, plugins = tmp_path_factory.mktemp("home"), ToyEncoders()
     plugins.specs.append(colors_spec())
-    publish_towers(home, colors_spec(), [Path(), Path()])
+    publish_towers(home, colors_spec(), lambda tower: Path())
     with served(home, plugins) as address:
         yield address
 

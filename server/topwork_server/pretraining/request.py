@@ -8,11 +8,10 @@ from typing import Any
 
 from topwork._display.excerpts import listed
 
-from topwork_server.errors import AlreadyExists, InvalidInput, NotReady, TopworkError
+from topwork_server.errors import AlreadyExists, InvalidInput, TopworkError
 from topwork_server.models.catalog import Catalog
 from topwork_server.names import check_name
 from topwork_server.plugin_api import options as declared_options
-from topwork_server.plugin_api import sources
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.plugin_api.pretrainer import BaseEncoder, PretrainerSpec
 from topwork_server.types import Modality
@@ -107,8 +106,4 @@ def base_encoder(spec: PretrainerSpec, name: str, catalog: Catalog) -> BaseEncod
     if made:
         of = base.tuned.base if base.tuned else base.int8.base if base.int8 else ""
         raise InvalidInput(f"{name} was {made} here: its file is not one that {spec.kind} reads", remedy=f"train {of} further")
-    source = catalog.source(name)
-    assets = sources.locate(source, catalog.home)
-    if assets is None:
-        raise NotReady(f"the weights of {name} are not here", remedy=f"run `topwork pull {name}` where the server runs")
-    return BaseEncoder(base, catalog.family(name), assets)
+    return BaseEncoder(base, catalog.family(name), catalog.weights(name, base))

@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -90,14 +90,14 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     return manifest
 
 
-def publish_towers(home: Path, spec: EncoderSpec, assets: Sequence[Path], *, force: bool = False) -> Path:
-    """Make the artifact of each tower, of the files at `assets`, and give the first's folder. Where one of them fails, or they do
-    not fit together, those that were made now are deleted."""
+def publish_towers(home: Path, spec: EncoderSpec, assets: Callable[[EncoderSpec], Path], *, force: bool = False) -> Path:
+    """Make the artifact of each tower that has none, of its files, which `assets` finds, and give the first's folder. Where one
+    fails, or they do not fit together, those that were made now are deleted."""
     made = []
     try:
-        for tower, files in zip(spec.towers, assets, strict=True):
+        for tower in spec.towers:
             fresh = artifacts.find(home, tower) is None
-            artifacts.publish(home, tower, partial(export_encoder, tower, files), force=force)
+            artifacts.publish(home, tower, partial(_export_from, assets, tower), force=force)
             made += [tower] * fresh
         folders = [artifacts.folder_of(home, tower) for tower in spec.towers]
         if spec.other_towers:
@@ -107,6 +107,10 @@ def publish_towers(home: Path, spec: EncoderSpec, assets: Sequence[Path], *, for
             artifacts.remove(home, tower)
         raise
     return folders[0]
+
+
+def _export_from(assets: Callable[[EncoderSpec], Path], spec: EncoderSpec, folder: Path) -> Manifest:
+    return export_encoder(spec, assets(spec), folder)
 
 
 def fingerprints(spec: EncoderSpec, assets: Path) -> dict[str, str]:
@@ -315,9 +319,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         catalog = Catalog(PluginRegistry.load(), asked.home, {asked.name: asked.proposed} if asked.proposed else None)
         spec = catalog.spec(asked.name)
-        assets = [catalog.pull_tower(asked.name, tower) for tower in spec.towers]
+        assets = partial(catalog.weights, asked.name)
         if asked.fingerprints:
-            of_towers = [fingerprints(*tower) for tower in zip(spec.towers, assets, strict=True)]
+            of_towers = [fingerprints(tower, assets(tower)) for tower in spec.towers]
             made: dict[str, Any] = {"fingerprints": join_fingerprints(spec, of_towers)}
         else:
             with room:

@@ -118,6 +118,17 @@ def test_a_trunk_that_is_a_graph(client) -> None:
     client.drop_head("of-graph")
 
 
+def test_weights_of_the_text_encoder_are_not_needed_beside_its_artifact(client, home) -> None:
+    file = home.parent / "words.txt"
+    file.rename(away := file.with_suffix(".away"))
+    try:
+        head = align(client, "graph", name="without")
+        assert client.embed(str(head.chosen["encoder"]), ["bright red"]).rows.shape == (1, 10)
+    finally:
+        away.rename(file)
+    client.drop_head("without")
+
+
 def test_several_taps_side_by_side(client) -> None:
     write(client, "taps", "net", taps=["layer3.pooled", "pooled"])
     head = align(client, "taps", taps=["layer3.pooled", "pooled"], combine=True)

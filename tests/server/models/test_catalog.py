@@ -44,6 +44,18 @@ def test_states_follow_the_disk(catalog: Catalog) -> None:
     assert entry.manifest.parameters == 1024
 
 
+def test_weights_that_are_not_here_are_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An artifact that is ready says nothing of the weights that a training needs."""
+    spec = replace(letters_spec(), source="package:letters==1.0.0#weights")
+    catalog = Catalog(FakePlugins([spec]), tmp_path)  # type: ignore[arg-type]
+    artifacts.publish(tmp_path, spec, lambda folder: export_encoder(spec, Path(), folder))
+    monkeypatch.setattr("topwork_server.plugin_api.sources.run_pip", lambda *_: pytest.fail("it downloads"))
+    assert catalog.entry("letters").state is EncoderState.READY
+    with pytest.raises(NotReady, match="weights of letters") as refused:
+        catalog.weights("letters", spec)
+    assert "topwork pull letters" in refused.value.remedy
+
+
 def test_an_unknown_name_gets_what_is_near(catalog: Catalog) -> None:
     with pytest.raises(NotFound, match="did you mean letters"):
         catalog.spec("leters")

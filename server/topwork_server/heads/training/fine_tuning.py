@@ -33,7 +33,6 @@ from topwork_server.models.artifacts import MODEL
 from topwork_server.models.catalog import Catalog
 from topwork_server.models.catalog_entry import CatalogEntry
 from topwork_server.models.head_graph import served_graph
-from topwork_server.plugin_api import sources
 from topwork_server.plugin_api.encoder import Encoder, Trunk
 from topwork_server.plugin_api.options import parse, parse_own
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
@@ -86,8 +85,7 @@ def fine_tune(
     ]
     with tempfile.TemporaryDirectory(prefix="topwork-tune-") as scratch:
         base, out = catalog.spec(definition.encoder), Path(scratch)
-        assets = sources.fetch(catalog.source(base.name), home, base.sha256)
-        trunk = export.open_trunk(base, assets, out)
+        trunk = export.open_trunk(base, catalog.weights(base.name, base), out)
         for one in definition.together:
             _check_tower(base, trunk, one.views[0][0].tap.name)
         digest = "" if trunk.module is None else fingerprint.module_digest(trunk.module)

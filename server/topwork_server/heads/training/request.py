@@ -122,7 +122,8 @@ class TrainRequests:
         return TrainingPlan(spec, folder, views, definition.task.target, described)
 
     def _check_made_here(self, spec: TrainerSpec, encoder: str) -> None:
-        """Raise InvalidInput for an encoder whose graph is no trunk's, by kinds that change the trunk's graph or weights."""
+        """Raise InvalidInput for an encoder whose graph is no trunk's, and NotReady for one whose weights are not here, by kinds
+        that change the trunk's graph or weights."""
         aligns = Target.VECTORS in spec.trainer.targets
         if not encoder or not (aligns or spec.tunes):
             return
@@ -134,6 +135,7 @@ class TrainRequests:
                 f"{encoder} is {base.aligned.base} with a map to the space of texts",
                 remedy=f"train {spec.kind} on a set of {base.aligned.base}, and align the new encoder",
             )
+        self._catalog.weights(encoder, base)  # its artifact is not enough
 
     def _resolve_others(self, request: TrainRequest, spec: TrainerSpec, name: str, caller: Check) -> tuple[HeadDefinition, ...]:
         """Resolve what is trained together with the head `name`, each as a request of its own. The errors name the column."""
