@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import grpc
@@ -37,6 +39,7 @@ from topwork_server.app import App, ReadyMessage, run
 from topwork_server.config import Config
 from topwork_server.errors import NotFound
 from topwork_server.features import EmbedResult, Spans, TapRows
+from topwork_server.inference.embed_statistics import EmbedStatistics
 from topwork_server.inference.engine import EmbedParams
 from topwork_server.models.artifacts import Manifest
 from topwork_server.models.catalog_entry import CatalogEntry, EncoderState
@@ -144,6 +147,7 @@ class FakeEngine:
         self.loaded: dict[str, Any] = {}
         self.chosen: PlanSet | None = None
         self.provider_names, self.loaded_encoder = "cpu", self.loaded.get
+        self.statistics: dict[str, EmbedStatistics] = {}
         self.gate = asyncio.Event()
         self.on_wait: Callable[[], None] = lambda: None
         self.asked: list[tuple[EmbedParams, Sequence[Item]]] = []
@@ -153,6 +157,14 @@ class FakeEngine:
         self.cancelled = 0
         self.closed = False
         self._changed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def acquire(self, name: str) -> AsyncIterator[Any]:
+        loaded = SimpleNamespace(spec=spec(name), serving=True, counters=Counter(samples=3, batches=2))
+        yield self.loaded.setdefault(name, loaded)
+
+    def unload(self, name: str) -> bool:
+        return self.running == 0 and self.loaded.pop(name, None) is not None
 
     async def embed(self, ask: EmbedParams, items: Sequence[Item]) -> EmbedResult:
         self.asked.append((ask, items))
@@ -203,6 +215,9 @@ class FakeEngine:
                 failures[i] = InvalidInput("the text is bad", remedy="send a good one").at(i)
         if failures and not ask.skip_bad_items:
             raise failures[min(failures)]
+        for name in ask.taps:
+            if name not in TAPS:
+                raise NotFound(f"there is no tap {name!r}", remedy="did you mean pooled?")
         good = [(i, item) for i, item in enumerate(items) if i not in failures]
         return EmbedResult(
             taps=tuple(self._rows(TAPS[name], good, len(items)) for name in ask.taps or ("pooled",)),

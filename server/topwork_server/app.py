@@ -26,6 +26,11 @@ from topwork_server.doors.http_app import HttpApplication
 from topwork_server.doors.http_server import HttpServer
 from topwork_server.doors.json_calls import JsonCalls
 from topwork_server.doors.metrics import TopworkMetrics
+from topwork_server.doors.oip import http_door as oip_http
+from topwork_server.doors.oip.grpc_door import OipGrpcDoor
+from topwork_server.doors.oip.http_door import OipHttpDoor
+from topwork_server.doors.oip.inference import Inference
+from topwork_server.doors.oip.repository import ModelRepository
 from topwork_server.doors.openai import OpenAiDoor
 from topwork_server.doors.openapi import ApiDocs
 from topwork_server.doors.peer_metrics import TeiMetrics, TritonMetrics
@@ -60,6 +65,7 @@ SERVICES = (
     "topwork.v1.Indexes",
     "topwork.v1.Heads",
     "topwork.v1.Jobs",
+    "inference.GRPCInferenceService",
     "grpc.health.v1.Health",
 )
 OPTIONS = (
@@ -112,6 +118,8 @@ class App:
         self.requests, self.budget = RequestTracker(telemetry), MessageBudget(config.message_budget, MemoryTrimmer().freed)
         self._receiver, self._methods = MessageReceiver(self.budget), ServiceMethods()
         self._server = grpc.aio.server(interceptors=[RequestInterceptor(self.requests, self._receiver)], options=OPTIONS)
+        self._embedder = Embedder(self.engine, catalog, config.default_encoder)
+        self._oip_grpc, self._oip_http = self._oip_doors()
         self._add_services(plugins)
         self._http = None if config.http == OFF else HttpServer(self._http_application())
 
@@ -133,11 +141,13 @@ class App:
             heads_pb2_grpc.add_HeadsServicer_to_server(heads, doors)  # type: ignore[no-untyped-call]
             jobs_pb2_grpc.add_JobsServicer_to_server(jobs, doors)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        server.add_generic_rpc_handlers((self._oip_grpc.handler(),))
         add_reflection(server, SERVICES)
 
     def _http_application(self) -> HttpApplication:
-        calls, embedder = JsonCalls(self.requests), Embedder(self.engine, self._catalog, self.config.default_encoder)
-        routes = calls.routes(OpenAiDoor(embedder, self._catalog).operations(), openai.error_form)
+        calls = JsonCalls(self.requests)
+        routes = calls.routes(OpenAiDoor(self._embedder, self._catalog).operations(), openai.error_form)
+        routes += calls.routes(self._oip_http.operations(), oip_http.error_form) + self._oip_http.plain_routes()
         routes += health_routes(self.health, self.config.default_encoder)
         collectors = [
             TopworkMetrics(self.requests, self.budget, self.engine, self.state),
@@ -147,6 +157,12 @@ class App:
         routes += metrics.routes(collectors)
         routes += ApiDocs(self._methods.methods.values(), calls.operations).routes()
         return HttpApplication(self._methods, routes, self.requests, self._receiver)
+
+    def _oip_doors(self) -> tuple[OipGrpcDoor, OipHttpDoor]:
+        inference = Inference(self._embedder, self.config.max_items)
+        repository = ModelRepository(self.engine, self._catalog, self._serves)
+        parts = (inference, repository, self.health)
+        return OipGrpcDoor(*parts, self.requests.stopping), OipHttpDoor(*parts)
 
     def _whole(self, kind: str, name: str) -> bool:
         """Tell whether no damage of a set or an index is known. NotFound where there is none of that name."""

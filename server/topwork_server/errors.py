@@ -26,6 +26,7 @@ from topwork.errors import (
     TooLarge,
     TopworkError,
     Unavailable,
+    Unsupported,
 )
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "TooLarge",
     "TopworkError",
     "Unavailable",
+    "Unsupported",
     "exhausted",
 ]
 

@@ -48,11 +48,26 @@ class Embedder:
     ) -> EmbedResult:
         """Rows of one tap, the encoder's default where none is named. NotReady where the request insists on another
         fingerprint."""
+        return await self.embed_taps(call, encoder, items, (tap,) if tap else (), options or {}, role)
+
+    async def embed_taps(
+        self,
+        call: Call[Any],
+        encoder: str,
+        items: Sequence[Item],
+        taps: Sequence[str],
+        options: Mapping[str, Any],
+        role: Role | None = None,
+        *,
+        wait: bool = False,
+    ) -> EmbedResult:
+        """Rows of several taps, as `embed`; a fingerprint belongs to the first. `wait` waits for room in the encoder's queue."""
         params = EmbedParams(
             encoder,
-            (tap,) if tap else (),
-            options or {},
+            tuple(taps),
+            options,
             deadline=call.deadline,
+            wait=wait,
             client=call.client,
             priority=call.priority,
             role=role,

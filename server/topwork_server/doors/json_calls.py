@@ -7,7 +7,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from topwork_server.doors.request_body import RequestBody
 from topwork_server.errors import Cancelled, DeadlineExceeded, InvalidInput, TopworkError
+from topwork_server.services.in_threads import in_thread_if
 from topwork_server.services.request_tracker import RequestTracker, release
 from topwork_server.types import Priority
 
@@ -32,7 +33,8 @@ B = TypeVar("B")
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[B]):
-    """One request: its body, and what its path and its headers say. `deadline` is in time.monotonic()."""
+    """One request: its body, and what its path and its headers say. `deadline` is in time.monotonic(); `headers` are all of
+    them, found by their names in any case."""
 
     body: B
     path: Mapping[str, str]
@@ -41,6 +43,7 @@ class Call(Generic[B]):
     priority: Priority
     deadline: float | None
     client: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 #: Answers a call, or raises TopworkError.
@@ -56,13 +59,14 @@ class ErrorForm(Protocol):
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One path of a door. `counted_as` is the name under which its requests are counted; `body` is the class of what is posted,
-    None where the method is GET."""
+    None where the method is GET. The door decodes it by itself where `raw` is set: it is given bytes."""
 
     path: str
     counted_as: str
     summary: str
     handler: Handler
     body: Any = None
+    raw: bool = False
 
 
 class JsonCalls:
@@ -78,12 +82,13 @@ class JsonCalls:
         return [self._route(one, error_form) for one in operations]
 
     def _route(self, operation: Operation, error_form: ErrorForm) -> Route:
-        decoder = None if operation.body is None else msgspec.json.Decoder(operation.body)
+        posted = operation.body is not None
+        decoder = msgspec.json.Decoder(operation.body) if posted and not operation.raw else None
 
         async def answer(request: Request) -> Response:
             try:
                 async with _while_connected(request) as scope:
-                    call = await _call_of(request, decoder)
+                    call = await _call_of(request, await _body_of(request).read() if posted else None, decoder)
                     if call.deadline is not None:
                         scope.reschedule(asyncio.get_running_loop().time() + call.deadline - time.monotonic())
                     response = await self._serve(operation, call, request.headers)
@@ -93,7 +98,7 @@ class JsonCalls:
             response.headers[REQUEST_ID] = request.headers.get(REQUEST_ID, "")[:100] or f"req_{secrets.token_hex(12)}"
             return response
 
-        return Route(operation.path, answer, methods=["GET" if decoder is None else "POST"])
+        return Route(operation.path, answer, methods=["POST" if posted else "GET"])
 
     async def _serve(self, operation: Operation, call: Call[Any], headers: Mapping[str, str]) -> Response:
         task = asyncio.current_task()
@@ -103,25 +108,28 @@ class JsonCalls:
         )
 
 
-async def _call_of(request: Request, decoder: msgspec.json.Decoder[Any] | None) -> Call[Any]:
-    headers, body = request.headers, None
-    if decoder is not None:
-        data = await _body_of(request).read()
-        body = _decoded(data, decoder) if len(data) <= BRIEF else await asyncio.to_thread(_decoded, data, decoder)
+async def _call_of(request: Request, data: bytes | None, decoder: msgspec.json.Decoder[Any] | None) -> Call[Any]:
+    headers = request.headers
     return Call(
-        body,
+        data if data is None or decoder is None else await decoded(data, decoder),
         request.path_params,
         headers.get(MODEL, ""),
         headers.get(FINGERPRINT, ""),
         _priority(headers.get(PRIORITY, "normal")),
         _deadline(headers.get(TIMEOUT)),
         f"{request.client.host}:{request.client.port}" if request.client else "http",
+        headers,
     )
 
 
 def _body_of(request: Request) -> RequestBody:
     body: RequestBody = request.scope[BODY]
     return body
+
+
+async def decoded(data: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
+    """What a body of JSON holds. InvalidInput where it is none, or not of the decoder's class."""
+    return await in_thread_if(len(data) > BRIEF, _decoded, data, decoder)
 
 
 def _decoded(data: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:

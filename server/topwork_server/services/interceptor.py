@@ -43,8 +43,9 @@ _KINDS: dict[tuple[bool, bool], str] = {
     (True, True): "stream_stream",
 }
 
-#: What the methods begin with that are decoded, counted and drained here: our own, and those of other protocols.
-SERVED = ("/topwork.", "/tei.v1.", "/inference.")
+#: What our own methods begin with, and all that are decoded, counted and drained here: those of other protocols too.
+OURS = "/topwork."
+SERVED = (OURS, "/tei.v1.", "/inference.")
 
 Context: TypeAlias = "grpc.aio.ServicerContext"
 Handler = Callable[[Any, Context], Awaitable[Any]]
@@ -81,6 +82,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     def _counted(self, method: str, inner: Handler) -> Handler:
         requests, name, full_name = self._requests, counted_as(method), method.lstrip("/")
+        foreign = not method.startswith(OURS)
 
         async def call(request: Any, context: Context) -> Any:
             try:
@@ -93,7 +95,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                     carrier=_texts(context.invocation_metadata()) if requests.telemetry.on else None,
                 )
             except TopworkError as error:
-                _refuse(context, error)
+                _refuse(context, error, whole=foreign)
                 return release(error)
 
         return call
@@ -138,23 +140,24 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return call
 
 
-def _refuse(context: Context, error: TopworkError) -> None:
-    """Refuse a request, not by `context.abort`, whose exception lives as long as the call, with the frames of its traceback."""
-    status = rpc_status.to_status(status_of(error))
+def _refuse(context: Context, error: TopworkError, *, whole: bool = False) -> None:
+    """Refuse a request, not by `context.abort`, whose exception lives as long as the call, with the frames of its traceback.
+    `whole` tells remedy and item in the message too: clients of other protocols do not look into the details."""
+    status = rpc_status.to_status(status_of(error, str(error) if whole else error.message))
     no_retry = (NO_RETRY,) if isinstance(error, TooLarge | DiskFull) else ()
     context.set_code(status.code)
     context.set_details(status.details)
     context.set_trailing_metadata((*status.trailing_metadata, *no_retry))
 
 
-def status_of(error: TopworkError) -> status_pb2.Status:
-    """The error as google.rpc.Status; its remedy and its item are in the details."""
+def status_of(error: TopworkError, message: str | None = None) -> status_pb2.Status:
+    """The error as google.rpc.Status, with another message if one is given; its remedy and its item are in the details."""
     metadata = {"remedy": cut_bytes(error.remedy, LONGEST_REMEDY)} if error.remedy else {}
     if error.item is not None:
         metadata["item"] = str(error.item)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
-    message = cut_bytes(error.message, LONGEST_MESSAGE)
-    status = status_pb2.Status(code=error.code.value[0], message=message)
+    message = error.message if message is None else message
+    status = status_pb2.Status(code=error.code.value[0], message=cut_bytes(message, LONGEST_MESSAGE))
     status.details.add().Pack(info)
     after = USUAL_WAIT if error.retry_after is None and isinstance(error, Overloaded) else error.retry_after
     if after is not None:
@@ -166,7 +169,7 @@ def status_of(error: TopworkError) -> status_pb2.Status:
 
 def counted_as(method: str) -> str:
     """The name under which requests of a method are counted: that of ours alone, of other protocols with its service."""
-    return method.rpartition("/")[2] if method.startswith("/topwork.") else method.lstrip("/")
+    return method.rpartition("/")[2] if method.startswith(OURS) else method.lstrip("/")
 
 
 def _texts(metadata: Any) -> dict[str, str]:

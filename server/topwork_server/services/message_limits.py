@@ -44,6 +44,8 @@ TEXTS: Mapping[str, int | None] = {
     "topwork.v1.ProbeRequest.where": None,
     "topwork.v1.TrainRequest.DescriptionsEntry.value": 64 * KIB,
     "google.protobuf.Value.string_value": 64 * KIB,
+    "inference.InferParameter.string_param": 64 * KIB,
+    "inference.ModelRepositoryParameter.string_param": None,  # a model's whole configuration, which is refused
 }
 #: Entries of one kind in a message: names and map entries; options and the numbers in their lists; messages such as items; values
 #: of metadata and ids; packed numbers.

@@ -15,6 +15,7 @@ from fake_engine import refusal, served
 from google.protobuf import message_factory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from topwork.v1 import encoders_pb2, heads_pb2, indexes_pb2, jobs_pb2, sets_pb2, types_pb2
+from topwork_server.doors.protocols import oip_pb2
 from topwork_server.services import message_limits
 
 MIB = 1 << 20
@@ -106,7 +107,7 @@ def test_every_text_that_is_no_name_is_a_field():
                 fields.add(one.full_name)
                 _ = one.message_type and walk(one.message_type)
 
-    for method in METHODS:
+    for method in [*METHODS, *oip_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods]:
         walk(method.input_type)
     assert set(message_limits.TEXTS) <= fields
 

@@ -122,6 +122,7 @@ async def test_reflection_lists_all_services_and_describes_each(tmp_path, versio
             "grpc.health.v1.Health",
             "grpc.reflection.v1.ServerReflection",
             "grpc.reflection.v1alpha.ServerReflection",
+            "inference.GRPCInferenceService",
             "topwork.v1.Encoders",
             "topwork.v1.FeatureSets",
             "topwork.v1.Heads",

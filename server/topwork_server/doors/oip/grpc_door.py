@@ -1,0 +1,189 @@
+"""The Open Inference Protocol over gRPC: `inference.GRPCInferenceService`, on the port of our own services."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import grpc
+from topwork._display.excerpts import excerpt
+
+from topwork_server.doors.json_calls import Call
+from topwork_server.doors.oip.infer_stream import InferStream
+from topwork_server.doors.oip.inference import VERSION, Inference, InferRequest
+from topwork_server.doors.oip.repository import ModelRepository
+from topwork_server.doors.oip.tensors import InputTensor, OutputTensor, refuse_unserved
+from topwork_server.doors.protocols import oip_pb2
+from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.services.health import HealthService
+from topwork_server.services.in_threads import in_thread_if
+from topwork_server.services.request_checks import Context, check_reply_size, deadline
+from topwork_server.services.request_tracker import release
+from topwork_server.types import Priority
+
+SERVICE = "inference.GRPCInferenceService"
+#: The field of InferTensorContents that has a datatype's values.
+CONTENTS = {
+    "BOOL": "bool_contents",
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+    **{"INT64": "int64_contents", "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents"},
+    "BYTES": "bytes_contents",
+}
+#: Bytes of a reply that is packed on the event loop.
+BRIEF = 1 << 20
+#: What to do where a reply is too large.
+FEWER = "send fewer items at a time, or ask for fewer outputs"
+
+
+class OipGrpcDoor:
+    """Answers the methods of the service. Streams take no more requests once `stopping` is set."""
+
+    def __init__(self, inference: Inference, repository: ModelRepository, health: HealthService, stopping: asyncio.Event) -> None:
+        self._inference, self._repository, self._health, self._stopping = inference, repository, health, stopping
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The table of the service's methods."""
+        unary = (
+            *(self.ServerLive, self.ServerReady, self.ServerMetadata),
+            *(self.ModelReady, self.ModelMetadata, self.ModelConfig, self.ModelStatistics, self.ModelInfer),
+            *(self.RepositoryIndex, self.RepositoryModelLoad, self.RepositoryModelUnload),
+        )
+        methods = {one.__name__: grpc.unary_unary_rpc_method_handler(one, *_codec(one.__name__, one.__name__)) for one in unary}
+        stream = grpc.stream_stream_rpc_method_handler(self.ModelStreamInfer, *_codec("ModelInfer", "ModelStreamInfer"))
+        return grpc.method_handlers_generic_handler(SERVICE, {**methods, "ModelStreamInfer": stream})
+
+    async def ServerLive(self, request: oip_pb2.ServerLiveRequest, context: Context) -> oip_pb2.ServerLiveResponse:  # noqa: N802
+        return oip_pb2.ServerLiveResponse(live=True)
+
+    async def ServerReady(  # noqa: N802
+        self, request: oip_pb2.ServerReadyRequest, context: Context
+    ) -> oip_pb2.ServerReadyResponse:
+        return oip_pb2.ServerReadyResponse(ready=not await self._health.why_not_ready())
+
+    async def ServerMetadata(  # noqa: N802
+        self, request: oip_pb2.ServerMetadataRequest, context: Context
+    ) -> oip_pb2.ServerMetadataResponse:
+        return oip_pb2.ServerMetadataResponse(**self._repository.server())
+
+    async def ModelReady(self, request: oip_pb2.ModelReadyRequest, context: Context) -> oip_pb2.ModelReadyResponse:  # noqa: N802
+        return oip_pb2.ModelReadyResponse(ready=await self._repository.is_ready(request.name, request.version))
+
+    async def ModelMetadata(  # noqa: N802
+        self, request: oip_pb2.ModelMetadataRequest, context: Context
+    ) -> oip_pb2.ModelMetadataResponse:
+        return oip_pb2.ModelMetadataResponse(**await self._repository.metadata(request.name, request.version))
+
+    async def ModelConfig(  # noqa: N802
+        self, request: oip_pb2.ModelConfigRequest, context: Context
+    ) -> oip_pb2.ModelConfigResponse:
+        return oip_pb2.ModelConfigResponse(config=await self._repository.config(request.name, request.version))
+
+    async def ModelStatistics(  # noqa: N802
+        self, request: oip_pb2.ModelStatisticsRequest, context: Context
+    ) -> oip_pb2.ModelStatisticsResponse:
+        return oip_pb2.ModelStatisticsResponse(model_stats=await self._repository.statistics(request.name, request.version))
+
+    async def RepositoryIndex(  # noqa: N802
+        self, request: oip_pb2.RepositoryIndexRequest, context: Context
+    ) -> oip_pb2.RepositoryIndexResponse:
+        return oip_pb2.RepositoryIndexResponse(models=await self._repository.index(request.ready))
+
+    async def RepositoryModelLoad(  # noqa: N802
+        self, request: oip_pb2.RepositoryModelLoadRequest, context: Context
+    ) -> oip_pb2.RepositoryModelLoadResponse:
+        await self._repository.load(request.model_name, request.parameters)
+        return oip_pb2.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(  # noqa: N802
+        self, request: oip_pb2.RepositoryModelUnloadRequest, context: Context
+    ) -> oip_pb2.RepositoryModelUnloadResponse:
+        await self._repository.unload(request.model_name, request.parameters)
+        return oip_pb2.RepositoryModelUnloadResponse()
+
+    async def ModelInfer(  # noqa: N802
+        self, request: oip_pb2.ModelInferRequest, context: Context
+    ) -> oip_pb2.ModelInferResponse:
+        return await self._infer(request, _call(context, context.peer()))
+
+    async def ModelStreamInfer(  # noqa: N802
+        self, requests: AsyncIterator[oip_pb2.ModelInferRequest], context: Context
+    ) -> None:
+        call = _call(context, object())
+
+        async def answer(request: oip_pb2.ModelInferRequest) -> oip_pb2.ModelStreamInferResponse:
+            try:
+                reply = await self._infer(request, call, wait=True)
+            except TopworkError as error:
+                release(error)
+                failed = oip_pb2.ModelInferResponse(model_name=request.model_name, id=request.id)
+                return oip_pb2.ModelStreamInferResponse(error_message=str(error), infer_response=failed)
+            reply.parameters["triton_final_response"].bool_param = True
+            return oip_pb2.ModelStreamInferResponse(infer_response=reply)
+
+        await InferStream(answer, self._stopping).run(requests, context.write)
+
+    async def _infer(
+        self, request: oip_pb2.ModelInferRequest, call: Call[None], *, wait: bool = False
+    ) -> oip_pb2.ModelInferResponse:
+        outputs = await self._inference.infer(call, _asked(request), wait=wait)
+        much = sum(one.values.nbytes for one in outputs) > BRIEF
+        return check_reply_size(await in_thread_if(much, _reply, request, outputs), FEWER)
+
+
+def _codec(request: str, response: str) -> tuple[Any, Any]:
+    """What reads the requests of a method, and writes its replies."""
+    return getattr(oip_pb2, f"{request}Request").FromString, getattr(oip_pb2, f"{response}Response").SerializeToString
+
+
+def _call(context: Context, client: Any) -> Call[None]:
+    return Call(None, {}, "", "", Priority.NORMAL, deadline(context), client)
+
+
+def _asked(request: oip_pb2.ModelInferRequest) -> InferRequest:
+    tensors: list[Any] = [*request.inputs, *request.outputs]
+    for one in tensors:
+        refuse_unserved(one.name, parameters_of(one.parameters))
+    outputs = [one.name for one in request.outputs]
+    return InferRequest(request.model_name, request.model_version, _inputs(request), outputs, parameters_of(request.parameters))
+
+
+def _inputs(request: oip_pb2.ModelInferRequest) -> list[InputTensor]:
+    """The inputs, all with raw bytes, or all with values."""
+    raw = request.raw_input_contents
+    both = next((one.name for one in request.inputs if raw and one.HasField("contents")), None)
+    if both is not None:
+        raise InvalidInput(f"the input {excerpt(both)} has contents, beside raw_input_contents", remedy="send one of them")
+    if raw and len(raw) != len(request.inputs):
+        raise InvalidInput(
+            f"{len(raw)} of raw_input_contents, and {len(request.inputs)} inputs", remedy="send one an input, in their order"
+        )
+    data = raw or [_values(one) for one in request.inputs]
+    return [InputTensor(one.name, one.datatype, list(one.shape), found) for one, found in zip(request.inputs, data, strict=True)]
+
+
+def _values(tensor: oip_pb2.ModelInferRequest.InferInputTensor) -> Sequence[Any]:
+    field = CONTENTS.get(tensor.datatype)
+    return list(getattr(tensor.contents, field)) if field else []
+
+
+def parameters_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a message's parameters. InvalidInput names one without."""
+    found = {}
+    for name, one in parameters.items():
+        kind = one.WhichOneof("parameter_choice")
+        if kind is None:
+            raise InvalidInput(f"the parameter {excerpt(name)} has no value", remedy="set one")
+        found[name] = getattr(one, kind)
+    return found
+
+
+def _reply(request: oip_pb2.ModelInferRequest, outputs: Sequence[OutputTensor]) -> oip_pb2.ModelInferResponse:
+    """The reply; a client finds an output's bytes by its position."""
+    reply = oip_pb2.ModelInferResponse(model_name=request.model_name, model_version=VERSION, id=request.id)
+    for one in outputs:
+        tensor = reply.outputs.add(name=one.name, datatype=one.datatype, shape=one.values.shape)
+        tensor.parameters["fingerprint"].string_param = one.fingerprint
+        reply.raw_output_contents.append(one.values.tobytes())
+    return reply

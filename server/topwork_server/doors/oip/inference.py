@@ -1,0 +1,130 @@
+"""The one way in which an infer request of either wire is answered: its input becomes items, its outputs are taps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from topwork._display.excerpts import excerpt
+
+from topwork_server.doors.embedding import Embedder
+from topwork_server.doors.json_calls import Call
+from topwork_server.doors.oip.tensors import InputTensor, OutputTensor, items_of
+from topwork_server.errors import InvalidInput, NotFound
+from topwork_server.features import TapRows
+from topwork_server.services.in_threads import in_thread_if
+from topwork_server.types import Granularity, Modality, Priority
+
+#: The one version that each model has.
+VERSION = "1"
+#: Triton's priorities: the lower the sooner, 0 for the usual one.
+PRIORITIES = {0: Priority.NORMAL, 1: Priority.HIGH, 2: Priority.NORMAL, 3: Priority.LOW}
+#: Parameters by which a client keeps state on the server.
+SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
+#: Asks for what each reply of a stream has anyway: a parameter that tells that it is the last one to its request.
+FINAL_RESPONSE = "triton_enable_empty_final_response"
+#: Bytes of inputs that are taken apart on the event loop.
+BRIEF = 256 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """A request, of either wire. Without `outputs` the encoder's usual tap is meant."""
+
+    model: str
+    version: str
+    inputs: Sequence[InputTensor]
+    outputs: Sequence[str]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Inference:
+    """Answers infer requests. `most` bounds the items of one."""
+
+    def __init__(self, embedder: Embedder, most: int) -> None:
+        self._embedder, self._most = embedder, most
+
+    async def infer(self, call: Call[Any], request: InferRequest, *, wait: bool = False) -> Sequence[OutputTensor]:
+        """The outputs, in the order asked. `wait` waits for room in the encoder's queue."""
+        check_version(request.model, request.version)
+        reads = await self._embedder.modalities(request.model)
+        call, options = _settings(call, request.parameters)
+        if call.fingerprint and len(request.outputs) > 1:
+            raise InvalidInput("a fingerprint belongs to one output", remedy="ask for one output, or leave it out")
+        tensor, modality = _sole_input(request, reads)
+        much = isinstance(tensor.data, bytes) and len(tensor.data) > BRIEF
+        items = await in_thread_if(much, items_of, tensor, modality, self._most)
+        result = await self._embedder.embed_taps(call, request.model, items, request.outputs, options, wait=wait)
+        return [_output(rows) for rows in result.taps]
+
+    async def input_name(self, model: str) -> str:
+        """The name of a model's input. InvalidInput where it has several."""
+        reads = await self._embedder.modalities(model)
+        if len(reads) > 1:
+            raise InvalidInput(f"{model} has the inputs {_names(reads)}", remedy="name one, in a request with JSON")
+        return reads[0].upper()
+
+
+def check_version(model: str, version: str) -> None:
+    if version not in ("", VERSION):
+        raise NotFound(f"the model {excerpt(model)} has no version {excerpt(version)}", remedy=f"its one version is {VERSION}")
+
+
+def _settings(call: Call[Any], parameters: Mapping[str, Any]) -> tuple[Call[Any], dict[str, Any]]:
+    """The call with what the parameters say of it, and the rest of them, which are the encoder's options."""
+    options = {name: value for name, value in parameters.items() if name != FINAL_RESPONSE}
+    if any(name in options for name in SEQUENCE):
+        raise InvalidInput("the request belongs to a sequence, and encoders keep no state", remedy="leave sequences out")
+    priority, timeout = options.pop("priority", None), options.pop("timeout", 0)
+    fingerprint = options.pop("fingerprint", "")
+    if not isinstance(fingerprint, str):
+        raise InvalidInput("the parameter `fingerprint` is no text", remedy="send what the model's metadata tell")
+    if priority is not None and (type(priority) is not int or priority not in PRIORITIES):
+        raise InvalidInput(
+            f"the priority {excerpt(str(priority))}", remedy="send 1 (the highest), 2 or 3, or 0 for the usual one"
+        )
+    if type(timeout) is not int or not 0 <= timeout < 1 << 60:
+        raise InvalidInput(f"the timeout {excerpt(str(timeout))}", remedy="send a number of microseconds, or 0 for none")
+    ends = [time.monotonic() + timeout / 1e6] if timeout else []
+    if call.deadline is not None:
+        ends.append(call.deadline)
+    return (
+        replace(
+            call,
+            deadline=min(ends, default=None),
+            priority=call.priority if priority is None else PRIORITIES[priority],
+            fingerprint=fingerprint or call.fingerprint,
+        ),
+        options,
+    )
+
+
+def _sole_input(request: InferRequest, reads: Sequence[Modality]) -> tuple[InputTensor, Modality]:
+    by_name = {modality.upper(): modality for modality in reads}
+    for tensor in request.inputs:
+        if tensor.name not in by_name:
+            raise InvalidInput(f"{request.model} has no input {excerpt(tensor.name)}", remedy=f"send {' or '.join(by_name)}")
+    if len(request.inputs) != 1:
+        raise InvalidInput(f"{len(request.inputs)} inputs", remedy=f"send one in a request: {_names(reads)}")
+    return request.inputs[0], by_name[request.inputs[0].name]
+
+
+def _names(reads: Sequence[Modality]) -> str:
+    return " or ".join(modality.upper() for modality in reads)
+
+
+def _output(rows: TapRows) -> OutputTensor:
+    """(items, dim) of a tap that has a row an item, else (items, rows, dim). InvalidInput where items differ in their rows."""
+    name, counts = rows.tap.tap.name, np.asarray(rows.counts)
+    values = np.ascontiguousarray(rows.rows, "<f4")
+    if rows.tap.tap.granularity is not Granularity.ITEM:
+        if (counts != counts[0]).any():
+            raise InvalidInput(
+                f"the output {name} has {counts.min():,} rows of one item and {counts.max():,} of another, which no tensor has",
+                remedy="send the items one by one, or call topwork.v1.Encoders/Embed",
+            )
+        values = values.reshape(len(counts), int(counts[0]), rows.tap.tap.dim)
+    return OutputTensor(name, values, rows.tap.fingerprint)
