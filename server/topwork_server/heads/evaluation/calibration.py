@@ -11,6 +11,10 @@ from topwork_server.types import Array
 BINS = 15  # of equal width, as Guo et al. have them
 COLDEST, HOTTEST = 1 / 20, 20.0
 STEPS = 41
+#: The deviation of log T that is expected of a head before any item is seen. Simulated (2, 4 and 10 classes; log loss of new
+#: rows after a temperature from 10 rows, less that without one): for scores 1.4 times too large or too small -0.015 to +0.013,
+#: where a deviation of 1 has +0.010 to +0.071; for scores 3 times too large both gain the same within 5%.
+SPREAD = 0.5
 MOST_SCORES = 1_000_000  # that one temperature is fitted on; more are thinned evenly
 
 
@@ -40,8 +44,8 @@ def log_losses(scores: Array, values: Array, target: Target, temperature: float 
 def temperatures(scores: Array, values: Array, target: Target, parts: Array, counted: Array) -> tuple[Array, float]:
     """Fit for each row the temperature on the rows of the other parts, (n, 1), and one on all rows.
 
-    `parts` (n,) are the folds, or two halves; `counted` (n,) is what each row counts for. It is the likeliest temperature under a
-    weak prior, log T ~ N(0, 1): without the prior, predictions without an error would ask for unbounded confidence.
+    `parts` (n,) are the folds, or parts of one; `counted` (n,) is what each row counts for. It is the likeliest temperature under
+    the prior log T ~ N(0, SPREAD^2), which holds it near 1 while rows are few, whatever they say.
     """
     thin = slice(None, None, max(1, scores.size // MOST_SCORES))
     few, truth, weights = scores[thin], values[thin], counted[thin]
@@ -63,7 +67,7 @@ def _sums(losses: Array, part: Array, parts: int) -> Array:
 def _lowest(tried: Array, losses: Array) -> float:
     """Find the minimum of the parabola, in log T, through the lowest point and its neighbors."""
     logs = np.log(tried)
-    total = losses + logs**2 / 2
+    total = losses + (logs / SPREAD) ** 2 / 2
     at = int(np.clip(np.argmin(total), 1, len(tried) - 2))
     before, here, after = total[at - 1 : at + 2]
     bend = before - 2 * here + after

@@ -19,6 +19,7 @@ from topwork_server.heads.evaluation.evaluation_data import Evaluation, Evaluati
 from topwork_server.heads.evaluation.metrics import SPEARMAN
 from topwork_server.heads.evaluation.report_tables import SpanText, misclassified, span_by_number
 from topwork_server.heads.evaluation.span_metrics import right_answers
+from topwork_server.heads.evaluation.split_plan import USUAL_FOLDS
 from topwork_server.heads.head_types import Task
 from topwork_server.plugin_api import splits
 from topwork_server.plugin_api.average_precision import best_score
@@ -102,12 +103,12 @@ def _only(predictions: HeldOutPredictions, rows: Array) -> HeldOutPredictions:
 
 
 def _scaled(raw: EvaluationData, seed: int) -> tuple[EvaluationData, float]:
-    """Scale each row by the temperature of the other folds (with one fold, of the other half); give the served one too."""
+    """Scale each row by the temperature of the other folds (with one fold, of other fifths of it); give the served one too."""
     if raw.target not in (Target.CLASSES, Target.LABELS):
         return raw, 1.0
     parts = raw.folds
     if len(np.unique(parts)) < 2:
-        parts = (np.random.default_rng(seed).permutation(raw.units) % 2)[raw.unit]
+        parts = (np.random.default_rng(seed).permutation(raw.units) % USUAL_FOLDS)[raw.unit]
     of_rows, served = calibration.temperatures(raw.scores, raw.values, raw.target, parts, raw.counted)
     return raw.at_temperature(of_rows), served
 
