@@ -32,6 +32,7 @@ from topwork_server import (
     Modality,
     Tap,
     TextItem,
+    Token,
     TopworkError,
     VideoItem,
 )
@@ -44,6 +45,7 @@ from topwork_server.inference.engine import EmbedParams
 from topwork_server.models.artifacts import Manifest
 from topwork_server.models.catalog_entry import CatalogEntry, EncoderState
 from topwork_server.plugin_api.encoder import Trunk
+from topwork_server.plugin_api.options import parse
 from topwork_server.runtime.device_selection import PlanSet
 from topwork_server.shutdown_watchdog import ShutdownWatchdog
 from topwork_server.types import FingerprintedTap, Item, Numerics, Sample, Timings
@@ -61,6 +63,8 @@ TAPS = {
 class FakeOptions:
     scale: int = field(default=1, metadata={"help": "multiplies the rows"})
     unknown: Literal["skip", "zero"] = "skip"
+    truncate: bool = False
+    prompt_name: str = ""
 
 
 class FakeEncoder(Encoder):
@@ -73,8 +77,24 @@ class FakeEncoder(Encoder):
     def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
         raise NotImplementedError
 
+    @property
+    def max_tokens(self) -> int:
+        return 16
+
+    def tokenize(self, text: str, options: FakeOptions) -> list[Token]:
+        """One token a character."""
+        text = options.prompt_name + text
+        return [Token(1, "[BEGIN]"), *(Token(ord(letter), letter, (i, i + 1)) for i, letter in enumerate(text))]
+
+    def detokenize(self, ids: Sequence[int], *, special: bool) -> str:
+        return "".join("[BEGIN]" * special if id == 1 else chr(id) for id in ids)
+
 
 class Vocabulary(FakeEncoder):
+    """It has no tokenizer."""
+
+    tokenize = Encoder.tokenize  # type: ignore[assignment]
+
     def nearest(self, vector: Any, count: int) -> list[tuple[str, float]]:
         raise NotImplementedError
 
@@ -179,6 +199,10 @@ class FakeEngine:
             raise
         finally:
             await asyncio.shield(self._count(-1))
+
+    async def ask_encoder(self, ask: EmbedParams, places: int, work: Callable[[Encoder, Any], Any]) -> Any:
+        asked = spec(ask.encoder, Vocabulary if ask.encoder == "words" else FakeEncoder)
+        return work(asked.encoder(asked, Path("nowhere")), parse(FakeOptions, ask.options))
 
     async def nearest(self, ask: EmbedParams, items: Sequence[Item], count: int) -> list[list[tuple[str, float]]]:
         self.asked.append((ask, items))

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         Sample,
         Tap,
         TextItem,
+        Token,
         TokenSpans,
         VideoItem,
         item_kind,
@@ -102,6 +103,7 @@ __all__ = [
     "Tap",
     "Target",
     "TextItem",
+    "Token",
     "TokenSpans",
     "TopworkError",
     "Trainer",
@@ -161,7 +163,7 @@ _MODULES = {
     "plugin_api.weight_checks": "check_weights",
     "runtime.parity": "FP32_FLOOR difference",
     "runtime.session": "Session",
-    "types": "Array AudioItem EncoderSpec GapRows Granularity ImageItem Item Modality Refusal Role Sample Tap TextItem "
+    "types": "Array AudioItem EncoderSpec GapRows Granularity ImageItem Item Modality Refusal Role Sample Tap TextItem Token "
     "TokenSpans VideoItem item_kind",
 }
 

@@ -19,7 +19,7 @@ from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs
 from topwork_server import __version__
 from topwork_server.atomic_store import use_temporary_folder
 from topwork_server.config import OFF, Config
-from topwork_server.doors import metrics, openai
+from topwork_server.doors import metrics, openai, tei_http
 from topwork_server.doors.embedding import Embedder
 from topwork_server.doors.health import health_routes
 from topwork_server.doors.http_app import HttpApplication
@@ -35,6 +35,8 @@ from topwork_server.doors.openai import OpenAiDoor
 from topwork_server.doors.openapi import ApiDocs
 from topwork_server.doors.peer_metrics import TeiMetrics, TritonMetrics
 from topwork_server.doors.service_methods import ServiceMethods
+from topwork_server.doors.tei import TeiCalls
+from topwork_server.doors.tei_http import TeiDoor
 from topwork_server.errors import DataLoss, StartError
 from topwork_server.inference.engine import Engine
 from topwork_server.models.catalog import Catalog
@@ -119,6 +121,7 @@ class App:
         self._receiver, self._methods = MessageReceiver(self.budget), ServiceMethods()
         self._server = grpc.aio.server(interceptors=[RequestInterceptor(self.requests, self._receiver)], options=OPTIONS)
         self._embedder = Embedder(self.engine, catalog, config.default_encoder)
+        self._tei = TeiCalls(self._embedder, config)
         self._oip_grpc, self._oip_http = self._oip_doors()
         self._add_services(plugins)
         self._http = None if config.http == OFF else HttpServer(self._http_application())
@@ -148,6 +151,8 @@ class App:
         calls = JsonCalls(self.requests)
         routes = calls.routes(OpenAiDoor(self._embedder, self._catalog).operations(), openai.error_form)
         routes += calls.routes(self._oip_http.operations(), oip_http.error_form) + self._oip_http.plain_routes()
+        tei = TeiDoor(self._tei, self.health.why_not_ready)
+        routes += calls.routes(tei.operations(), tei_http.error_form)
         routes += health_routes(self.health, self.config.default_encoder)
         collectors = [
             TopworkMetrics(self.requests, self.budget, self.engine, self.state),

@@ -236,6 +236,16 @@ class TokenSpans:
 
 
 @dataclass(frozen=True, slots=True)
+class Token:
+    """A token of a text as its tokenizer has it. `chars` is what it covers, half-open, of the prompt and the text together; None
+    for a special token, which stands for no part of it."""
+
+    id: int
+    text: str
+    chars: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One prepared row of a batch: `inputs` are the graph's inputs without their batch axis.
 

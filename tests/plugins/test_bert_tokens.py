@@ -411,3 +411,32 @@ def test_each_kind_of_tokenizer_tells_what_it_does_not_know(tokenized: Prepared)
         with pytest.raises(InvalidInput, match="knows no token"):
             sample(tokenized, text)
         assert sample(tokenized, "A small bird " + text).notes["unknown_tokens"] >= 1
+
+
+def test_a_text_has_the_tokens_of_its_graph(any_tokenized: Prepared) -> None:
+    encoder, options = any_tokenized.encoder, BertOptions(prompt_name="none")
+    tokens = encoder.tokenize(TEXT, options)
+    [sample] = encoder.preprocess(TextItem(TEXT), BertOptions(prompt_name="none", unknown="allow"))
+    assert [token.id for token in tokens] == sample.inputs["input_ids"].tolist()
+    assert all(token.text == TEXT[slice(*token.chars)] for token in tokens if token.chars)
+    ids = [token.id for token in tokens]
+    written = Tokenizer.from_file(str(encoder.folder / "tokenizer.json"))
+    whole, plain = encoder.detokenize(ids, special=True), encoder.detokenize(ids, special=False)
+    assert (whole, plain) == (written.decode(ids, skip_special_tokens=False), written.decode(ids))
+    assert all(token.text in whole and token.text not in plain for token in tokens if token.chars is None)
+
+
+def test_tokens_are_told_beyond_the_limit_and_with_the_prompt(tmp_path: Path) -> None:
+    source = tiny_berts.write(tmp_path / "model")
+    (source / "config_sentence_transformers.json").write_text(json.dumps(PROMPTS))
+    encoder = prepare(source, tmp_path / "out").encoder
+    assert len(encoder.tokenize("bird " * 2 * POSITIONS, BertOptions())) > encoder.max_tokens == POSITIONS
+    begin = encoder.tokenize("bird", BertOptions(prompt_name="query"))[1]
+    assert (begin.text, begin.chars) == ("query", (0, 5))
+
+
+def test_what_cannot_be_tokenized_is_refused(bert: Prepared) -> None:
+    with pytest.raises(InvalidInput, match="too long"):
+        bert.encoder.tokenize("a" * (MOST_CHARACTERS + 1), BertOptions())
+    with pytest.raises(InvalidInput, match="token ids"):
+        bert.encoder.detokenize([0, 1 << 20], special=True)

@@ -25,6 +25,7 @@ from topwork_server import (
     Sample,
     SourceUri,
     TextItem,
+    Token,
     Trunk,
     hookimpl,
     item_kind,
@@ -142,6 +143,16 @@ class BertEncoder(Encoder):
 
     def entry(self, word: str) -> int:
         return self._tokenization.id_of(word)
+
+    @property
+    def max_tokens(self) -> int:
+        return self._settings.max_tokens
+
+    def tokenize(self, text: str, options: BertOptions) -> Sequence[Token]:
+        return self._tokenization.tokens_of(self._prompt(options) + text)
+
+    def detokenize(self, ids: Sequence[int], *, special: bool) -> str:
+        return self._tokenization.text_of(ids, special=special)
 
     def _sample(self, tokens: Tokens) -> Sample:
         return Sample(self._arrays(tokens), tokens=tokens.spans, notes=tokens.notes)

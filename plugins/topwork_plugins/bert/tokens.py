@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-from topwork_server import Array, InvalidInput, TextItem, TokenSpans, starts_of, sums_of
+from topwork_server import Array, InvalidInput, TextItem, Token, TokenSpans, starts_of, sums_of
 
 from topwork_plugins.bert.text_prefix import MARGIN, Beginnings, Condensed
 
@@ -89,6 +89,23 @@ class Tokenization:
         ids = [found] if found is not None else self._tokenizer.encode(word, add_special_tokens=False).ids
         return int(ids[0]) if len(ids) == 1 and (found is not None or ids[0] not in self._unknown) else -1
 
+    def tokens_of(self, text: str) -> list[Token]:
+        """The tokens of a text of any number of them, special ones included. InvalidInput for one that is not read whole."""
+        if len(text) > self._beginnings.most:
+            raise self._too_long(0, exact=False, read=False)
+        found = _encode(self._tokenizer, text, None)
+        parts = zip(found.ids, found.tokens, found.offsets, found.special_tokens_mask, strict=True)
+        return [
+            Token(id, token) if special else Token(id, text[start:end], (start, end))
+            for id, token, (start, end), special in parts
+        ]
+
+    def text_of(self, ids: Sequence[int], *, special: bool) -> str:
+        """Decode the tokens of a text. InvalidInput for ids that the tokenizer does not have."""
+        if ids:
+            self._check_ids(min(ids), max(ids))
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=not special))
+
     def encode(self, text: str, pair: str | None = None, *, prompt: str = "", truncate: bool = False) -> Tokens:
         """Tokens of `prompt` + `text` (and `pair`); spans are characters of `text` and of `pair`.
 
@@ -119,11 +136,7 @@ class Tokenization:
     def of_ids(self, ids: Array, *, truncate: bool = False) -> Tokens:
         """Take token ids (tokens,) of integers as they are, special ones included; their spans are empty, since there is no text.
         InvalidInput for ids that the tokenizer does not have, and for more than `limit` of them and not `truncate`."""
-        size = self._tokenizer.get_vocab_size()
-        if ids.min() < 0 or ids.max() >= size:
-            raise InvalidInput(
-                f"the token ids go from {ids.min()} to {ids.max()}", remedy=f"send those of its own tokenizer, 0 to {size - 1}"
-            )
+        self._check_ids(int(ids.min()), int(ids.max()))
         if len(ids) > self.limit and not truncate:
             raise self._too_long(len(ids), exact=True, read=True)
         kept = ids[: self.limit].astype(np.int64)
@@ -159,6 +172,13 @@ class Tokenization:
             spans = TokenSpans(positions, chars[part][positions], parts[: len(positions)])
             made.append(Tokens(ids[part], types[part], spans, prompt=0, cut=0, unknown=lost) if good else None)
         return made
+
+    def _check_ids(self, least: int, most: int) -> None:
+        size = self._tokenizer.get_vocab_size()
+        if least < 0 or most >= size:
+            raise InvalidInput(
+                f"the token ids go from {least} to {most}", remedy=f"send those of its own tokenizer, 0 to {size - 1}"
+            )
 
     @cached_property
     def _word_mark(self) -> int | None:

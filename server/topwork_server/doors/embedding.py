@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from topwork_server.doors.json_calls import MODEL, Call
 from topwork_server.errors import InvalidInput
 from topwork_server.features import EmbedResult, TapRows
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.catalog import Catalog
+from topwork_server.models.catalog_entry import CatalogEntry
+from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.services.encoders import check_fingerprint
-from topwork_server.types import Granularity, Item, Modality, Role
+from topwork_server.types import EncoderSpec, FingerprintedTap, Granularity, Item, Modality, Numerics, Role
+
+T = TypeVar("T")
 
 
 class Embedder:
@@ -30,11 +34,39 @@ class Embedder:
             )
         return found
 
+    async def spec(self, encoder: str) -> EncoderSpec:
+        """The encoder's spec. NotFound where there is none of that name."""
+        loaded = self._engine.loaded_encoder(encoder)
+        return loaded.spec if loaded else await asyncio.to_thread(self._catalog.spec, encoder)
+
     async def modalities(self, encoder: str) -> Sequence[Modality]:
         """What an encoder reads. NotFound where there is none of that name."""
-        loaded = self._engine.loaded_encoder(encoder)
-        spec = loaded.spec if loaded else await asyncio.to_thread(self._catalog.spec, encoder)
-        return spec.modalities
+        return (await self.spec(encoder)).modalities
+
+    async def entry(self, encoder: str) -> CatalogEntry:
+        """What is known of an encoder. NotFound where there is none of that name."""
+        return await asyncio.to_thread(self._catalog.entry, encoder)
+
+    async def taps(self, encoder: str) -> Sequence[FingerprintedTap]:
+        """The taps of an encoder, of all its towers; none before it is exported. NotFound where there is none of that name."""
+        if loaded := self._engine.loaded_encoder(encoder):
+            return loaded.taps
+        towers = (await self.entry(encoder)).towers
+        return [info for tower in towers if tower.manifest for info in tower.manifest.taps]
+
+    def numerics(self, entry: CatalogEntry) -> Numerics | None:
+        """What computes the encoder's usual tap here, or did so at its export; None before that."""
+        plans = self._engine.plans_of(entry)
+        if plans and plans.plans:
+            return plans.plans[0].numerics
+        return entry.manifest.numerics if entry.manifest else None
+
+    async def ask(
+        self, call: Call[Any], encoder: str, places: int, work: Callable[[Encoder, Any], T], options: Mapping[str, Any]
+    ) -> T:
+        """What `work` makes of the encoder of texts and of the options, as `Engine.ask_encoder` runs it."""
+        params = EmbedParams(encoder, (), options, deadline=call.deadline, client=call.client, priority=call.priority)
+        return await self._engine.ask_encoder(params, places, work)
 
     async def embed(
         self,

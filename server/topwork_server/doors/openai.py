@@ -21,6 +21,7 @@ from topwork_server.doors import http_errors
 from topwork_server.doors.embedding import Embedder, one_row_each
 from topwork_server.doors.json_calls import FINGERPRINT, Call, Operation
 from topwork_server.doors.media import is_data_uri, item_of
+from topwork_server.doors.text_inputs import dimensions, listed, token_ids
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.features import EmbedResult
 from topwork_server.inference.output_format import OutputFormat, RowType, format_rows
@@ -83,6 +84,7 @@ class OpenAiDoor:
     def operations(self) -> list[Operation]:
         return [
             Operation("/v1/embeddings", "OpenAI.Embeddings", "Embed texts or pictures", self.embeddings, EmbeddingsRequest),
+            Operation("/embeddings", "OpenAI.Embeddings", "Embed texts or pictures", self.embeddings, EmbeddingsRequest),
             Operation("/v1/models", "OpenAI.Models", "List encoders", self.models),
             Operation("/v1/models/{name:path}", "OpenAI.Model", "Describe an encoder", self.model),
         ]
@@ -92,7 +94,7 @@ class OpenAiDoor:
         encoder = self._embedder.name(call, body.model)
         items = _items(body, await self._embedder.modalities(encoder))
         result = await self._embedder.embed(call, encoder, items, tap=body.tap, options=body.options)
-        wanted = OutputFormat(RowType(body.embed_dtype), body.normalize, _dimensions(body.dimensions))
+        wanted = OutputFormat(RowType(body.embed_dtype), body.normalize, dimensions(body.dimensions))
         size = one_row_each(result).rows.size
         return await in_thread_if(size > BRIEF, _reply, body, encoder, result, wanted)
 
@@ -116,17 +118,10 @@ def error_form(error: TopworkError) -> Response:
 def _items(body: EmbeddingsRequest, reads: Sequence[Modality]) -> list[Item]:
     if (body.input is None) == (body.messages is None):
         raise InvalidInput("there is no input" if body.input is None else "input and messages are both set", remedy="set one")
-    given = [_part(message) for message in body.messages or ()] if body.input is None else _listed(body.input)
+    given = [_part(message) for message in body.messages or ()] if body.input is None else listed(body.input)
     if not given or len(given) > MOST_INPUTS:
         raise InvalidInput(f"{len(given)} inputs", remedy=f"send 1 to {MOST_INPUTS:,}")
     return [_item(one, body.modality, reads, position) for position, one in enumerate(given)]
-
-
-def _listed(given: str | list[Any] | None) -> list[str | list[int] | Part]:
-    """One input each: a text, or token ids."""
-    if isinstance(given, str) or (given and any(isinstance(one, int) for one in given)):
-        return [given]
-    return given or []
 
 
 def _part(message: ChatMessage) -> str | Part:
@@ -145,7 +140,7 @@ def _item(given: str | list[int] | Part, modality: Modality | None, reads: Seque
             case Part():
                 return TextItem(given.text)
             case list():
-                return _token_ids(given)
+                return token_ids(given)
             case str() if modality not in (None, Modality.TEXT):
                 return item_of(given, modality)
             case str() if Modality.TEXT not in reads or (len(reads) > 1 and is_data_uri(given)):
@@ -153,20 +148,6 @@ def _item(given: str | list[int] | Part, modality: Modality | None, reads: Seque
         return TextItem(given)
     except InvalidInput as error:
         raise error.at(position) from None
-
-
-def _token_ids(given: list[Any]) -> Array:
-    if not given or not all(isinstance(one, int) and 0 <= one < 1 << 31 for one in given):
-        raise InvalidInput(
-            "a list of token ids has something else in it", remedy="send texts, or whole numbers of one text a list"
-        )
-    return np.array(given, np.int64)
-
-
-def _dimensions(asked: int | None) -> int:
-    if asked is not None and asked < 1:
-        raise InvalidInput(f"{asked} dimensions", remedy="ask for 1 or more, or leave it out")
-    return asked or 0
 
 
 def _reply(body: EmbeddingsRequest, encoder: str, result: EmbedResult, wanted: OutputFormat) -> Response:

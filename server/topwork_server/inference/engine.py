@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from topwork._display.excerpts import excerpt, listed
@@ -27,7 +27,9 @@ from topwork_server.plugin_api import options as request_options
 from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.runtime.device_selection import PlanSet
 from topwork_server.telemetry import OFF, Telemetry
-from topwork_server.types import FingerprintedTap, Granularity, Item, Priority, Role, Sample, Timings
+from topwork_server.types import FingerprintedTap, Granularity, Item, Modality, Priority, Role, Sample, Timings
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,22 @@ class Engine:
                 tower.encoder, chosen, self._threads, skip=params.skip_bad_items, deadline=params.deadline
             )
             return await _Request(tower, taps, params, preprocessor).run(items)
+
+    async def ask_encoder(self, params: EmbedParams, places: int, work: Callable[[Encoder, Any], T]) -> T:
+        """What `work` makes of the encoder that reads texts and of the request's options, in a thread; meanwhile it takes so many
+        places of the queue. InvalidInput where the encoder reads none."""
+        async with self._model_cache.acquire(params.encoder) as loaded:
+            tower = next((one for one in loaded.towers if one.encoder.spec.modality is Modality.TEXT), None)
+            if tower is None:
+                raise InvalidInput(f"{params.encoder} reads no texts", remedy="name an encoder of texts")
+            request_options.parse(request_options.declared_by(loaded.spec), params.options)
+            chosen = request_options.parse_own(tower.encoder.options, params.options)
+            asking = RequestPreprocessor(tower.encoder, chosen, self._threads, skip=False, deadline=params.deadline)
+            async with tower.admission.reserve(places, wait=params.wait, client=params.client, priority=params.priority):
+                try:
+                    return await asking.run_in_pool(work, tower.encoder, chosen)
+                finally:
+                    asking.cancelled = True
 
     async def nearest(self, params: EmbedParams, items: Sequence[Item], count: int) -> list[list[tuple[str, float]]]:
         """Find for each item the `count` nearest entries of the encoder's own vocabulary."""

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from topwork_server.errors import InvalidInput
 from topwork_server.plugin_api import example_inputs
 from topwork_server.plugin_crashes import contained
-from topwork_server.types import Array, EncoderSpec, Item, Role, Sample, Tap
+from topwork_server.types import Array, EncoderSpec, Item, Role, Sample, Tap, Token
 
 if TYPE_CHECKING:
     import torch
@@ -161,6 +162,23 @@ class Encoder(ABC):
     def entry(self, word: str) -> int:
         """The entry of this encoder's own vocabulary that a word is, -1 where it is not one; where it brings a head over them."""
         raise NotImplementedError
+
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens of a text, special ones included; 0 where there is no such bound."""
+        return 0
+
+    def tokenize(self, text: str, options: Any) -> Sequence[Token]:
+        """The tokens of a text, those of its prompt and special ones included; where this encoder has a tokenizer. It is called
+        in any thread."""
+        raise InvalidInput(f"{self.spec.name} tells no tokens", remedy=self._with_tokenizer)
+
+    def detokenize(self, ids: Sequence[int], *, special: bool) -> str:
+        """The text of token ids, `special` tokens written out or left away; where this encoder has a tokenizer. It is called in
+        any thread."""
+        raise InvalidInput(f"{self.spec.name} reads no token ids", remedy=self._with_tokenizer)
+
+    _with_tokenizer: ClassVar[str] = "name an encoder of texts that has a tokenizer, such as a BERT"
 
     @classmethod
     def examples(cls, spec: EncoderSpec) -> Sequence[Item]:

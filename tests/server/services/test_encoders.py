@@ -49,6 +49,8 @@ async def test_the_list_says_what_is_served_and_what_would_fetch_the_rest(tmp_pa
         assert [(o.name, o.type, o.default, o.description) for o in ready.options] == [
             ("scale", "integer", "1", "multiplies the rows"),
             ("unknown", 'one of "skip", "zero"', '"skip"', ""),
+            ("truncate", "boolean", "false", ""),
+            ("prompt_name", "string", '""', ""),
         ]
         assert json.loads(ready.options[1].schema) == {"type": "string", "enum": ["skip", "zero"], "default": "skip"}
         assert [listed[n].has_vocabulary for n in ("ready", "words")] == [False, True]

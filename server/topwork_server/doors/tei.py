@@ -1,0 +1,276 @@
+"""What the protocol of text-embeddings-inference asks of an encoder of texts, whichever wire it comes by
+(github.com/huggingface/text-embeddings-inference, router/src/http/types.rs and proto/tei.proto)."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from topwork_server.blocking_calls import check_caller
+from topwork_server.config import Config
+from topwork_server.doors.embedding import Embedder, one_row_each
+from topwork_server.doors.json_calls import Call
+from topwork_server.doors.text_inputs import dimensions, listed, token_ids
+from topwork_server.errors import InvalidInput, NotReady, TooLarge, TopworkError
+from topwork_server.features import EmbedResult
+from topwork_server.inference.output_format import OutputFormat, format_rows
+from topwork_server.plugin_api import options as request_options
+from topwork_server.plugin_api.encoder import Encoder
+from topwork_server.services.in_threads import in_thread_if
+from topwork_server.services.message_budget import MAX_MESSAGE
+from topwork_server.types import Array, Granularity, Item, TextItem, Token
+
+#: The tap of token rows, where an encoder has several.
+TOKENS = "tokens"
+#: Characters, or token ids, of one request that asks for tokens, or for the text of some: each becomes an object.
+MOST_TOKENIZED = 1 << 18
+#: Numbers that are formatted on the event loop.
+BRIEF = 1 << 14
+#: TEI's words for precisions.
+DTYPES: Mapping[str, str] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+T = TypeVar("T")
+
+
+class Settings(msgspec.Struct, kw_only=True):
+    """What any request with texts may set."""
+
+    truncate: bool | None = None
+    truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
+    prompt_name: str | None = None
+
+
+class EmbedAllRequest(Settings, kw_only=True):
+    """`inputs` is a text, a list of texts, or token ids of the encoder's own tokenizer."""
+
+    inputs: str | list[str | int | list[int]]
+
+
+class EmbedRequest(EmbedAllRequest, kw_only=True):
+    """Rows of unit length, unless `normalize` is false."""
+
+    normalize: bool = True
+    dimensions: int | None = None
+
+
+class SimilarityInputs(msgspec.Struct):
+    """A text, and those that it is compared with."""
+
+    source_sentence: str
+    sentences: list[str]
+
+
+class SimilarityRequest(msgspec.Struct):
+    """`parameters` are of all texts."""
+
+    inputs: SimilarityInputs
+    parameters: Settings | None = None
+
+
+class TokenizeRequest(msgspec.Struct):
+    """A text, or a list of texts."""
+
+    inputs: str | list[str]
+    add_special_tokens: bool = True
+    prompt_name: str | None = None
+
+
+class DecodeRequest(msgspec.Struct):
+    """Token ids of a text, or of several."""
+
+    ids: list[int | list[int]]
+    skip_special_tokens: bool = True
+
+
+class EmptyInput(InvalidInput):
+    """There is nothing to work on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a request took: characters and tokens of its texts, and seconds; and what made its rows."""
+
+    characters: int
+    tokens: int
+    total: float
+    tokenization: float
+    queue: float
+    inference: float
+    provider: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """An encoder as TEI describes its model. `max_tokens` counts special tokens too, 0 where there is no bound."""
+
+    name: str
+    fingerprint: str
+    dtype: str
+    pooling: str
+    max_tokens: int
+    max_batch_tokens: int
+
+
+class TeiCalls:
+    """Answers requests of either wire."""
+
+    def __init__(self, embedder: Embedder, config: Config) -> None:
+        self._embedder, self.config = embedder, config
+
+    async def embed(self, call: Call[EmbedRequest]) -> tuple[Array, Cost]:
+        """A row for each input: (inputs, dim) float32."""
+        wanted = OutputFormat(normalize=call.body.normalize, dimensions=dimensions(call.body.dimensions))
+        result, cost = await self._embedded(call, listed(call.body.inputs), call.body)
+        rows = one_row_each(result).rows
+        return (await in_thread_if(rows.size > BRIEF, format_rows, rows, wanted)).values, cost
+
+    async def embed_all(self, call: Call[EmbedAllRequest]) -> tuple[list[Array], Cost]:
+        """The rows of the tokens of each input: (tokens, dim) float32. Special tokens have none."""
+        encoder = self._embedder.name(call)
+        result, cost = await self._embedded(call, listed(call.body.inputs), call.body, await self._token_tap(encoder))
+        if result.taps[0].rows.nbytes > MAX_MESSAGE:
+            raise TooLarge(
+                f"the reply would have {result.taps[0].rows.nbytes:,} bytes of rows, and may have {MAX_MESSAGE:,}",
+                remedy="send fewer or shorter inputs at a time",
+            )
+        return [item.rows for item in result.taps[0].split()], cost
+
+    async def embed_sparse(self, call: Call[EmbedAllRequest]) -> tuple[Any, Cost]:
+        """Refuse: rows here are dense."""
+        raise NotReady(f"{self._embedder.name(call)} has no sparse rows", remedy="ask for /embed or Embed")
+
+    async def similarity(self, call: Call[SimilarityRequest]) -> tuple[Array, Cost]:
+        """The cosine of each sentence with the source: (sentences,) float32."""
+        given = call.body.inputs
+        if not given.sentences:
+            raise EmptyInput("there are no sentences", remedy="send at least one")
+        texts = [given.source_sentence, *given.sentences]
+        result, cost = await self._embedded(call, texts, call.body.parameters or Settings())
+        rows = format_rows(one_row_each(result).rows, OutputFormat(normalize=True)).values
+        return rows[1:] @ rows[0], cost
+
+    async def tokenize(self, call: Call[TokenizeRequest]) -> list[Sequence[Token]]:
+        """The tokens of each text, with its prompt."""
+        body = call.body
+        texts = self._checked([body.inputs] if isinstance(body.inputs, str) else body.inputs)
+        _check_sizes(texts, "characters")
+        options = {"prompt_name": body.prompt_name} if body.prompt_name else {}
+
+        def tokens(encoder: Encoder, chosen: Any) -> list[Sequence[Token]]:
+            found = _each(texts, lambda text: encoder.tokenize(text, chosen))
+            return found if body.add_special_tokens else [[one for one in tokens if one.chars] for tokens in found]
+
+        return await self._embedder.ask(call, self._embedder.name(call), len(texts), tokens, options)
+
+    async def decode(self, call: Call[DecodeRequest]) -> list[str]:
+        """The text of each list of token ids."""
+        lists = [token_ids(ids).tolist() for ids in self._checked(listed(call.body.ids))]
+        _check_sizes(lists, "token ids")
+        special = not call.body.skip_special_tokens
+
+        def texts(encoder: Encoder, chosen: Any) -> list[str]:
+            return _each(lists, lambda ids: encoder.detokenize(ids, special=special))
+
+        return await self._embedder.ask(call, self._embedder.name(call), len(lists), texts, {})
+
+    async def describe(self, call: Call[Any]) -> ModelInfo:
+        """Describe the encoder, which is loaded for it."""
+        name = self._embedder.name(call)
+        longest, budget = await self._embedder.ask(call, name, 0, lambda encoder, _: (encoder.max_tokens, encoder.budget), {})
+        entry = await self._embedder.entry(name)
+        default, numerics = entry.spec.default_tap, self._embedder.numerics(entry)
+        found = next(info.fingerprint for info in await self._embedder.taps(name) if info.tap.name == default)
+        precision = numerics.precision if numerics else "fp32"
+        return ModelInfo(name, found, DTYPES.get(precision, precision), default, longest, budget)
+
+    async def _embedded(
+        self, call: Call[Any], inputs: Sequence[Any], settings: Settings, tap: str = ""
+    ) -> tuple[EmbedResult, Cost]:
+        began, encoder = time.monotonic(), self._embedder.name(call)
+        items = [_item(one, position) for position, one in enumerate(self._checked(inputs))]
+        options = await self._options(encoder, settings)
+        result = await self._embedder.embed(call, encoder, items, tap=tap, options=options)
+        characters = sum(len(item.text) for item in items if isinstance(item, TextItem))
+        times = result.timings
+        return result, Cost(
+            characters,
+            result.cost,
+            time.monotonic() - began,
+            times.preprocess,
+            times.queue,
+            times.compute,
+            result.numerics.provider,
+            result.taps[0].tap.fingerprint,
+        )
+
+    async def _options(self, encoder: str, settings: Settings) -> dict[str, Any]:
+        """The encoder's own options. One that cuts nothing, since it has no limit, is not asked to."""
+        declared = request_options.declared_by(await self._embedder.spec(encoder))
+        names = {field.name for field in dataclasses.fields(declared)}
+        found: dict[str, Any] = {"prompt_name": settings.prompt_name} if settings.prompt_name else {}
+        if settings.truncate and "truncate" in names:
+            found["truncate"] = True
+            if settings.truncation_direction.lower() == "left":
+                if "truncation_direction" not in names:
+                    raise InvalidInput(
+                        f"{encoder} cuts texts at their end, and truncation_direction is left",
+                        remedy="leave truncation_direction out, or cut the texts before you send them",
+                    )
+                found["truncation_direction"] = "left"
+        return found
+
+    async def _token_tap(self, encoder: str) -> str:
+        taps = await self._embedder.taps(encoder)
+        of_tokens = [info.tap.name for info in taps if info.tap.granularity is Granularity.TOKEN]
+        if taps and not of_tokens:
+            raise NotReady(f"{encoder} has no rows of tokens", remedy="ask for /embed or Embed: a row a text")
+        return of_tokens[0] if of_tokens and TOKENS not in of_tokens else TOKENS
+
+    def _checked(self, inputs: Sequence[T]) -> Sequence[T]:
+        if not inputs:
+            raise EmptyInput("there are no inputs", remedy="send at least one")
+        if len(inputs) > self.config.max_items:
+            raise InvalidInput(f"{len(inputs):,} inputs", remedy=f"send at most {self.config.max_items:,} at a time")
+        return inputs
+
+
+def _item(given: str | list[int], position: int) -> Item:
+    try:
+        return TextItem(given) if isinstance(given, str) else token_ids(given)
+    except InvalidInput as error:
+        raise error.at(position) from None
+
+
+def _check_sizes(given: Sequence[str | Sequence[int]], what: str) -> None:
+    size = sum(map(len, given))
+    if size > MOST_TOKENIZED:
+        raise InvalidInput(f"{size:,} {what} in one request", remedy=f"send at most {MOST_TOKENIZED:,} at a time")
+
+
+def _each(given: Sequence[Any], work: Callable[[Any], T]) -> list[T]:
+    """What `work` makes of each; an error names the position of what is to blame."""
+    made: list[T] = []
+    for position, one in enumerate(given):
+        check_caller()
+        try:
+            made.append(work(one))
+        except TopworkError as error:
+            raise error.at(position) from None
+    return made
+
+
+async def every(work: Sequence[Any]) -> list[Any]:
+    """The results of coroutines that run side by side; where one fails, the others are ended."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

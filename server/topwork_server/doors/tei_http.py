@@ -1,0 +1,166 @@
+"""The HTTP routes of text-embeddings-inference, so that its clients and InferenceClient of huggingface_hub find a model here.
+
+/rerank is in rerank.py: TEI's body has `texts`, others' `documents`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import msgspec
+import orjson
+from starlette.responses import Response
+
+from topwork_server import __version__
+from topwork_server.doors import http_errors
+from topwork_server.doors.json_calls import FINGERPRINT, Call, Operation
+from topwork_server.doors.request_body import SlowBody
+from topwork_server.doors.tei import (
+    BRIEF,
+    Cost,
+    DecodeRequest,
+    EmbedAllRequest,
+    EmbedRequest,
+    EmptyInput,
+    SimilarityRequest,
+    TeiCalls,
+    TokenizeRequest,
+    every,
+)
+from topwork_server.errors import InvalidInput, TooLarge, TopworkError, Unavailable
+from topwork_server.services.in_threads import in_thread_if
+from topwork_server.types import Token
+
+#: TEI's kind of an error and its status, None where the status is HTTP's own.
+_BY_CLASS: tuple[tuple[type[TopworkError], str, int | None], ...] = (
+    (EmptyInput, "Empty", 400),
+    (TooLarge, "Validation", None),
+    (SlowBody, "Validation", None),
+)
+_BY_CODE: Mapping[grpc.StatusCode, tuple[str, int | None]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: ("Validation", 422),
+    grpc.StatusCode.NOT_FOUND: ("Validation", None),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ("Overloaded", None),
+    grpc.StatusCode.DEADLINE_EXCEEDED: ("Overloaded", None),
+    grpc.StatusCode.UNAVAILABLE: ("Unhealthy", 503),
+}
+_OTHERS = ("Backend", 424)
+
+
+class VertexRequest(msgspec.Struct):
+    """Vertex AI's envelope: several requests."""
+
+    instances: list[EmbedRequest]
+
+
+class TeiDoor:
+    """Answers TEI's routes. `why_not_ready` tells why an encoder, or the server for "", would not answer now; "" where it
+    would."""
+
+    def __init__(self, calls: TeiCalls, why_not_ready: Callable[[str], Awaitable[str]]) -> None:
+        self._calls, self._why_not_ready = calls, why_not_ready
+
+    def operations(self) -> list[Operation]:
+        embed = "Embed texts"
+        return [
+            *(Operation(path, "Tei.Embed", embed, self.embed, EmbedRequest) for path in ("/embed", "/", "/invocations")),
+            Operation("/embed_all", "Tei.EmbedAll", "Embed each token of texts", self.embed_all, EmbedAllRequest),
+            Operation("/embed_sparse", "Tei.EmbedSparse", "Embed texts as sparse rows", self.embed_sparse, EmbedAllRequest),
+            Operation("/similarity", "Tei.Similarity", "Compare texts with one", self.similarity, SimilarityRequest),
+            Operation("/tokenize", "Tei.Tokenize", "Tell the tokens of texts", self.tokenize, TokenizeRequest),
+            Operation("/decode", "Tei.Decode", "Tell the text of token ids", self.decode, DecodeRequest),
+            Operation("/vertex", "Tei.Vertex", "Embed texts, as Vertex AI asks", self.vertex, VertexRequest),
+            Operation("/info", "Tei.Info", "Describe the encoder", self.info),
+            *(Operation(path, "Tei.Health", "Tell whether it serves", self.health) for path in ("/health", "/ping", "/")),
+        ]
+
+    async def embed(self, call: Call[EmbedRequest]) -> Response:
+        rows, cost = await self._calls.embed(call)
+        return await in_thread_if(rows.size > BRIEF, _reply, rows, cost)
+
+    async def embed_all(self, call: Call[EmbedAllRequest]) -> Response:
+        rows, cost = await self._calls.embed_all(call)
+        return await in_thread_if(sum(one.size for one in rows) > BRIEF, _reply, rows, cost)
+
+    async def embed_sparse(self, call: Call[EmbedAllRequest]) -> Response:
+        return _reply(*await self._calls.embed_sparse(call))
+
+    async def similarity(self, call: Call[SimilarityRequest]) -> Response:
+        return _reply(*await self._calls.similarity(call))
+
+    async def tokenize(self, call: Call[TokenizeRequest]) -> Response:
+        found = await self._calls.tokenize(call)
+        return await in_thread_if(sum(map(len, found)) > BRIEF, _tokens, found)
+
+    async def decode(self, call: Call[DecodeRequest]) -> Response:
+        return _json(await self._calls.decode(call))
+
+    async def vertex(self, call: Call[Any]) -> Response:
+        instances, most = call.body.instances, self._calls.config.max_items
+        if not 0 < len(instances) <= most:
+            raise InvalidInput(f"{len(instances):,} instances", remedy=f"send 1 to {most:,}")
+        found = await every([self._calls.embed(replace(call, body=one)) for one in instances])
+        return await in_thread_if(True, _json, {"predictions": [rows for rows, _ in found]})
+
+    async def info(self, call: Call[None]) -> Response:
+        found, config = await self._calls.describe(call), self._calls.config
+        body = {
+            "model_id": found.name,
+            "model_sha": found.fingerprint,
+            "model_dtype": found.dtype,
+            "served_model_name": found.name,
+            "model_type": {"embedding": {"pooling": found.pooling}},
+            "max_concurrent_requests": config.queue,
+            "max_input_length": found.max_tokens,
+            "max_batch_tokens": found.max_batch_tokens,
+            "max_batch_requests": None,
+            "max_client_batch_size": config.max_items,
+            "auto_truncate": False,
+            "tokenization_workers": config.threads,
+            "version": __version__,
+            "sha": None,
+            "docker_label": None,
+        }
+        return _json(body, headers={FINGERPRINT: found.fingerprint})
+
+    async def health(self, call: Call[None]) -> Response:
+        if reason := await self._why_not_ready(call.model or self._calls.config.default_encoder):
+            raise Unavailable(reason, remedy="try again, or see the state of the encoder in `topwork encoders`")
+        return Response()
+
+
+def error_form(error: TopworkError) -> Response:
+    """{error, error_type}, with TEI's statuses where it has one."""
+    of_class = next(((kind, status) for one, kind, status in _BY_CLASS if isinstance(error, one)), None)
+    kind, status = of_class or _BY_CODE.get(error.code, _OTHERS)
+    return _json({"error": str(error), "error_type": kind}, status or http_errors.status(error), http_errors.headers(error))
+
+
+def _reply(body: Any, cost: Cost) -> Response:
+    """The body, and in the headers what it took, in whole milliseconds as TEI tells it."""
+    times = {"total": cost.total, "tokenization": cost.tokenization, "queue": cost.queue, "inference": cost.inference}
+    told = {
+        "x-compute-type": cost.provider,
+        "x-compute-time": round(cost.total * 1000),
+        "x-compute-characters": cost.characters,
+        "x-compute-tokens": cost.tokens,
+        **{f"x-{name}-time": round(seconds * 1000) for name, seconds in times.items()},
+        FINGERPRINT: cost.fingerprint,
+    }
+    return _json(body, headers={name: str(value) for name, value in told.items()})
+
+
+def _tokens(found: Sequence[Sequence[Token]]) -> Response:
+    return _json([[_token(one) for one in tokens] for tokens in found])
+
+
+def _token(one: Token) -> dict[str, Any]:
+    start, stop = one.chars or (None, None)
+    return {"id": one.id, "text": one.text, "special": one.chars is None, "start": start, "stop": stop}
+
+
+def _json(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), status, headers, "application/json")

@@ -1,0 +1,34 @@
+"""Inputs as the field's JSON has them: a text, token ids, or a list of either."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from topwork_server.errors import InvalidInput
+from topwork_server.types import Array
+
+
+def listed(given: str | Sequence[Any] | None) -> Sequence[Any]:
+    """A list of inputs, each a text or token ids, of what may be one of them by itself."""
+    if isinstance(given, str) or (given and any(isinstance(one, int) for one in given)):
+        return [given]
+    return given or []
+
+
+def token_ids(given: Sequence[Any]) -> Array:
+    """Token ids (tokens,) int64. InvalidInput for a list of anything else."""
+    if not given or not all(isinstance(one, int) and 0 <= one < 1 << 31 for one in given):
+        raise InvalidInput(
+            "a list of token ids has something else in it", remedy="send texts, or whole numbers of one text a list"
+        )
+    return np.array(given, np.int64)
+
+
+def dimensions(asked: int | None) -> int:
+    """How many dimensions to keep, 0 for all. InvalidInput for none and for fewer."""
+    if asked is not None and asked < 1:
+        raise InvalidInput(f"{asked} dimensions", remedy="ask for 1 or more, or leave it out")
+    return asked or 0

@@ -1,0 +1,193 @@
+"""TEI's routes and methods, by the hub's own client, and by hand where that cannot be made to err."""
+
+from __future__ import annotations
+
+import asyncio
+
+import fake_engine
+import huggingface_hub.constants
+import numpy as np
+import pytest
+from http_calls import get, post
+from huggingface_hub import InferenceClient
+from huggingface_hub.errors import HfHubHTTPError
+from topwork_server.errors import Overloaded
+
+READY = {"x-model": "ready"}
+
+
+def served(home, **settings):
+    return fake_engine.served(home, **{"http": "127.0.0.1:0", "default_encoder": "ready", **settings})
+
+
+@pytest.fixture
+def online(monkeypatch):
+    """The hub's client refuses any address, this machine's too, where the environment says that there is no network."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+
+
+def inference(server):
+    return InferenceClient(f"http://{server.ready.http}", headers=READY, timeout=30)
+
+
+async def test_the_hubs_client_gets_rows_of_unit_length(online, tmp_path):
+    async with served(tmp_path) as server:
+        rows = await asyncio.to_thread(inference(server).feature_extraction, ["hello", "a"])
+        assert rows.shape == (2, fake_engine.DIM)
+        assert np.linalg.norm(rows, axis=1) == pytest.approx([1, 1], abs=1e-6)
+        raw = await asyncio.to_thread(inference(server).feature_extraction, "hello", normalize=False, truncate=True)
+        assert raw[0, 0] == 5
+        assert server.engine.asked[-1][0].options == {"truncate": True}
+        assert server.app.requests.counts["Tei.Embed", "OK"] == 2
+
+
+async def test_the_hubs_client_compares_sentences_and_tells_what_was_wrong(online, tmp_path):
+    async with served(tmp_path) as server:
+        client = InferenceClient(f"http://{server.ready.http}/similarity", headers=READY, timeout=30)
+        found = await asyncio.to_thread(client.sentence_similarity, "hello", ["hello", "hi"])
+        assert found[0] == pytest.approx(1, abs=1e-6)
+        assert found[1] < found[0]
+        with pytest.raises(HfHubHTTPError, match="good one"):
+            await asyncio.to_thread(inference(server).feature_extraction, "bad")
+
+
+@pytest.mark.parametrize("path", ["/", "/embed", "/invocations"])
+async def test_each_path_embeds_and_tells_what_it_took(path, tmp_path):
+    async with served(tmp_path) as server:
+        reply = await post(server.ready.http, path, {"inputs": ["hello", [1, 2]], "dimensions": 1, "normalize": False})
+        assert reply.json == [[5], [3]]
+        assert reply.headers["x-fingerprint"] == "a" * 64
+        told = {name: reply.headers[f"x-{name}-time"] for name in ("tokenization", "queue", "inference")}
+        assert told == {"tokenization": "250", "queue": "500", "inference": "125"}
+        assert (reply.headers["x-compute-type"], reply.headers["x-compute-characters"]) == ("cpu", "5")
+        assert {"x-total-time", "x-compute-time", "x-compute-tokens", "x-request-id"} <= reply.headers.keys()
+
+
+async def test_a_model_is_named_by_the_header_or_the_server(tmp_path):
+    async with served(tmp_path, default_encoder="") as server:
+        missing = await post(server.ready.http, "/embed", {"inputs": "x"})
+        assert (missing.status, missing.json["error_type"]) == (422, "Validation")
+        assert "x-model" in missing.json["error"]
+        assert (await post(server.ready.http, "/embed", {"inputs": "x"}, READY)).status == 200
+        mixed = await post(server.ready.http, "/embed", {"inputs": "x"}, {**READY, "x-fingerprint": "0" * 64})
+        assert (mixed.status, mixed.json["error_type"]) == (424, "Backend")
+
+
+async def test_tokens_have_rows_and_texts_have_tokens(tmp_path):
+    async with served(tmp_path) as server:
+        rows = (await post(server.ready.http, "/embed_all", {"inputs": ["hi", "abc"]})).json
+        assert [len(one) for one in rows] == [2, 3]
+        [tokens] = (await post(server.ready.http, "/tokenize", {"inputs": "hi", "prompt_name": "q"})).json
+        assert tokens[0] == {"id": 1, "text": "[BEGIN]", "special": True, "start": None, "stop": None}
+        assert tokens[2] == {"id": ord("h"), "text": "h", "special": False, "start": 1, "stop": 2}
+        plain = (await post(server.ready.http, "/tokenize", {"inputs": ["hi"], "add_special_tokens": False})).json
+        assert [one["text"] for one in plain[0]] == ["h", "i"]
+        assert (await post(server.ready.http, "/decode", {"ids": [1, 104, 105]})).json == ["hi"]
+        ids = {"ids": [[1, 104], [105]], "skip_special_tokens": False}
+        assert (await post(server.ready.http, "/decode", ids)).json == ["[BEGIN]h", "i"]
+
+
+async def test_openais_route_is_there_without_a_version(tmp_path):
+    async with served(tmp_path) as server:
+        reply = await post(server.ready.http, "/embeddings", {"input": "hello"})
+        assert reply.json["data"][0]["embedding"][0] == pytest.approx(5 / np.sqrt(26), abs=1e-6)
+
+
+async def test_vertex_sends_several_requests_at_once(tmp_path):
+    async with served(tmp_path) as server:
+        instances = [{"inputs": "hello", "normalize": False}, {"inputs": ["a", "bc"]}]
+        reply = await post(server.ready.http, "/vertex", {"instances": instances})
+        assert [len(one) for one in reply.json["predictions"]] == [1, 2]
+        assert reply.json["predictions"][0][0][0] == 5
+        assert (await post(server.ready.http, "/vertex", {"instances": []})).status == 422
+
+
+async def test_the_model_is_described(tmp_path):
+    async with served(tmp_path) as server:
+        info = (await get(server.ready.http, "/info")).json
+        assert (info["model_id"], info["model_sha"], info["model_dtype"]) == ("ready", "a" * 64, "float32")
+        assert info["model_type"] == {"embedding": {"pooling": "pooled"}}
+        assert (info["max_input_length"], info["max_client_batch_size"], info["auto_truncate"]) == (16, 1024, False)
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/ping"])
+async def test_health_is_that_of_the_encoder(path, tmp_path):
+    async with served(tmp_path) as server:
+        assert (await get(server.ready.http, path)).status == 200
+        for name in ("absent", "nosuch"):
+            reply = await get(server.ready.http, path, {"x-model": name})
+            assert (reply.status, reply.json["error_type"]) == (503, "Unhealthy")
+        server.app.requests.refuse()
+        assert (await get(server.ready.http, path)).status == 503
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "kind", "word"),
+    [
+        ("/embed", b"", 422, "Validation", "empty"),
+        ("/embed", b"{", 422, "Validation", "JSON"),
+        ("/embed", b"\xff", 422, "Validation", "JSON"),
+        ("/embed", b"[" * 5_000_000, 422, "Validation", "body"),
+        ("/embed", b'{"inputs": ' + b"[" * 5_000_000, 422, "Validation", "body"),
+        ("/embed", {}, 422, "Validation", "inputs"),
+        ("/embed", {"inputs": 1}, 422, "Validation", "inputs"),
+        ("/embed", {"inputs": [["x"]]}, 422, "Validation", "inputs"),
+        ("/embed", {"inputs": []}, 400, "Empty", "no inputs"),
+        ("/embed", {"inputs": [[]]}, 422, "Validation", "token ids"),
+        ("/embed", {"inputs": [1, -2]}, 422, "Validation", "token ids"),
+        ("/embed", {"inputs": ["x"] * 1025}, 422, "Validation", "1,024"),
+        ("/embed", {"inputs": ["x", "bad"]}, 422, "Validation", "item 1"),
+        ("/embed", {"inputs": "x", "dimensions": -1}, 422, "Validation", "-1"),
+        ("/embed", {"inputs": "x", "dimensions": 1000}, 422, "Validation", "1000"),
+        ("/embed", {"inputs": "x", "truncate": "yes"}, 422, "Validation", "truncate"),
+        ("/embed", {"inputs": "x", "truncate": True, "truncation_direction": "Left"}, 422, "Validation", "left"),
+        ("/embed", {"inputs": "x", "truncation_direction": "up"}, 422, "Validation", "up"),
+        ("/embed", {"inputs": "crash"}, 424, "Backend", "internal error"),
+        ("/embed_all", {"inputs": []}, 400, "Empty", "no inputs"),
+        ("/embed_sparse", {"inputs": "x"}, 424, "Backend", "sparse"),
+        ("/similarity", {"inputs": {"source_sentence": "x", "sentences": []}}, 400, "Empty", "sentences"),
+        ("/similarity", {"inputs": "x"}, 422, "Validation", "inputs"),
+        ("/tokenize", {"inputs": []}, 400, "Empty", "no inputs"),
+        ("/tokenize", {"inputs": "x" * (1 << 18) + "y"}, 422, "Validation", "262,145 characters"),
+        ("/decode", {"ids": []}, 400, "Empty", "no inputs"),
+        ("/decode", {"ids": [-1]}, 422, "Validation", "token ids"),
+        ("/vertex", {"instances": [{"inputs": "x"}, {"inputs": "bad"}]}, 422, "Validation", "good one"),
+    ],
+)
+async def test_errors_have_teis_form_and_status(path, body, status, kind, word, tmp_path):
+    async with served(tmp_path) as server:
+        reply = await post(server.ready.http, path, body)
+        assert (reply.status, reply.json["error_type"]) == (status, kind)
+        assert word in reply.json["error"]
+        assert (await post(server.ready.http, "/embed", {"inputs": "x"})).status == 200
+
+
+@pytest.mark.parametrize("path", ["/embed", "/embed_all", "/info"])
+async def test_an_unknown_model_is_named(path, tmp_path):
+    async with served(tmp_path) as server:
+        named = {"x-model": "nosuch"}
+        reply = await (
+            get(server.ready.http, path, named) if path == "/info" else post(server.ready.http, path, {"inputs": "x"}, named)
+        )
+        assert (reply.status, reply.json["error_type"]) == (404, "Validation")
+        assert "nosuch" in reply.json["error"]
+
+
+async def test_an_encoder_without_a_tokenizer_tells_so(tmp_path):
+    async with served(tmp_path, default_encoder="words") as server:
+        reply = await post(server.ready.http, "/tokenize", {"inputs": "x"})
+        assert (reply.status, reply.json["error_type"]) == (422, "Validation")
+        assert "words" in reply.json["error"]
+
+
+async def test_a_full_queue_and_a_deadline_are_told(tmp_path, monkeypatch):
+    async with served(tmp_path) as server:
+        late = await post(server.ready.http, "/embed", {"inputs": "wait"}, {"x-timeout-ms": "50"})
+        assert (late.status, late.json["error_type"]) == (504, "Overloaded")
+
+        async def full(*_):
+            raise Overloaded("the queue is full", retry_after=0.25)
+
+        monkeypatch.setattr(server.engine, "embed", full)
+        reply = await post(server.ready.http, "/embed", {"inputs": "x"})
+        assert (reply.status, reply.json["error_type"], reply.headers["retry-after-ms"]) == (429, "Overloaded", "250")
