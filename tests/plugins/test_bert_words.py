@@ -173,8 +173,10 @@ def test_a_trunk_is_the_same_with_and_without_its_head(tmp_path: Path) -> None:
 
 
 def without_mask(folder: Path) -> None:
+    """By a class that has none where no file names one."""
     path = folder / "tokenizer_config.json"
-    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "mask_token"}))
+    kept = {key: value for key, value in json.loads(path.read_text()).items() if key != "mask_token"}
+    path.write_text(json.dumps(kept | {"tokenizer_class": "PreTrainedTokenizerFast"}))
 
 
 def without_weights(folder: Path) -> None:
@@ -192,6 +194,25 @@ def test_what_cannot_fill_brings_no_head(spoil: Any, unused: bool, tmp_path: Pat
     trunk = exported(folder, tmp_path / "out")
     assert not trunk.heads
     assert ("cls.predictions.bias" in trunk.unused) is unused
+    assert any("mask_token" in remark for remark in trunk.remarks) is unused
+
+
+@pytest.mark.parametrize(("model_type", "mask"), [("bert", "[MASK]"), ("roberta", "<mask>")])
+@pytest.mark.parametrize("named", [{"tokenizer_class": True}, {}], ids=["class", "nothing"])
+def test_a_mask_that_no_file_names_is_that_of_the_class(
+    model_type: str, mask: str, named: dict[str, Any], tmp_path: Path
+) -> None:
+    """Old folders hold a vocabulary and little else."""
+    folder = tiny_berts.write(tmp_path / "model", model_type, kind=MASKED)
+    path = folder / "tokenizer_config.json"
+    kept = {key: value for key, value in json.loads(path.read_text()).items() if key in named}
+    path.write_text(json.dumps(kept))
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+    from transformers import AutoTokenizer
+
+    assert AutoTokenizer.from_pretrained(folder).mask_token == mask
+    assert [head.name for head in exported(folder, tmp_path / "out").heads] == ["mlm"]
+    assert tiny_berts.prepare(folder, tmp_path / "prepared").encoder.mask == mask
 
 
 def test_the_weights_of_other_heads_and_the_pooler_are_named(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_bases_that_cannot_learn_so_are_refused(tmp_path: Path) -> None:
         if path.exists():
             settings = json.loads(path.read_text("utf-8"))
             settings.pop("mask_token", None)
-            path.write_text(json.dumps(settings), "utf-8")
+            path.write_text(json.dumps(settings | {"tokenizer_class": "PreTrainedTokenizerFast"}), "utf-8")
     with pytest.raises(InvalidInput, match="no mask token"):
         MaskedLanguageModel.check(base_of(folder), MaskedOptions())
 

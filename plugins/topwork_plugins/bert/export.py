@@ -11,12 +11,13 @@ from topwork_server import EncoderSpec, InvalidInput, PretrainedHead, TextItem, 
 
 from topwork_plugins.bert.architectures import GENERIC, GENERIC_CAUSAL, Architecture
 from topwork_plugins.bert.graph import PooledEncoder, blocks, build_stages
-from topwork_plugins.bert.layout import Layout, mask_of, read_json, read_layout, taps
+from topwork_plugins.bert.layout import Layout, read_json, read_layout, taps
 from topwork_plugins.bert.loading import Loaded, is_causal, load_encoder, load_language_model, position_limit
+from topwork_plugins.bert.mask_token import mask_of
 from topwork_plugins.bert.settings import Settings
 from topwork_plugins.bert.tokenizer_file import write_tokenizer
 from topwork_plugins.bert.tokens import FILE, Tokenization, known_examples
-from topwork_plugins.bert.word_head import head_of, kind_of
+from topwork_plugins.bert.word_head import MASKED, head_of, kind_of
 from topwork_plugins.pretrained_models import remarks_on
 
 #: The longest example on which parity is measured, in tokens: enough to read far into the position table.
@@ -31,7 +32,7 @@ DEFAULT_TOKENS, UNSAID = 512, 1 << 24
 def export(spec: EncoderSpec, folder: Path, out: Path) -> Trunk:
     """See `BertEncoder.export`."""
     layout = read_layout(folder, spec.settings.get("pooling"))
-    loaded, heads = _opened(layout)
+    loaded, heads, without = _opened(layout)
     model, architecture = loaded.model, _settled(layout.architecture, loaded)
     stages, width = build_stages(layout, loaded.dim)
     rows = model.get_input_embeddings().num_embeddings
@@ -51,19 +52,23 @@ def export(spec: EncoderSpec, folder: Path, out: Path) -> Trunk:
         blocks=blocks(model),
         heads=heads,
         unused=loaded.unused,
-        remarks=remarks_on(layout.config, model),
+        remarks=(*remarks_on(layout.config, model), *without),
     )
 
 
-def _opened(layout: Layout) -> tuple[Loaded, tuple[PretrainedHead, ...]]:
-    """The trunk, and the head that it was trained with where that fills gaps."""
-    folder = layout.transformer
+def _opened(layout: Layout) -> tuple[Loaded, tuple[PretrainedHead, ...], tuple[str, ...]]:
+    """The trunk, the head that it was trained with where that fills gaps, and why one that there is does not."""
+    folder, why = layout.transformer, ""
     kind = kind_of(layout)
-    if kind and (found := load_language_model(folder, kind.opened_by)):
+    if kind is MASKED and not mask_of(folder):
+        why = "the files of its tokenizer name no mask (add mask_token to tokenizer_config.json)"
+    elif kind and (found := load_language_model(folder, kind.opened_by)):
         model, loaded = found
         if head := head_of(model, kind):
-            return loaded, (head,)
-    return load_encoder(folder, layout.architecture), ()
+            return loaded, (head,), ()
+        why = f"it is not one of the last rows of its {model.config.model_type} trunk alone"
+    remarks = (f"its head over the vocabulary, of a language model, is not used: {why}",) if why else ()
+    return load_encoder(folder, layout.architecture), (), remarks
 
 
 def _settled(architecture: Architecture, loaded: Loaded) -> Architecture:

@@ -57,8 +57,6 @@ CROSS_ENCODER_KEY = "sbert_ce_default_activation_function"
 #: What else config.json says that no feature depends on.
 IDLE_KEYS = r"output_past|use_cache|tie_.*|finetuning_task|task_specific_params"
 WANTED = "name the folder of a transformers or sentence-transformers model, with all of its files"
-#: Where a tokenizer's files name its mask.
-_MASK_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 
 
 @dataclass(frozen=True)
@@ -139,16 +137,6 @@ def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
         )
     if config.get("auto_map") and not _is_native(config):
         raise json_files.code_refusal(folder.name, json_files.own_code(config))
-
-
-def mask_of(folder: Path) -> str:
-    """The mask of the tokenizer of a folder; "" where its files name none."""
-    for name in _MASK_FILES:
-        mask = read_json(folder / name, missing_ok=True).get("mask_token") or ""
-        found = mask.get("content", "") if isinstance(mask, dict) else mask
-        if found:
-            return str(found)
-    return ""
 
 
 def _is_native(config: Mapping[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.models.auto import modeling_auto
 
-from topwork_plugins.bert.layout import Layout, mask_of
+from topwork_plugins.bert.layout import Layout
 from topwork_plugins.bert.loading import is_causal
 
 
@@ -78,11 +78,11 @@ def _answer(rows: Tensor) -> Any:
 
 
 def kind_of(layout: Layout) -> WordHead | None:
-    """The head that a folder may hold, by its config.json; a masked model's only where its tokenizer has a mask."""
+    """The head that a folder may hold, by its config.json."""
     named = [str(name) for name in layout.config.get("architectures") or ()]
     for kind in (MASKED, CAUSAL):
         if layout.config["model_type"] in kind.opens and any(kind.classes.search(name) for name in named):
-            return kind if kind is CAUSAL or mask_of(layout.transformer) else None
+            return kind
     return None
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from topwork_server import BaseEncoder, InvalidInput
 
-from topwork_plugins.bert.layout import Layout, mask_of, read_layout
+from topwork_plugins.bert.layout import Layout, read_layout
+from topwork_plugins.bert.mask_token import mask_of
 
 #: Files of the transformer's folder that saving writes, and those that describe the model as it was.
 _REPLACED = frozenset({"config.json", "generation_config.json", "README.md", "training_args.bin", "pretraining.json"})
