@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from topwork_server import InvalidInput
+from torch import nn
 
 from topwork_plugins.json_files import read_json
 from topwork_plugins.weight_files import shapes_of
@@ -19,9 +20,10 @@ APART = "its config.json and its weights do not belong together; copy the model 
 _SIZES = re.compile(
     r"(hidden|vocab|intermediate|embedding|patch|image)_size|max_position_embeddings|num_(attention_|key_value_)?heads"
     r"|num_channels|width|heads|context_length|embed_dim|(encoder|decoder)_(attention_heads|ffn_dim)|n_(embd|head|heads|inner|positions|ctx)|d_(model|ff|kv)|(hidden_)?dim"
+    r"|(in|out)_features"
 )
 #: Fields that count parts of a network of which each is built.
-_LAYERS = re.compile(r"num_(\w+_)?layers|n_layers?|(encoder_|decoder_)?layers|depths|num_hidden_groups|num_(local_)?experts")
+_LAYERS = re.compile(r"num_(\w+_)?layers|n_layers?|(encoder_|decoder_)?layers|depths?|num_hidden_groups|num_(local_)?experts")
 _INDEX = re.compile(r"(?:^|\.)(\d+)\.")
 #: Layers that a network may have beyond those of its weights: it is built, and those that are missing are then named.
 SPARE_LAYERS = 1000
@@ -30,12 +32,12 @@ SPARE_LAYERS = 1000
 SPARE_SIZE, SMALL = 4, 100_000_000
 
 
-def check_config(folder: Path, weights: Sequence[Path], kind: str) -> None:
+def check_config(folder: Path, weights: Sequence[Path], build: Callable[[], nn.Module]) -> None:
     """Raise InvalidInput where config.json is of no network, or of one far larger than its weights; the error names the field.
-    `kind` is the class of transformers that will be built."""
+    `build` makes the network: here without memory for its numbers."""
     config = folder / "config.json"
     check_numbers(config, weights)
-    shapes, network = _shapes(weights), _without_memory(folder, kind)
+    shapes, network = _shapes(weights), _without_memory(build)
     if shapes and network is not None:
         _check_size(config, network, shapes)
 
@@ -68,13 +70,13 @@ def check_known(config: Path, error: Exception) -> None:
             ) from error
 
 
-def _check_size(config: Path, network: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _check_size(config: Path, network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Compare a network that has no memory for its numbers with the weights: by their count, then by their shapes."""
     held = sum(map(math.prod, shapes.values()))
     wanted = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
     if sum(map(math.prod, wanted.values())) <= max(SPARE_SIZE * held, SMALL):
         return
-    prefix = f"{network.base_model_prefix}."
+    prefix = f"{getattr(network, 'base_model_prefix', '')}."
     known = {name.removeprefix(prefix): shape for name, shape in shapes.items()}
     pairs = [
         (size, has)
@@ -93,15 +95,11 @@ def _check_size(config: Path, network: Any, shapes: Mapping[str, tuple[int, ...]
     )
 
 
-def _without_memory(folder: Path, kind: str) -> Any:
-    """Return the network of a folder on torch's "meta" device; None where it cannot be built so, which says nothing of it."""
-    import transformers
-
-    maker = getattr(transformers, kind)
+def _without_memory(build: Callable[[], nn.Module]) -> nn.Module | None:
+    """Return the network on torch's "meta" device; None where it cannot be built so, which says nothing of it."""
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
-            return maker.from_config(config) if hasattr(maker, "from_config") else maker(config)
+            return build()
     except Exception:  # of any class: what config.json says is used everywhere
         return None
 
@@ -113,7 +111,7 @@ def _shapes(weights: Sequence[Path]) -> dict[str, tuple[int, ...]]:
 def _fields(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the values of config.json that are not null, those of its towers (text_config.hidden_size) too, of lists each."""
     for name, value in config.items():
-        if isinstance(value, dict) and name.endswith(("config", "cfg")):
+        if isinstance(value, dict) and name.endswith(("config", "cfg", "args")):
             yield from _fields(value, f"{prefix}{name}.")
         elif value is not None:
             for one in value if isinstance(value, list) else [value]:

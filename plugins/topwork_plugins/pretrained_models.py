@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def from_pretrained(folder: Path, kind: str, attention: str | None = "eager") ->
     weights = weights_of(folder)
     for path in weights:
         check_whole(path)
-    check_config(folder, weights, kind)
+    check_config(folder, weights, partial(_network, folder, kind))
     try:
         model, report = getattr(transformers, kind).from_pretrained(
             folder,
@@ -54,6 +55,18 @@ def from_pretrained(folder: Path, kind: str, attention: str | None = "eager") ->
             remedy="it should hold config.json and model.safetensors (or pytorch_model.bin), as the hub has them",
         ) from error
     return model, report
+
+
+def _network(folder: Path, kind: str) -> nn.Module:
+    """Build the network of a folder by a class of transformers, with random weights."""
+    import transformers
+
+    maker = getattr(transformers, kind)
+    with torch.device("cpu"):  # tensors of modules that are imported here stay, on whichever device the network is built
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        getattr(maker, "_model_mapping", {}).get(type(config), None)
+    network: nn.Module = maker.from_config(config) if hasattr(maker, "from_config") else maker(config)
+    return network
 
 
 def remarks_on(config: Mapping[str, Any], model: Any) -> tuple[str, ...]:

@@ -308,6 +308,8 @@ def modules_of(*kinds: str, **config: object) -> Callable[[Path], None]:
         (modules_of("Transformer", "Dense", in_features=7, out_features=3), "reads 7 numbers, and the pooling gives 32"),
         (modules_of("Transformer", "Dense", in_features=32, out_features=3), "no model.safetensors"),
         (modules_of("Transformer", "Dense", in_features=32, out_features=3, use_residual=True), "not a plain Dense"),
+        (modules_of("Transformer", "Dense", in_features=32, out_features=-3), "out_features -3, which is no whole number"),
+        (modules_of("Transformer", "Dense", in_features=32, out_features=10**12), "no model.safetensors"),
     ],
 )
 def test_a_folder_that_is_not_right_is_refused_with_the_reason(

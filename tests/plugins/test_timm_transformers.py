@@ -146,6 +146,21 @@ def test_a_net_of_one_size_and_one_of_any(tmp_path: Path) -> None:
     assert "one size" in refusal(lambda: open_net(fixed, {"size": 96}))
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_classes": 10**12}, "num_classes 1000000000000, and the weights have 2"),
+        ({"model_args": {"depth": 10**9}}, "model_args.depth 1000000000, and the weights have"),
+        ({"model_args": {"embed_dim": 0}}, "model_args.embed_dim 0, which is no whole number above 0"),
+    ],
+)
+def test_a_net_far_larger_than_its_weights_is_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    folder = as_on_the_hub(random_net("test_vit", num_classes=2), tmp_path, size=160)
+    config = json.loads((folder / "config.json").read_text()) | {"num_classes": 2} | changes
+    (folder / "config.json").write_text(json.dumps(config))
+    assert words in refusal(lambda: open_net(folder, {}))
+
+
 def test_names_of_classes_stand_in_either_place(tmp_path: Path) -> None:
     net = random_net("test_vit", num_classes=2)
     folder = as_on_the_hub(net, tmp_path, size=160)

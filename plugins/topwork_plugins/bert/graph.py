@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from topwork_plugins.bert.architectures import PooledTap
 from topwork_plugins.bert.layout import Layout, Stage
+from topwork_plugins.config_checks import check_numbers
 from topwork_plugins.parameter_blocks import by_prefix
 from topwork_plugins.weight_files import misshapen, read_tensors, refuse_misfits, weights_of
 
@@ -132,7 +133,9 @@ def _dense(stage: Stage, width: int) -> list[nn.Module]:
     activation = str(config.get("activation_function", "Tanh")).rpartition(".")[2]
     if activation not in ACTIVATIONS:
         raise InvalidInput(f"{stage.folder.name} has the activation {activation}", remedy=f"known are {', '.join(ACTIVATIONS)}")
-    linear = nn.Linear(width, config["out_features"], bias=config.get("bias", True))
+    check_numbers(stage.folder / "config.json", ())
+    with torch.device("meta"):  # until its weights are known to be of that size
+        linear = nn.Linear(width, config["out_features"], bias=config.get("bias", True))
     found = {key.removeprefix("linear."): value for key, value in _read_tensors(stage.folder).items()}
     wanted = linear.state_dict()
     refuse_misfits(
@@ -142,7 +145,7 @@ def _dense(stage: Stage, width: int) -> list[nn.Module]:
         found.keys() - wanted.keys(),
         "its config.json and its weights do not belong together; copy the model's folder again, with its sub-folders",
     )
-    linear.load_state_dict(found)
+    linear.to_empty(device="cpu").load_state_dict(found)
     return [linear, ACTIVATIONS[activation]()]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from topwork_server import InvalidInput, prepare_torchvision
 from torch import Tensor, nn
 
+from topwork_plugins.config_checks import check_config
 from topwork_plugins.weight_files import NAMES, misshapen, read_tensors, refuse_misfits
 
 
@@ -26,7 +28,10 @@ def load_timm(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
         arguments["num_classes"] = config["num_classes"]
     # A net that reads one size of picture is made for that of its weights, which may differ from the architecture's.
     made_for = {key: facts[key] for key in ("input_size", "fixed_input_size") if facts.get(key) is not None}
-    net = create(config["architecture"], pretrained_cfg_overlay=made_for, **arguments)
+    build = partial(create, config["architecture"], pretrained_cfg_overlay=made_for, **arguments)
+    if arguments:
+        check_config(folder, [path for path in [_weights_in(folder)] if path], build)
+    net = build()
     _load(net, read_weights(folder), folder.name)
     return net, {**net.pretrained_cfg, **facts}  # type: ignore[dict-item]
 
@@ -53,8 +58,9 @@ def load_in_order(architecture: str, path: Path) -> nn.Module:
 
 def create(architecture: str, **arguments: Any) -> nn.Module:
     """A timm net with random weights, in evaluation mode; nothing is downloaded."""
-    prepare_torchvision()
-    import timm
+    with torch.device("cpu"):  # tensors of modules that are imported here stay, on whichever device the net is built
+        prepare_torchvision()
+        import timm
 
     if not timm.is_model(architecture):
         raise InvalidInput(f"timm {timm.__version__} has no {architecture!r}", remedy="see timm.list_models()")
@@ -101,9 +107,13 @@ def set_size(net: Any, size: int) -> None:
         ) from error
 
 
+def _weights_in(folder: Path) -> Path | None:
+    return next((folder / name for name in NAMES if (folder / name).exists()), None)
+
+
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """Read the first file of NAMES that is there; it is never unpickled."""
-    path = next((folder / name for name in NAMES if (folder / name).exists()), None)
+    path = _weights_in(folder)
     if path is None:
         raise InvalidInput(f"{folder} holds none of {', '.join(NAMES)}", remedy="copy the weights beside config.json")
     return read_tensors(path)
