@@ -39,6 +39,12 @@ test-fast: install node  ## without the packaged weights
 test-tensorflow: install  ## conversions of real SavedModels, in an environment with TensorFlow that this makes in .topwork (1.5 GB)
 	$(BIN)/python -m pytest -m tensorflow
 
+TRITON := .tritonclient
+.PHONY: test-tritonclient
+test-tritonclient: install  ## the Open Inference Protocol by Triton's own client, in an environment of its own
+	test -d $(TRITON) || { $(PYTHON) -m venv $(TRITON) && $(TRITON)/bin/python -m pip install --quiet 'tritonclient[http,grpc]==2.73.0'; }
+	TRITONCLIENT=$(CURDIR)/$(TRITON)/bin/python $(BIN)/python -m pytest tests/server/doors/test_tritonclient.py
+
 .PHONY: weights
 weights: install
 	@for name in all-minilm-l6-v2 efficientnet-lite0 resnet50-thin i3d-resnet50-thin glove-6b-50d; do \
@@ -96,4 +102,4 @@ memory: install weights  ## resident memory of the server, idle and with all off
 	$(BIN)/python -m benchmarks.memory
 
 clean:
-	rm -rf $(VENV) site .bench-peers $(SKLEARN) .topwork .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) site .bench-peers $(SKLEARN) $(TRITON) .topwork .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -11,7 +11,7 @@ from topwork._display.excerpts import excerpt
 
 from topwork_server.doors.json_calls import Call
 from topwork_server.doors.oip.infer_stream import InferStream
-from topwork_server.doors.oip.inference import VERSION, Inference, InferRequest
+from topwork_server.doors.oip.inference import BRIEF, VERSION, Inference, InferRequest
 from topwork_server.doors.oip.repository import ModelRepository
 from topwork_server.doors.oip.tensors import InputTensor, OutputTensor, refuse_unserved
 from topwork_server.doors.protocols import oip_pb2
@@ -32,7 +32,7 @@ CONTENTS = {
     "BYTES": "bytes_contents",
 }
 #: Bytes of a reply that is packed on the event loop.
-BRIEF = 1 << 20
+BRIEF_REPLY = 1 << 20
 #: What to do where a reply is too large.
 FEWER = "send fewer items at a time, or ask for fewer outputs"
 
@@ -127,8 +127,9 @@ class OipGrpcDoor:
     async def _infer(
         self, request: oip_pb2.ModelInferRequest, call: Call[None], *, wait: bool = False
     ) -> oip_pb2.ModelInferResponse:
-        outputs = await self._inference.infer(call, _asked(request), wait=wait)
-        much = sum(one.values.nbytes for one in outputs) > BRIEF
+        asked = await in_thread_if(request.ByteSize() > BRIEF, _asked, request)
+        outputs = await self._inference.infer(call, asked, wait=wait)
+        much = sum(one.values.nbytes for one in outputs) > BRIEF_REPLY
         return check_reply_size(await in_thread_if(much, _reply, request, outputs), FEWER)
 
 

@@ -14,7 +14,7 @@ from topwork._display.excerpts import excerpt
 
 from topwork_server.doors import http_errors
 from topwork_server.doors.json_calls import FINGERPRINT, Call, Operation, decoded
-from topwork_server.doors.oip.inference import VERSION, Inference, InferRequest
+from topwork_server.doors.oip.inference import BRIEF, VERSION, Inference, InferRequest
 from topwork_server.doors.oip.repository import ModelRepository
 from topwork_server.doors.oip.tensors import BYTES, InputTensor, OutputTensor, refuse_unserved
 from topwork_server.errors import InvalidInput, TopworkError, Unsupported
@@ -141,7 +141,8 @@ class OipHttpDoor:
         for one in tensors:
             refuse_unserved(one.name, one.parameters)
         names = [one.name for one in asked.outputs]
-        request = InferRequest(model, version, _inputs(asked.inputs, raw), names, asked.parameters)
+        inputs = await in_thread_if(len(call.body) > BRIEF, _inputs, asked.inputs, raw)
+        request = InferRequest(model, version, inputs, names, asked.parameters)
         outputs = await self._inference.infer(call, request)
         raws = [bool(one.parameters.get("binary_data", binary)) for one in asked.outputs] or [bool(binary)]
         return await in_thread_if(_is_much(outputs, raws), _reply, model, asked.id, outputs, raws)

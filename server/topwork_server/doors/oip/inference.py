@@ -26,8 +26,8 @@ PRIORITIES = {0: Priority.NORMAL, 1: Priority.HIGH, 2: Priority.NORMAL, 3: Prior
 SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
 #: Asks for what each reply of a stream has anyway: a parameter that tells that it is the last one to its request.
 FINAL_RESPONSE = "triton_enable_empty_final_response"
-#: Bytes of inputs that are taken apart on the event loop.
-BRIEF = 256 << 10
+#: Bytes of a request, or values of its input, that are taken apart on the event loop.
+BRIEF = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,7 @@ class Inference:
         if call.fingerprint and len(request.outputs) > 1:
             raise InvalidInput("a fingerprint belongs to one output", remedy="ask for one output, or leave it out")
         tensor, modality = _sole_input(request, reads)
-        much = isinstance(tensor.data, bytes) and len(tensor.data) > BRIEF
-        items = await in_thread_if(much, items_of, tensor, modality, self._most)
+        items = await in_thread_if(len(tensor.data) > BRIEF, items_of, tensor, modality, self._most)
         result = await self._embedder.embed_taps(call, request.model, items, request.outputs, options, wait=wait)
         return [_output(rows) for rows in result.taps]
 

@@ -1,0 +1,34 @@
+"""The Open Inference Protocol by Triton's own client. It needs another protobuf: `make test-tritonclient` gives it a Python."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import fake_engine
+import pytest
+
+PYTHON = os.environ.get("TRITONCLIENT")
+SCRIPT = Path(fake_engine.__file__).with_name("triton_calls.py")
+
+
+@pytest.mark.skipif(not PYTHON, reason="$TRITONCLIENT names no Python that has tritonclient: `make test-tritonclient`")
+async def test_both_wires_of_the_client(tmp_path):
+    async with fake_engine.served(tmp_path, http="127.0.0.1:0") as server:
+        command = [PYTHON, str(SCRIPT), server.ready.address, server.ready.http]
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+    for wire, missing, invalid in (("grpc", "StatusCode.NOT_FOUND", "StatusCode.INVALID_ARGUMENT"), ("http", "404", "400")):
+        one = told[wire]
+        assert one["ready"] == [True, True, True, False]
+        assert one["usual"] == [5, 1]
+        assert one["shapes"] == [[2, 2, fake_engine.DIM], [2, fake_engine.DIM]]
+        assert (one["no model"][0], "nosuch" in one["no model"][1]) == (missing, True)
+        assert one["bad"] == [invalid, "item 1: the text is bad (send a good one)"]
+        assert (one["classes"][0], "classes" in one["classes"][1]) == (invalid, True)
+    assert (told["streamed"][0], told["streamed"][2]) == (3, 1)
+    assert "the text is bad" in told["streamed"][1]
