@@ -34,6 +34,15 @@ def surroundings(arguments: Arguments, report: Report) -> dict[str, Any]:
     }
 
 
+def creep(arguments: Arguments, report: Report) -> dict[str, Any]:
+    """For ever, after one hundredth in a fifth of a second."""
+    report(0.5, "creeping")
+    threading.Event().wait(0.2)
+    report(0.51, "crept")
+    threading.Event().wait()
+    return {}
+
+
 def hold(arguments: Arguments, report: Report) -> dict[str, Any]:
     """For ever. `deaf`: SIGTERM does not end it; `child`: with a process of its own; `pids`: a file to write both pids to;
     `scratch`: with a temporary file."""

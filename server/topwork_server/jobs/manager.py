@@ -19,7 +19,7 @@ from topwork_server.jobs.job_records import JobRecord, JobRecords, JobState
 
 #: Records of so many jobs are kept, the newest.
 KEPT = 200
-#: Below this fraction the time that is left is not guessed at.
+#: Where less than this fraction was done since the first report, the time that is left is not guessed at.
 TELLING = 0.01
 WAITING, STARTING = "waiting for another job", "starting"
 #: What a job that did not answer had published before its process ended, as it would have returned it; None for nothing.
@@ -39,11 +39,12 @@ class _Run:
         self.changed = asyncio.Event()
         self.stopped: tuple[JobState, str] | None = None  # how it ends, and why, where it was stopped
         self.work = JobProcess(call, arguments, threads, self._report, scratch)
-        self.began = 0.0
+        self.began = False
+        self._first: tuple[float, float] | None = None  # when it first reported, and how far it was: before, its process started
         self._done_at = 0.0
 
     def begin(self) -> None:
-        self.began = time.monotonic()
+        self.began = True
         self.tell(replace(self.job, state=JobState.RUNNING, message=STARTING))
 
     def now(self) -> JobRecord:
@@ -63,7 +64,9 @@ class _Run:
     def _report(self, fraction: float, message: str) -> None:
         if self.job.state is JobState.RUNNING:
             now = time.monotonic()
-            self._done_at = now + (now - self.began) * (1 - fraction) / fraction if TELLING <= fraction < 1 else 0.0
+            self._first = self._first or (now, fraction)
+            elapsed, gained = now - self._first[0], fraction - self._first[1]
+            self._done_at = now + elapsed * (1 - fraction) / gained if gained >= TELLING and fraction < 1 else 0.0
             self.tell(replace(self.job, fraction=fraction, message=message))
 
 
