@@ -151,7 +151,7 @@ def test_an_index_is_built_and_waited_for(topwork: StubCommand) -> None:
     asked = topwork.asked("create_index")
     assert (asked["kind"], asked["options"], asked["target_recall"], asked["metric"]) == ("hnsw", {"links": 16}, 0.99, "l2")
     assert (asked["name"], asked["tap"], asked["wait"]) == ("", "", True)
-    assert topwork.stderr == "birds/pooled: 25%, training, 30 s left\n"
+    assert topwork.stderr == "birds/pooled: 25%, training, 30 s left\nbirds/pooled: 100%\n"
     assert topwork.stdout == (
         "index pooled of birds: IVF64,Flat over 5,000 rows, recall 0.963 at effort 8, 5,210 queries/s, 153 kB of memory, "
         "built in 31 s\n"
@@ -274,6 +274,7 @@ def test_lines_of_a_job_where_there_is_no_terminal(capsys: pytest.CaptureFixture
         "birds/pooled: 31%, step 1 of 1,200, 30 s left",
         "birds/pooled: 50%, measuring",
         "birds/pooled: 60%, measuring, 1 min 5 s left",
+        "birds/pooled: 100%",
     ]
 
 

@@ -27,7 +27,7 @@ def test_a_training_and_what_came_of_it(topwork: StubCommand) -> None:
         "warning: class 'wren' has 3 examples",
         "next: `topwork report birds-label` says where it fails, `topwork predict birds-label ITEM...` uses it",
     ]
-    assert topwork.stderr == "birds-label: 25%, step 3, 30 s left\n"
+    assert topwork.stderr == "birds-label: 25%, step 3, 30 s left\nbirds-label: 100%\n"
 
 
 def test_a_head_that_says_little_of_itself(topwork: StubCommand) -> None:

@@ -104,7 +104,7 @@ def _job_bar() -> Iterator[Callable[[Job], None]]:
 
 
 def _job_lines(clock: Callable[[], float]) -> Callable[[Job], None]:
-    """Print a line when the job does something else than to count on, and now and then."""
+    """Print a line when the job does something else than to count on, now and then, and when it is done."""
     last, doing = clock() - INTERVAL, ""
 
     def show(job: Job) -> None:
@@ -113,6 +113,8 @@ def _job_lines(clock: Callable[[], float]) -> Callable[[Job], None]:
         if job.running and (now != doing or clock() - last >= INTERVAL):
             last, doing = clock(), now
             print(f"{job.subject}: {job.fraction:.0%}, {_doing(job, 200)}", file=sys.stderr, flush=True)
+        elif job.state == "done" and doing:
+            print(f"{job.subject}: 100%", file=sys.stderr, flush=True)
 
     return show
 
