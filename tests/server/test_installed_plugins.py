@@ -69,11 +69,10 @@ def test_they_are_found_with_their_distribution(environment: dict[str, str]) -> 
     assert found["colors"]["indexes"] == found["colors"]["trainers"] == []
 
 
-def test_the_table_names_what_each_brings(environment: dict[str, str]) -> None:
-    shown = topwork({**environment, "COLUMNS": "200"}, "plugins").stdout
-    [brute, means] = [line for line in shown.splitlines() if line.startswith(("brute ", "means "))]
-    assert brute.split() == ["brute", "topwork-colors", "1.2.3", "register_indexes", "-", "brute", "-", "-"]
-    assert means.split() == ["means", "topwork-colors", "1.2.3", "register_trainers", "-", "-", "nearest-mean", "-"]
+def test_the_list_names_what_each_brings(environment: dict[str, str]) -> None:
+    shown = topwork({**environment, "COLUMNS": "80"}, "plugins").stdout
+    assert "brute (topwork-colors 1.2.3)\n  indexes: brute\n  hooks: register_indexes\n" in shown
+    assert "means (topwork-colors 1.2.3)\n  trainers: nearest-mean\n  hooks: register_trainers\n" in shown
 
 
 @pytest.mark.parametrize(

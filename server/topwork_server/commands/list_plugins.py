@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import textwrap
 from dataclasses import asdict
+from functools import partial
 from types import SimpleNamespace
 
 from topwork_server.plugin_api.plugin_registry import PluginInfo, PluginRegistry
@@ -19,14 +22,10 @@ def run(arguments: SimpleNamespace) -> int:
 
 
 def _show(found: list[PluginInfo]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("plugin", "distribution", "hooks", "encoders", "indexes", "trainers", "pretrainers"):
-        table.add_column(heading, overflow="fold")
+    """Print a paragraph a plugin: a table of so many lists is too wide for a terminal."""
+    fill = partial(textwrap.fill, width=shutil.get_terminal_size().columns, break_on_hyphens=False, break_long_words=False)
     for plugin in found:
-        distribution = f"{plugin.distribution} {plugin.version}"
-        lists = (plugin.hooks, plugin.encoders, plugin.indexes, plugin.trainers, plugin.pretrainers)
-        table.add_row(plugin.name, distribution, *(", ".join(names) or "-" for names in lists))
-    Console().print(table)
+        print(f"{plugin.name} ({plugin.distribution} {plugin.version})")
+        for what in ("encoders", "indexes", "trainers", "pretrainers", "hooks"):
+            if names := getattr(plugin, what):
+                print(fill(f"{what}: {', '.join(names)}", initial_indent="  ", subsequent_indent="    "))
