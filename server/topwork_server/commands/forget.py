@@ -45,9 +45,14 @@ def _report(folders: dict[Path, int], arguments: SimpleNamespace) -> None:
         print(json.dumps(record | {"deleted": not arguments.dry_run}))
         return
     for path, size in folders.items():
-        print(f"{size / 1e6:8.1f} MB  {path.name}")
+        print(f"{_shown(size):>9}  {path.name}")
     verb = "would be deleted" if arguments.dry_run else "deleted"
-    print(f"{len(folders)} artifacts that no encoder refers to, {total / 1e6:.1f} MB: {verb}" if folders else "nothing to prune")
+    print(f"{len(folders)} artifacts that no encoder refers to, {_shown(total)}: {verb}" if folders else "nothing to prune")
+
+
+def _shown(size: int) -> str:
+    """A number of bytes, in MB or where that would be 0.0 in kB."""
+    return f"{size / 1e6:.1f} MB" if size >= 50_000 else f"{size / 1e3:.1f} kB"
 
 
 def _check_own(catalog: Catalog, name: str) -> None:
