@@ -78,7 +78,7 @@ class TowerInfo:
 class EncoderInfo:
     """One line of the catalog.
 
-    modality      "text", "image", "video", "audio" or "tensor": what it reads, the first of `modalities`
+    modality      "text", "image", "video", "audio" or "tensor": what it reads, the first of `modalities`; `reads` names all
     state         "absent" (`detail` says what fetches the weights), "fetched", "exporting", "ready", "loaded", "failed"
     numerics      None before the export
     parameters    0 where not known
