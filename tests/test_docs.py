@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -88,6 +89,20 @@ def test_a_command_that_is_shown_parses(page: str, line: str) -> None:
         name, command, rest = topwork.resolve_command(context, words)
         assert command is not None
         command.make_context(name, rest, parent=context, resilient_parsing=not rest)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_page_that_is_typed_in_order_makes_no_name_twice(path: Path) -> None:
+    made: set[str] = set()
+    lines = [line for block in blocks(path.read_text("utf-8"), "sh") for line in block.replace("\\\n", " ").splitlines()]
+    for line in lines:
+        if not line.startswith(("topwork train ", "topwork pretrain ")) or "--replace" in line:
+            continue
+        words = shlex.split(line, comments=True)
+        given = dict(pairwise(words))
+        name = given.get("--name") or f"{words[2]}-{given.get('--target')}"
+        assert name not in made, line
+        made.add(name)
 
 
 def test_enough_commands_are_found_to_be_worth_a_test() -> None:
