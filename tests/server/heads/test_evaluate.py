@@ -190,6 +190,23 @@ def test_scaling_repairs_confidence() -> None:
     assert found.temperature == pytest.approx(5, rel=0.15)
 
 
+def test_a_calibration_error_that_rose_among_few_items_is_told_with_the_log_loss() -> None:
+    """It rises in some of twenty draws of twelve items; those reports say so, and no others."""
+    told = 0
+    for seed in range(20):
+        given, scores = classes(12, sure=1.0, seed=seed)
+        found = evaluate.evaluate_predictions(given, Task.CLASSIFICATION, answered(given, scores), ids(given), None, 0)
+        figures = {figure.name: figure.value for figure in found.metrics}
+        rise = figures[metrics.CALIBRATION] - figures[metrics.CALIBRATION_BEFORE]
+        warned = [text for text in found.warnings if "calibration error rose" in text]
+        assert len(warned) == (rise >= 0.01), (rise, found.warnings)
+        if warned:
+            assert f", then {figures['log loss']:.3f})" in warned[0]
+            assert "items say little" in warned[0]
+        told += len(warned)
+    assert 2 <= told < 20
+
+
 def test_the_same_seed_gives_the_same_evaluation() -> None:
     given, scores = classes(120)
     first, again, other = (

@@ -55,6 +55,7 @@ def evaluate_predictions(
     gain = task_metrics.metric_difference(raw, blind, seed)
     of_classes = report_tables.class_metrics(raw)
     before, after = _reliability(raw, scaled)
+    warnings = report_tables.report_warnings(raw, examples, predictions, training, found[0], gain, of_classes)
     held_out = held_out_scores(scaled)
     return Evaluation(
         metrics=found,
@@ -70,7 +71,7 @@ def evaluate_predictions(
         confusion=report_tables.confusion_matrix(raw),
         scatter=report_tables.scatter_points(raw, seed),
         misclassified=misclassified(scaled, ids, spell),
-        warnings=report_tables.report_warnings(raw, examples, predictions, training, found[0], gain, of_classes),
+        warnings=(*warnings, *report_tables.calibration_warning(raw, scaled, found)),
     )
 
 

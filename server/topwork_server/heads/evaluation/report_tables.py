@@ -10,7 +10,7 @@ import numpy as np
 from topwork.heads import MetricValue
 from topwork.report import ClassMetrics, ConfusionMatrix, Misclassified
 
-from topwork_server.heads.evaluation import metrics, span_metrics
+from topwork_server.heads.evaluation import calibration, metrics, span_metrics
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData, HeldOutPredictions
 from topwork_server.heads.head_types import Task
 from topwork_server.heads.span_decoding import entity_labels
@@ -24,6 +24,7 @@ OTHERS = "others"
 MOST = 20
 MOST_KINDS = 3  # kinds of cells that are named
 FEW = 10  # evaluated examples of a class
+FEW_CALIBRATED, ROSE = 200, 0.01  # units of which a calibration error is mostly chance; a rise of it that is told
 WIDE = 0.2  # width of an interval of a share
 NAMED = 5  # classes that a warning names
 
@@ -217,13 +218,32 @@ def report_warnings(
     return tuple(text for text in (*found, _unseen_warning(data, examples, predictions, training)) if text)
 
 
+def calibration_warning(raw: EvaluationData, scaled: EvaluationData, found: Sequence[MetricValue]) -> tuple[str, ...]:
+    """Say that the calibration error of few items rose with the temperature, and what the log loss did, by which it is fitted."""
+    of = {metric.name: metric.value for metric in found}
+    before, after = (of.get(name, 0.0) for name in (metrics.CALIBRATION_BEFORE, metrics.CALIBRATION))
+    if scaled.units >= FEW_CALIBRATED or after - before < ROSE:
+        return ()
+    losses = [calibration.log_losses(one.scores, one.values, one.target, one.temperature) for one in (raw, scaled)]
+    without, with_it = (float(np.average(loss, weights=raw.counted)) for loss in losses)
+    text = (
+        f"the calibration error rose from {before:.3f} to {after:.3f} with a temperature, which is fitted by the log loss of"
+        f" held-out items ({without:.3f}, then {with_it:.3f}): {_units(scaled)} say little of either; label more before you rely"
+        " on probabilities"
+    )
+    return (text,)
+
+
 def _interval_warning(data: EvaluationData, main: MetricValue) -> str:
     if data.units < 2:
         return "one item was evaluated: its metrics say nothing of others; label more"
     if data.task is Task.REGRESSION or main.high - main.low <= WIDE:
         return ""
-    what = "groups" if data.units < len(np.unique(data.items)) else "items"
-    return f"{data.units} {what} leave {main.name} between {main.low:.2f} and {main.high:.2f}: label more for a narrower interval"
+    return f"{_units(data)} leave {main.name} between {main.low:.2f} and {main.high:.2f}: label more for a narrower interval"
+
+
+def _units(data: EvaluationData) -> str:
+    return f"{data.units} {'groups' if data.units < len(np.unique(data.items)) else 'items'}"
 
 
 def _gain_warning(main: MetricValue, gain: MetricValue) -> str:
