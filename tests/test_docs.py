@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 import shlex
 import shutil
@@ -13,6 +15,7 @@ import click
 import pluggy
 import pytest
 import sample_videos
+import topwork
 import topwork_server
 from google.protobuf import json_format
 from topwork.cli.commands import SERVER_VERBS, all_commands
@@ -120,6 +123,19 @@ def test_the_makefile_has_what_is_named() -> None:
 def test_python_that_is_shown_is_python(path: Path) -> None:
     for block in blocks(path.read_text("utf-8"), "python"):
         compile(block, str(path), "exec")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_calls_of_the_sdk_that_are_shown_have_its_parameters(path: Path) -> None:
+    for block in blocks(path.read_text("utf-8"), "python"):
+        if re.search(r"\bclient = (?!topwork\.)", block):  # of another library
+            continue
+        for call in ast.walk(ast.parse(block)):
+            method = call.func if isinstance(call, ast.Call) else None
+            if isinstance(method, ast.Attribute) and isinstance(method.value, ast.Name) and method.value.id == "client":
+                assert isinstance(call, ast.Call)
+                keywords = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+                inspect.signature(getattr(topwork.Client, method.attr)).bind(None, *call.args, **keywords)
 
 
 def test_every_page_is_on_the_site() -> None:
