@@ -1,4 +1,4 @@
-"""Models that bring a head: which weights are left out is reported, and a cross-encoder is no trunk unless that is asked for."""
+"""Models that bring a head: which weights are left out is reported."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ import pytest
 import tiny_berts
 import transformers
 from small_nets import as_on_the_hub, random_net
-from topwork import cli
 from topwork_plugins.bert.plugin import BertEncoder
 from topwork_plugins.resnet.feature_taps import open_net
-from topwork_server import EncoderSpec, InvalidInput, Modality, Trunk
+from topwork_server import EncoderSpec, Modality, Trunk
 from topwork_server.commands import pull
-from topwork_server.models.catalog import Catalog
 from topwork_server.models.catalog_entry import CatalogEntry, EncoderState
-from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.services.convert import encoder_messages
 
 
@@ -61,29 +58,6 @@ def test_the_weights_of_a_head_that_is_left_out_are_named(
     unused = opened(with_head(trunk, tmp_path / kind, kind, labels)).unused
     assert left_out in unused
     assert not any(name.startswith(("encoder.", "embeddings.")) for name in unused)
-
-
-CROSS: list[dict[str, Any]] = [
-    {"labels": 1},
-    {"labels": 3, "sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"}},
-    {"labels": 2, "sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"},
-]
-
-
-@pytest.mark.parametrize("how", CROSS, ids=["one label", "sentence-transformers", "sentence-transformers before 4"])
-def test_a_cross_encoder_is_no_trunk_unless_asked(how: dict[str, Any], trunk: Path, tmp_path: Path) -> None:
-    folder = with_head(trunk, tmp_path / "cross", "SequenceClassification", **how)
-    with pytest.raises(InvalidInput, match="cross is a cross-encoder") as caught:
-        opened(folder)
-    assert "trunk_only=true" in caught.value.remedy
-    assert {"classifier.bias", "classifier.weight"} <= set(opened(folder, trunk_only=True).unused)
-
-
-def test_a_pull_refuses_it_and_leaves_no_name_behind(trunk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder, home = with_head(trunk, tmp_path / "cross", "SequenceClassification", labels=1), tmp_path / "home"
-    assert cli.main(["pull", f"file:{folder}", "--home", str(home), "--json"]) == 1
-    assert "trunk_only" in json.loads(capsys.readouterr().out)["remedy"]
-    assert "cross" not in Catalog(PluginRegistry.load(), home).names()
 
 
 def test_a_pull_and_get_encoder_name_what_is_left_out(trunk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from topwork_server import EncoderSpec, InvalidInput, PretrainedHead, TextItem, 
 
 from topwork_plugins.bert.architectures import GENERIC, GENERIC_CAUSAL, Architecture
 from topwork_plugins.bert.graph import PooledEncoder, blocks, build_stages
-from topwork_plugins.bert.layout import Layout, read_json, read_layout, taps
+from topwork_plugins.bert.layout import SCORE, Layout, read_json, read_layout, taps
 from topwork_plugins.bert.loading import Loaded, is_causal, load_encoder, load_language_model, position_limit
 from topwork_plugins.bert.mask_token import mask_of
+from topwork_plugins.bert.pair_head import PairHead, load_cross_encoder
 from topwork_plugins.bert.settings import Settings
 from topwork_plugins.bert.tokenizer_file import write_tokenizer
 from topwork_plugins.bert.tokens import FILE, Tokenization, known_examples
@@ -32,7 +34,8 @@ DEFAULT_TOKENS, UNSAID = 512, 1 << 24
 def export(spec: EncoderSpec, folder: Path, out: Path) -> Trunk:
     """See `BertEncoder.export`."""
     layout = read_layout(folder, spec.settings.get("pooling"))
-    loaded, heads, without = _opened(layout)
+    opened = _opened(layout, trunk_only=bool(spec.settings.get("trunk_only")))
+    loaded, scores = opened.loaded, opened.scores
     model, architecture = loaded.model, _settled(layout.architecture, loaded)
     stages, width = build_stages(layout, loaded.dim)
     rows = model.get_input_embeddings().num_embeddings
@@ -40,35 +43,51 @@ def export(spec: EncoderSpec, folder: Path, out: Path) -> Trunk:
     settings = _settings(model, layout, spec.settings.get("max_tokens"))
     settings.write(out)
     hidden = loaded.hidden if architecture.checked else ()
-    module = PooledEncoder(model, settings.inputs, layout.poolings, stages, architecture.poolings, hidden=bool(hidden))
+    module = PooledEncoder(
+        model, settings.inputs, layout.poolings, stages, architecture.poolings, hidden=bool(hidden), scores=scores
+    )
     return Trunk(
         inputs=dict.fromkeys(settings.inputs, ("batch", "tokens")),
-        taps=taps(loaded.dim, hidden, width, architecture),
+        taps=taps(loaded.dim, hidden, width, architecture, scores.labels if scores else ()),
+        default_tap=SCORE if scores else "",
         definition=layout.definition,
         preprocessing=_preprocessing(settings, layout, tokenizer),
         module=module.eval(),
         exporter="legacy",  # its graph is the one that attention fusion recognizes
         examples=_examples(Tokenization(out / FILE, settings.max_tokens), settings.prompts.get(settings.default_prompt, "")),
         blocks=blocks(model),
-        heads=heads,
+        heads=opened.heads,
         unused=loaded.unused,
-        remarks=(*remarks_on(layout.config, model), *without),
+        remarks=(*remarks_on(layout.config, model), *opened.remarks),
     )
 
 
-def _opened(layout: Layout) -> tuple[Loaded, tuple[PretrainedHead, ...], tuple[str, ...]]:
-    """The trunk, the head that it was trained with where that fills gaps, and why one that there is does not."""
+@dataclass(frozen=True)
+class _Opened:
+    """The trunk, the head that it was trained with where that fills gaps, why one that there is does not, and the head of a
+    cross-encoder."""
+
+    loaded: Loaded
+    heads: tuple[PretrainedHead, ...] = ()
+    remarks: tuple[str, ...] = ()
+    scores: PairHead | None = None
+
+
+def _opened(layout: Layout, *, trunk_only: bool) -> _Opened:
     folder, why = layout.transformer, ""
+    if layout.is_cross_encoder and not trunk_only:
+        loaded, scores = load_cross_encoder(folder)
+        return _Opened(loaded, scores=scores)
     kind = kind_of(layout)
     if kind is MASKED and not mask_of(folder):
         why = "the files of its tokenizer name no mask (add mask_token to tokenizer_config.json)"
     elif kind and (found := load_language_model(folder, kind.opened_by)):
         model, loaded = found
         if head := head_of(model, kind):
-            return loaded, (head,), ()
+            return _Opened(loaded, (head,))
         why = f"it is not one of the last rows of its {model.config.model_type} trunk alone"
     remarks = (f"its head over the vocabulary, of a language model, is not used: {why}",) if why else ()
-    return load_encoder(folder, layout.architecture), (), remarks
+    return _Opened(load_encoder(folder, layout.architecture), remarks=remarks)
 
 
 def _settled(architecture: Architecture, loaded: Loaded) -> Architecture:

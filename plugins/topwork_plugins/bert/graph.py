@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from topwork_plugins.bert.architectures import PooledTap
 from topwork_plugins.bert.layout import Layout, Stage
+from topwork_plugins.bert.pair_head import PairHead
 from topwork_plugins.config_checks import check_numbers
 from topwork_plugins.parameter_blocks import by_prefix
 from topwork_plugins.weight_files import misshapen, read_tensors, refuse_misfits, weights_of
@@ -34,7 +35,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class PooledEncoder(nn.Module):
-    """Token ids to (pooled, tokens, a row a text for each of `each`, hidden.0 .. hidden.N), as `layout.taps` says.
+    """Token ids to (pooled, tokens, a row a text for each of `each`, hidden.0 .. hidden.N, scores), as `layout.taps` says.
 
     forward takes the tensors that `inputs` names, in that order, each (batch, tokens) int64; attention_mask and
     pooling_mask are 1 for real tokens and 0 for padding, which stands on the right. Without a pooling_mask all real
@@ -49,6 +50,7 @@ class PooledEncoder(nn.Module):
         stages: nn.Sequential,
         each: Sequence[PooledTap],
         hidden: bool = True,
+        scores: PairHead | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -57,6 +59,7 @@ class PooledEncoder(nn.Module):
         self.stages = stages
         self.each = tuple(tap.mode for tap in each)
         self.hidden = hidden
+        self.scores = scores
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         given = dict(zip(self.inputs, tensors, strict=True))
@@ -66,7 +69,8 @@ class PooledEncoder(nn.Module):
         tokens = found.last_hidden_state
         own = torch.cat([pool(mode, tokens, pooled_over) for mode in self.poolings], dim=-1)
         each = (pool(mode, tokens, attended) for mode in self.each)
-        return (self.stages(own), tokens, *each, *(found.hidden_states if self.hidden else ()))
+        scores = () if self.scores is None else (self.scores(found, given),)
+        return (self.stages(own), tokens, *each, *(found.hidden_states if self.hidden else ()), *scores)
 
 
 def blocks(encoder: Any) -> tuple[tuple[str, ...], ...]:

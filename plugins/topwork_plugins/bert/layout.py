@@ -54,6 +54,9 @@ PROCESSOR_FILES = frozenset({"preprocessor_config.json", "processor_config.json"
 #: What sentence-transformers before release 4 writes into config.json of a cross-encoder.
 CROSS_ENCODER_KEY = "sbert_ce_default_activation_function"
 
+#: The tap of a cross-encoder's own head.
+SCORE = "score"
+
 #: What else config.json says that no feature depends on.
 IDLE_KEYS = r"output_past|use_cache|tie_.*|finetuning_task|task_specific_params"
 WANTED = "name the folder of a transformers or sentence-transformers model, with all of its files"
@@ -75,7 +78,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class Layout:
-    """`transformer` is the folder of config.json; `max_length` counts special tokens; `poolings` are concatenated."""
+    """`transformer` is the folder of config.json; `max_length` counts special tokens; `poolings` are concatenated.
+    `is_cross_encoder`: the model was made to score pairs of texts."""
 
     transformer: Path
     config: Mapping[str, Any]
@@ -86,6 +90,7 @@ class Layout:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str = ""
     pools_prompt: bool = True
+    is_cross_encoder: bool = False
 
     @property
     def architecture(self) -> Architecture:
@@ -126,6 +131,7 @@ def read_layout(folder: Path, pooling: str | Sequence[str] | None = None) -> Lay
         prompts=prompts.get("prompts") or {},
         default_prompt=prompts.get("default_prompt_name") or "",
         pools_prompt=pools_prompt,
+        is_cross_encoder=_is_cross_encoder(prompts, config),
     )
 
 
@@ -144,19 +150,9 @@ def _is_native(config: Mapping[str, Any]) -> bool:
     return granted is not None and all(config.get(key, value) == value for key, value in granted.items())
 
 
-def refuse_cross_encoder(folder: Path) -> None:
-    """Raise InvalidInput where the model is made to score pairs of texts: its trunk was not trained to stand without its head."""
-    if _is_cross_encoder(folder, read_layout(folder).config):
-        raise InvalidInput(
-            f"{folder.name} is a cross-encoder: its one score comes from a head on both texts together, and heads of other models"
-            " are not served here",
-            remedy="pull it with --set trunk_only=true to have the features of its trunk without that head; for similarity take"
-            " a model that was trained to embed texts",
-        )
-
-
-def _is_cross_encoder(folder: Path, config: Mapping[str, Any]) -> bool:
-    sentence = read_json(folder / "config_sentence_transformers.json", missing_ok=True)
+def _is_cross_encoder(sentence: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Tell whether a classifier of texts has one score, or was written by sentence-transformers to score pairs; `sentence` is its
+    config_sentence_transformers.json."""
     written = config.get("sentence_transformers")
     if sentence.get("model_type") == "CrossEncoder" or CROSS_ENCODER_KEY in config:
         return True
@@ -172,9 +168,16 @@ def _labels(config: Mapping[str, Any]) -> int:
     return len(config.get("id2label") or ()) or int(config.get("num_labels") or 2)
 
 
-def taps(dim: int, hidden: Sequence[int], pooled: int | None = None, architecture: Architecture = ENCODER) -> tuple[Tap, ...]:
+def taps(
+    dim: int,
+    hidden: Sequence[int],
+    pooled: int | None = None,
+    architecture: Architecture = ENCODER,
+    labels: Sequence[str] = (),
+) -> tuple[Tap, ...]:
     """List the taps of a trunk with rows of width `dim`; `hidden` are the widths of its embeddings and of each layer's output,
-    `pooled` is the width of its pooled row if that differs. The first one's description says of a generic one what it is."""
+    `pooled` is the width of its pooled row if that differs, `labels` are those of a cross-encoder. The first one's description
+    says of a generic one what it is."""
     generic = "" if architecture.checked else "; a generic encoder: checked at its export alone, of an architecture without tests"
     each = [
         Tap(f"hidden.{n}", width, Granularity.TOKEN, description=f"tokens after layer {n}" if n else "token embeddings")
@@ -185,7 +188,13 @@ def taps(dim: int, hidden: Sequence[int], pooled: int | None = None, architectur
         Tap("tokens", dim, Granularity.TOKEN, description="tokens after the last layer"),
         *(Tap(tap.name, dim, Granularity.ITEM, description=tap.description) for tap in architecture.poolings),
         *each,
+        *([Tap(SCORE, len(labels), Granularity.ITEM, description=_scores_of(labels))] if labels else ()),
     )
+
+
+def _scores_of(labels: Sequence[str]) -> str:
+    what = "score" if len(labels) == 1 else f"scores of {', '.join(labels)}"
+    return f"the cross-encoder's {what} of a pair of texts, before any activation"
 
 
 def read_ours(folder: Path) -> Layout:

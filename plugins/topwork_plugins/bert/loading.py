@@ -35,7 +35,7 @@ def load_encoder(folder: Path, architecture: Architecture) -> Loaded:
     model, unused = load_model(folder, "AutoModelForTextEncoding" if architecture.encoder_alone else "AutoModel")
     if getattr(model.config, "is_encoder_decoder", False) and not architecture.encoder_alone:
         model = model.get_encoder()
-    return _measured(folder, model, unused)
+    return measured(folder, model, unused)
 
 
 def load_model(folder: Path, kind: str = "AutoModel") -> tuple[Any, list[str]]:
@@ -61,7 +61,7 @@ def load_language_model(folder: Path, kind: str) -> tuple[Any, Loaded] | None:
     refuse_gaps(folder, report)
     unused = without_place(folder, model, report)
     unused = [key.removeprefix(trunk) if key.startswith(f"{trunk}pooler.") else key for key in unused]
-    return model, _measured(folder, model.base_model, unused)
+    return model, measured(folder, model.base_model, unused)
 
 
 def _from_pretrained(folder: Path, kind: str) -> tuple[Any, Mapping[str, Any]]:
@@ -70,8 +70,8 @@ def _from_pretrained(folder: Path, kind: str) -> tuple[Any, Mapping[str, Any]]:
     return model, report
 
 
-def _measured(folder: Path, model: Any, unused: list[str]) -> Loaded:
-    """Run the model once: what config.json calls the width of a row differs between architectures."""
+def measured(folder: Path, model: Any, unused: list[str]) -> Loaded:
+    """Describe a trunk by running it once: what config.json calls the width of a row differs between architectures."""
     model.eval()
     model.config.use_cache = False
     found = _probed(model, torch.ones((1, PROBED), dtype=torch.int64), output_hidden_states=True)

@@ -2,7 +2,8 @@
 encoders of T5 and its kin, and any other architecture that can be exported (`architectures`).
 
 Devlin et al. 2019 (BERT), Reimers & Gurevych 2019 (sentence embeddings, section 3: pooling). Graph inputs are (batch, tokens)
-int64; taps are `pooled`, `mean`, `max`, `cls` or `last` (a row a text) and `tokens`, `hidden.0` .. `hidden.N` (a row a token).
+int64; taps are `pooled`, `mean`, `max`, `cls` or `last` (a row a text) and `tokens`, `hidden.0` .. `hidden.N` (a row a token), of
+cross-encoders `score` (a row a pair of texts).
 """
 
 from __future__ import annotations
@@ -76,10 +77,8 @@ class BertEncoder(Encoder):
         """Export the trunk. `assets` is a model's folder; `spec.settings["pooling"]`, a mode or a list of modes, overrides its
         own pooling.
 
-        A cross-encoder is refused unless `spec.settings["trunk_only"]` is true.
+        A cross-encoder's scores are a tap, the default one, unless `spec.settings["trunk_only"]` is true.
         """
-        if not spec.settings.get("trunk_only"):
-            bert_layout.refuse_cross_encoder(assets)
         from topwork_server import prepare_torchvision
 
         prepare_torchvision()

@@ -81,7 +81,9 @@ class Catalog:
         """Describe the one artifact of a spec, which belongs to the encoder of that name."""
         folder = artifacts.find(self.home, spec)
         if folder:
-            return CatalogEntry(spec, owner, EncoderState.READY, "", Manifest.read(folder), folder)
+            manifest = Manifest.read(folder)
+            spec = replace(spec, default_tap=manifest.default_tap or spec.default_tap)
+            return CatalogEntry(spec, owner, EncoderState.READY, "", manifest, folder)
         damage = artifacts.damage(artifacts.folder_of(self.home, spec))
         if sources.locate(self.tower_source(name, spec), self.home):
             detail = f"{damage}: the next use exports it again" if damage else "the first use exports it"

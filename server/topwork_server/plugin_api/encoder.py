@@ -50,6 +50,7 @@ class Trunk:
     where that is given, or else with itself, run plainly.
     `definition` and `preprocessing` are JSON: together with the weights and the tap they are the fingerprint, so they name
     everything that changes what a feature means, and nothing else (no paths, no versions of libraries).
+    `default_tap` is the one that is meant where a request names none, where only the weights tell: it replaces that of the spec.
     `blocks` name the parameters of `module` from the bottom up, by prefix, a group for each block that may be frozen or trained
     at a rate of its own: (("embeddings.",), ("layer.0.",), ...). What no prefix names belongs to the last. `heads` are those
     that the pretrained network brings. `unused` names the weights of the source that neither the graph nor a head has, such as
@@ -70,6 +71,7 @@ class Trunk:
     heads: tuple[PretrainedHead, ...] = ()
     unused: Sequence[str] = ()
     remarks: Sequence[str] = ()
+    default_tap: str = ""
 
 
 class Encoder(ABC):

@@ -46,6 +46,8 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     """Write the whole artifact of `spec` into the empty `folder`. ExportFailed where fp32 parity is below 0.9999."""
     stamp = sources.stamp(SourceUri.parse(spec.source))  # before it is read: a change meanwhile is seen later
     trunk = open_trunk(spec, assets, folder)
+    default_tap = "" if spec.tuned or spec.aligned else trunk.default_tap
+    spec = replace(spec, default_tap=default_tap or spec.default_tap)
     if clash := set(trunk.inputs) & {tap.name for tap in trunk.taps}:
         raise ExportFailed(f"{sorted(clash)} of {spec.name} are inputs and taps", remedy="give the graph's inputs other names")
     encoder = spec.encoder(spec, folder)
@@ -84,6 +86,7 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
         stamp=stamp,
         unused=tuple(sorted(trunk.unused)),
         remarks=tuple(trunk.remarks),
+        default_tap=default_tap,
         bytes=sum(path.stat().st_size for path in folder.iterdir() if path.name != artifacts.DEFAULT),
     )
     manifest.write(folder)

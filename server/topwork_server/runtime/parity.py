@@ -169,12 +169,16 @@ def invariance(encoder: Encoder, taps: Sequence[Tap], items: Sequence[Item], run
 
 
 def difference(a: Array, b: Array) -> tuple[float, float]:
-    """Largest absolute difference and least row cosine of two (n, dim) arrays. Two zero rows agree; NaN never does."""
+    """Largest absolute difference and least row cosine of two (n, dim) arrays. Two zero rows agree; NaN never does. Rows of one
+    number have no direction: the cosine is that of the angle which is their relative error, or absolute below 1."""
     if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
         return float("inf"), -1.0
     if not a.size:
         return 0.0, 1.0
     a, b = a.astype(np.float64), b.astype(np.float64)
+    if a.shape[1] == 1:
+        angles = np.abs(a - b) / np.maximum(1, np.maximum(np.abs(a), np.abs(b)))
+        return float(np.abs(a - b).max()), float(np.cos(angles).min())
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosines = np.where(norms > 0, (a * b).sum(1) / np.where(norms > 0, norms, 1), np.all(a == b, axis=1))
     return float(np.abs(a - b).max()), float(min(cosines.min(), 1.0))
