@@ -57,6 +57,8 @@ TAPS = {
     "tokens": FingerprintedTap(Tap("tokens", DIM, Granularity.TOKEN), "b" * 64),
     "cells": FingerprintedTap(Tap("cells", DIM, Granularity.CELL, grid=(2, 1)), "c" * 64),
 }
+#: The default tap of the encoder `ranker`.
+SCORE = FingerprintedTap(Tap("score", 1, Granularity.ITEM), "d" * 64)
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,8 @@ class FakeCatalog:
 
 
 class FakeEngine:
-    """A text's row is (its length, its place in the engine's order of starts, 0 ...). Some texts act:
+    """A text's row is (its length, its place in the engine's order of starts, 0 ...); of the encoder `ranker`, which reads pairs,
+    how much longer the second text is than the first. Some texts act:
 
     "bad" is refused, "crash" is a bug, "wait" waits for `gate`. `started` wakes whoever waits for work to arrive.
     """
@@ -235,7 +238,7 @@ class FakeEngine:
         for i, item in enumerate(items):
             if isinstance(item, TextItem) and item.text == "crash":
                 raise RuntimeError("a secret of the implementation")
-            if isinstance(item, TextItem) and item.text == "bad":
+            if isinstance(item, TextItem) and "bad" in (item.text, item.pair):
                 failures[i] = InvalidInput("the text is bad", remedy="send a good one").at(i)
         if failures and not ask.skip_bad_items:
             raise failures[min(failures)]
@@ -244,7 +247,9 @@ class FakeEngine:
                 raise NotFound(f"there is no tap {name!r}", remedy="did you mean pooled?")
         good = [(i, item) for i, item in enumerate(items) if i not in failures]
         return EmbedResult(
-            taps=tuple(self._rows(TAPS[name], good, len(items)) for name in ask.taps or ("pooled",)),
+            taps=(_scores(good, len(items)),)
+            if ask.encoder == "ranker"
+            else tuple(self._rows(TAPS[name], good, len(items)) for name in ask.taps or ("pooled",)),
             notes={i: {"unknown_words": 2} for i, item in good if isinstance(item, TextItem) and item.text == "note"},
             failures=failures,
             numerics=NUMERICS,
@@ -276,6 +281,13 @@ class FakeEngine:
                 self.seen[path] = path.read_bytes()
                 return path.stat().st_size
         return int(np.sum(item))
+
+
+def _scores(good: list[tuple[int, Item]], total: int) -> TapRows:
+    counts = np.zeros(total, np.int64)
+    counts[[i for i, _ in good]] = 1
+    differences = [len(item.pair or "") - len(item.text) for _, item in good if isinstance(item, TextItem)]
+    return TapRows(SCORE, np.float32(differences).reshape(-1, 1), counts, None)
 
 
 @dataclass

@@ -307,6 +307,20 @@ def test_a_long_pair_loses_tokens_of_its_longer_text(bert: Prepared) -> None:
     assert "".join(pieces(made, short, 1)) == "Whosings?"
 
 
+def test_the_second_text_of_a_pair_is_cut_to_so_many_tokens(any_tokenized: Prepared) -> None:
+    """Whatever its length: as the words that it has room for would be, and counted."""
+    query, document = "a small bird", "bread " * 8
+    [whole] = any_tokenized.samples([TextItem(query, document)])
+    for given in (document, document * 10_000):
+        [cut] = any_tokenized.samples([TextItem(query, given)], pair_tokens=4)
+        parts = cut.tokens.parts
+        assert (parts == 1).sum() == 4
+        assert (parts == 0).sum() == (whole.tokens.parts == 0).sum()
+        assert cut.notes["truncated_tokens"] >= 4
+    [same] = any_tokenized.samples([TextItem(query, document)], pair_tokens=90)
+    assert same.inputs["input_ids"].tolist() == whole.inputs["input_ids"].tolist()
+
+
 @pytest.mark.parametrize(
     ("item", "message"),
     [

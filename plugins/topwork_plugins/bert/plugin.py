@@ -30,6 +30,7 @@ from topwork_server import (
     Trunk,
     hookimpl,
     item_kind,
+    option,
 )
 
 from topwork_plugins import weight_files
@@ -50,6 +51,7 @@ class BertOptions:
     """Options of a request."""
 
     truncate: bool = field(default=False, metadata={"help": "cut a text over the limit instead of refusing it"})
+    pair_tokens: int = option(0, "cut the second text of a pair to so many tokens of its own; 0: no such limit", minimum=0)
     prompt: str = field(default="", metadata={"help": "put before the text; takes part in attention, gives no rows"})
     prompt_name: str = field(
         default="", metadata={"help": "a prompt that the model names; empty: the model's default; 'none': no prompt"}
@@ -109,7 +111,9 @@ class BertEncoder(Encoder):
             return [self._sample(self._tokenization.of_ids(item, truncate=options.truncate))]
         if not isinstance(item, TextItem):
             raise InvalidInput(f"{self.spec.name} reads text, not {item_kind(item)}", remedy="send a text or a pair of texts")
-        tokens = self._tokenization.encode(item.text, item.pair, prompt=self._prompt(options), truncate=options.truncate)
+        tokens = self._tokenization.encode(
+            item.text, item.pair, prompt=self._prompt(options), truncate=options.truncate, pair_tokens=options.pair_tokens
+        )
         check_known(tokens, item, options.unknown, self.spec.name)
         return [self._sample(tokens)]
 

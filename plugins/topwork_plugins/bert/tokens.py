@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
@@ -106,8 +106,11 @@ class Tokenization:
             self._check_ids(min(ids), max(ids))
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=not special))
 
-    def encode(self, text: str, pair: str | None = None, *, prompt: str = "", truncate: bool = False) -> Tokens:
-        """Tokens of `prompt` + `text` (and `pair`); spans are characters of `text` and of `pair`.
+    def encode(
+        self, text: str, pair: str | None = None, *, prompt: str = "", truncate: bool = False, pair_tokens: int = 0
+    ) -> Tokens:
+        """Tokens of `prompt` + `text` (and `pair`, cut to `pair_tokens` where that is not 0); spans are characters of `text` and
+        of `pair`.
 
         InvalidInput where there is nothing to encode, or more than `limit` tokens and not `truncate`.
         """
@@ -115,7 +118,7 @@ class Tokenization:
             if given is not None and (not given or given.isspace()):
                 raise InvalidInput(f"the {part} is empty", remedy="send at least one word")
         read = self._beginnings.condensed(text)
-        pair_read = None if pair is None else self._beginnings.condensed(pair)
+        pair_read, dropped = (None, 0) if pair is None else self._shortened(self._beginnings.condensed(pair), pair_tokens)
         kept, length = self._fitted(prompt, read, pair_read, truncate=truncate)
         spans = _spans(kept, len(prompt), read, pair_read)
         if not len(spans.positions):
@@ -128,7 +131,7 @@ class Tokenization:
             np.array(kept.type_ids, np.int64),
             spans,
             int(spans.positions[0]) if prompt else 0,
-            length - len(kept),
+            length - len(kept) + dropped,
             int(unknown.sum()),
             tuple(part for part in np.unique(spans.parts).tolist() if not known[spans.parts == part].any()),
         )
@@ -184,6 +187,15 @@ class Tokenization:
     def _word_mark(self) -> int | None:
         """The token of a word's beginning by itself, where these are marked as SentencePiece does."""
         return self._tokenizer.token_to_id(WORD_MARK)
+
+    def _shortened(self, pair: Condensed, tokens: int) -> tuple[Condensed, int]:
+        """The beginning of a text that has so many tokens, and how many it has more."""
+        if not 0 < tokens < self.limit:
+            return pair, 0
+        begun = self._beginnings.of("", pair)
+        if len(begun.ends) <= tokens:
+            return pair, 0
+        return replace(pair, text=begun.cut(tokens).text, rest=0), begun.tokens - tokens
 
     def _fitted(self, prompt: str, text: Condensed, pair: Condensed | None, *, truncate: bool) -> tuple[Encoding, int]:
         """An encoding within the limit, and how many tokens the text has: an estimate where it is far over the limit."""

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from topwork_server.doors import http_errors
 from topwork_server.doors.embedding import Embedder, one_row_each
 from topwork_server.doors.json_calls import FINGERPRINT, Call, Operation
+from topwork_server.doors.json_reply import json_reply
 from topwork_server.doors.media import is_data_uri, item_of
 from topwork_server.doors.text_inputs import dimensions, listed, token_ids
 from topwork_server.errors import InvalidInput, TopworkError
@@ -100,10 +101,10 @@ class OpenAiDoor:
 
     async def models(self, call: Call[None]) -> Response:
         entries = await in_thread_if(True, readable_entries, self._catalog)
-        return _json({"object": "list", "data": [_model(entry) for entry in entries if entry.manifest]})
+        return json_reply({"object": "list", "data": [_model(entry) for entry in entries if entry.manifest]})
 
     async def model(self, call: Call[None]) -> Response:
-        return _json(_model(await in_thread_if(True, self._catalog.entry, call.path["name"])))
+        return json_reply(_model(await in_thread_if(True, self._catalog.entry, call.path["name"])))
 
 
 def error_form(error: TopworkError) -> Response:
@@ -112,7 +113,7 @@ def error_form(error: TopworkError) -> Response:
     kind = "invalid_request_error" if status < 500 else "server_error"
     code = "model_not_found" if error.code is grpc.StatusCode.NOT_FOUND else error.reason
     body = {"error": {"message": str(error), "type": kind, "param": None, "code": code}}
-    return _json(body, status, http_errors.headers(error))
+    return json_reply(body, status, http_errors.headers(error))
 
 
 def _items(body: EmbeddingsRequest, reads: Sequence[Modality]) -> list[Item]:
@@ -158,7 +159,7 @@ def _reply(body: EmbeddingsRequest, encoder: str, result: EmbedResult, wanted: O
         return _bytes_reply(body, encoder, rows, usage, headers)
     rendered = _base64_rows(rows) if body.encoding_format == "base64" else list(rows.astype(np.float32, copy=False))
     data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rendered)]
-    return _json({"object": "list", "data": data, "model": encoder, "usage": usage}, headers=headers)
+    return json_reply({"object": "list", "data": data, "model": encoder, "usage": usage}, headers=headers)
 
 
 def _base64_rows(rows: Array) -> list[str]:
@@ -187,7 +188,3 @@ def _model(entry: CatalogEntry) -> dict[str, Any]:
         found |= {"modalities": entry.spec.modalities, "license": entry.spec.license}
         found |= {"dimensions": tap.tap.dim, "fingerprint": tap.fingerprint} if tap else {}
     return found
-
-
-def _json(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), status, headers, "application/json")
