@@ -19,7 +19,8 @@ from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs
 from topwork_server import __version__
 from topwork_server.atomic_store import use_temporary_folder
 from topwork_server.config import OFF, Config
-from topwork_server.doors import metrics, openai, rerank, tei_http
+from topwork_server.doors import cohere, metrics, openai, tei_http
+from topwork_server.doors.cohere import CohereDoor
 from topwork_server.doors.embedding import Embedder
 from topwork_server.doors.health import health_routes
 from topwork_server.doors.http_app import HttpApplication
@@ -154,7 +155,8 @@ class App:
         routes += calls.routes(self._oip_http.operations(), oip_http.error_form) + self._oip_http.plain_routes()
         tei = TeiDoor(self._tei, self.health.why_not_ready)
         routes += calls.routes(tei.operations(), tei_http.error_form)
-        routes += calls.routes(RerankDoor(self._embedder).operations(), rerank.error_form)
+        rows = [*CohereDoor(self._embedder).operations(), *RerankDoor(self._embedder).operations()]
+        routes += calls.routes(rows, cohere.error_form)
         routes += health_routes(self.health, self.config.default_encoder)
         collectors = [
             TopworkMetrics(self.requests, self.budget, self.engine, self.state),

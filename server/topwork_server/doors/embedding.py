@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from topwork_server.features import EmbedResult, TapRows
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.catalog import Catalog
 from topwork_server.models.catalog_entry import CatalogEntry
+from topwork_server.plugin_api import options as request_options
 from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.services.encoders import check_fingerprint
 from topwork_server.types import EncoderSpec, FingerprintedTap, Granularity, Item, Modality, Numerics, Role
@@ -42,6 +44,11 @@ class Embedder:
     async def modalities(self, encoder: str) -> Sequence[Modality]:
         """What an encoder reads. NotFound where there is none of that name."""
         return (await self.spec(encoder)).modalities
+
+    async def takes(self, encoder: str, option: str) -> bool:
+        """Tell whether requests to an encoder may set an option of that name. NotFound where there is none of that name."""
+        declared = request_options.declared_by(await self.spec(encoder))
+        return option in {field.name for field in dataclasses.fields(declared)}
 
     async def entry(self, encoder: str) -> CatalogEntry:
         """What is known of an encoder. NotFound where there is none of that name."""

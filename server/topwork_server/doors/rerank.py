@@ -14,11 +14,10 @@ import msgspec
 import numpy as np
 from starlette.responses import Response
 
-from topwork_server.doors import http_errors
 from topwork_server.doors.embedding import Embedder, one_row_each
 from topwork_server.doors.json_calls import FINGERPRINT, Call, Operation
 from topwork_server.doors.json_reply import json_reply
-from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.errors import InvalidInput
 from topwork_server.features import EmbedResult
 from topwork_server.types import Array, TextItem
 
@@ -120,11 +119,6 @@ class RerankDoor:
         items = [TextItem(query, document) for query, document in pairs]
         result = await self._embedder.embed(call, encoder, items, tap=call.body.tap, options=options)
         return encoder, result, _scores(encoder, result, raw=call.body.raw_scores)
-
-
-def error_form(error: TopworkError) -> Response:
-    """{"message": ...}, as Cohere has it."""
-    return json_reply({"message": str(error)}, http_errors.status(error), http_errors.headers(error))
 
 
 def _ranked_texts(body: RerankRequest) -> list[str]:
