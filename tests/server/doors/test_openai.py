@@ -25,8 +25,12 @@ def served(home, **settings):
 
 def called(server, **fields):
     """A call of OpenAI's client, from another thread."""
-    client = openai.OpenAI(base_url=f"http://{server.ready.http}/v1", api_key="any", max_retries=0)
-    return asyncio.to_thread(client.embeddings.create, **{"model": "ready", **fields})
+
+    def call():
+        with openai.OpenAI(base_url=f"http://{server.ready.http}/v1", api_key="any", max_retries=0) as client:
+            return client.embeddings.create(**{"model": "ready", **fields})
+
+    return asyncio.to_thread(call)
 
 
 async def test_the_client_gets_rows_of_unit_length_in_either_encoding(tmp_path):
