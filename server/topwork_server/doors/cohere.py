@@ -1,17 +1,12 @@
-"""Cohere's embeddings (docs.cohere.com/reference/embed), version 2: rows of unit length, in several types at once.
-
-Integers of a row are scaled by its largest number, so that rows compare by cosine; bits say which numbers are 0 or more.
-"""
+"""Cohere's embeddings (docs.cohere.com/reference/embed), version 2: rows of unit length, in several types at once."""
 
 from __future__ import annotations
 
-import base64
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
 from starlette.responses import Response
 
 from topwork_server.doors import http_errors
@@ -21,14 +16,14 @@ from topwork_server.doors.json_reply import json_reply
 from topwork_server.doors.media import item_of
 from topwork_server.doors.openai import BRIEF, MOST_INPUTS, Part
 from topwork_server.doors.text_inputs import dimensions
+from topwork_server.doors.typed_rows import EmbeddingType, typed
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.features import EmbedResult
-from topwork_server.inference.output_format import OutputFormat, RowType, format_rows, pack
+from topwork_server.inference.output_format import OutputFormat, RowType, format_rows
 from topwork_server.services.in_threads import in_thread_if
-from topwork_server.types import Array, Item, Modality, Role, TextItem
+from topwork_server.types import Item, Modality, Role, TextItem
 
 InputType = Literal["search_document", "search_query", "classification", "clustering", "image"]
-EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 ROLES: Mapping[str, Role] = {"search_query": Role.QUERY, "search_document": Role.DOCUMENT}
 
 
@@ -127,17 +122,3 @@ def _reply(body: CohereEmbedRequest, items: Sequence[Item], result: EmbedResult,
         "meta": {"api_version": {"version": "2"}, "billed_units": billed},
     }
     return json_reply(reply, headers={FINGERPRINT: result.taps[0].tap.fingerprint})
-
-
-def typed(rows: Array, kind: str) -> list[Any]:
-    """Rows (n, dim) float32 in a type of Cohere's, a list, an array or a str each."""
-    match kind:
-        case "int8" | "uint8":
-            integers = pack(rows, RowType.INT8).values
-            return list(integers if kind == "int8" else (integers.astype(np.int16) + 128).astype(np.uint8))
-        case "binary" | "ubinary":
-            bits = np.packbits(rows >= 0, axis=1)
-            return list(bits if kind == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8))
-        case "base64":
-            return [base64.b64encode(row.astype("<f4", copy=False).tobytes()).decode("ascii") for row in rows]
-    return list(rows)

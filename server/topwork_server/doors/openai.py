@@ -1,4 +1,4 @@
-"""OpenAI's embeddings and models (platform.openai.com/docs/api-reference/embeddings), with what vLLM and Infinity add to them.
+"""OpenAI's embeddings and models (platform.openai.com/docs/api-reference/embeddings), with what vLLM, Infinity, Jina and NIM add.
 
 Rows have unit length, as OpenAI's have, unless `normalize` is false.
 """
@@ -23,6 +23,7 @@ from topwork_server.doors.json_calls import FINGERPRINT, Call, Operation
 from topwork_server.doors.json_reply import json_reply
 from topwork_server.doors.media import is_data_uri, item_of
 from topwork_server.doors.text_inputs import dimensions, listed, token_ids
+from topwork_server.doors.typed_rows import EmbeddingType, typed
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.features import EmbedResult
 from topwork_server.inference.output_format import OutputFormat, RowType, format_rows
@@ -30,10 +31,17 @@ from topwork_server.models.catalog import Catalog
 from topwork_server.models.catalog_entry import CatalogEntry
 from topwork_server.services.encoders import readable_entries
 from topwork_server.services.in_threads import in_thread_if
-from topwork_server.types import Array, Item, Modality, TextItem
+from topwork_server.types import Array, Item, Modality, Role, TextItem
 
 #: Inputs of one request, as OpenAI has it.
 MOST_INPUTS = 2048
+#: What the inputs are for, as Jina's `task` and NIM's `input_type` have it.
+ROLES: Mapping[str, Role] = {
+    "retrieval.query": Role.QUERY,
+    "query": Role.QUERY,
+    "retrieval.passage": Role.DOCUMENT,
+    "passage": Role.DOCUMENT,
+}
 #: Numbers in a reply that are formatted on the event loop.
 BRIEF = 1 << 14
 
@@ -59,11 +67,19 @@ class ChatMessage(msgspec.Struct):
     role: str = "user"
 
 
+class JinaInput(msgspec.Struct):
+    """A text, or a picture as a data URI or in base64."""
+
+    text: str | None = None
+    image: str | None = None
+
+
 class EmbeddingsRequest(msgspec.Struct):
     """`input` is a text, a list of texts, or token ids of the encoder's own tokenizer; data URIs are pictures, videos and
-    recordings where the encoder reads those. `tap`, `options` and `normalize` are Topwork's."""
+    recordings where the encoder reads those. `tap`, `options` and `normalize` are Topwork's; from `task` on the fields are
+    Jina's, and `input_type` is NIM's."""
 
-    input: str | list[str | int | list[int]] | None = None
+    input: str | list[str | int | list[int] | JinaInput] | None = None
     messages: list[ChatMessage] | None = None
     model: str = ""
     dimensions: int | None = None
@@ -74,6 +90,12 @@ class EmbeddingsRequest(msgspec.Struct):
     tap: str = ""
     options: dict[str, Any] = msgspec.field(default_factory=dict)
     normalize: bool = True
+    task: Literal["", "retrieval.query", "retrieval.passage", "text-matching", "classification", "separation"] = ""
+    input_type: Literal["", "query", "passage"] = ""
+    embedding_type: EmbeddingType | None = None
+    normalized: bool | None = None
+    truncate: bool | None = None
+    late_chunking: bool = False
 
 
 class OpenAiDoor:
@@ -94,8 +116,11 @@ class OpenAiDoor:
         body = call.body
         encoder = self._embedder.name(call, body.model)
         items = _items(body, await self._embedder.modalities(encoder))
-        result = await self._embedder.embed(call, encoder, items, tap=body.tap, options=body.options)
-        wanted = OutputFormat(RowType(body.embed_dtype), body.normalize, dimensions(body.dimensions))
+        cuts = body.truncate and await self._embedder.takes(encoder, "truncate")
+        options, role = {**({"truncate": True} if cuts else {}), **body.options}, ROLES.get(body.task or body.input_type)
+        result = await self._embedder.embed(call, encoder, items, tap=body.tap, options=options, role=role)
+        normalize = body.normalize if body.normalized is None else body.normalized
+        wanted = OutputFormat(RowType(body.embed_dtype), normalize, dimensions(body.dimensions))
         size = one_row_each(result).rows.size
         return await in_thread_if(size > BRIEF, _reply, body, encoder, result, wanted)
 
@@ -119,6 +144,8 @@ def error_form(error: TopworkError) -> Response:
 def _items(body: EmbeddingsRequest, reads: Sequence[Modality]) -> list[Item]:
     if (body.input is None) == (body.messages is None):
         raise InvalidInput("there is no input" if body.input is None else "input and messages are both set", remedy="set one")
+    if body.late_chunking:
+        raise InvalidInput("late_chunking is not served", remedy="leave it out, and send each chunk as an input")
     given = [_part(message) for message in body.messages or ()] if body.input is None else listed(body.input)
     if not given or len(given) > MOST_INPUTS:
         raise InvalidInput(f"{len(given)} inputs", remedy=f"send 1 to {MOST_INPUTS:,}")
@@ -133,13 +160,19 @@ def _part(message: ChatMessage) -> str | Part:
     return message.content[0]
 
 
-def _item(given: str | list[int] | Part, modality: Modality | None, reads: Sequence[Modality], position: int) -> Item:
+def _item(given: str | list[int] | Part | JinaInput, modality: Modality | None, reads: Sequence[Modality], position: int) -> Item:
     try:
         match given:
             case Part(type="image_url", image_url=ImageUrl(url)):
                 return item_of(url, Modality.IMAGE)
             case Part():
                 return TextItem(given.text)
+            case JinaInput(str(text), None):
+                return TextItem(text)
+            case JinaInput(None, str(image)):
+                return item_of(image, Modality.IMAGE)
+            case JinaInput():
+                raise InvalidInput("an input has not one of text and image", remedy="set one of them")
             case list():
                 return token_ids(given)
             case str() if modality not in (None, Modality.TEXT):
@@ -157,7 +190,10 @@ def _reply(body: EmbeddingsRequest, encoder: str, result: EmbedResult, wanted: O
     headers = {FINGERPRINT: result.taps[0].tap.fingerprint}
     if body.encoding_format.startswith("bytes"):
         return _bytes_reply(body, encoder, rows, usage, headers)
-    rendered = _base64_rows(rows) if body.encoding_format == "base64" else list(rows.astype(np.float32, copy=False))
+    if body.embedding_type is not None:
+        rendered = typed(rows.astype(np.float32, copy=False), body.embedding_type)
+    else:
+        rendered = _base64_rows(rows) if body.encoding_format == "base64" else list(rows.astype(np.float32, copy=False))
     data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rendered)]
     return json_reply({"object": "list", "data": data, "model": encoder, "usage": usage}, headers=headers)
 

@@ -152,3 +152,17 @@ async def test_the_snippets_of_the_pages_run(page, tmp_path):
             assert len(found["rows"]) == 2
         for body, path in curls:
             assert (await post(server.ready.http, path, body.replace("all-minilm-l6-v2", "ready").encode())).status == 200
+
+
+async def test_the_fields_of_jina_and_nim_are_taken(tmp_path):
+    async with served(tmp_path) as server:
+        given = [{"text": "hello"}, {"image": PNG}, {"image": PNG.partition(",")[2]}]
+        reply = await post(server.ready.http, PATH, {"model": "ready", "input": given, "normalized": False})
+        assert [one["embedding"][0] for one in reply.json["data"]] == [5, 6, 6]
+        for fields, role in (({"task": "retrieval.query"}, "query"), ({"input_type": "passage"}, "document"), ({}, None)):
+            assert (await post(server.ready.http, PATH, {"model": "ready", "input": "x", **fields})).status == 200
+            assert server.engine.asked[-1][0].role == role
+        bits = await post(server.ready.http, PATH, {"model": "ready", "input": "x", "embedding_type": "ubinary"})
+        assert bits.json["data"][0]["embedding"] == [255]
+        for wrong in ({"late_chunking": True}, {"task": "poetry"}, {"input": [{}]}, {"input": [{"text": "a", "image": PNG}]}):
+            assert (await post(server.ready.http, PATH, {"model": "ready", "input": "x", **wrong})).status == 400
