@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -111,14 +112,19 @@ def test_fast_processors_differ_by_one_level_at_most(name: str, tmp_path: Path) 
         ({"do_flip_channel_order": True}, "do_flip_channel_order"),
         ({"do_pad": True}, "do_pad"),
         ({"image_processor_type": "ConvNextImageProcessor", "do_center_crop": True}, "do_center_crop"),
-        ({"size": [1, 2, 3]}, "cannot be read"),
-        ({"size": "large"}, "cannot be read"),
-        ({"size": 0}, "size"),
-        ({"resample": 9}, "cannot be read"),
-        ({"resample": -1}, "cannot be read"),
-        ({"image_mean": [0.5]}, "cannot be read"),
+        ({"size": [1, 2, 3]}, "size [1, 2, 3]"),
+        ({"size": "large"}, "size 'large'"),
+        ({"size": 0}, "size 0"),
+        ({"resample": 9}, "resample 9"),
+        ({"resample": -1}, "resample -1"),
+        ({"image_mean": [0.5]}, "image_mean [0.5]"),
+        ({"image_mean": [0.5, math.nan, 0.5]}, "image_mean"),
+        ({"image_std": "wide"}, "image_std 'wide'"),
+        ({"size": {"height": 3}}, "size"),
+        ({"do_center_crop": True, "crop_size": "none"}, "crop_size"),
+        ({"rescale_factor": math.inf}, "rescale_factor"),
         ({"image_std": [0.5, 0, 0.5]}, "image_std"),
-        ({"rescale_factor": "half"}, "cannot be read"),
+        ({"rescale_factor": "half"}, "rescale_factor 'half'"),
     ],
 )
 def test_what_is_not_known_is_refused(change: dict[str, Any], words: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,12 +78,21 @@ def recipe(fields: Mapping[str, Any], otherwise: str = "") -> Recipe:
             remedy=f"those of {', '.join(sorted(DEFAULTS))} are",
         )
     said = {**DEFAULTS[kind], **{key: value for key, value in fields.items() if value is not None}}
+    return _recipe(kind, said)
+
+
+@contextmanager
+def _reading(kind: str, said: Mapping[str, Any], field: str) -> Iterator[None]:
+    """Name the field whose value cannot be read."""
     try:
-        return _recipe(kind, said)
-    except (KeyError, TypeError, ValueError) as error:
+        yield
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         if isinstance(error, InvalidInput):
             raise
-        raise InvalidInput(f"{kind} says what cannot be read: {error!r}", remedy="copy the model's folder again") from error
+        raise InvalidInput(
+            f"{kind} has {field} {said.get(field)!r:.80}, which cannot be read",
+            remedy=f"correct {field} in {FILES[1]}, or copy the model's folder again",
+        ) from error
 
 
 def processor_type(fields: Mapping[str, Any]) -> str:
@@ -96,23 +107,34 @@ def _recipe(kind: str, said: Mapping[str, Any]) -> Recipe:
     strange = [name for name in (*REFUSED, *(["do_center_crop"] if own_crop else [])) if said.get(name)]
     if strange:
         raise InvalidInput(f"{kind} sets {', '.join(strange)}, which is not read here", remedy="name another model")
-    mode, resize = _resize(kind, said)
-    size = _pair(said["crop_size"]) if said.get("do_center_crop") else resize if mode == "squash" else None
-    if own_crop and mode == "center" and resize:
-        size, resize = resize, (int(resize[0] / said["crop_pct"]),) * 2
+    with _reading(kind, said, "size"):
+        mode, resize = _resize(kind, said)
+    with _reading(kind, said, "crop_size"):
+        size = _pair(said["crop_size"]) if said.get("do_center_crop") else resize if mode == "squash" else None
+    with _reading(kind, said, "crop_pct"):
+        if own_crop and mode == "center" and resize:
+            size, resize = resize, (int(resize[0] / said["crop_pct"]),) * 2
     if size is None:
         raise InvalidInput(
             f"{kind} without a crop makes pictures of many sizes", remedy="set its crop_size, or height and width of its size"
         )
     normalize = said.get("do_normalize", True)
+    with _reading(kind, said, "resample"):
+        interpolation = dict(enumerate(RESAMPLE))[int(said["resample"])]
+    with _reading(kind, said, "image_mean"):
+        mean = _channels(said["image_mean"]) if normalize else (0.0,) * 3
+    with _reading(kind, said, "image_std"):
+        std = _divisors(said["image_std"]) if normalize else (1.0,) * 3
+    with _reading(kind, said, "rescale_factor"):
+        white = _white(said)
     return Recipe(
         size=size,
         resize=resize or size,
         mode=mode,
-        interpolation=dict(enumerate(RESAMPLE))[int(said["resample"])],
-        mean=_channels(said["image_mean"]) if normalize else (0.0,) * 3,
-        std=_divisors(said["image_std"]) if normalize else (1.0,) * 3,
-        white=_white(said),
+        interpolation=interpolation,
+        mean=mean,
+        std=std,
+        white=white,
         library="transformers",
         floats=kind == "DINOv3ViTImageProcessor",
     )
@@ -150,8 +172,10 @@ def _positive(size: Any) -> int:
 
 
 def _channels(value: Any) -> tuple[float, ...]:
-    red, green, blue = (value,) * 3 if isinstance(value, int | float) else value
-    return float(red), float(green), float(blue)
+    red, green, blue = map(float, (value,) * 3 if isinstance(value, int | float) else value)
+    if not all(map(math.isfinite, (red, green, blue))):
+        raise ValueError("a number that is none")
+    return red, green, blue
 
 
 def _divisors(value: Any) -> tuple[float, ...]:
@@ -164,4 +188,6 @@ def _divisors(value: Any) -> tuple[float, ...]:
 def _white(said: Mapping[str, Any]) -> float:
     """Return the value that a pixel of 255 becomes; 1 for the usual factor of 1/255."""
     factor = float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 1.0
+    if not math.isfinite(factor) or not factor:
+        raise ValueError("a number that is none")
     return 1.0 if factor == 1 / 255 else factor * 255
