@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -264,6 +265,9 @@ def test_spans_and_boxes_are_written() -> None:
     ):
         with pytest.raises(topwork.InvalidInput):
             bad()
+    for edge, label, words in ((0, " ", "no label"), (math.nan, "a", "no place"), (-1e300, "a", "no place"), (9, "a", "empty")):
+        with pytest.raises(topwork.InvalidInput, match=words):
+            topwork.box(edge, 0, 4, 1, label)
 
 
 def test_a_mask_is_a_png_that_others_read() -> None:

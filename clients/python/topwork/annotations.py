@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from topwork.errors import InvalidInput
 
 #: A pixel that is neither learned from nor evaluated.
 IGNORED = 255
+#: Of the corner of a box, in pixels.
+LARGEST_EDGE = 1e9
 
 
 def span(start: int, end: int, label: str = "") -> str:
@@ -32,9 +33,14 @@ def span(start: int, end: int, label: str = "") -> str:
 def box(x0: float, y0: float, x1: float, y1: float, label: str) -> str:
     """A box of a picture for detection, "x0,y0,x1,y1:LABEL", in pixels of the original. For segmentation the rest is
     "background". A column's value is a list of such: [] says that there is no object, None that the item is unlabeled."""
+    what = f"a box {x0},{y0},{x1},{y1} of {label!r}"
+    if not label.strip():
+        raise InvalidInput(f"{what} has no label", remedy="name what it holds")
+    if not all(abs(edge) <= LARGEST_EDGE for edge in (x0, y0, x1, y1)):  # NaN is not
+        raise InvalidInput(f"{what} has an edge that is no place in a picture", remedy="give pixels of the original picture")
     x0, y0, x1, y1 = (round(edge, 3) for edge in (x0, y0, x1, y1))
-    if not (-math.inf < x0 < x1 < math.inf and -math.inf < y0 < y1 < math.inf) or not label:
-        raise InvalidInput(f"a box {x0},{y0},{x1},{y1} of {label!r}", remedy="corners go from upper left to lower right")
+    if not (x0 < x1 and y0 < y1):
+        raise InvalidInput(f"{what} is empty", remedy="corners go from upper left to lower right")
     return f"{','.join(f'{edge:.3f}'.rstrip('0').rstrip('.') for edge in (x0, y0, x1, y1))}:{label}"
 
 

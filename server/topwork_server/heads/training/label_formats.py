@@ -127,6 +127,10 @@ class QuestionAnswering(LabelFormat):
         return ("start", "end")
 
 
+#: What to do where a picture has more boxes than may be, of which pixels are to be classified.
+AS_PNG = "write a mask as a PNG"
+
+
 class Segmentation(LabelFormat):
     types = (ColumnType.STRING, ColumnType.STRINGS)
     least_classes = 2
@@ -134,10 +138,10 @@ class Segmentation(LabelFormat):
     def parse(self, value: Any) -> ImageMask | None:
         if isinstance(value, str):
             return mask_labels.png_mask(value) if value else None
-        return mask_labels.box_mask(value)
+        return mask_labels.box_mask(value, AS_PNG)
 
     def matches(self, value: Any) -> Any:
-        return mask_labels.is_png(value) if isinstance(value, str) else mask_labels.box_mask(value)
+        return mask_labels.is_png(value) if isinstance(value, str) else mask_labels.box_mask(value, AS_PNG)
 
     def classes(self, value: ImageMask) -> Iterable[str]:
         return value.classes
@@ -166,7 +170,7 @@ class Detection(LabelFormat):
     least_classes = 1
 
     def parse(self, value: Sequence[str | None]) -> BoxMask:
-        return mask_labels.box_mask(value)
+        return mask_labels.box_mask(value, "cut the picture into parts, or leave out the smallest")
 
     def classes(self, value: BoxMask) -> Iterable[str]:
         return set(value.labels)

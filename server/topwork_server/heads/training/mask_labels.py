@@ -28,7 +28,7 @@ PNG_START = "iVBORw0KGgo"
 _NUMBER = r"\s*(-?[0-9]+(?:\.[0-9]*)?)\s*"
 BOX = re.compile(f"{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}:(.*\\S.*)", re.DOTALL)
 PNG_FORM = "write a PNG as base64, with the class of each pixel as its gray or palette index, 255 to ignore it"
-BOX_FORM = "write 'x0,y0,x1,y1:LABEL' in pixels of the original picture: '10,20,60,80:owl'"
+BOX_FORM = "write 'x0,y0,x1,y1:LABEL' in pixels of the original picture, each a number such as 10 or 10.5: '10,20,60,80:owl'"
 
 
 class ImageMask(Protocol):
@@ -101,14 +101,16 @@ def png_mask(written: str) -> PixelMask:
     return PixelMask(png, frozenset(str(value) for value in there.tolist() if value != IGNORED))
 
 
-def box_mask(written: Sequence[str | None]) -> BoxMask:
-    """Read a mask from boxes. InvalidInput where one is badly written."""
+def box_mask(written: Sequence[str | None], instead: str) -> BoxMask:
+    """Read a mask from boxes. InvalidInput where one is badly written, or there are too many: `instead` is what to do then."""
     if len(written) > MOST_BOXES:
-        raise InvalidInput(f"{len(written)} boxes", remedy=f"at most {MOST_BOXES} a picture; send a PNG instead")
+        raise InvalidInput(f"{len(written):,} boxes", remedy=f"give at most {MOST_BOXES:,} a picture: {instead}")
     boxes, labels = [], []
     for one in written:
         match = BOX.fullmatch(one or "")
         if match is None:
+            if one and BOX.fullmatch(f"{one}:label" if one.count(",") == 3 and ":" not in one else f"{one}label"):
+                raise InvalidInput(f"the box {one!r:.80} has no label", remedy=f"say what it holds: {BOX_FORM}")
             raise InvalidInput(f"{one!r:.80} is not a box", remedy=BOX_FORM)
         x0, y0, x1, y1 = (float(match[number]) for number in (1, 2, 3, 4))
         if not (x0 < x1 < math.inf and y0 < y1 < math.inf):
