@@ -52,6 +52,13 @@ TEXTS: Mapping[str, int | None] = {
 MOST_NAMES, MOST_OPTIONS, MOST_MESSAGES, MOST_VALUES, MOST_NUMBERS = 4096, 4096, 65_536, 1_000_000, 1 << 22
 #: Fields that this server does not know, and messages within messages (protobuf itself takes 100).
 MOST_UNKNOWN, DEEPEST = 10_000, 48
+#: What is said of too many of a field that cannot be sent in parts, and what to do.
+MOST_OF = {
+    "TrainRequest.descriptions": (
+        f"descriptions of more than {MOST_NAMES:,} classes",
+        "describe fewer; of more classes write the texts to a set, and search it by each item",
+    ),
+}
 #: A message of fewer bytes cannot hold too much of anything.
 SMALL = MOST_ID_BYTES
 
@@ -180,7 +187,8 @@ def _look_through(data: bytes, rules: Mapping[int, FieldLimit]) -> None:
                     at, size, number = _past_short(data, at + size, end, tag)
             counts[name] = number = counts.get(name, 0) + number
             if number > most:
-                raise InvalidInput(f"a message with more than {most:,} of {name}", remedy="send fewer in one message")
+                what, remedy = MOST_OF.get(name, (f"a message with more than {most:,} of {name}", "send fewer in one message"))
+                raise InvalidInput(what, remedy=remedy)
         at += size
         if len(stack) > DEEPEST:
             raise InvalidInput(f"messages within messages, more than {DEEPEST} deep", remedy="send flatter options")

@@ -138,6 +138,7 @@ REFUSED = {
     "unlabeled items where there are none": ({"unlabeled": UnlabeledUse.SELF_TRAINING}, InvalidInput, "every item has a label"),
     "no set of that name": ({"set": "bords"}, NotFound, "birds"),
     "no target": ({"target": ""}, InvalidInput, "no target is named"),
+    "no descriptions": ({"target": "", "kind": "describes"}, InvalidInput, "descriptions of classes, and none is given"),
     "a column that is not there": ({"target": "lable"}, InvalidInput, "'lable'.*label"),
     "a group that is not there": ({"group": "groop"}, InvalidInput, "'groop'"),
     "no kind of that name": ({"kind": "lin"}, InvalidInput, "no trainer 'lin'"),

@@ -261,7 +261,7 @@ FULL = {
     "descriptions": (
         "Train",
         heads_pb2.TrainRequest(set="a", descriptions={str(i): "a" for i in range(10_000)}).SerializeToString(),
-        "descriptions",
+        "descriptions of more than 4,096 classes",
     ),
 }
 

@@ -48,7 +48,12 @@ def check_columns(request: TrainRequest, spec: TrainerSpec, described: SetDescri
     _check_weight(request, spec, described)
     if request.target:
         check_target(request.target, described.columns, request.set)
-    elif not (spec.needs_descriptions and request.descriptions):
+    elif spec.needs_descriptions and not request.descriptions:
+        raise InvalidInput(
+            f"{spec.kind} learns from descriptions of classes, and none is given",
+            remedy="describe each class in a text: `descriptions`",
+        )
+    elif not spec.needs_descriptions:
         raise InvalidInput("no target is named", remedy="name the column of metadata that holds the labels")
     if request.group and request.group not in described.columns:
         raise InvalidInput(
