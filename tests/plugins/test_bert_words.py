@@ -165,6 +165,7 @@ def test_a_trunk_is_the_same_with_and_without_its_head(tmp_path: Path) -> None:
     found, without = (tiny_berts.export(folder, tmp_path / f"{folder.name}-out") for folder in (masked, plain))
     assert found.manifest.taps == without.manifest.taps  # their fingerprints too
     assert found.manifest.parameters == without.manifest.parameters
+    assert found.manifest.blocks == 1 + tiny_berts.LAYERS  # its embeddings are one
     graphs = [(tmp_path / f"{name}-out" / "default.onnx").stat().st_size for name in ("masked", "plain")]
     assert abs(graphs[0] - graphs[1]) < 2000  # names of values alone
     assert pretrained_heads.names_in(tmp_path / "masked-out") == ["mlm"]

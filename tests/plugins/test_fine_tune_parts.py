@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from topwork_plugins.fine_tune.loop import BETAS, EPSILON, Optimizer, schedule
 from topwork_plugins.fine_tune.network import PreparedSamples, mirrored, pooled, runs_within_budget, shuffled
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.options import FineTuneOptions
+from topwork_plugins.fine_tune.plugin import FineTune
 from topwork_server import (
     Encoder,
     EncoderSpec,
@@ -26,10 +28,12 @@ from topwork_server import (
     Sample,
     Tap,
     Target,
+    TrainingPlan,
     Trunk,
 )
 from topwork_server.plugin_api import options
 from topwork_server.types import Array
+from toys import letters_spec
 
 
 def adam_by_hand(start: Array, gradients: Sequence[Array], rate: float, decay: float, *, corrected: bool) -> Array:
@@ -324,3 +328,13 @@ def test_options_that_do_nothing_beside_others_are_refused(given: dict[str, Any]
     with pytest.raises(InvalidInput, match=reason):
         options.parse(FineTuneOptions, given)
     assert options.parse(FineTuneOptions, {"adapter": "lora", "rank": 4}).rank == 4
+
+
+@pytest.mark.parametrize("blocks", [1, 13])
+def test_more_frozen_blocks_than_there_are_are_refused_before_a_job(blocks: int) -> None:
+    plan = TrainingPlan(letters_spec(), None, (), Target.CLASSES, blocks=blocks)
+    FineTune.check(plan, FineTuneOptions(frozen_blocks=blocks))
+    FineTune.check(replace(plan, blocks=0), FineTuneOptions(frozen_blocks=99))  # an older server exported it
+    with pytest.raises(InvalidInput, match=f"the trunk has {blocks} block") as refused:
+        FineTune.check(plan, FineTuneOptions(frozen_blocks=99))
+    assert f"to {blocks}" in refused.value.remedy

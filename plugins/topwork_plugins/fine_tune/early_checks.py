@@ -20,10 +20,21 @@ def check_options(plan: TrainingPlan, options: TrunkOptions) -> None:
         return
     if plan.encoder.source.startswith("onnx:"):
         raise ready_graph(plan.encoder)
+    if plan.blocks:
+        check_frozen(options.frozen_blocks, plan.blocks)
     for _, pooling in plan.views:
         check_data_options(plan.encoder, pooling, options)
     if options.adapter != "none" and options.target_modules != AUTO and plan.artifact:
         check_targets(options.target_modules, _names_in(plan.artifact / "model.onnx"))
+
+
+def check_frozen(frozen: int, blocks: int) -> None:
+    """Raise InvalidInput for more frozen blocks than there are."""
+    if frozen > blocks:
+        raise InvalidInput(
+            f"frozen_blocks is {frozen}, and the trunk has {blocks} block{'s' * (blocks != 1)}",
+            remedy=f"give -1 (all) to {blocks}",
+        )
 
 
 def ready_graph(encoder: EncoderSpec) -> InvalidInput:

@@ -14,7 +14,7 @@ import torch
 from topwork_server import Array, Encoder, FineTuneDataset, FineTuneResult, InvalidInput, Report, Trunk
 from torch import nn
 
-from topwork_plugins.fine_tune.early_checks import check_data_options, ready_graph
+from topwork_plugins.fine_tune.early_checks import check_data_options, check_frozen, ready_graph
 from topwork_plugins.fine_tune.loop import LearnedTarget, TrainingLoop
 from topwork_plugins.fine_tune.lora import RATE, LoraAdapter
 from topwork_plugins.fine_tune.network import COSINE, TOWERS, Network, PreparedSamples
@@ -222,8 +222,7 @@ def freeze(module: nn.Module, home: Mapping[str, int], reached: Collection[str],
 
     `count` is how many blocks there are, `bottom` how many of them are frozen (-1: all). InvalidInput where there are fewer.
     """
-    if bottom > count:
-        raise InvalidInput(f"frozen_blocks is {bottom}, and the trunk has {count} blocks", remedy=f"give -1 (all) to {count}")
+    check_frozen(bottom, count)
     frozen = count if bottom < 0 else bottom
     learning = set()
     for name, parameter in module.named_parameters():

@@ -45,6 +45,7 @@ class Manifest:
     `parity` holds, by tap, max_abs_error and min_cosine; `batches` the shapes that it was measured on. `files` maps each
     file of the folder to its SHA-256. `unused` names the weights of the source that the encoder leaves out, and
     `remarks` say what else of the source `topwork pull` tells. `default_tap` replaces that of the spec, where it is not empty.
+    `blocks` is how many the trunk has for a fine-tuning, 0 where an older server exported it.
     """
 
     encoder: str
@@ -61,6 +62,7 @@ class Manifest:
     unused: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     default_tap: str = ""
+    blocks: int = 0
 
     def tap(self, name: str) -> FingerprintedTap | None:
         return next((info for info in self.taps if info.tap.name == name), None)

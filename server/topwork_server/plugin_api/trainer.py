@@ -140,13 +140,15 @@ class FittedHead(ABC):
 @dataclass(frozen=True)
 class TrainingPlan:
     """The facts of a training, known before its job begins: the encoder of its set (None: ready vectors) and the folder of its
-    artifact (None: not exported here), the taps with their poolings, what is learned, and whether classes are described."""
+    artifact (None: not exported here), the taps with their poolings, what is learned, whether classes are described, and how many
+    blocks the trunk has (0: not known)."""
 
     encoder: EncoderSpec | None
     artifact: Path | None
     views: tuple[tuple[Tap, str], ...]
     target: Target
     described: bool = False
+    blocks: int = 0
 
 
 class Trainer(ABC):

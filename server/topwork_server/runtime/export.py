@@ -87,6 +87,7 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
         unused=tuple(sorted(trunk.unused)),
         remarks=tuple(trunk.remarks),
         default_tap=default_tap,
+        blocks=max(len(trunk.blocks), 1),
         bytes=sum(path.stat().st_size for path in folder.iterdir() if path.name != artifacts.DEFAULT),
     )
     manifest.write(folder)

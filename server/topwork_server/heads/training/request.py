@@ -119,7 +119,9 @@ class TrainRequests:
         views = tuple((info.tap, pooling.value) for info, pooling in trained_views(definition))
         described = bool(definition.descriptions)
         spec, folder = (entry.spec, entry.folder) if entry else (None, None)
-        return TrainingPlan(spec, folder, views, definition.task.target, described)
+        manifest = entry.towers[0].manifest if entry else None
+        blocks = manifest.blocks if manifest else 0
+        return TrainingPlan(spec, folder, views, definition.task.target, described, blocks)
 
     def _check_made_here(self, spec: TrainerSpec, encoder: str) -> None:
         """Raise InvalidInput for an encoder whose graph is no trunk's, and NotReady for one whose weights are not here, by kinds
