@@ -32,6 +32,7 @@ from topwork_server.doors.oip.grpc_door import OipGrpcDoor
 from topwork_server.doors.oip.http_door import OipHttpDoor
 from topwork_server.doors.oip.inference import Inference
 from topwork_server.doors.oip.repository import ModelRepository
+from topwork_server.doors.oip.shared_memory import SharedMemory
 from topwork_server.doors.openai import OpenAiDoor
 from topwork_server.doors.openapi import ApiDocs
 from topwork_server.doors.peer_metrics import TeiMetrics, TritonMetrics
@@ -124,6 +125,7 @@ class App:
         self._server = grpc.aio.server(interceptors=[RequestInterceptor(self.requests, self._receiver)], options=OPTIONS)
         self._embedder = Embedder(self.engine, catalog, config.default_encoder)
         self._tei = TeiCalls(self._embedder, config)
+        self._shared_memory = SharedMemory(allowed=config.shared_memory)
         self._oip_grpc, self._oip_http = self._oip_doors()
         self._add_services(plugins)
         self._http = None if config.http == OFF else HttpServer(self._http_application())
@@ -168,9 +170,12 @@ class App:
         return HttpApplication(self._methods, routes, self.requests, self._receiver)
 
     def _oip_doors(self) -> tuple[OipGrpcDoor, OipHttpDoor]:
-        inference = Inference(self._embedder, self.config.max_items)
-        repository = ModelRepository(self.engine, self._catalog, self._serves)
-        parts = (inference, repository, self.health)
+        memory = self._shared_memory
+        inference = Inference(self._embedder, memory, self.config.max_items)
+        repository = ModelRepository(
+            self.engine, self._catalog, self._serves, ("system_shared_memory",) if memory.allowed else ()
+        )
+        parts = (inference, repository, memory, self.health)
         return OipGrpcDoor(*parts, self.requests.stopping), OipHttpDoor(*parts)
 
     def _whole(self, kind: str, name: str) -> bool:
@@ -209,6 +214,7 @@ class App:
         closing = [self._server.stop(FAREWELL), *([self._http.close()] if self._http else [])]
         await asyncio.gather(*closing)
         self._receiver.close()
+        self._shared_memory.close()
         await self.state.close()
         await self.engine.close()
         await asyncio.to_thread(self.telemetry.close)

@@ -64,6 +64,7 @@ _home = flags(
 @click.option(
     "--feature-cache", type=_size_or_none, metavar="SIZE", help="on disk, for features that writes may use again (default 1GiB)"
 )
+@click.option("--shared-memory", is_flag=True, help="let clients of the Open Inference Protocol name shared memory here")
 @click.option("--drain-seconds", type=_SECONDS, help="that accepted requests have after SIGTERM (default 30)")
 @click.option("--end-seconds", type=_SECONDS, help="after the drain, until the process ends by force (default 15)")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="debug logs requests")

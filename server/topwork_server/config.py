@@ -52,7 +52,8 @@ class Config:
     none; `provider` is `auto`, what was measured to be fastest here for each encoder, or one by name; `threads` are those of
     each session, and for preprocessing; `queue` counts the items that an encoder may have in the system; `memory_budget` is in
     bytes, over all encoders, `message_budget` over all messages in work; `max_items` bounds one unary request and
-    `max_video_bytes` one video or recording that comes in parts; `drain_seconds` are what accepted requests have after
+    `max_video_bytes` one video or recording that comes in parts; `shared_memory` lets clients of the Open Inference Protocol
+    name shared memory of this machine; `drain_seconds` are what accepted requests have after
     SIGTERM, and `end_seconds` what the end itself may take after that; `feature_cache` is the bytes on disk for features
     that writes to any set may use again, 0 for none."""
 
@@ -68,6 +69,7 @@ class Config:
     idle_seconds: float = 900.0
     memory_budget: int = field(default_factory=_half_of_memory)
     message_budget: int = field(default_factory=_sixteenth_of_memory)
+    shared_memory: bool = False
     drain_seconds: float = 30.0
     end_seconds: float = 15.0
     feature_cache: int = GIB

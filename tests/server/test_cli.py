@@ -88,13 +88,18 @@ def test_every_field_of_the_configuration_has_a_flag(configured, tmp_path):
         "idle_seconds": 1.5,
         "memory_budget": 2 << 30,
         "message_budget": 256 << 20,
+        "shared_memory": True,
         "drain_seconds": 0.0,
         "end_seconds": 2.0,
         "feature_cache": 0,
     }
     assert set(given) == {field.name for field in fields(Config)}
     words = {**given, "max_video_bytes": "3MiB", "memory_budget": "2GiB"}
-    flags = [word for name, value in words.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    flags = [
+        word
+        for name, value in words.items()
+        for word in (f"--{name.replace('_', '-')}", *([] if value is True else [str(value)]))
+    ]
     assert configured(*flags) == replace(Config(), **given)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import struct
 from dataclasses import replace
+from multiprocessing.shared_memory import SharedMemory
 
 import fake_engine
 import grpc
@@ -292,6 +294,14 @@ def set_parameter(message, name, value):
     setattr(message.parameters[name], "string_param" if isinstance(value, str) else "int64_param", value)
 
 
+def set_place(tensor, region, size, offset=0):
+    """Say of an input or output that it is in shared memory."""
+    set_parameter(tensor, "shared_memory_region", region)
+    set_parameter(tensor, "shared_memory_byte_size", size)
+    if offset:
+        set_parameter(tensor, "shared_memory_offset", offset)
+
+
 #: Requests over gRPC, the code of each, and a word of its message.
 WRONG = {
     "model": (asked(b"a", model_name="nosuch"), MISSING, "nosuch"),
@@ -333,9 +343,9 @@ WRONG = {
     "no value": (changed(lambda one: one.parameters["scale"]), INVALID, "scale"),
     "classes": (changed(lambda one: set_parameter(one.outputs.add(name="pooled"), "classification", 2)), INVALID, "classes"),
     "shared memory": (
-        changed(lambda one: set_parameter(one.inputs[0], "shared_memory_region", "r")),
-        grpc.StatusCode.UNIMPLEMENTED,
-        "shared memory",
+        changed(lambda one: set_place(one.inputs[0], "r", 4)),
+        INVALID,
+        "1 of raw_input_contents",
     ),
 }
 
@@ -401,6 +411,101 @@ async def test_other_paths_over_http(tmp_path):
         assert "nosuch" in (await get(server.ready.http, "/v2/models/nosuch")).json["error"]
         assert (await get(server.ready.http, "/v2/models/nosuch")).status == 404
         assert (await get(server.ready.http, INFER)).status == 405
-        shared = await get(server.ready.http, "/v2/systemsharedmemory/status")
+        shared = await get(server.ready.http, "/v2/cudasharedmemory/status")
         assert (shared.status, "shared memory" in shared.json["error"]) == (501, True)
         assert (await get(server.ready.http, "/v2/models/absent/config")).status == 400
+
+
+@pytest.fixture
+def shared():
+    """A block of shared memory of a page."""
+    block = SharedMemory(create=True, size=4096)
+    yield block
+    block.close()
+    block.unlink()
+
+
+def register(shared, name="mine", offset=0, size=1024):
+    return oip_pb2.SystemSharedMemoryRegisterRequest(name=name, key=shared.name, offset=offset, byte_size=size)
+
+
+async def test_tensors_are_in_shared_memory_over_grpc(tmp_path, shared):
+    async with served(tmp_path, shared_memory=True) as server:
+        assert "system_shared_memory" in (await get(server.ready.http, "/v2")).json["extensions"]
+        await called(server, "SystemSharedMemoryRegister", register(shared, offset=512))
+        raw = raw_texts(b"hello", b"a")
+        shared.buf[512 + 8 : 512 + 8 + len(raw)] = raw
+        request = oip_pb2.ModelInferRequest(model_name="ready")
+        set_place(request.inputs.add(name="TEXT", datatype="BYTES", shape=[2]), "mine", len(raw), 8)
+        request.outputs.add(name="cells")
+        set_place(request.outputs.add(name="pooled"), "mine", 512, 128)
+        reply = await called(server, "ModelInfer", request)
+        assert [len(one) for one in reply.raw_output_contents] == [4 * 4 * fake_engine.DIM, 0]
+        size = reply.outputs[1].parameters["shared_memory_byte_size"].int64_param
+        rows = np.frombuffer(bytes(shared.buf[512 + 128 : 512 + 128 + size]), "<f4").reshape(reply.outputs[1].shape)
+        assert rows[:, 0].tolist() == [5, 1]
+        told = await called(server, "SystemSharedMemoryStatus", oip_pb2.SystemSharedMemoryStatusRequest())
+        assert (told.regions["mine"].offset, told.regions["mine"].byte_size) == (512, 1024)
+
+
+async def test_tensors_are_in_shared_memory_over_http(tmp_path, shared):
+    async with served(tmp_path, shared_memory=True) as server:
+        memory = "/v2/systemsharedmemory"
+        body = {"key": f"/{shared.name}", "offset": 0, "byte_size": 1024}
+        assert (await post(server.ready.http, f"{memory}/region/mine/register", body)).status == 200
+        again = await post(server.ready.http, f"{memory}/region/mine/register", body)
+        assert (again.status, "unregister" in again.json["error"]) == (409, True)
+        raw = raw_texts(b"hello")
+        shared.buf[: len(raw)] = raw
+        place = {"shared_memory_region": "mine", "shared_memory_byte_size": len(raw)}
+        output = {"shared_memory_region": "mine", "shared_memory_byte_size": 512, "shared_memory_offset": 64}
+        asked = {"inputs": [{**TEXT, "parameters": place}], "outputs": [{"name": "pooled", "parameters": output}]}
+        (told,) = (await post(server.ready.http, INFER, asked)).json["outputs"]
+        assert (told["parameters"]["shared_memory_byte_size"], "data" in told) == (4 * fake_engine.DIM, False)
+        assert np.frombuffer(bytes(shared.buf[64:68]), "<f4")[0] == 5
+        assert (await get(server.ready.http, f"{memory}/region/mine/status")).json == [{"name": "mine", **body}]
+        assert (await post(server.ready.http, f"{memory}/unregister")).status == 200
+        assert (await get(server.ready.http, f"{memory}/status")).json == []
+        assert (await post(server.ready.http, INFER, asked)).status == 404
+
+
+async def test_shared_memory_that_is_wrong_is_refused(tmp_path, shared):
+    async with served(tmp_path, shared_memory=True) as server:
+        for change, code, word in (
+            ({"key": "/nosuch-at-all"}, INVALID, "cannot be opened"),
+            ({"key": "../etc/passwd"}, INVALID, "no key"),
+            ({"key": ".."}, INVALID, "no key"),
+            ({"key": ""}, INVALID, "no key"),
+            ({"offset": 4000}, INVALID, "4,096"),
+            ({"byte_size": 0}, INVALID, "0 bytes"),
+            ({"byte_size": (1 << 64) - 1}, INVALID, "4,096"),
+        ):
+            request = register(shared)
+            for name, value in change.items():
+                setattr(request, name, value)
+            found, message, _ = await fake_engine.refusal(called(server, "SystemSharedMemoryRegister", request))
+            assert (found, word in message) == (code, True), message
+        await called(server, "SystemSharedMemoryRegister", register(shared))
+        for size, offset, code in ((2000, 0, INVALID), (4, 0, grpc.StatusCode.INTERNAL), (-1, 0, INVALID), (100, -1, INVALID)):
+            request = asked(b"a", outputs=["pooled"])
+            set_place(request.outputs[0], "mine", size, offset)
+            found, message, _ = await fake_engine.refusal(called(server, "ModelInfer", request))
+            assert (found, "internal error" in message) == (code, False), message
+        os.truncate(f"/dev/shm/{shared.name}", 16)
+        for tensor in ("inputs", "outputs"):
+            request = asked(b"a", outputs=["pooled"])
+            set_place(getattr(request, tensor)[0], "mine", 500)
+            if tensor == "inputs":
+                request.ClearField("raw_input_contents")
+            found, message, _ = await fake_engine.refusal(called(server, "ModelInfer", request))
+            assert (found, "cut short" in message) == (INVALID, True), message
+
+
+async def test_shared_memory_is_off_unless_it_is_allowed(tmp_path, shared):
+    async with served(tmp_path) as server:
+        assert "system_shared_memory" not in (await get(server.ready.http, "/v2")).json["extensions"]
+        request = asked(b"a", outputs=["pooled"])
+        set_place(request.outputs[0], "mine", 512)
+        for call in (called(server, "SystemSharedMemoryRegister", register(shared)), called(server, "ModelInfer", request)):
+            code, message, _ = await fake_engine.refusal(call)
+            assert (code, "--shared-memory" in message) == (grpc.StatusCode.UNIMPLEMENTED, True)

@@ -13,7 +13,8 @@ from topwork_server.doors.json_calls import Call
 from topwork_server.doors.oip.infer_stream import InferStream
 from topwork_server.doors.oip.inference import BRIEF, VERSION, Inference, InferRequest
 from topwork_server.doors.oip.repository import ModelRepository
-from topwork_server.doors.oip.tensors import InputTensor, OutputTensor, refuse_unserved
+from topwork_server.doors.oip.shared_memory import OFFSET, REGION, SIZE, SharedMemory, place_of
+from topwork_server.doors.oip.tensors import InputTensor, OutputTensor, requested_output
 from topwork_server.doors.protocols import oip_pb2
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.services.health import HealthService
@@ -40,14 +41,23 @@ FEWER = "send fewer items at a time, or ask for fewer outputs"
 class OipGrpcDoor:
     """Answers the methods of the service. Streams take no more requests once `stopping` is set."""
 
-    def __init__(self, inference: Inference, repository: ModelRepository, health: HealthService, stopping: asyncio.Event) -> None:
-        self._inference, self._repository, self._health, self._stopping = inference, repository, health, stopping
+    def __init__(
+        self,
+        inference: Inference,
+        repository: ModelRepository,
+        memory: SharedMemory,
+        health: HealthService,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._inference, self._repository, self._memory = inference, repository, memory
+        self._health, self._stopping = health, stopping
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The table of the service's methods."""
         unary = (
             *(self.ServerLive, self.ServerReady, self.ServerMetadata),
             *(self.ModelReady, self.ModelMetadata, self.ModelConfig, self.ModelStatistics, self.ModelInfer),
+            *(self.SystemSharedMemoryStatus, self.SystemSharedMemoryRegister, self.SystemSharedMemoryUnregister),
             *(self.RepositoryIndex, self.RepositoryModelLoad, self.RepositoryModelUnload),
         )
         methods = {one.__name__: grpc.unary_unary_rpc_method_handler(one, *_codec(one.__name__, one.__name__)) for one in unary}
@@ -102,6 +112,25 @@ class OipGrpcDoor:
         await self._repository.unload(request.model_name, request.parameters)
         return oip_pb2.RepositoryModelUnloadResponse()
 
+    async def SystemSharedMemoryStatus(  # noqa: N802
+        self, request: oip_pb2.SystemSharedMemoryStatusRequest, context: Context
+    ) -> oip_pb2.SystemSharedMemoryStatusResponse:
+        status = oip_pb2.SystemSharedMemoryStatusResponse
+        found = self._memory.status(request.name)
+        return status(regions={one.name: status.RegionStatus(**one.as_fields()) for one in found})
+
+    async def SystemSharedMemoryRegister(  # noqa: N802
+        self, request: oip_pb2.SystemSharedMemoryRegisterRequest, context: Context
+    ) -> oip_pb2.SystemSharedMemoryRegisterResponse:
+        self._memory.register(request.name, request.key, request.offset, request.byte_size)
+        return oip_pb2.SystemSharedMemoryRegisterResponse()
+
+    async def SystemSharedMemoryUnregister(  # noqa: N802
+        self, request: oip_pb2.SystemSharedMemoryUnregisterRequest, context: Context
+    ) -> oip_pb2.SystemSharedMemoryUnregisterResponse:
+        self._memory.unregister(request.name)
+        return oip_pb2.SystemSharedMemoryUnregisterResponse()
+
     async def ModelInfer(  # noqa: N802
         self, request: oip_pb2.ModelInferRequest, context: Context
     ) -> oip_pb2.ModelInferResponse:
@@ -143,25 +172,27 @@ def _call(context: Context, client: Any) -> Call[None]:
 
 
 def _asked(request: oip_pb2.ModelInferRequest) -> InferRequest:
-    tensors: list[Any] = [*request.inputs, *request.outputs]
-    for one in tensors:
-        refuse_unserved(one.name, parameters_of(one.parameters))
-    outputs = [one.name for one in request.outputs]
+    outputs = [requested_output(one.name, parameters_of(one.parameters)) for one in request.outputs]
     return InferRequest(request.model_name, request.model_version, _inputs(request), outputs, parameters_of(request.parameters))
 
 
 def _inputs(request: oip_pb2.ModelInferRequest) -> list[InputTensor]:
-    """The inputs, all with raw bytes, or all with values."""
+    """The inputs, all with raw bytes, or all with values, but for those in shared memory, which have neither."""
     raw = request.raw_input_contents
+    places = [place_of(parameters_of(one.parameters)) for one in request.inputs]
+    sent = [one for one, place in zip(request.inputs, places, strict=True) if place is None]
     both = next((one.name for one in request.inputs if raw and one.HasField("contents")), None)
     if both is not None:
         raise InvalidInput(f"the input {excerpt(both)} has contents, beside raw_input_contents", remedy="send one of them")
-    if raw and len(raw) != len(request.inputs):
+    if raw and len(raw) != len(sent):
         raise InvalidInput(
-            f"{len(raw)} of raw_input_contents, and {len(request.inputs)} inputs", remedy="send one an input, in their order"
+            f"{len(raw)} of raw_input_contents, and {len(sent)} inputs", remedy="send one an input, in their order"
         )
-    data = raw or [_values(one) for one in request.inputs]
-    return [InputTensor(one.name, one.datatype, list(one.shape), found) for one, found in zip(request.inputs, data, strict=True)]
+    data = iter(raw or [_values(one) for one in sent])
+    return [
+        InputTensor(one.name, one.datatype, list(one.shape), next(data) if place is None else place)
+        for one, place in zip(request.inputs, places, strict=True)
+    ]
 
 
 def _values(tensor: oip_pb2.ModelInferRequest.InferInputTensor) -> Sequence[Any]:
@@ -186,5 +217,9 @@ def _reply(request: oip_pb2.ModelInferRequest, outputs: Sequence[OutputTensor]) 
     for one in outputs:
         tensor = reply.outputs.add(name=one.name, datatype=one.datatype, shape=one.values.shape)
         tensor.parameters["fingerprint"].string_param = one.fingerprint
-        reply.raw_output_contents.append(one.values.tobytes())
+        if one.place is not None:
+            tensor.parameters[REGION].string_param = one.place.region
+            tensor.parameters[SIZE].int64_param = one.place.size
+            tensor.parameters[OFFSET].int64_param = one.place.offset
+        reply.raw_output_contents.append(b"" if one.place else one.values.tobytes())
     return reply

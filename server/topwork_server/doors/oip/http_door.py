@@ -16,7 +16,8 @@ from topwork_server.doors import http_errors
 from topwork_server.doors.json_calls import FINGERPRINT, Call, Operation, decoded
 from topwork_server.doors.oip.inference import BRIEF, VERSION, Inference, InferRequest
 from topwork_server.doors.oip.repository import ModelRepository
-from topwork_server.doors.oip.tensors import BYTES, InputTensor, OutputTensor, refuse_unserved
+from topwork_server.doors.oip.shared_memory import OFFSET, REGION, SIZE, SharedMemory, place_of
+from topwork_server.doors.oip.tensors import BYTES, InputTensor, OutputTensor, requested_output
 from topwork_server.errors import InvalidInput, TopworkError, Unsupported
 from topwork_server.services.health import HealthService
 from topwork_server.services.in_threads import in_thread_if
@@ -25,7 +26,8 @@ from topwork_server.services.in_threads import in_thread_if
 HEADER = "inference-header-content-length"
 MODEL = "/v2/models/{model}"
 #: Parts of Triton's protocol that are not served, with the methods that they have there.
-UNSERVED = ("systemsharedmemory", "cudasharedmemory", "trace", "logging")
+UNSERVED = ("cudasharedmemory", "trace", "logging")
+MEMORY = "/v2/systemsharedmemory"
 #: Numbers of a reply in JSON, or bytes of a raw one, that are packed on the event loop.
 BRIEF_NUMBERS, BRIEF_BYTES = 1 << 14, 1 << 20
 
@@ -63,20 +65,29 @@ class RepositoryBody(msgspec.Struct):
     parameters: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
+class RegionBody(msgspec.Struct):
+    """The key of shared memory, and the bytes of it that a region is."""
+
+    key: str
+    byte_size: int
+    offset: int = 0
+
+
 _INFER, _REPOSITORY = msgspec.json.Decoder(InferBody), msgspec.json.Decoder(RepositoryBody)
 
 
 class OipHttpDoor:
     """Answers the paths under /v2."""
 
-    def __init__(self, inference: Inference, repository: ModelRepository, health: HealthService) -> None:
-        self._inference, self._repository, self._health = inference, repository, health
+    def __init__(self, inference: Inference, repository: ModelRepository, memory: SharedMemory, health: HealthService) -> None:
+        self._inference, self._repository, self._memory, self._health = inference, repository, memory, health
 
     def operations(self) -> list[Operation]:
         return [
             Operation("/v2", "OIP.ServerMetadata", "Describe the server", self.server),
             Operation("/v2/models/stats", "OIP.ModelStatistics", "Count the requests to each model", self.statistics),
             *self._model_operations(),
+            *self._memory_operations(),
             *[
                 Operation(f"/v2/repository/{path}", f"OIP.{name}", summary, handler, RepositoryBody, raw=True)
                 for path, name, summary, handler in (
@@ -106,6 +117,25 @@ class OipHttpDoor:
             yield Operation(f"{path}/config", "OIP.ModelConfig", "Describe a model as Triton does", self.config)
             yield Operation(f"{path}/stats", "OIP.ModelStatistics", "Count the requests to a model", self.statistics)
             yield Operation(f"{path}/infer", "OIP.ModelInfer", "Embed the elements of an input", self.infer, InferBody, raw=True)
+
+    def _memory_operations(self) -> Iterator[Operation]:
+        name, region = "OIP.SystemSharedMemory", f"{MEMORY}/region/{{region}}"
+        yield Operation(f"{region}/register", f"{name}Register", "Register shared memory", self.register, RegionBody)
+        for path in (MEMORY, region):
+            yield Operation(f"{path}/status", f"{name}Status", "List shared memory", self.regions)
+            unregister, summary = f"{name}Unregister", "Forget shared memory"
+            yield Operation(f"{path}/unregister", unregister, summary, self.unregister, RepositoryBody, raw=True)
+
+    async def register(self, call: Call[RegionBody]) -> Response:
+        self._memory.register(call.path["region"], call.body.key, call.body.offset, call.body.byte_size)
+        return Response()
+
+    async def regions(self, call: Call[None]) -> Response:
+        return _json([one.as_fields() for one in self._memory.status(call.path.get("region", ""))])
+
+    async def unregister(self, call: Call[bytes]) -> Response:
+        self._memory.unregister(call.path.get("region", ""))
+        return Response()
 
     async def server(self, call: Call[None]) -> Response:
         return _json(self._repository.server())
@@ -137,12 +167,9 @@ class OipHttpDoor:
         model, version = _model_of(call)
         asked, raw = await self._split(call, model)
         binary = asked.parameters.pop("binary_data_output", False)
-        tensors: list[Input | Output] = [*asked.inputs, *asked.outputs]
-        for one in tensors:
-            refuse_unserved(one.name, one.parameters)
-        names = [one.name for one in asked.outputs]
+        wanted = [requested_output(one.name, one.parameters) for one in asked.outputs]
         inputs = await in_thread_if(len(call.body) > BRIEF, _inputs, asked.inputs, raw)
-        request = InferRequest(model, version, inputs, names, asked.parameters)
+        request = InferRequest(model, version, inputs, wanted, asked.parameters)
         outputs = await self._inference.infer(call, request)
         raws = [bool(one.parameters.get("binary_data", binary)) for one in asked.outputs] or [bool(binary)]
         return await in_thread_if(_is_much(outputs, raws), _reply, model, asked.id, outputs, raws)
@@ -168,7 +195,7 @@ async def _live(request: Request) -> Response:
 
 async def _unserved(request: Request) -> Response:
     return error_form(
-        Unsupported("shared memory, traces and log settings are not served over HTTP", remedy="see `extensions` of /v2")
+        Unsupported("shared memory of CUDA, traces and log settings are not served", remedy="see `extensions` of /v2")
     )
 
 
@@ -191,6 +218,9 @@ def _inputs(given: Sequence[Input], raw: bytes) -> list[InputTensor]:
     """The inputs, whose raw bytes come one after another. InvalidInput where those are too many or too few."""
     found, at = [], 0
     for one in given:
+        if (place := place_of(one.parameters)) is not None:
+            found.append(InputTensor(one.name, one.datatype, one.shape, place))
+            continue
         size = one.parameters.get("binary_data_size")
         if (size is None) == (one.data is None):
             raise InvalidInput(
@@ -231,7 +261,9 @@ def _reply(model: str, id: str, outputs: Sequence[OutputTensor], raws: Sequence[
     for one, raw in zip(outputs, raws, strict=True):
         parameters: dict[str, Any] = {"fingerprint": one.fingerprint}
         tensor = {"name": one.name, "datatype": one.datatype, "shape": one.values.shape, "parameters": parameters}
-        if raw:
+        if one.place is not None:
+            parameters |= {REGION: one.place.region, SIZE: one.place.size, OFFSET: one.place.offset}
+        elif raw:
             parameters["binary_data_size"] = one.values.nbytes
         else:
             tensor["data"] = one.values.reshape(-1)
@@ -239,10 +271,10 @@ def _reply(model: str, id: str, outputs: Sequence[OutputTensor], raws: Sequence[
     fields = {"model_name": model, "model_version": VERSION, "outputs": tensors} | ({"id": id} if id else {})
     head = orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
     headers = {FINGERPRINT: outputs[0].fingerprint}
-    if not any(raws):
+    bodies = [one.values.tobytes() for one, raw in zip(outputs, raws, strict=True) if raw and one.place is None]
+    if not bodies:
         return Response(head, headers=headers, media_type="application/json")
-    body = b"".join([head, *[one.values.tobytes() for one, raw in zip(outputs, raws, strict=True) if raw]])
-    return Response(body, headers={**headers, HEADER: str(len(head))}, media_type="application/octet-stream")
+    return Response(b"".join([head, *bodies]), headers={**headers, HEADER: str(len(head))}, media_type="application/octet-stream")
 
 
 def _json(fields: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

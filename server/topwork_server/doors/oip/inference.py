@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,8 @@ from topwork._display.excerpts import excerpt
 
 from topwork_server.doors.embedding import Embedder
 from topwork_server.doors.json_calls import Call
-from topwork_server.doors.oip.tensors import InputTensor, OutputTensor, items_of
+from topwork_server.doors.oip.shared_memory import Place, SharedMemory
+from topwork_server.doors.oip.tensors import InputTensor, OutputTensor, RequestedOutput, items_of
 from topwork_server.errors import InvalidInput, NotFound
 from topwork_server.features import TapRows
 from topwork_server.services.in_threads import in_thread_if
@@ -37,15 +39,15 @@ class InferRequest:
     model: str
     version: str
     inputs: Sequence[InputTensor]
-    outputs: Sequence[str]
+    outputs: Sequence[RequestedOutput]
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Inference:
     """Answers infer requests. `most` bounds the items of one."""
 
-    def __init__(self, embedder: Embedder, most: int) -> None:
-        self._embedder, self._most = embedder, most
+    def __init__(self, embedder: Embedder, memory: SharedMemory, most: int) -> None:
+        self._embedder, self._memory, self._most = embedder, memory, most
 
     async def infer(self, call: Call[Any], request: InferRequest, *, wait: bool = False) -> Sequence[OutputTensor]:
         """The outputs, in the order asked. `wait` waits for room in the encoder's queue."""
@@ -55,9 +57,21 @@ class Inference:
         if call.fingerprint and len(request.outputs) > 1:
             raise InvalidInput("a fingerprint belongs to one output", remedy="ask for one output, or leave it out")
         tensor, modality = _sole_input(request, reads)
-        items = await in_thread_if(len(tensor.data) > BRIEF, items_of, tensor, modality, self._most)
-        result = await self._embedder.embed_taps(call, request.model, items, request.outputs, options, wait=wait)
-        return [_output(rows) for rows in result.taps]
+        if isinstance(tensor.data, Place):
+            tensor = replace(tensor, data=await asyncio.to_thread(self._memory.read, tensor.data))
+        much = isinstance(tensor.data, Sequence) and len(tensor.data) > BRIEF
+        items = await in_thread_if(much, items_of, tensor, modality, self._most)
+        taps = [one.name for one in request.outputs]
+        result = await self._embedder.embed_taps(call, request.model, items, taps, options, wait=wait)
+        outputs = [_output(rows) for rows in result.taps]
+        for i, asked in enumerate(request.outputs):
+            if asked.place is not None:
+                outputs[i] = await asyncio.to_thread(self._placed, outputs[i], asked.place)
+        return outputs
+
+    def _placed(self, output: OutputTensor, place: Place) -> OutputTensor:
+        written = self._memory.write(place, output.values.tobytes())
+        return replace(output, place=replace(place, size=written))
 
     async def input_name(self, model: str) -> str:
         """The name of a model's input. InvalidInput where it has several."""

@@ -30,12 +30,13 @@ Fields = dict[str, Any]
 class ModelRepository:
     """Tells of the models of one server, loads and unloads them. `serves` tells whether an encoder would answer now."""
 
-    def __init__(self, engine: Engine, catalog: Catalog, serves: Callable[[str], bool]) -> None:
+    def __init__(self, engine: Engine, catalog: Catalog, serves: Callable[[str], bool], extensions: Sequence[str] = ()) -> None:
         self._engine, self._catalog, self._serves = engine, catalog, serves
+        self._extensions = sorted((*EXTENSIONS, *extensions))
 
     def server(self) -> Fields:
         """The fields of ServerMetadataResponse."""
-        return {"name": "topwork", "version": __version__, "extensions": EXTENSIONS}
+        return {"name": "topwork", "version": __version__, "extensions": self._extensions}
 
     async def metadata(self, model: str, version: str) -> Fields:
         """The fields of ModelMetadataResponse. NotReady where the model's taps are not known yet."""

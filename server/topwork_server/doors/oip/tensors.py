@@ -12,7 +12,8 @@ import numpy as np
 from topwork._display.excerpts import excerpt, listed
 
 from topwork_server.doors.media import KINDS, item_of
-from topwork_server.errors import InvalidInput, Unsupported
+from topwork_server.doors.oip.shared_memory import Place, place_of
+from topwork_server.errors import InvalidInput
 from topwork_server.types import Array, Item, Modality, TextItem
 
 BYTES = "BYTES"
@@ -30,12 +31,12 @@ MOST_AXES = 32
 
 @dataclass(frozen=True, slots=True)
 class InputTensor:
-    """An input. `data` are its raw bytes, or its values in row-major order."""
+    """An input. `data` are its raw bytes, or its values in row-major order, or where in shared memory its bytes are."""
 
     name: str
     datatype: str
     shape: Sequence[int]
-    data: bytes | Sequence[Any]
+    data: bytes | Sequence[Any] | Place
 
     def __str__(self) -> str:
         return f"the input {excerpt(self.name)}, {excerpt(self.datatype)} of the shape {list(self.shape[:MOST_AXES])},"
@@ -43,11 +44,12 @@ class InputTensor:
 
 @dataclass(frozen=True, slots=True)
 class OutputTensor:
-    """An output: rows of a tap, float32, and the tap's fingerprint."""
+    """An output: rows of a tap, float32, and the tap's fingerprint. `place` is where in shared memory they were written."""
 
     name: str
     values: Array
     fingerprint: str
+    place: Place | None = None
 
     datatype = "FP32"
 
@@ -72,6 +74,7 @@ def array_of(tensor: InputTensor) -> Array:
     """The array of an input of numbers."""
     if tensor.datatype not in NUMBERS:
         raise InvalidInput(f"{tensor} has no known datatype", remedy=f"there are {listed([BYTES, *NUMBERS], 20)}")
+    assert not isinstance(tensor.data, Place), "it is read"
     if not isinstance(tensor.data, bytes):
         return _of_values(tensor, tensor.data)
     dtype = np.dtype(NUMBERS[tensor.datatype])
@@ -104,6 +107,7 @@ def _elements(tensor: InputTensor, modality: Modality) -> Sequence[Any]:
     if tuple(tensor.shape[1:]) not in ((), (1,)):
         raise InvalidInput(f"{tensor} has several elements an item", remedy="give it the shape [n], or [n, 1]")
     raw, count = tensor.data, tensor.shape[0]
+    assert not isinstance(raw, Place), "it is read"
     found = list(_split(tensor, raw)) if isinstance(raw, bytes) else _flat(raw)
     if len(found) != count:
         raise InvalidInput(f"{tensor} came with {len(found):,} elements", remedy=f"send {count:,}, or another shape")
@@ -141,9 +145,16 @@ def _item(element: Any, modality: Modality, position: int) -> Item:
         raise error.at(position) from None
 
 
-def refuse_unserved(name: str, parameters: Mapping[str, Any]) -> None:
-    """Refuse what the parameters of a tensor ask for and no encoder has. Unsupported or InvalidInput names the tensor."""
-    if "shared_memory_region" in parameters:
-        raise Unsupported(f"the tensor {excerpt(name)} is in shared memory", remedy="send its bytes")
+@dataclass(frozen=True, slots=True)
+class RequestedOutput:
+    """An output that is asked for, and where in shared memory it is to be written, if there."""
+
+    name: str
+    place: Place | None = None
+
+
+def requested_output(name: str, parameters: Mapping[str, Any]) -> RequestedOutput:
+    """The output of that name and those parameters. InvalidInput where they ask for what no encoder has."""
     if parameters.get("classification"):
         raise InvalidInput(f"the output {excerpt(name)} has no classes: it is rows of numbers", remedy="leave classes out")
+    return RequestedOutput(name, place_of(parameters))
