@@ -19,7 +19,7 @@ from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs
 from topwork_server import __version__
 from topwork_server.atomic_store import use_temporary_folder
 from topwork_server.config import OFF, Config
-from topwork_server.doors import cohere, metrics, openai, tei_http
+from topwork_server.doors import cohere, metrics, openai, tei_grpc, tei_http
 from topwork_server.doors.cohere import CohereDoor
 from topwork_server.doors.embedding import Embedder
 from topwork_server.doors.health import health_routes
@@ -39,6 +39,7 @@ from topwork_server.doors.peer_metrics import TeiMetrics, TritonMetrics
 from topwork_server.doors.rerank import RerankDoor
 from topwork_server.doors.service_methods import ServiceMethods
 from topwork_server.doors.tei import TeiCalls
+from topwork_server.doors.tei_grpc import TeiGrpcDoor
 from topwork_server.doors.tei_http import TeiDoor
 from topwork_server.errors import DataLoss, StartError
 from topwork_server.inference.engine import Engine
@@ -71,6 +72,7 @@ SERVICES = (
     "topwork.v1.Heads",
     "topwork.v1.Jobs",
     "inference.GRPCInferenceService",
+    *tei_grpc.SERVICES,
     "grpc.health.v1.Health",
 )
 OPTIONS = (
@@ -148,7 +150,7 @@ class App:
             heads_pb2_grpc.add_HeadsServicer_to_server(heads, doors)  # type: ignore[no-untyped-call]
             jobs_pb2_grpc.add_JobsServicer_to_server(jobs, doors)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
-        server.add_generic_rpc_handlers((self._oip_grpc.handler(),))
+        server.add_generic_rpc_handlers((self._oip_grpc.handler(), *TeiGrpcDoor(self._tei, stopping).handlers()))
         add_reflection(server, SERVICES)
 
     def _http_application(self) -> HttpApplication:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -42,7 +42,7 @@ class Call(Generic[B]):
     fingerprint: str
     priority: Priority
     deadline: float | None
-    client: str
+    client: Hashable
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -104,7 +104,7 @@ class JsonCalls:
         task = asyncio.current_task()
         assert task is not None
         return await self._requests.serve(
-            operation.counted_as, lambda: operation.handler(call), call.client, task.add_done_callback, carrier=headers
+            operation.counted_as, lambda: operation.handler(call), str(call.client), task.add_done_callback, carrier=headers
         )
 
 
@@ -115,7 +115,7 @@ async def _call_of(request: Request, data: bytes | None, decoder: msgspec.json.D
         request.path_params,
         headers.get(MODEL, ""),
         headers.get(FINGERPRINT, ""),
-        _priority(headers.get(PRIORITY, "normal")),
+        priority_of(headers.get(PRIORITY, "normal")),
         _deadline(headers.get(TIMEOUT)),
         f"{request.client.host}:{request.client.port}" if request.client else "http",
         headers,
@@ -143,7 +143,8 @@ def _decoded(data: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
         raise InvalidInput(f"the body is no JSON: {error}", remedy="send JSON in UTF-8") from None
 
 
-def _priority(name: str) -> Priority:
+def priority_of(name: str) -> Priority:
+    """The priority that a header names. InvalidInput where there is none such."""
     if name.upper() not in Priority.__members__:
         raise InvalidInput(f"there is no priority {name[:40]!r}", remedy=f"set {PRIORITY} to low, normal or high")
     return Priority[name.upper()]

@@ -124,17 +124,17 @@ class TeiCalls:
     def __init__(self, embedder: Embedder, config: Config) -> None:
         self._embedder, self.config = embedder, config
 
-    async def embed(self, call: Call[EmbedRequest]) -> tuple[Array, Cost]:
-        """A row for each input: (inputs, dim) float32."""
+    async def embed(self, call: Call[EmbedRequest], *, wait: bool = False) -> tuple[Array, Cost]:
+        """A row for each input: (inputs, dim) float32. `wait` waits for room in the encoder's queue."""
         wanted = OutputFormat(normalize=call.body.normalize, dimensions=dimensions(call.body.dimensions))
-        result, cost = await self._embedded(call, listed(call.body.inputs), call.body)
+        result, cost = await self._embedded(call, listed(call.body.inputs), call.body, wait=wait)
         rows = one_row_each(result).rows
         return (await in_thread_if(rows.size > BRIEF, format_rows, rows, wanted)).values, cost
 
-    async def embed_all(self, call: Call[EmbedAllRequest]) -> tuple[list[Array], Cost]:
+    async def embed_all(self, call: Call[EmbedAllRequest], *, wait: bool = False) -> tuple[list[Array], Cost]:
         """The rows of the tokens of each input: (tokens, dim) float32. Special tokens have none."""
-        encoder = self._embedder.name(call)
-        result, cost = await self._embedded(call, listed(call.body.inputs), call.body, await self._token_tap(encoder))
+        tap = await self._token_tap(self._embedder.name(call))
+        result, cost = await self._embedded(call, listed(call.body.inputs), call.body, [tap], wait=wait)
         if result.taps[0].rows.nbytes > MAX_MESSAGE:
             raise TooLarge(
                 f"the reply would have {result.taps[0].rows.nbytes:,} bytes of rows, and may have {MAX_MESSAGE:,}",
@@ -191,12 +191,12 @@ class TeiCalls:
         return ModelInfo(name, found, DTYPES.get(precision, precision), default, longest, budget)
 
     async def _embedded(
-        self, call: Call[Any], inputs: Sequence[Any], settings: Settings, tap: str = ""
+        self, call: Call[Any], inputs: Sequence[Any], settings: Settings, taps: Sequence[str] = (), *, wait: bool = False
     ) -> tuple[EmbedResult, Cost]:
         began, encoder = time.monotonic(), self._embedder.name(call)
         items = [_item(one, position) for position, one in enumerate(self._checked(inputs))]
         options = await self._options(encoder, settings)
-        result = await self._embedder.embed(call, encoder, items, tap=tap, options=options)
+        result = await self._embedder.embed_taps(call, encoder, items, taps, options, wait=wait)
         characters = sum(len(item.text) for item in items if isinstance(item, TextItem))
         times = result.timings
         return result, Cost(

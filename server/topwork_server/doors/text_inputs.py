@@ -22,7 +22,8 @@ def token_ids(given: Sequence[Any]) -> Array:
     """Token ids (tokens,) int64. InvalidInput for a list of anything else."""
     if not given or not all(isinstance(one, int) and 0 <= one < 1 << 31 for one in given):
         raise InvalidInput(
-            "a list of token ids has something else in it", remedy="send texts, or whole numbers of one text a list"
+            f"a list of token ids {'has something else in it' if given else 'is empty'}",
+            remedy="send texts, or whole numbers of one text a list",
         )
     return np.array(given, np.int64)
 

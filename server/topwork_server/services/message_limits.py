@@ -44,6 +44,10 @@ TEXTS: Mapping[str, int | None] = {
     "topwork.v1.ProbeRequest.where": None,
     "topwork.v1.TrainRequest.DescriptionsEntry.value": 64 * KIB,
     "google.protobuf.Value.string_value": 64 * KIB,
+    "tei.v1.EmbedRequest.inputs": None,
+    "tei.v1.EmbedSparseRequest.inputs": None,
+    "tei.v1.EmbedAllRequest.inputs": None,
+    "tei.v1.EncodeRequest.inputs": None,
     "inference.InferParameter.string_param": 64 * KIB,
     "inference.ModelRepositoryParameter.string_param": None,  # a model's whole configuration, which is refused
 }

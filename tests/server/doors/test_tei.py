@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import fake_engine
+import grpc
 import huggingface_hub.constants
 import numpy as np
 import pytest
 from http_calls import get, post
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
+from topwork_server.doors.protocols import tei_pb2 as pb
 from topwork_server.errors import Overloaded
 
 READY = {"x-model": "ready"}
@@ -18,6 +20,15 @@ READY = {"x-model": "ready"}
 
 def served(home, **settings):
     return fake_engine.served(home, **{"http": "127.0.0.1:0", "default_encoder": "ready", **settings})
+
+
+def unary(server, method, reply):
+    """A stub of a method of tei.v1, as generated code has it."""
+    return server.channel.unary_unary(f"/tei.v1.{method}", None, reply.FromString)
+
+
+def stream(server, method, reply):
+    return server.channel.stream_stream(f"/tei.v1.{method}", lambda one: one.SerializeToString(), reply.FromString)
 
 
 @pytest.fixture
@@ -191,3 +202,109 @@ async def test_a_full_queue_and_a_deadline_are_told(tmp_path, monkeypatch):
         monkeypatch.setattr(server.engine, "embed", full)
         reply = await post(server.ready.http, "/embed", {"inputs": "x"})
         assert (reply.status, reply.json["error_type"], reply.headers["retry-after-ms"]) == (429, "Overloaded", "250")
+
+
+async def test_grpc_embeds_and_tells_what_it_took(tmp_path):
+    async with served(tmp_path) as server:
+        embed = unary(server, "Embed/Embed", pb.EmbedResponse)
+        call = embed(pb.EmbedRequest(inputs="hello", normalize=False, dimensions=2, truncate=True).SerializeToString())
+        reply = await call
+        assert list(reply.embeddings) == [5, 1]
+        took = reply.metadata
+        assert (took.compute_chars, took.tokenization_time_ns, took.queue_time_ns) == (5, 250_000_000, 500_000_000)
+        assert took.inference_time_ns == 125_000_000
+        assert ("x-fingerprint", "a" * 64) in list(await call.trailing_metadata())
+        assert server.engine.asked[-1][0].options == {"truncate": True}
+        unit = await embed(pb.EmbedRequest(inputs="hello").SerializeToString())
+        assert np.linalg.norm(unit.embeddings) == pytest.approx(1, abs=1e-6)
+        assert server.app.requests.counts["tei.v1.Embed/Embed", "OK"] == 2
+
+
+async def test_grpc_names_a_model_in_metadata(tmp_path):
+    async with served(tmp_path, default_encoder="") as server:
+        embed, request = unary(server, "Embed/Embed", pb.EmbedResponse), pb.EmbedRequest(inputs="x").SerializeToString()
+        assert (await embed(request, metadata=[("x-model", "ready")])).embeddings
+        for metadata, code in (
+            ([], grpc.StatusCode.INVALID_ARGUMENT),
+            ([("x-model", "nosuch")], grpc.StatusCode.NOT_FOUND),
+            ([("x-model", "ready"), ("x-fingerprint", "0" * 64)], grpc.StatusCode.FAILED_PRECONDITION),
+            ([("x-model", "ready"), ("x-priority", "urgent")], grpc.StatusCode.INVALID_ARGUMENT),
+        ):
+            assert (await fake_engine.refusal(embed(request, metadata=metadata)))[0] is code
+
+
+async def test_grpc_streams_answer_in_order_and_end_with_the_first_error(tmp_path):
+    async with served(tmp_path) as server:
+        embed = stream(server, "Embed/EmbedStream", pb.EmbedResponse)
+        texts = ["a" * (1 + i % 7) for i in range(200)]
+        call = embed(iter([pb.EmbedRequest(inputs=text, normalize=False) for text in texts]))
+        assert [reply.embeddings[0] async for reply in call] == [len(text) for text in texts]
+        assert ("x-fingerprint", "a" * 64) in list(await call.trailing_metadata())
+        assert server.engine.asked[-1][0].wait
+        failing = embed(iter([pb.EmbedRequest(inputs=text) for text in ("hi", "bad", "bad", "hi")]))
+        replies = []
+
+        async def read():
+            async for reply in failing:
+                replies.append(reply)
+
+        code, message, _ = await fake_engine.refusal(read())
+        assert (code, len(replies)) == (grpc.StatusCode.INVALID_ARGUMENT, 1)
+        assert "good one" in message
+        tokens = stream(server, "Embed/EmbedAllStream", pb.EmbedAllResponse)
+        found = [
+            len(one.token_embeddings) async for one in tokens(iter([pb.EmbedAllRequest(inputs=text) for text in ("hi", "abc")]))
+        ]
+        assert found == [2, 3]
+
+
+async def test_grpc_tells_tokens_and_describes_the_model(tmp_path):
+    async with served(tmp_path) as server:
+        rows = await unary(server, "Embed/EmbedAll", pb.EmbedAllResponse)(pb.EmbedAllRequest(inputs="hi").SerializeToString())
+        assert [len(one.embeddings) for one in rows.token_embeddings] == [fake_engine.DIM] * 2
+        encode = unary(server, "Tokenize/Tokenize", pb.EncodeResponse)
+        whole = await encode(pb.EncodeRequest(inputs="h", add_special_tokens=True).SerializeToString())
+        assert [(one.id, one.special, one.HasField("start")) for one in whole.tokens] == [(1, True, False), (104, False, True)]
+        assert [one.text for one in (await encode(pb.EncodeRequest(inputs="hi").SerializeToString())).tokens] == ["h", "i"]
+        decode = unary(server, "Tokenize/Decode", pb.DecodeResponse)
+        assert (await decode(pb.DecodeRequest(ids=[1, 104]).SerializeToString())).text == "[BEGIN]h"
+        info = await unary(server, "Info/Info", pb.InfoResponse)(b"")
+        assert (info.model_id, info.model_sha, info.max_input_length) == ("ready", "a" * 64, 16)
+
+
+@pytest.mark.parametrize(
+    ("method", "reply", "request_", "code", "word"),
+    [
+        ("Embed/Embed", pb.EmbedResponse, pb.EmbedRequest(inputs="bad"), grpc.StatusCode.INVALID_ARGUMENT, "good one"),
+        ("Embed/Embed", pb.EmbedResponse, pb.EmbedRequest(inputs="crash"), grpc.StatusCode.INTERNAL, "internal error"),
+        (
+            "Embed/Embed",
+            pb.EmbedResponse,
+            pb.EmbedRequest(inputs="x", truncate=True, truncation_direction=pb.TRUNCATION_DIRECTION_LEFT),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "left",
+        ),
+        ("Embed/Embed", pb.EmbedResponse, pb.EmbedRequest(inputs="x", dimensions=99), grpc.StatusCode.INVALID_ARGUMENT, "99"),
+        (
+            "Embed/EmbedSparse",
+            pb.EmbedSparseResponse,
+            pb.EmbedSparseRequest(inputs="x"),
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "sparse",
+        ),
+        ("Tokenize/Decode", pb.DecodeResponse, pb.DecodeRequest(), grpc.StatusCode.INVALID_ARGUMENT, "token ids"),
+    ],
+)
+async def test_grpc_errors_have_teis_codes(method, reply, request_, code, word, tmp_path):
+    async with served(tmp_path) as server:
+        found, message, _ = await fake_engine.refusal(unary(server, method, reply)(request_.SerializeToString()))
+        assert found is code
+        assert word in message
+
+
+async def test_grpc_takes_long_texts_and_refuses_bytes_that_are_no_message(tmp_path):
+    async with served(tmp_path) as server:
+        embed = unary(server, "Embed/Embed", pb.EmbedResponse)
+        long = pb.EmbedRequest(inputs="a" * 5_000_000, normalize=False)
+        assert (await embed(long.SerializeToString())).embeddings[0] == 5_000_000
+        assert (await fake_engine.refusal(embed(b"\xff" * 5_000_000)))[0] is grpc.StatusCode.INVALID_ARGUMENT

@@ -15,13 +15,16 @@ from fake_engine import refusal, served
 from google.protobuf import message_factory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from topwork.v1 import encoders_pb2, heads_pb2, indexes_pb2, jobs_pb2, sets_pb2, types_pb2
-from topwork_server.doors.protocols import oip_pb2
+from topwork_server.doors.protocols import oip_pb2, tei_pb2
 from topwork_server.services import message_limits
 
 MIB = 1 << 20
 LONG = "a" * MIB
 MODULES = (encoders_pb2, sets_pb2, indexes_pb2, heads_pb2, jobs_pb2)
 METHODS = [method for module in MODULES for service in module.DESCRIPTOR.services_by_name.values() for method in service.methods]
+OTHERS = [
+    method for other in (oip_pb2, tei_pb2) for service in other.DESCRIPTOR.services_by_name.values() for method in service.methods
+]
 TEXTS = [types_pb2.Item(text=LONG)]
 SETTINGS = encoders_pb2.EmbedSettings
 
@@ -107,7 +110,7 @@ def test_every_text_that_is_no_name_is_a_field():
                 fields.add(one.full_name)
                 _ = one.message_type and walk(one.message_type)
 
-    for method in [*METHODS, *oip_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods]:
+    for method in [*METHODS, *OTHERS]:
         walk(method.input_type)
     assert set(message_limits.TEXTS) <= fields
 

@@ -9,8 +9,9 @@ from typing import Any
 import grpc
 from topwork._display.excerpts import excerpt
 
+from topwork_server.doors.answer_stream import AnswerStream
+from topwork_server.doors.grpc_calls import call_of
 from topwork_server.doors.json_calls import Call
-from topwork_server.doors.oip.infer_stream import InferStream
 from topwork_server.doors.oip.inference import BRIEF, VERSION, Inference, InferRequest
 from topwork_server.doors.oip.repository import ModelRepository
 from topwork_server.doors.oip.shared_memory import OFFSET, REGION, SIZE, SharedMemory, place_of
@@ -19,9 +20,8 @@ from topwork_server.doors.protocols import oip_pb2
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.services.health import HealthService
 from topwork_server.services.in_threads import in_thread_if
-from topwork_server.services.request_checks import Context, check_reply_size, deadline
+from topwork_server.services.request_checks import Context, check_reply_size
 from topwork_server.services.request_tracker import release
-from topwork_server.types import Priority
 
 SERVICE = "inference.GRPCInferenceService"
 #: The field of InferTensorContents that has a datatype's values.
@@ -134,12 +134,12 @@ class OipGrpcDoor:
     async def ModelInfer(  # noqa: N802
         self, request: oip_pb2.ModelInferRequest, context: Context
     ) -> oip_pb2.ModelInferResponse:
-        return await self._infer(request, _call(context, context.peer()))
+        return await self._infer(request, call_of(context, context.peer()))
 
     async def ModelStreamInfer(  # noqa: N802
         self, requests: AsyncIterator[oip_pb2.ModelInferRequest], context: Context
     ) -> None:
-        call = _call(context, object())
+        call = call_of(context, object())
 
         async def answer(request: oip_pb2.ModelInferRequest) -> oip_pb2.ModelStreamInferResponse:
             try:
@@ -151,7 +151,7 @@ class OipGrpcDoor:
             reply.parameters["triton_final_response"].bool_param = True
             return oip_pb2.ModelStreamInferResponse(infer_response=reply)
 
-        await InferStream(answer, self._stopping).run(requests, context.write)
+        await AnswerStream(answer, self._stopping).run(requests, context.write)
 
     async def _infer(
         self, request: oip_pb2.ModelInferRequest, call: Call[None], *, wait: bool = False
@@ -165,10 +165,6 @@ class OipGrpcDoor:
 def _codec(request: str, response: str) -> tuple[Any, Any]:
     """What reads the requests of a method, and writes its replies."""
     return getattr(oip_pb2, f"{request}Request").FromString, getattr(oip_pb2, f"{response}Response").SerializeToString
-
-
-def _call(context: Context, client: Any) -> Call[None]:
-    return Call(None, {}, "", "", Priority.NORMAL, deadline(context), client)
 
 
 def _asked(request: oip_pb2.ModelInferRequest) -> InferRequest:

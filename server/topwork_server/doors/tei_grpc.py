@@ -1,0 +1,174 @@
+"""The gRPC services of text-embeddings-inference, `tei.v1`, on the port of our own services.
+
+Predict and Rerank are not among them: their models are cross-encoders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import grpc
+from google.protobuf.message import Message
+
+from topwork_server import __version__
+from topwork_server.doors import tei
+from topwork_server.doors.answer_stream import AnswerStream
+from topwork_server.doors.grpc_calls import call_of
+from topwork_server.doors.json_calls import FINGERPRINT, Call
+from topwork_server.doors.protocols import tei_pb2
+from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.services.in_threads import in_thread_if
+from topwork_server.services.request_checks import Context, check_reply_size
+from topwork_server.types import Array, Token
+
+SERVICES = ("tei.v1.Info", "tei.v1.Embed", "tei.v1.Tokenize")
+DIRECTIONS: Mapping[int, str] = {tei_pb2.TRUNCATION_DIRECTION_RIGHT: "right", tei_pb2.TRUNCATION_DIRECTION_LEFT: "left"}
+
+#: Answers the message that is the body of a call, with the fingerprint of the rows, "" where there are none; True waits for
+#: room in the queue.
+Answer: TypeAlias = Callable[[Call[Any], bool], Awaitable[tuple[Message, str]]]
+
+
+class TeiGrpcDoor:
+    """Answers the methods. Streams take no more requests once `stopping` is set."""
+
+    def __init__(self, calls: tei.TeiCalls, stopping: asyncio.Event) -> None:
+        self._calls, self._stopping = calls, stopping
+
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
+        """The tables of the services' methods."""
+        tables = (
+            {"Info": self._unary(self._info, tei_pb2.InfoRequest)},
+            {
+                **self._both("Embed", self._embed, tei_pb2.EmbedRequest),
+                **self._both("EmbedSparse", self._embed_sparse, tei_pb2.EmbedSparseRequest),
+                **self._both("EmbedAll", self._embed_all, tei_pb2.EmbedAllRequest),
+            },
+            {
+                **self._both("Tokenize", self._tokenize, tei_pb2.EncodeRequest),
+                **self._both("Decode", self._decode, tei_pb2.DecodeRequest),
+            },
+        )
+        return [grpc.method_handlers_generic_handler(name, table) for name, table in zip(SERVICES, tables, strict=True)]
+
+    def _both(self, name: str, answer: Answer, kind: Any) -> dict[str, grpc.RpcMethodHandler]:
+        return {name: self._unary(answer, kind), f"{name}Stream": self._stream(answer, kind)}
+
+    def _unary(self, answer: Answer, kind: Any) -> grpc.RpcMethodHandler:
+        async def call(request: Any, context: Context) -> Message:
+            return await _answered(answer, call_of(context, context.peer()), request, context, wait=False)
+
+        return grpc.unary_unary_rpc_method_handler(call, kind.FromString, _bytes_of)
+
+    def _stream(self, answer: Answer, kind: Any) -> grpc.RpcMethodHandler:
+        async def call(requests: Any, context: Context) -> None:
+            asked = call_of(context, object())
+
+            async def one(request: Any) -> Message:
+                return await _answered(answer, asked, request, context, wait=True)
+
+            await AnswerStream(one, self._stopping).run(requests, context.write)
+
+        return grpc.stream_stream_rpc_method_handler(call, kind.FromString, _bytes_of)
+
+    async def _embed(self, call: Call[Any], wait: bool) -> tuple[Message, str]:
+        asked = call.body
+        request = tei.EmbedRequest(
+            **_settings(asked),
+            normalize=asked.normalize if asked.HasField("normalize") else True,
+            dimensions=asked.dimensions if asked.HasField("dimensions") else None,
+        )
+        rows, cost = await self._calls.embed(replace(call, body=request), wait=wait)
+        return tei_pb2.EmbedResponse(embeddings=rows[0].tolist(), metadata=_metadata(cost)), cost.fingerprint
+
+    async def _embed_sparse(self, call: Call[Any], wait: bool) -> tuple[Message, str]:
+        await self._calls.embed_sparse(replace(call, body=tei.EmbedAllRequest(**_settings(call.body))))
+        return tei_pb2.EmbedSparseResponse(), ""
+
+    async def _embed_all(self, call: Call[Any], wait: bool) -> tuple[Message, str]:
+        request = tei.EmbedAllRequest(**_settings(call.body))
+        [rows], cost = await self._calls.embed_all(replace(call, body=request), wait=wait)
+        reply = await in_thread_if(rows.size > tei.BRIEF, _token_rows, rows, cost)
+        return check_reply_size(reply, "send a shorter text"), cost.fingerprint
+
+    async def _tokenize(self, call: Call[Any], wait: bool) -> tuple[Message, str]:
+        asked = call.body
+        request = tei.TokenizeRequest(asked.inputs, asked.add_special_tokens, asked.prompt_name or None)
+        [tokens] = await self._calls.tokenize(replace(call, body=request))
+        return await in_thread_if(len(tokens) > tei.BRIEF, _tokens, tokens), ""
+
+    async def _decode(self, call: Call[Any], wait: bool) -> tuple[Message, str]:
+        request = tei.DecodeRequest([list(call.body.ids)], call.body.skip_special_tokens)
+        [text] = await self._calls.decode(replace(call, body=request))
+        return tei_pb2.DecodeResponse(text=text), ""
+
+    async def _info(self, call: Call[Any], wait: bool) -> tuple[Message, str]:
+        found, config = await self._calls.describe(call), self._calls.config
+        reply = tei_pb2.InfoResponse(
+            version=__version__,
+            model_id=found.name,
+            model_sha=found.fingerprint,
+            model_dtype=found.dtype,
+            model_type=tei_pb2.MODEL_TYPE_EMBEDDING,
+            max_concurrent_requests=config.queue,
+            max_input_length=found.max_tokens,
+            max_batch_tokens=found.max_batch_tokens,
+            max_client_batch_size=config.max_items,
+            tokenization_workers=config.threads,
+        )
+        return reply, found.fingerprint
+
+
+async def _answered(answer: Answer, call: Call[None], request: Any, context: Context, *, wait: bool) -> Message:
+    """The reply. The rows' fingerprint goes into the trailing metadata."""
+    try:
+        reply, fingerprint = await answer(replace(call, body=request), wait)
+    except TopworkError as error:
+        raise error.at(None) from error  # a message has one text
+    if fingerprint:
+        context.set_trailing_metadata(((FINGERPRINT, fingerprint),))
+    return reply
+
+
+def _bytes_of(reply: Message) -> bytes:
+    return reply.SerializeToString()
+
+
+def _settings(asked: Any) -> dict[str, Any]:
+    """The fields that all messages have which ask for rows."""
+    if asked.truncation_direction not in DIRECTIONS:
+        raise InvalidInput(f"truncation_direction is {asked.truncation_direction}", remedy="set it to 0 (right) or 1 (left)")
+    return {
+        "inputs": asked.inputs,
+        "truncate": asked.truncate,
+        "truncation_direction": DIRECTIONS[asked.truncation_direction],
+        "prompt_name": asked.prompt_name or None,
+    }
+
+
+def _metadata(cost: tei.Cost) -> tei_pb2.Metadata:
+    return tei_pb2.Metadata(
+        compute_chars=cost.characters,
+        compute_tokens=cost.tokens,
+        total_time_ns=round(cost.total * 1e9),
+        tokenization_time_ns=round(cost.tokenization * 1e9),
+        queue_time_ns=round(cost.queue * 1e9),
+        inference_time_ns=round(cost.inference * 1e9),
+    )
+
+
+def _token_rows(rows: Array, cost: tei.Cost) -> tei_pb2.EmbedAllResponse:
+    rendered = [tei_pb2.TokenEmbedding(embeddings=row) for row in rows.tolist()]
+    return tei_pb2.EmbedAllResponse(token_embeddings=rendered, metadata=_metadata(cost))
+
+
+def _tokens(tokens: Sequence[Token]) -> tei_pb2.EncodeResponse:
+    return tei_pb2.EncodeResponse(tokens=[_token(one) for one in tokens])
+
+
+def _token(one: Token) -> tei_pb2.SimpleToken:
+    start, stop = one.chars or (None, None)
+    return tei_pb2.SimpleToken(id=one.id, text=one.text, special=one.chars is None, start=start, stop=stop)
