@@ -90,7 +90,8 @@ def runner() -> Iterator[asyncio.Runner]:
 
 @pytest.fixture
 def _interruptible() -> Iterator[None]:
-    """A test run in the background ignores SIGINT, and so would the commands that it starts."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """A test run in the background ignores SIGINT, one without a terminal SIGHUP, and so would the commands that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, before[0])
+    signal.signal(signal.SIGHUP, before[1])

@@ -109,13 +109,15 @@ def _shapes(weights: Sequence[Path]) -> dict[str, tuple[int, ...]]:
 
 
 def _fields(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values of config.json that are not null, those of its towers (text_config.hidden_size) too, of lists each."""
+    """Yield the values of config.json that are not null, those of its towers (text_config.hidden_size) too, of lists each
+    number."""
     for name, value in config.items():
         if isinstance(value, dict) and name.endswith(("config", "cfg", "args")):
             yield from _fields(value, f"{prefix}{name}.")
-        elif value is not None:
-            for one in value if isinstance(value, list) else [value]:
-                yield prefix + name, one
+        elif isinstance(value, list):  # words in a list are names: out_features of a backbone are those of its stages
+            yield from ((prefix + name, one) for one in value if not isinstance(one, str | list | dict | None))
+        elif value is not None and not isinstance(value, dict):
+            yield prefix + name, value
 
 
 def _said(config: Path, name: str, value: Any) -> str:

@@ -128,7 +128,7 @@ class TeiDoor:
 
     async def health(self, call: Call[None]) -> Response:
         if reason := await self._why_not_ready(call.model or self._calls.config.default_encoder):
-            raise Unavailable(reason, remedy="try again, or see the state of the encoder in `topwork encoders`")
+            raise Unavailable(reason, remedy="try again; `GetEncoder(NAME)` tells the encoder's state")
         return Response()
 
 

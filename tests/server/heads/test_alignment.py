@@ -170,7 +170,7 @@ def test_captions_that_the_text_encoder_does_not_know_are_left_out(client) -> No
 def test_captions_of_which_none_is_known_are_an_error_that_says_so(client) -> None:
     write(client, "foreign", "graph", [f"Wort{chr(97 + i)}" for i in range(24)])
     with pytest.raises(topwork.errors.TopworkError) as refused:
-        align(client, "foreign", name="never")
+        align(client, "foreign", name="hopeless")
     assert all(word in str(refused.value) for word in ("24 labeled items", "words does not embed", "vocabulary"))
 
 

@@ -27,6 +27,8 @@ REASONS: dict[str, type[TopworkError]] = {
         errors.DataLoss,
         errors.DeadlineExceeded,
         errors.Unavailable,
+        errors.Cancelled,
+        errors.Unsupported,
         errors.PluginFault,
         errors.ExportFailed,
     )
