@@ -163,7 +163,7 @@ def test_captions_that_the_text_encoder_does_not_know_are_left_out(client) -> No
     assert all(word in warning for word in ("1 labeled item", "000", "'Zyzzyva'", "vocabulary"))
     client.write("strange", [picture(CAPTIONS[0], 90)], ["tested"], {"caption": ["qwerty"]})
     with pytest.raises(topwork.errors.TopworkError, match="that was trained on") as refused:
-        align(client, "strange", name="never", test_where="id = 'tested'")
+        align(client, "strange", name="untested", test_where="id = 'tested'")
     assert "000, tested" in refused.value.message
 
 
