@@ -95,6 +95,8 @@ def read_recipe(layout: Layout) -> SoundRecipe:
         )
     try:
         return _recipe(layout.config, wanted, {**DEFAULTS[wanted], **said})
+    except InvalidInput:
+        raise
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise InvalidInput(
             f"{layout.folder.name} has a {type(error).__name__} in {FILES[1]} or config.json: {error}",
