@@ -130,8 +130,11 @@ class Catalog:
 
     def name_for(self, uri: str, name: str | None = None) -> str:
         """The name that weights of a source get. InvalidInput where it is none, or that of a registered encoder."""
-        name = name or _name_from(SourceUri.parse(uri))
-        check_name(name, "an encoder")
+        given, name = name, name or _name_from(SourceUri.parse(uri))
+        try:
+            check_name(name, "an encoder")
+        except InvalidInput as error:
+            raise error if given else InvalidInput(error.message, remedy=f"choose another with --name: {error.remedy}") from None
         if name in self._registered:
             raise InvalidInput(f"{name!r} is the name of a registered encoder", remedy="choose another with --name")
         return name

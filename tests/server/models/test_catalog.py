@@ -129,3 +129,14 @@ def test_every_error_of_the_tree_can_come_back_from_an_export() -> None:
         assert type(error.at(4)) is kind
         drawn = f"{errors.__doc__}{of_client.__doc__}"
         assert kind.__name__ in drawn, "the tree is drawn whole"
+
+
+def test_a_file_whose_name_is_no_name_is_to_be_given_one(catalog: Catalog, tmp_path: Path) -> None:
+    (tmp_path / "a b.letters").write_text("weights")
+    with pytest.raises(InvalidInput, match="cannot name an encoder") as refused:
+        catalog.add(f"file:{tmp_path}/a b.letters")
+    assert "--name" in refused.value.remedy
+    with pytest.raises(InvalidInput) as refused:
+        catalog.add(f"file:{tmp_path}/a b.letters", "a b")
+    assert "--name" not in refused.value.remedy
+    assert catalog.add(f"file:{tmp_path}/a b.letters", "ab").name == "ab"
