@@ -9,8 +9,10 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 from weakref import WeakValueDictionary
 
 from topwork._display.excerpts import excerpt
@@ -22,10 +24,11 @@ from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import SetDefinition
 from topwork_server.feature_sets.set_types import SetDescription as DescribedSet
 from topwork_server.indexes.builder import IndexKinds, check_kind
-from topwork_server.indexes.index import Index, IndexContext, OpenedIndex
+from topwork_server.indexes.index import KIND, Index, IndexContext, OpenedIndex
 from topwork_server.indexes.index_store import IndexStore, StoredIndex
 from topwork_server.indexes.index_types import TARGET_RECALL, CreateIndexParams, DamagedIndex, IndexDefinition, IndexDescription
 from topwork_server.indexes.live_index import LiveIndex
+from topwork_server.jobs.job_records import JobRecord
 from topwork_server.jobs.manager import JobManager
 from topwork_server.models.artifacts import slug
 from topwork_server.names import check_name, instead
@@ -58,6 +61,7 @@ class IndexManager:
         self._idle_seconds = idle_seconds
         self._unindexed: OrderedDict[tuple[str, str, Metric], OpenedIndex] = OrderedDict()
         self._store.sweep()
+        jobs.recognize((KIND,), self._published)
         self._damaged = {(one.set, one.name): one for one in self._found_damaged(sets)}
         self._indexes = {_key(stored.definition): self._index(stored) for stored in self._stored_indexes(sets)}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -171,6 +175,15 @@ class IndexManager:
         async with self._set_lock(set_name):
             damaged = self._only_damaged(set_name, name)
             await shielded(self._drop_damaged(damaged) if damaged else self._drop(await self._find(set_name, name)))
+
+    def _published(self, job: JobRecord) -> Mapping[str, Any] | None:
+        """Return the result of a build that was published, and did not tell."""
+        set_name, _, name = job.subject.partition("/")
+        try:
+            facts = self._store.build_folder(set_name, name).facts_since(job.created)
+        except OSError:  # it was dropped meanwhile
+            return None
+        return asdict(facts) if facts else None
 
     async def _drop_damaged(self, index: DamagedIndex) -> None:
         await asyncio.to_thread(self._store.remove, index.set, index.name)

@@ -73,6 +73,12 @@ class BuildFolder:
         """Read the facts of the newest complete build, or None; its other files are not looked at."""
         return next((facts for _, facts, _ in self._complete()), None)
 
+    def facts_since(self, seconds: float) -> BuildFacts | None:
+        """Read the facts of the newest complete build where it was written after a time in seconds since 1970, else None."""
+        for folder, facts, _ in self._complete():
+            return facts if (folder / FACTS).stat().st_mtime >= seconds else None
+        return None
+
     def queries(self, definition: IndexDefinition) -> Array | None:
         """Read the caller's own queries, ready to be searched; None where there are none, or where their file is damaged."""
         if not definition.queries:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -12,7 +13,7 @@ import pytest
 from indexes_harness import birds, block, found_ids, nearest_ids, open_indexes
 from lance_rows import clustered
 from topwork_server.indexes.index_types import CreateIndexParams, IndexState
-from topwork_server.jobs.job_records import JobState
+from topwork_server.jobs.job_records import JobRecords, JobState
 from topwork_server.jobs.manager import JobManager
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
@@ -62,6 +63,24 @@ async def test_the_recall_that_is_said_is_the_recall_that_there_is(tmp_path, kin
         found = found_ids(feature_set, await w.search(queries))
         own = np.mean([len(a & b) / 10 for a, b in zip(found, nearest_ids(feature_set, queries), strict=True)])
         assert own > 0.9
+        await w.jobs.close()
+
+
+async def test_a_build_whose_server_was_killed_as_it_published_is_done(tmp_path):
+    async with served(tmp_path) as w:
+        filled(w.sets)
+        begun = await w.indexes.create(CreateIndexParams("birds", kind="flat"))
+        await w.indexes.wait_for_build("birds")
+        done = w.jobs.get(begun.job)
+        await w.jobs.close()
+    records, later = JobRecords(tmp_path / "jobs"), replace(done, id="zzzzzzzz", created=done.created + 1000)
+    for job in (done, later):
+        records.save(replace(job, state=JobState.RUNNING, ended=0.0, result={}))
+    async with served(tmp_path) as w:
+        found = w.jobs.get(done.id)
+        assert (found.state, found.error) == (JobState.DONE, "")
+        assert found.result["seconds"] == done.result["seconds"]
+        assert w.jobs.get(later.id).state is JobState.FAILED
         await w.jobs.close()
 
 
