@@ -193,7 +193,7 @@ def test_boxes_that_leave_their_pictures(target: str) -> None:
     [
         ([["20,1,10,9:ball"]], {}, "'p00'.*20,1,10,9:ball.*empty"),
         ([["1,2,3:ball"]], {}, "'p00'.*is not a box"),
-        ([["1,1,9,9:"]], {}, "'p00'.*is not a box"),
+        ([["1,1,9,9:"]], {}, "'p00'.*has no label"),
         ([["1,1,9,9:newt"]], {}, "'newt' has 1 example"),
         (None, {"taps": ["pooled"]}, "detection needs a row for each cell.*'pooled'"),
         (None, {"taps": ["cells"], "poolings": ["mean"]}, "pooling 'mean'"),

@@ -84,7 +84,7 @@ def test_cells_smaller_than_a_pixel_have_the_class_of_theirs():
 
 
 def test_boxes_lie_over_one_another():
-    mask = box_mask(["0,0,10,10:owl", "4,4,10,10:emu", "4,4,6,6:background"])
+    mask = box_mask(["0,0,10,10:owl", "4,4,10,10:emu", "4,4,6,6:background"], "")
     assert mask.classes == {"background", "owl", "emu"}
     got = mask.cells(cell_boxes((6, 6), (0, 0, 12, 12)), INDEX).reshape(6, 6)
     expected = np.zeros((6, 6), int)
@@ -98,7 +98,7 @@ def test_areas_of_boxes_are_exact():
     labels = [("owl", "emu")[i % 2] for i in range(9)]
     written = [f"{a[0]},{a[1]},{b[0]},{b[1]}:{label}" for (a, b), label in zip(corners, labels, strict=True)]
     boxes = cell_boxes((4, 3), (1, 2, 31, 30))
-    got = box_mask(written).cells(boxes, INDEX)
+    got = box_mask(written, "").cells(boxes, INDEX)
     steps = (np.arange(1600) + 0.5) / 50
     painted = np.zeros((1600, 1600), int)
     for (a, b), label in zip(corners, labels, strict=True):
@@ -109,8 +109,8 @@ def test_areas_of_boxes_are_exact():
 
 
 def test_no_boxes_are_background_and_no_cells_are_nothing():
-    assert box_mask([]).cells(cell_boxes((1, 2), (0, 0, 4, 4)), INDEX).tolist() == [0, 0]
-    assert box_mask(["0,0,1,1:owl"]).cells(np.empty((0, 4)), INDEX).shape == (0,)
+    assert box_mask([], "").cells(cell_boxes((1, 2), (0, 0, 4, 4)), INDEX).tolist() == [0, 0]
+    assert box_mask(["0,0,1,1:owl"], "").cells(np.empty((0, 4)), INDEX).shape == (0,)
     assert png_mask(png([[0, 1]])).cells(np.empty((0, 4)), {"0": 0, "1": 1}).shape == (0,)
 
 
