@@ -125,7 +125,7 @@ class _Method:
             called.peer(),
             task.add_done_callback,
             full_name=self._path.lstrip("/"),
-            carrier=dict(context.request_headers.allitems()),
+            carrier=dict(context.request_headers.allitems()) if self._requests.telemetry.on else None,
         )
 
     async def _single(self, payload: Payload, called: HttpContext) -> Any:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import grpc
 
 from topwork_server.doors.request_body import SlowBody
-from topwork_server.errors import DiskFull, Overloaded, TooLarge, TopworkError
-from topwork_server.services.interceptor import USUAL_WAIT
+from topwork_server.errors import DiskFull, TooLarge, TopworkError
+from topwork_server.services.interceptor import retry_after
 
 _BY_CODE: Mapping[grpc.StatusCode, int] = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -33,7 +33,7 @@ def status(error: TopworkError) -> int:
 def headers(error: TopworkError) -> dict[str, str]:
     """Tell when to come back (in whole seconds, and in milliseconds as OpenAI's clients read it), or that another try would end
     the same."""
-    after = USUAL_WAIT if error.retry_after is None and isinstance(error, Overloaded) else error.retry_after
+    after = retry_after(error)
     if after is None:
         return {"x-should-retry": "false"}
     return {"retry-after": str(max(1, round(after))), "retry-after-ms": str(round(after * 1000))}

@@ -5,7 +5,7 @@ Rows have unit length, as OpenAI's have, unless `normalize` is false.
 
 from __future__ import annotations
 
-import base64
+import asyncio
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from topwork_server.doors.json_calls import FINGERPRINT, Call, Operation
 from topwork_server.doors.json_reply import json_reply
 from topwork_server.doors.media import is_data_uri, item_of
 from topwork_server.doors.text_inputs import dimensions, listed, token_ids
-from topwork_server.doors.typed_rows import EmbeddingType, typed
+from topwork_server.doors.typed_rows import EmbeddingType, base64_rows, typed
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.features import EmbedResult
 from topwork_server.inference.output_format import OutputFormat, RowType, format_rows
@@ -125,11 +125,11 @@ class OpenAiDoor:
         return await in_thread_if(size > BRIEF, _reply, body, encoder, result, wanted)
 
     async def models(self, call: Call[None]) -> Response:
-        entries = await in_thread_if(True, readable_entries, self._catalog)
+        entries = await asyncio.to_thread(readable_entries, self._catalog)
         return json_reply({"object": "list", "data": [_model(entry) for entry in entries if entry.manifest]})
 
     async def model(self, call: Call[None]) -> Response:
-        return json_reply(_model(await in_thread_if(True, self._catalog.entry, call.path["name"])))
+        return json_reply(_model(await asyncio.to_thread(self._catalog.entry, call.path["name"])))
 
 
 def error_form(error: TopworkError) -> Response:
@@ -190,16 +190,12 @@ def _reply(body: EmbeddingsRequest, encoder: str, result: EmbedResult, wanted: O
     headers = {FINGERPRINT: result.taps[0].tap.fingerprint}
     if body.encoding_format.startswith("bytes"):
         return _bytes_reply(body, encoder, rows, usage, headers)
-    if body.embedding_type is not None:
-        rendered = typed(rows.astype(np.float32, copy=False), body.embedding_type)
+    if body.encoding_format == "base64" and body.embedding_type is None:
+        rendered: list[Any] = base64_rows(rows)
     else:
-        rendered = _base64_rows(rows) if body.encoding_format == "base64" else list(rows.astype(np.float32, copy=False))
+        rendered = typed(rows.astype(np.float32, copy=False), body.embedding_type or "float")
     data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rendered)]
     return json_reply({"object": "list", "data": data, "model": encoder, "usage": usage}, headers=headers)
-
-
-def _base64_rows(rows: Array) -> list[str]:
-    return [base64.b64encode(row.tobytes()).decode("ascii") for row in rows]
 
 
 def _bytes_reply(

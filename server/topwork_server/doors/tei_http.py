@@ -5,18 +5,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import grpc
 import msgspec
-import orjson
 from starlette.responses import Response
 
 from topwork_server import __version__
 from topwork_server.doors import http_errors
 from topwork_server.doors.json_calls import FINGERPRINT, Call, Operation
+from topwork_server.doors.json_reply import json_reply
 from topwork_server.doors.request_body import SlowBody
 from topwork_server.doors.tei import (
     BRIEF,
@@ -96,14 +97,14 @@ class TeiDoor:
         return await in_thread_if(sum(map(len, found)) > BRIEF, _tokens, found)
 
     async def decode(self, call: Call[DecodeRequest]) -> Response:
-        return _json(await self._calls.decode(call))
+        return json_reply(await self._calls.decode(call))
 
     async def vertex(self, call: Call[Any]) -> Response:
         instances, most = call.body.instances, self._calls.config.max_items
         if not 0 < len(instances) <= most:
             raise InvalidInput(f"{len(instances):,} instances", remedy=f"send 1 to {most:,}")
         found = await every([self._calls.embed(replace(call, body=one)) for one in instances])
-        return await in_thread_if(True, _json, {"predictions": [rows for rows, _ in found]})
+        return await asyncio.to_thread(json_reply, {"predictions": [rows for rows, _ in found]})
 
     async def info(self, call: Call[None]) -> Response:
         found, config = await self._calls.describe(call), self._calls.config
@@ -124,7 +125,7 @@ class TeiDoor:
             "sha": None,
             "docker_label": None,
         }
-        return _json(body, headers={FINGERPRINT: found.fingerprint})
+        return json_reply(body, headers={FINGERPRINT: found.fingerprint})
 
     async def health(self, call: Call[None]) -> Response:
         if reason := await self._why_not_ready(call.model or self._calls.config.default_encoder):
@@ -136,7 +137,7 @@ def error_form(error: TopworkError) -> Response:
     """{error, error_type}, with TEI's statuses where it has one."""
     of_class = next(((kind, status) for one, kind, status in _BY_CLASS if isinstance(error, one)), None)
     kind, status = of_class or _BY_CODE.get(error.code, _OTHERS)
-    return _json({"error": str(error), "error_type": kind}, status or http_errors.status(error), http_errors.headers(error))
+    return json_reply({"error": str(error), "error_type": kind}, status or http_errors.status(error), http_errors.headers(error))
 
 
 def _reply(body: Any, cost: Cost) -> Response:
@@ -150,17 +151,13 @@ def _reply(body: Any, cost: Cost) -> Response:
         **{f"x-{name}-time": round(seconds * 1000) for name, seconds in times.items()},
         FINGERPRINT: cost.fingerprint,
     }
-    return _json(body, headers={name: str(value) for name, value in told.items()})
+    return json_reply(body, headers={name: str(value) for name, value in told.items()})
 
 
 def _tokens(found: Sequence[Sequence[Token]]) -> Response:
-    return _json([[_token(one) for one in tokens] for tokens in found])
+    return json_reply([[_token(one) for one in tokens] for tokens in found])
 
 
 def _token(one: Token) -> dict[str, Any]:
     start, stop = one.chars or (None, None)
     return {"id": one.id, "text": one.text, "special": one.chars is None, "start": start, "stop": stop}
-
-
-def _json(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), status, headers, "application/json")

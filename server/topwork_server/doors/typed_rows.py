@@ -26,5 +26,10 @@ def typed(rows: Array, kind: str) -> list[Any]:
             bits = np.packbits(rows >= 0, axis=1)
             return list(bits if kind == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8))
         case "base64":
-            return [base64.b64encode(row.astype("<f4", copy=False).tobytes()).decode("ascii") for row in rows]
+            return base64_rows(rows)
     return list(rows)
+
+
+def base64_rows(rows: Array) -> list[str]:
+    """Encode the bytes of each row (n, dim), of any little-endian dtype."""
+    return [base64.b64encode(row.tobytes()).decode("ascii") for row in rows]

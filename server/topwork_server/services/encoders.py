@@ -24,6 +24,7 @@ from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.pretraining.corpus import encoded
 from topwork_server.pretraining.pretraining_manager import PretrainingManager
 from topwork_server.services.convert import encoder_messages, fill_messages, item_messages
+from topwork_server.services.in_threads import in_thread_if
 from topwork_server.services.jobs import job_message
 from topwork_server.services.request_checks import Context, check_item_count, check_name, check_reply_size, deadline
 from topwork_server.services.streaming import RequestStream, load_of, settings_of, until_stopped
@@ -130,9 +131,7 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
         )
         items, _, _ = item_messages.items(request.items, None, skip=False)
         found = await self._engine.nearest(params, items, k)
-        if sum(map(len, found)) > MANY_WORDS:
-            return await asyncio.to_thread(_nearest_words, found)
-        return _nearest_words(found)
+        return await in_thread_if(sum(map(len, found)) > MANY_WORDS, _nearest_words, found)
 
     async def Fill(self, request: encoders_pb2.FillRequest, context: Context) -> encoders_pb2.FillResponse:  # noqa: N802
         started = time.monotonic()
@@ -243,9 +242,8 @@ def readable_entries(catalog: Catalog) -> list[CatalogEntry]:
 
 async def _response(features: EmbedResult, format: OutputFormat, started: float) -> encoders_pb2.EmbedResponse:
     total = time.monotonic() - started
-    if sum(tap.rows.nbytes for tap in features.taps) > LARGE:
-        return await asyncio.to_thread(item_messages.response, features, format, total)
-    return item_messages.response(features, format, total)
+    large = sum(tap.rows.nbytes for tap in features.taps) > LARGE
+    return await in_thread_if(large, item_messages.response, features, format, total)
 
 
 def _nearest_words(found: Sequence[Sequence[tuple[str, float]]]) -> encoders_pb2.NearestWordsResponse:

@@ -159,12 +159,16 @@ def status_of(error: TopworkError, message: str | None = None) -> status_pb2.Sta
     message = error.message if message is None else message
     status = status_pb2.Status(code=error.code.value[0], message=cut_bytes(message, LONGEST_MESSAGE))
     status.details.add().Pack(info)
-    after = USUAL_WAIT if error.retry_after is None and isinstance(error, Overloaded) else error.retry_after
-    if after is not None:
+    if (after := retry_after(error)) is not None:
         wait = Duration()
         wait.FromMilliseconds(round(after * 1000))
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=wait))
     return status
+
+
+def retry_after(error: TopworkError) -> float | None:
+    """Tell after how many seconds to come back; None where it is not known, or another try would end the same."""
+    return USUAL_WAIT if error.retry_after is None and isinstance(error, Overloaded) else error.retry_after
 
 
 def counted_as(method: str) -> str:

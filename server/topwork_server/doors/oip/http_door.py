@@ -14,6 +14,7 @@ from topwork._display.excerpts import excerpt
 
 from topwork_server.doors import http_errors
 from topwork_server.doors.json_calls import FINGERPRINT, Call, Operation, decoded
+from topwork_server.doors.json_reply import json_reply
 from topwork_server.doors.oip.inference import BRIEF, VERSION, Inference, InferRequest
 from topwork_server.doors.oip.repository import ModelRepository
 from topwork_server.doors.oip.shared_memory import OFFSET, REGION, SIZE, SharedMemory, place_of
@@ -131,29 +132,29 @@ class OipHttpDoor:
         return Response()
 
     async def regions(self, call: Call[None]) -> Response:
-        return _json([one.as_fields() for one in self._memory.status(call.path.get("region", ""))])
+        return json_reply([one.as_fields() for one in self._memory.status(call.path.get("region", ""))])
 
     async def unregister(self, call: Call[bytes]) -> Response:
         self._memory.unregister(call.path.get("region", ""))
         return Response()
 
     async def server(self, call: Call[None]) -> Response:
-        return _json(self._repository.server())
+        return json_reply(self._repository.server())
 
     async def metadata(self, call: Call[None]) -> Response:
-        return _json(await self._repository.metadata(*_model_of(call)))
+        return json_reply(await self._repository.metadata(*_model_of(call)))
 
     async def config(self, call: Call[None]) -> Response:
-        return _json(await self._repository.config(*_model_of(call)))
+        return json_reply(await self._repository.config(*_model_of(call)))
 
     async def model_ready(self, call: Call[None]) -> Response:
         return Response(status_code=200 if await self._repository.is_ready(*_model_of(call)) else 400)
 
     async def statistics(self, call: Call[None]) -> Response:
-        return _json({"model_stats": await self._repository.statistics(*_model_of(call))})
+        return json_reply({"model_stats": await self._repository.statistics(*_model_of(call))})
 
     async def index(self, call: Call[bytes]) -> Response:
-        return _json(await self._repository.index((await _posted(call)).ready))
+        return json_reply(await self._repository.index((await _posted(call)).ready))
 
     async def load(self, call: Call[bytes]) -> Response:
         await self._repository.load(call.path["model"], (await _posted(call)).parameters)
@@ -201,7 +202,7 @@ async def _unserved(request: Request) -> Response:
 
 def error_form(error: TopworkError) -> Response:
     """{"error": message}, which the client's exception shows."""
-    return _json({"error": str(error)}, http_errors.status(error), http_errors.headers(error))
+    return json_reply({"error": str(error)}, http_errors.status(error), http_errors.headers(error))
 
 
 def _model_of(call: Call[Any]) -> tuple[str, str]:
@@ -275,7 +276,3 @@ def _reply(model: str, id: str, outputs: Sequence[OutputTensor], raws: Sequence[
     if not bodies:
         return Response(head, headers=headers, media_type="application/json")
     return Response(b"".join([head, *bodies]), headers={**headers, HEADER: str(len(head))}, media_type="application/octet-stream")
-
-
-def _json(fields: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(fields), status, headers, "application/json")
