@@ -31,7 +31,7 @@ from topwork_server.heads.training.labeled_items import (
     training_labels,
 )
 from topwork_server.heads.training.labels import SHOWN, LabelColumn, check_target
-from topwork_server.heads.training.row_loader import LoadedRows, load_rows, without_items
+from topwork_server.heads.training.row_loader import LoadedRows, load_rows, split_rows, without_items
 from topwork_server.heads.training.target_values import TargetValues, item_values, row_values
 from topwork_server.plugin_api.trainer import Examples, FeatureView, Target
 from topwork_server.types import Array, Item
@@ -75,10 +75,10 @@ def labels_of(read: Read, definition: HeadDefinition, min_per_class: int) -> Lab
     every = labeled_items(read, definition)
     training = every.take(np.flatnonzero(~every.test))
     labels = training_labels(training, definition, min_per_class)
-    check_weights(_chosen(training, labels.labeled), definition.weight)
+    check_weights(training.where(labels.labeled), definition.weight)
     if every.test.any():
         test = every.take(np.flatnonzero(every.test))
-        check_weights(_chosen(test, test_labels(test, labels, definition).labeled), definition.weight)
+        check_weights(test.where(test_labels(test, labels, definition).labeled), definition.weight)
     return labels
 
 
@@ -118,10 +118,10 @@ class _Loader:
         training, test = every.take(np.flatnonzero(~every.test)), every.take(np.flatnonzero(every.test))
         labels = training_labels(training, definition, self._least)
         self._compare_others(every.ids, contents)
-        unlabeled = _chosen(training, ~labels.labeled)
-        training = self._without_test_content(_chosen(training, labels.labeled), test, contents)
+        unlabeled = training.where(~labels.labeled)
+        training = self._without_test_content(training.where(labels.labeled), test, contents)
         if len(test.ids):
-            test = _chosen(test, test_labels(test, labels, definition).labeled)
+            test = test.where(test_labels(test, labels, definition).labeled)
         used = unlabeled.ids if definition.unlabeled is not UnlabeledUse.LEFT_OUT else ()
         rows = self._rows([training.ids, test.ids, used], part(report, 0.05, 0.6 if definition.texts else 0.95))
         training, test = (self._with_rows(one, rows, which) for one, which in ((training, 0), (test, 1)))
@@ -155,7 +155,7 @@ class _Loader:
         test_contents = {contents.get(id) for id in test.ids} - {"", None}
         again = np.array([contents.get(id) in test_contents for id in training.ids], bool)
         self._warn_of_repeated(again, "content is that")
-        training = _chosen(training, ~again)
+        training = training.where(~again)
         if self._definition.task is Task.ALIGNMENT:
             training = self._without_test_captions(training, test)
         test_groups = set(test.groups)
@@ -174,7 +174,7 @@ class _Loader:
         known = {str(value).strip() for value in test.column.values if value is not None}
         again = np.array([str(value).strip() in known for value in training.column.values], bool)
         self._warn_of_repeated(again, "caption is that")
-        return _chosen(training, ~again)
+        return training.where(~again)
 
     def _rows(self, ids: Sequence[Sequence[str]], report: Report) -> list[LoadedRows]:
         """Load the rows of each list of ids, in its order."""
@@ -183,7 +183,7 @@ class _Loader:
         where, target = self._definition.where, self._definition.target
         if not len(ids[-1]):
             where = both(where, f"`{target}` IS NOT NULL" if target else "id = ''")  # no id is empty
-        return _cut(load_rows(self._sources, self._definition, where, slots, report, self._encode), ends)
+        return split_rows(load_rows(self._sources, self._definition, where, slots, report, self._encode), ends)
 
     def _with_rows(self, some: LabeledItems, rows: Sequence[LoadedRows], which: int) -> LabeledItems:
         there = rows[which].counts > 0
@@ -195,7 +195,7 @@ class _Loader:
                 f"{lost} no rows of {taps} that the head could read:"
                 f" {', '.join(without[:SHOWN])}{' ...' if len(without) > SHOWN else ''}"
             )
-        return _chosen(some, there)
+        return some.where(there)
 
     def _with_captions(
         self, training: LabeledItems, test: LabeledItems, rows: Sequence[LoadedRows], report: Report
@@ -215,7 +215,7 @@ class _Loader:
                 f"{', '.join(ids[:SHOWN])}{' ...' if len(ids) > SHOWN else ''} ({why})"
             )
         left = [without_items(one, mask) for one, mask in zip(rows[:2], lost, strict=True)]
-        return _chosen(training, ~lost[0]), _chosen(test, ~lost[1]), left
+        return training.where(~lost[0]), test.where(~lost[1]), left
 
     def _without_test_features(
         self, training: LabeledItems, test: LabeledItems, rows: Sequence[LoadedRows]
@@ -228,7 +228,7 @@ class _Loader:
             ours, theirs = np.split(firsts, [len(training.ids)])
             again |= np.isin(ours, theirs) | np.isin(ours, firsts[theirs])
         self._warn_of_repeated(again, "features are those")
-        return _chosen(training, ~again), without_items(rows[0], again)
+        return training.where(~again), without_items(rows[0], again)
 
     def _equal(self, rows: Sequence[LoadedRows]) -> list[Array]:
         """Give for each view (items,) int64: for each item with rows, the first item with equal features."""
@@ -249,7 +249,7 @@ class _Loader:
             pairs = "write pairs of question and context; " if self._definition.task is Task.QUESTION_ANSWERING else ""
             raise InvalidInput("no labeled item has rows to learn from", remedy=pairs + "; ".join(self._warnings))
         if there == len(training.ids):
-            return _taken(labels, np.flatnonzero(labels.labeled))
+            return labels.take(np.flatnonzero(labels.labeled))
         with self._reasons_given():
             again = training_labels(training, self._definition, self._least)
         return replace(again, warnings=tuple(dict.fromkeys((*labels.warnings, *again.warnings))))
@@ -279,7 +279,7 @@ class _Loader:
         examples = replace(examples, unlabeled=free, described=described)
         test_examples, test_ids = self._test_examples(labels, test, rows[1], contents) if definition.test_where else (None, ())
         return TrainingDataset(
-            labels=_taken(labels, positions),
+            labels=labels.take(positions),
             examples=examples,
             ids=tuple(training.ids[i] for i in positions),
             test=test_examples,
@@ -334,26 +334,6 @@ class _Loader:
             rows = [np.concatenate(rows, axis=1)]
         pairs = zip(trained_views(self._definition), rows, strict=True)
         return tuple(FeatureView(info.tap.name, pooling.value, one) for (info, pooling), one in pairs)
-
-
-def _taken(labels: LabelColumn, positions: Array) -> LabelColumn:
-    return replace(labels, values=[labels.values[i] for i in positions], labeled=labels.labeled[positions])
-
-
-def _chosen(some: LabeledItems, mask: Array) -> LabeledItems:
-    return some if mask.all() else some.take(np.flatnonzero(mask))
-
-
-def _cut(rows: LoadedRows, ends: Array) -> list[LoadedRows]:
-    """Split rows into parts that share their memory."""
-    at = [0, *np.concatenate([[0], np.cumsum(rows.counts)])[ends].tolist()]
-    slots = [0, *ends.tolist()]
-    found = []
-    for i in range(len(ends)):
-        part = slice(at[i], at[i + 1])
-        spans = None if rows.spans is None else rows.spans[part]
-        found.append(LoadedRows([view[part] for view in rows.views], rows.counts[slots[i] : slots[i + 1]], spans))
-    return found
 
 
 def _check_several(definition: HeadDefinition, examples: Examples) -> None:

@@ -43,6 +43,10 @@ class LabeledItems:
         weights = None if self.weights is None else self.weights[positions]
         return LabeledItems(ids, replace(self.column, values=values), groups, self.test[positions], weights)
 
+    def where(self, mask: Array) -> LabeledItems:
+        """Take those that `mask` (n,) bool is true of."""
+        return self if mask.all() else self.take(np.flatnonzero(mask))
+
 
 def labeled_items(read: Read, definition: HeadDefinition) -> LabeledItems:
     """Read the items of a training. InvalidInput where a column does not exist, or nothing matches."""

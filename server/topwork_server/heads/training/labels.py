@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,10 @@ class LabelColumn:
     values: Sequence[Any]
     labeled: Array
     warnings: tuple[str, ...] = ()
+
+    def take(self, positions: Array) -> LabelColumn:
+        """Take the labels of some items, by their positions."""
+        return replace(self, values=[self.values[i] for i in positions], labeled=self.labeled[positions])
 
 
 def check_target(target: str, columns: Mapping[str, ColumnType], set_name: str) -> None:

@@ -222,3 +222,15 @@ def without_items(rows: LoadedRows, items: Array) -> LoadedRows:
     counts = rows.counts.copy()
     counts[slots[items]] = 0
     return LoadedRows([view[keep] for view in rows.views], counts, None if rows.spans is None else rows.spans[keep])
+
+
+def split_rows(rows: LoadedRows, ends: Array) -> list[LoadedRows]:
+    """Split rows into parts that share their memory; each ends before the item of that position among all."""
+    at = [0, *np.concatenate([[0], np.cumsum(rows.counts)])[ends].tolist()]
+    slots = [0, *ends.tolist()]
+    found = []
+    for i in range(len(ends)):
+        part = slice(at[i], at[i + 1])
+        spans = None if rows.spans is None else rows.spans[part]
+        found.append(LoadedRows([view[part] for view in rows.views], rows.counts[slots[i] : slots[i + 1]], spans))
+    return found
