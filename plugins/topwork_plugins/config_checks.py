@@ -1,4 +1,4 @@
-"""What config.json says, compared with the weights beside it before a network of these sizes is built. Export process only."""
+"""Compares config.json with the weights beside it before a network of these sizes is built. Export process only."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ def _fault(path: Path, size: int) -> str:
 
 
 def _end(header: bytes) -> int | None:
-    """Where the last tensor ends behind the header; None where the header is none."""
+    """Find where the last tensor ends behind the header; None where the header is none."""
     try:
         entries = [entry for name, entry in json.loads(header).items() if name != "__metadata__"]
         return max((int(entry["data_offsets"][1]) for entry in entries), default=0)
@@ -219,7 +219,7 @@ def _is_archive(path: Path) -> bool:
 
 
 def _code_in(error: BaseException | None) -> str:
-    """What the pickle would call, as torch names it in an error or in what led to it; "" where it is none of this."""
+    """Find what a pickle would call, as torch names it in an error or in what led to it; "" where it is none of this."""
     while error is not None:
         if found := _CODE.search(str(error)):
             return str(found[1] or found[2])

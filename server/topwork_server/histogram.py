@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 
-class Histogram:
+class BucketHistogram:
     """Counts observations by upper bounds (inclusive), the last of which is infinite, and sums them. One thread at a time."""
 
     def __init__(self, bounds: Sequence[float]) -> None:

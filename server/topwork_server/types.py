@@ -33,7 +33,7 @@ class Modality(StrEnum):
 
     @property
     def plural(self) -> str:
-        """What such an encoder reads, for messages: texts, pictures, ..."""
+        """The plural of what such an encoder reads, for messages: texts, pictures, ..."""
         return _PLURALS[self]
 
 
@@ -64,7 +64,7 @@ class GapRows(StrEnum):
 
 
 class Role(StrEnum):
-    """What an item is for in retrieval: models may put another prompt before a query than before a document."""
+    """The role of an item in retrieval: models may put another prompt before a query than before a document."""
 
     QUERY = "query"
     DOCUMENT = "document"

@@ -42,7 +42,7 @@ class Embedder:
         return loaded.spec if loaded else await asyncio.to_thread(self._catalog.spec, encoder)
 
     async def modalities(self, encoder: str) -> Sequence[Modality]:
-        """What an encoder reads. NotFound where there is none of that name."""
+        """Return what an encoder reads. NotFound where there is none of that name."""
         return (await self.spec(encoder)).modalities
 
     async def takes(self, encoder: str, option: str) -> bool:
@@ -51,7 +51,7 @@ class Embedder:
         return option in {field.name for field in dataclasses.fields(declared)}
 
     async def entry(self, encoder: str) -> CatalogEntry:
-        """What is known of an encoder. NotFound where there is none of that name."""
+        """Return what is known of an encoder. NotFound where there is none of that name."""
         return await asyncio.to_thread(self._catalog.entry, encoder)
 
     async def taps(self, encoder: str) -> Sequence[FingerprintedTap]:
@@ -62,7 +62,7 @@ class Embedder:
         return [info for tower in towers if tower.manifest for info in tower.manifest.taps]
 
     def numerics(self, entry: CatalogEntry) -> Numerics | None:
-        """What computes the encoder's usual tap here, or did so at its export; None before that."""
+        """Return what computes the encoder's usual tap here, or did so at its export; None before that."""
         plans = self._engine.plans_of(entry)
         if plans and plans.plans:
             return plans.plans[0].numerics
@@ -71,7 +71,7 @@ class Embedder:
     async def ask(
         self, call: Call[Any], encoder: str, places: int, work: Callable[[Encoder, Any], T], options: Mapping[str, Any]
     ) -> T:
-        """What `work` makes of the encoder of texts and of the options, as `Engine.ask_encoder` runs it."""
+        """Return what `work` makes of the encoder of texts and of the options, as `Engine.ask_encoder` runs it."""
         params = EmbedParams(encoder, (), options, deadline=call.deadline, client=call.client, priority=call.priority)
         return await self._engine.ask_encoder(params, places, work)
 

@@ -1,4 +1,4 @@
-"""What a service's method is given of a request that came over HTTP, in the place of grpc's context."""
+"""The context that a service's method is given of a request over HTTP, in the place of grpc's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which HTTP status an error has, for all doors that speak JSON, and the headers that tell whether to come back."""
+"""Maps errors to HTTP statuses, for all doors that speak JSON, and to headers that tell whether to come back."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def _body_of(request: Request) -> RequestBody:
 
 
 async def decoded(data: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
-    """What a body of JSON holds. InvalidInput where it is none, or not of the decoder's class."""
+    """Decode a body of JSON. InvalidInput where it is none, or not of the decoder's class."""
     return await in_thread_if(len(data) > BRIEF, _decoded, data, decoder)
 
 

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from topwork_server.histogram import Histogram
+from topwork_server.histogram import BucketHistogram
 from topwork_server.inference.engine import Engine
 from topwork_server.server_state import ServerState
 from topwork_server.services.message_budget import MessageBudget
@@ -64,7 +64,7 @@ class TopworkMetrics(Collector):
         yield held
 
     def _of_encoders(self) -> Iterator[Metric]:
-        """Of those in memory; what batchers counted begins again when an encoder is loaded again."""
+        """Tell of the encoders in memory; what batchers counted begins again when one is loaded again."""
         loaded = self._engine.loaded_encoders
         yield self._gauge("topwork_encoder_memory_bytes", "of its weights", ((one.spec.name, one.bytes) for one in loaded))
         queued = ((one.spec.name, one.queued_items) for one in loaded)
@@ -117,7 +117,7 @@ class TopworkMetrics(Collector):
         return gauge
 
 
-def add_histogram(family: HistogramMetricFamily, labels: list[str], histograms: list[Histogram]) -> None:
+def add_histogram(family: HistogramMetricFamily, labels: list[str], histograms: list[BucketHistogram]) -> None:
     """Add the sum of histograms with the same bounds, in the cumulative counts that the format has."""
     total, buckets = 0, []
     for place, bound in enumerate([*histograms[0].bounds, float("inf")]):

@@ -47,7 +47,7 @@ BRIEF = 1 << 14
 
 
 class ImageUrl(msgspec.Struct):
-    """Where a picture is: a data URI."""
+    """The place of a picture: a data URI."""
 
     url: str
 

@@ -1,4 +1,4 @@
-"""What the protocol of text-embeddings-inference asks of an encoder of texts, whichever wire it comes by
+"""Answers what the protocol of text-embeddings-inference asks of an encoder of texts, whichever wire it comes by
 (github.com/huggingface/text-embeddings-inference, router/src/http/types.rs and proto/tei.proto)."""
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class Settings(msgspec.Struct, kw_only=True):
-    """What any request with texts may set."""
+    """The settings that any request with texts may have."""
 
     truncate: bool | None = None
     truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
@@ -94,7 +94,7 @@ class EmptyInput(InvalidInput):
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a request took: characters and tokens of its texts, and seconds; and what made its rows."""
+    """The cost of a request: characters and tokens of its texts, and seconds; and what made its rows."""
 
     characters: int
     tokens: int
@@ -255,7 +255,7 @@ def _check_sizes(given: Sequence[str | Sequence[int]], what: str) -> None:
 
 
 def _each(given: Sequence[Any], work: Callable[[Any], T]) -> list[T]:
-    """What `work` makes of each; an error names the position of what is to blame."""
+    """Collect what `work` makes of each; an error names the position of what is to blame."""
     made: list[T] = []
     for position, one in enumerate(given):
         check_caller()

@@ -29,7 +29,7 @@ def token_ids(given: Sequence[Any]) -> Array:
 
 
 def dimensions(asked: int | None) -> int:
-    """How many dimensions to keep, 0 for all. InvalidInput for none and for fewer."""
+    """Return how many dimensions to keep, 0 for all. InvalidInput for none and for fewer."""
     if asked is not None and asked < 1:
         raise InvalidInput(f"{asked} dimensions", remedy="ask for 1 or more, or leave it out")
     return asked or 0

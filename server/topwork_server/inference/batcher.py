@@ -243,7 +243,7 @@ class Batcher:
         self._settle(batch, results)
 
     def _padded_cost(self, batch: Sequence[RequestSample]) -> int:
-        """What a batch costs with its padding, in the encoder's unit."""
+        """Compute what a batch costs with its padding, in the encoder's unit."""
         costs = [queued.cost for queued in batch]
         return max(costs) * len(costs) if self._encoder.pads else sum(costs)
 

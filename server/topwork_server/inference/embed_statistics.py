@@ -1,4 +1,4 @@
-"""What an encoder's embed requests came to since the server began: how many, how long in each step, and why they failed."""
+"""Counts an encoder's embed requests since the server began: how many, how long in each step, and why they failed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from topwork_server.features import EmbedResult
-from topwork_server.histogram import COUNTS, SECONDS, Histogram
+from topwork_server.histogram import COUNTS, SECONDS, BucketHistogram
 
 
-def _seconds() -> Histogram:
-    return Histogram(SECONDS)
+def _seconds() -> BucketHistogram:
+    return BucketHistogram(SECONDS)
 
 
 @dataclass(eq=False, slots=True)
 class EmbedStatistics:
-    """Of one encoder. `failures` counts by the name of the gRPC status; `cost` is in the encoder's unit, of texts tokens;
-    `last_success` is in seconds of time.time()."""
+    """Statistics of one encoder. `failures` counts by the name of the gRPC status; `cost` is in the encoder's unit, of texts
+    tokens; `last_success` is in seconds of time.time()."""
 
     succeeded: int = 0
     failures: Counter[str] = field(default_factory=Counter)
@@ -28,11 +28,11 @@ class EmbedStatistics:
     cost: int = 0
     pending: int = 0
     last_success: float = 0.0
-    total: Histogram = field(default_factory=_seconds)
-    preprocess: Histogram = field(default_factory=_seconds)
-    queue: Histogram = field(default_factory=_seconds)
-    compute: Histogram = field(default_factory=_seconds)
-    costs: Histogram = field(default_factory=lambda: Histogram(COUNTS))
+    total: BucketHistogram = field(default_factory=_seconds)
+    preprocess: BucketHistogram = field(default_factory=_seconds)
+    queue: BucketHistogram = field(default_factory=_seconds)
+    compute: BucketHistogram = field(default_factory=_seconds)
+    costs: BucketHistogram = field(default_factory=lambda: BucketHistogram(COUNTS))
 
     @contextmanager
     def request(self) -> Iterator[None]:

@@ -107,7 +107,7 @@ class Engine:
 
     @property
     def loaded_encoders(self) -> list[LoadedEncoder]:
-        """Those in memory now."""
+        """The encoders in memory now."""
         return self._model_cache.loaded
 
     def acquire(self, name: str) -> AbstractAsyncContextManager[LoadedEncoder]:
@@ -153,8 +153,8 @@ class Engine:
             return await _Request(tower, taps, params, preprocessor).run(items)
 
     async def ask_encoder(self, params: EmbedParams, places: int, work: Callable[[Encoder, Any], T]) -> T:
-        """What `work` makes of the encoder that reads texts and of the request's options, in a thread; meanwhile it takes so many
-        places of the queue. InvalidInput where the encoder reads none."""
+        """Return what `work` makes of the encoder that reads texts and of the request's options, in a thread; meanwhile it takes
+        so many places of the queue. InvalidInput where the encoder reads none."""
         async with self._model_cache.acquire(params.encoder) as loaded:
             tower = next((one for one in loaded.towers if one.encoder.spec.modality is Modality.TEXT), None)
             if tower is None:

@@ -151,7 +151,7 @@ class ModelCache:
 
     @property
     def loaded(self) -> list[LoadedEncoder]:
-        """Those in memory now."""
+        """The encoders in memory now."""
         return list(self._loaded.values())
 
     def get(self, name: str) -> LoadedEncoder | None:

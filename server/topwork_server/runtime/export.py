@@ -244,7 +244,7 @@ def _parameters(trunk: Trunk) -> int:
 
 
 def _reference(spec: EncoderSpec, trunk: Trunk) -> Reference:
-    """What the graph is compared with. Its `run` raises ExportFailed where a module fails on an example."""
+    """Return what the graph is compared with. Its `run` raises ExportFailed where a module fails on an example."""
     reference = parity.reference_of(trunk)
     if trunk.module is None:
         return reference

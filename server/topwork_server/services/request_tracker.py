@@ -1,4 +1,4 @@
-"""What the server has in flight, through every door, and the one place where any error becomes one of ours.
+"""Tracks what is in flight through every door, and is the one place where any error becomes one of ours.
 
 An error that leaves here lets go of its traceback once its door has told it (`release`). Its frames hold the request, and often
 the error itself: such a cycle of 60 MiB would stay until Python's collector looks, which counts objects and not bytes.
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from topwork_server.errors import Overloaded, TopworkError, Unavailable, exhausted
 from topwork_server.feature_sets import lance_io
-from topwork_server.histogram import SECONDS, Histogram
+from topwork_server.histogram import SECONDS, BucketHistogram
 from topwork_server.plugin_crashes import contained
 from topwork_server.telemetry import OFF, Telemetry
 
@@ -35,7 +35,7 @@ class RequestTracker:
     def __init__(self, telemetry: Telemetry = OFF) -> None:
         self.telemetry = telemetry
         self.counts: Counter[tuple[str, str]] = Counter()
-        self.seconds: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(SECONDS))
+        self.seconds: defaultdict[str, BucketHistogram] = defaultdict(lambda: BucketHistogram(SECONDS))
         #: From then on new requests are refused, and streams that are open take no more messages.
         self.stopping = asyncio.Event()
         self._active: set[asyncio.Task[Any]] = set()

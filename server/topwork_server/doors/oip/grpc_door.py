@@ -163,7 +163,7 @@ class OipGrpcDoor:
 
 
 def _codec(request: str, response: str) -> tuple[Any, Any]:
-    """What reads the requests of a method, and writes its replies."""
+    """Return what reads the requests of a method, and what writes its replies."""
     return getattr(oip_pb2, f"{request}Request").FromString, getattr(oip_pb2, f"{response}Response").SerializeToString
 
 

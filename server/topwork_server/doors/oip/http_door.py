@@ -60,7 +60,7 @@ class InferBody(msgspec.Struct):
 
 
 class RepositoryBody(msgspec.Struct):
-    """What is posted to the repository's paths; often nothing."""
+    """The body that is posted to the repository's paths; often nothing."""
 
     ready: bool = False
     parameters: dict[str, Any] = msgspec.field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What the protocol tells of models, and of which are in memory: the fields of its messages, which are the same on both wires."""
+"""The fields of messages about models, and about which are in memory: they are the same on both wires."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from topwork_server import __version__
 from topwork_server.doors.oip.inference import VERSION, check_version
 from topwork_server.doors.oip.tensors import BYTES
 from topwork_server.errors import NotFound, NotReady, TopworkError, Unavailable, Unsupported
-from topwork_server.histogram import Histogram
+from topwork_server.histogram import BucketHistogram
 from topwork_server.inference.embed_statistics import EmbedStatistics
 from topwork_server.inference.engine import Engine
 from topwork_server.models.catalog import Catalog
@@ -138,7 +138,7 @@ class ModelRepository:
         }
 
 
-def _duration(seconds: Histogram) -> Fields:
+def _duration(seconds: BucketHistogram) -> Fields:
     return {"count": sum(seconds.counts), "ns": round(seconds.sum * 1e9)}
 
 

@@ -25,7 +25,7 @@ REGION, SIZE, OFFSET = "shared_memory_region", "shared_memory_byte_size", "share
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a tensor is: bytes of a region, from an offset in it."""
+    """The place of a tensor: bytes of a region, from an offset in it."""
 
     region: str
     size: int
@@ -132,7 +132,7 @@ class SharedMemory:
 
 
 def place_of(parameters: Mapping[str, Any]) -> Place | None:
-    """Where a tensor of these parameters is; None where it is in the message."""
+    """Return the place of a tensor of these parameters; None where it is in the message."""
     if REGION not in parameters:
         return None
     region, size, offset = parameters[REGION], parameters.get(SIZE, -1), parameters.get(OFFSET, 0)

@@ -1,4 +1,4 @@
-"""What an evaluation reads, held-out rows with their true values and predictions, and what it results in."""
+"""The data of an evaluation, held-out rows with their true values and predictions, and its results."""
 
 from __future__ import annotations
 
