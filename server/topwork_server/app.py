@@ -121,7 +121,7 @@ class App:
         self.telemetry = telemetry
         self.engine = engine(catalog, config, self.health.changed, telemetry)
         plugins = plugins or PluginRegistry.load()
-        self.state = ServerState(catalog, config, plugins, self.engine)
+        self.state = ServerState(catalog, config, plugins, self.engine, telemetry)
         self.requests, self.budget = RequestTracker(telemetry), MessageBudget(config.message_budget, MemoryTrimmer().freed)
         self._receiver, self._methods = MessageReceiver(self.budget), ServiceMethods()
         self._server = grpc.aio.server(interceptors=[RequestInterceptor(self.requests, self._receiver)], options=OPTIONS)

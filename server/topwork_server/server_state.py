@@ -20,18 +20,21 @@ from topwork_server.models import artifacts, unfinished
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.pretraining.pretraining_manager import PretrainingManager
+from topwork_server.telemetry import OFF, Telemetry
 
 
 class ServerState:
     """Made on the running loop. StartError where another server has the home."""
 
-    def __init__(self, catalog: Catalog, config: Config, plugins: PluginRegistry, engine: Engine) -> None:
+    def __init__(
+        self, catalog: Catalog, config: Config, plugins: PluginRegistry, engine: Engine, telemetry: Telemetry = OFF
+    ) -> None:
         home, busy = config.home, engine.is_busy
         self.lock = HomeLock(home)
         self.lock.acquire()
         unfinished.sweep(home / "encoders", catalog)
         artifacts.sweep(home)
-        self.jobs = JobManager(home / "jobs", config.threads)
+        self.jobs = JobManager(home / "jobs", config.threads, telemetry=telemetry)
         self.sets = FeatureSets(home / "sets")
         self.scrub = ChecksumScrub(self.sets, busy)
         self.scrub.start()

@@ -1,4 +1,5 @@
-"""OpenTelemetry: spans of each request and its steps, and its duration, where the usual OTEL_* variables name a place to send to.
+"""OpenTelemetry: spans of each request, its steps and the jobs that it starts, and its duration, where the usual OTEL_* variables
+name a place to send to.
 
 Names are those of the semantic conventions for RPC that are stable since version 1.45. Without a variable nothing is recorded.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,8 +20,9 @@ from topwork_server.types import Timings
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")
 #: gRPC statuses that are the server's fault, as the conventions have them: others leave the span's own status unset.
 FAULTS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
-#: Names of the W3C trace context (www.w3.org/TR/trace-context).
-TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
+#: What a reply tells of its request's span. `traceparent` is a request's alone; for replies the W3C's drafts have this name, and
+#: OpenTelemetry's packages in several languages send it (w3c.github.io/trace-context/#traceresponse-header).
+TRACERESPONSE = "traceresponse"
 NANO = 1_000_000_000
 
 log = logging.getLogger(__name__)
@@ -35,9 +37,9 @@ class Telemetry:
         self.on = tracer is not None
 
     @contextmanager
-    def call(self, method: str, carrier: Mapping[str, str]) -> Iterator[None]:
+    def call(self, method: str, carrier: Mapping[str, str], traced: Callable[[str], object] = bool) -> Iterator[None]:
         """Record what runs in this context as one call of a method, "package.Service/Method". `carrier` is the caller's metadata,
-        of which the trace context is read."""
+        of which the trace context is read; `traced` is given the value of TRACERESPONSE."""
         if self._tracer is None:
             yield
             return
@@ -49,6 +51,7 @@ class Telemetry:
             method, propagate.extract(carrier), trace.SpanKind.SERVER, attributes, record_exception=False
         )
         with span as current:
+            traced(_traceresponse(current.get_span_context()))
             try:
                 yield
             except BaseException as error:
@@ -74,6 +77,23 @@ class Telemetry:
             at += int(seconds * NANO)
             span.end(at)
 
+    def job(self, kind: str, id: str, subject: str) -> Callable[[str, str], None]:
+        """Begin the span of a job, in the trace of the request that starts it, which it outlives. Returns what to call at the
+        job's end, with its state and its error."""
+        if self._tracer is None:
+            return lambda state, error: None
+        from opentelemetry.trace import StatusCode
+
+        span = self._tracer.start_span(f"job {kind}", attributes={"topwork.job.id": id, "topwork.job.subject": subject})
+
+        def end(state: str, error: str) -> None:
+            span.set_attribute("topwork.job.state", state)
+            if error:
+                span.set_status(StatusCode.ERROR, error)
+            span.end()
+
+        return end
+
     def close(self) -> None:
         """Send what is recorded and not sent yet."""
         if self._shutdown:
@@ -81,6 +101,12 @@ class Telemetry:
 
 
 OFF = Telemetry()
+
+
+def _traceresponse(context: Any) -> str:
+    from opentelemetry.trace import format_span_id, format_trace_id
+
+    return f"00-{format_trace_id(context.trace_id)}-{format_span_id(context.span_id)}-{context.trace_flags:02x}"
 
 
 def from_environment(version: str) -> Telemetry:

@@ -28,6 +28,7 @@ from topwork._ops.overloads import Predict, Pretrain, Probe, Search
 from topwork._transport import channel
 from topwork._transport.calls import ClientState, Method, Step, Steps, StreamCall
 from topwork._transport.retry import TIMEOUT
+from topwork._transport.tracing import with_trace_context
 from topwork.errors import InvalidInput
 from topwork.jobs import Job
 from topwork.predictions import Predictions
@@ -288,6 +289,10 @@ class ClientBase:
             steps.close()
             raise InvalidInput("this client is closed", remedy="open another")
         return next(steps)
+
+    def _metadata(self) -> Sequence[tuple[str, str]]:
+        """What goes with a call that is made now."""
+        return with_trace_context(self._connection.metadata)
 
     def _stub(self, method: Method[Any, Any]) -> Any:
         if method not in self._stubs:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import grpc
@@ -97,7 +99,7 @@ class AsyncClient(ClientBase):
         tries = UnaryRetries(self._session, call)
         while True:
             try:
-                reply = await self._stub(call.method)(call.request, timeout=tries.left(), metadata=self._connection.metadata)
+                reply = await self._stub(call.method)(call.request, timeout=tries.left(), metadata=self._metadata())
             except grpc.RpcError as error:
                 pause = tries.failed(error)
             else:
@@ -110,9 +112,11 @@ class AsyncClient(ClientBase):
         where a server ends a stream while grpc.aio still writes to it, the write's failure hides the server's error.
         """
         loop, replies, end = asyncio.get_running_loop(), self._streaming._replies(stream), cast(T, object())
+        context = copy_context()  # which holds the caller's span
+        advance = partial(next, replies, end)
         thread = ThreadPoolExecutor(1, "topwork-stream")
         try:
-            while (value := await loop.run_in_executor(thread, next, replies, end)) is not end:
+            while (value := await loop.run_in_executor(thread, context.run, advance)) is not end:
                 yield value
         finally:
             stream.tries.close()

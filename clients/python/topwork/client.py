@@ -37,7 +37,8 @@ class Client(ClientBase):
                  None: 60, but 5 where a client that has never had an answer cannot connect (no server runs, or it is elsewhere)
     gzip         compress what is sent (worth it for texts over a slow network, not for pictures, videos and sound)
     credentials  grpc.ssl_channel_credentials(...) for a server behind TLS
-    metadata     pairs of strings to send with every call, such as [("authorization", "Bearer ...")]
+    metadata     pairs of strings to send with every call, such as [("authorization", "Bearer ...")]. Where a span of
+                 OpenTelemetry is active, its trace context (`traceparent`) goes with each call too
 
     Connects at the first call. Use it in a `with` block, or call `close`. Pickled, for another process, it is opened again there.
     """
@@ -114,7 +115,7 @@ class Client(ClientBase):
         tries = UnaryRetries(self._session, call)
         while True:
             try:
-                reply = self._stub(call.method)(call.request, timeout=tries.left(), metadata=self._connection.metadata)
+                reply = self._stub(call.method)(call.request, timeout=tries.left(), metadata=self._metadata())
             except grpc.RpcError as error:
                 pause = tries.failed(error)
             else:
@@ -140,7 +141,7 @@ class Client(ClientBase):
         """Get a summary of the encoder's work so far, which changes while it moves; None where the server does not answer."""
         request = encoders_pb2.GetEncoderRequest(name=encoder)
         try:
-            found = self._stub(GET_ENCODER)(request, timeout=SOON, metadata=self._connection.metadata)
+            found = self._stub(GET_ENCODER)(request, timeout=SOON, metadata=self._metadata())
         except grpc.RpcError:
             return None
         return found.state, found.detail, sorted(found.counters.items())
@@ -162,7 +163,7 @@ class Client(ClientBase):
 
     def _call_stream(self, method: Method[Any, Any], requests: Any) -> tuple[Any, Iterator[Any]]:
         """Begin a call, and give it with the iterator of its replies: one of a method that answers once."""
-        stub, metadata = self._stub(method), self._connection.metadata
+        stub, metadata = self._stub(method), self._metadata()
         if method.kind != "stream_unary":
             call = stub(requests, metadata=metadata)
             return call, call

@@ -30,6 +30,7 @@ from topwork_server.services.interceptor import status_of
 from topwork_server.services.message_budget import MAX_MESSAGE
 from topwork_server.services.message_receiver import IncomingMessages, MessageReceiver
 from topwork_server.services.request_tracker import RequestTracker, release
+from topwork_server.telemetry import TRACERESPONSE
 
 BINARY, JSON = "proto", "json"
 #: Bytes of JSON that are read, or of a message that is written as JSON, on the event loop.
@@ -126,6 +127,7 @@ class _Method:
             task.add_done_callback,
             full_name=self._path.lstrip("/"),
             carrier=dict(context.request_headers.allitems()) if self._requests.telemetry.on else None,
+            traced=partial(context.response_headers.add, TRACERESPONSE),
         )
 
     async def _single(self, payload: Payload, called: HttpContext) -> Any:

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -19,6 +20,7 @@ from topwork_server.doors.request_body import RequestBody
 from topwork_server.errors import Cancelled, DeadlineExceeded, InvalidInput, TopworkError
 from topwork_server.services.in_threads import in_thread_if
 from topwork_server.services.request_tracker import RequestTracker, release
+from topwork_server.telemetry import TRACERESPONSE
 from topwork_server.types import Priority
 
 #: Where the application keeps the body of a request.
@@ -86,25 +88,31 @@ class JsonCalls:
         decoder = msgspec.json.Decoder(operation.body) if posted and not operation.raw else None
 
         async def answer(request: Request) -> Response:
+            headers = {REQUEST_ID: request.headers.get(REQUEST_ID, "")[:100] or f"req_{secrets.token_hex(12)}"}
             try:
                 async with _while_connected(request) as scope:
                     call = await _call_of(request, await _body_of(request).read() if posted else None, decoder)
                     if call.deadline is not None:
                         scope.reschedule(asyncio.get_running_loop().time() + call.deadline - time.monotonic())
-                    response = await self._serve(operation, call, request.headers)
+                    response = await self._serve(operation, call, partial(headers.__setitem__, TRACERESPONSE))
             except TopworkError as error:
                 response = error_form(error)
                 release(error)
-            response.headers[REQUEST_ID] = request.headers.get(REQUEST_ID, "")[:100] or f"req_{secrets.token_hex(12)}"
+            response.headers.update(headers)
             return response
 
         return Route(operation.path, answer, methods=["POST" if posted else "GET"])
 
-    async def _serve(self, operation: Operation, call: Call[Any], headers: Mapping[str, str]) -> Response:
+    async def _serve(self, operation: Operation, call: Call[Any], traced: Callable[[str], object]) -> Response:
         task = asyncio.current_task()
         assert task is not None
         return await self._requests.serve(
-            operation.counted_as, lambda: operation.handler(call), str(call.client), task.add_done_callback, carrier=headers
+            operation.counted_as,
+            lambda: operation.handler(call),
+            str(call.client),
+            task.add_done_callback,
+            carrier=call.headers,
+            traced=traced,
         )
 
 

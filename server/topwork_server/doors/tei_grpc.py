@@ -21,7 +21,7 @@ from topwork_server.doors.json_calls import FINGERPRINT, Call
 from topwork_server.doors.protocols import tei_pb2
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.services.in_threads import in_thread_if
-from topwork_server.services.request_checks import Context, check_reply_size
+from topwork_server.services.request_checks import Context, add_trailing_metadata, check_reply_size
 from topwork_server.types import Array, Token
 
 SERVICES = ("tei.v1.Info", "tei.v1.Embed", "tei.v1.Tokenize")
@@ -129,7 +129,7 @@ async def _answered(answer: Answer, call: Call[None], request: Any, context: Con
     except TopworkError as error:
         raise error.at(None) from error  # a message has one text
     if fingerprint:
-        context.set_trailing_metadata(((FINGERPRINT, fingerprint),))
+        add_trailing_metadata(context, (FINGERPRINT, fingerprint))
     return reply
 
 

@@ -16,6 +16,8 @@ from topwork_server.config import usable_cores
 from topwork_server.errors import DataLoss, NotFound, Unavailable
 from topwork_server.jobs.job_process import JobOutcome, JobProcess
 from topwork_server.jobs.job_records import JobRecord, JobRecords, JobState
+from topwork_server.telemetry import OFF as NO_TELEMETRY
+from topwork_server.telemetry import Telemetry
 
 #: Records of so many jobs are kept, the newest.
 KEPT = 200
@@ -33,9 +35,17 @@ class _Run:
     """A job that has not ended, and its watchers."""
 
     def __init__(
-        self, job: JobRecord, queue: JobQueue, call: str, arguments: Mapping[str, Any], threads: int, scratch: Path
+        self,
+        job: JobRecord,
+        queue: JobQueue,
+        call: str,
+        arguments: Mapping[str, Any],
+        threads: int,
+        scratch: Path,
+        telemetry: Telemetry,
     ) -> None:
         self.job, self.queue = job, queue
+        self._record_end = telemetry.job(job.kind, job.id, job.subject)
         self.changed = asyncio.Event()
         self.stopped: tuple[JobState, str] | None = None  # how it ends, and why, where it was stopped
         self.work = JobProcess(call, arguments, threads, self._report, scratch)
@@ -59,6 +69,7 @@ class _Run:
 
     def end(self, job: JobRecord) -> None:
         self._done_at = 0.0
+        self._record_end(job.state.value, job.error)
         self.tell(job)
 
     def _report(self, fraction: float, message: str) -> None:
@@ -78,10 +89,10 @@ class JobManager:
     own, so that none of them waits for a large one.
     """
 
-    def __init__(self, folder: Path, threads: int | None = None, at_once: int = 1) -> None:
+    def __init__(self, folder: Path, threads: int | None = None, at_once: int = 1, telemetry: Telemetry = NO_TELEMETRY) -> None:
         self._records = JobRecords(folder)
         self._threads = threads or usable_cores()
-        self._at_once = at_once
+        self._at_once, self._telemetry = at_once, telemetry
         self._runs: dict[str, _Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._turns: defaultdict[JobQueue, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(at_once))
@@ -112,7 +123,8 @@ class JobManager:
         waits = sum(run.queue == queue for run in self._runs.values()) >= self._at_once
         state, message = (JobState.WAITING, WAITING) if waits else (JobState.RUNNING, STARTING)
         job = JobRecord(self._new_id(), kind, subject, time.time(), state, message=message)
-        run = self._runs[job.id] = _Run(job, queue, call, arguments, self._threads, self._records.scratch(job.id))
+        scratch = self._records.scratch(job.id)
+        run = self._runs[job.id] = _Run(job, queue, call, arguments, self._threads, scratch, self._telemetry)
         self._records.save(job)
         task = asyncio.create_task(self._see_through(run))
         self._tasks.add(task)

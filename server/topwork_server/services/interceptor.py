@@ -25,7 +25,9 @@ from topwork_server.errors import DiskFull, InvalidInput, Overloaded, TooLarge, 
 from topwork_server.services import message_limits
 from topwork_server.services.message_budget import MAX_MESSAGE, MessageBudget
 from topwork_server.services.message_receiver import IncomingMessages, MessageReceiver
+from topwork_server.services.request_checks import add_trailing_metadata
 from topwork_server.services.request_tracker import RequestTracker, release
+from topwork_server.telemetry import TRACERESPONSE
 
 DOMAIN = "topwork"
 #: TooLarge and DiskFull share their status with Overloaded; this tells gRPC's own retries that another try would end the same.
@@ -93,6 +95,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                     context.add_done_callback,
                     full_name=full_name,
                     carrier=_texts(context.invocation_metadata()) if requests.telemetry.on else None,
+                    traced=lambda value: add_trailing_metadata(context, (TRACERESPONSE, value)),
                 )
             except TopworkError as error:
                 _refuse(context, error, whole=foreign)
@@ -147,7 +150,7 @@ def _refuse(context: Context, error: TopworkError, *, whole: bool = False) -> No
     no_retry = (NO_RETRY,) if isinstance(error, TooLarge | DiskFull) else ()
     context.set_code(status.code)
     context.set_details(status.details)
-    context.set_trailing_metadata((*status.trailing_metadata, *no_retry))
+    add_trailing_metadata(context, *status.trailing_metadata, *no_retry)
 
 
 def status_of(error: TopworkError, message: str | None = None) -> status_pb2.Status:

@@ -1,4 +1,4 @@
-"""Checks that several services make of a request and of its reply, and the deadline of a call."""
+"""Checks that several services make of a request and of its reply, the deadline of a call, and its trailing metadata."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ def deadline(context: Context) -> float | None:
     """Return when the caller's time is over, in time.monotonic(); None where it never is."""
     remaining = context.time_remaining()
     return None if remaining is None else time.monotonic() + remaining
+
+
+def add_trailing_metadata(context: Context, *pairs: tuple[str, str | bytes]) -> None:
+    """Send these behind the reply, beside what is there under other names: grpc's own method replaces all."""
+    names = {name for name, _ in pairs}
+    kept = [pair for pair in context.trailing_metadata() or () if pair[0] not in names]
+    context.set_trailing_metadata((*kept, *pairs))
 
 
 def check_name(name: str, kind: str, listed_by: str) -> str:

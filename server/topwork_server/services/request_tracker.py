@@ -53,10 +53,12 @@ class RequestTracker:
         *,
         full_name: str = "",
         carrier: Mapping[str, str] | None = None,
+        traced: Callable[[str], object] = bool,
     ) -> T:
         """The result of one request's work, in flight until it has cleaned up, and until its reply has left: `sent` is given what
         to call then. Raises nothing but TopworkError, and CancelledError where its caller left. `full_name` names it in traces,
-        and `carrier` is its metadata, which may hold a trace context."""
+        `carrier` is its metadata, which may hold a trace context, and `traced` is given the
+        request's own, where there are traces."""
         task, started, code = asyncio.current_task(), time.monotonic(), "OK"
         assert task is not None
         self._active.add(task)
@@ -64,7 +66,7 @@ class RequestTracker:
         self._idle.clear()
         sent(lambda _: self._gone(self._unsent, task))
         try:
-            with self.telemetry.call(full_name or method, carrier or {}):
+            with self.telemetry.call(full_name or method, carrier or {}, traced):
                 return await self._run(work)
         except TopworkError as error:
             code = error.code.name
