@@ -18,7 +18,7 @@ from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs
 
 from topwork_server import __version__
 from topwork_server.atomic_store import use_temporary_folder
-from topwork_server.config import OFF, Config
+from topwork_server.config import ANY_ORIGIN, OFF, Config
 from topwork_server.doors import cohere, metrics, openai, tei_grpc, tei_http
 from topwork_server.doors.cohere import CohereDoor
 from topwork_server.doors.embedding import Embedder
@@ -169,7 +169,7 @@ class App:
         ]
         routes += metrics.routes(collectors)
         routes += ApiDocs(self._methods.methods.values(), calls.operations).routes()
-        return HttpApplication(self._methods, routes, self.requests, self._receiver)
+        return HttpApplication(self._methods, routes, self.requests, self._receiver, self.config.allow_origin)
 
     def _oip_doors(self) -> tuple[OipGrpcDoor, OipHttpDoor]:
         memory = self._shared_memory
@@ -197,6 +197,8 @@ class App:
         if self._http is None:
             return None
         listener, address = listening_socket(self.config.http, "--http HOST:PORT, or leave HTTP out with --http off")
+        if ANY_ORIGIN in self.config.allow_origin:
+            log.warning("pages of every web site that a browser here opens may use this server (--allow-origin '*')")
         await self._http.start(listener)
         return address
 

@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 from types import SimpleNamespace
 
 import click
-from topwork.cli.verb import COUNT, PATH, Number, flags, verb
+from topwork.cli.verb import COUNT, PATH, Number, Several, flags, verb
 
 #: Our own distribution, and the group of entry points that plugins stand in.
 DISTRIBUTION, PLUGINS = "topwork-server", "topwork"
@@ -43,10 +43,17 @@ _home = flags(
 )
 
 
-@verb()
+@verb(not_with={"allow_origin": ("http=off",)})
 @_home
 @click.option("--listen", metavar="HOST:PORT", help="of gRPC (default 127.0.0.1:50051); port 0 takes any free one")
 @click.option("--http", metavar="HOST:PORT|off", help="of HTTP (default: $TOPWORK_HTTP, else 127.0.0.1:8080)")
+@click.option(
+    "--allow-origin",
+    cls=Several,
+    multiple=True,
+    metavar="ORIGIN...",
+    help="of web pages that may call over HTTP, such as http://localhost:3000; '*' for all (default: $TOPWORK_ALLOW_ORIGIN)",
+)
 @click.option("--default-encoder", metavar="NAME", help="embeds for clients whose protocol names no model")
 @click.option("--provider", help="what computes: auto, cpu, openvino, cuda, tensorrt (default auto)")
 @click.option("--threads", type=COUNT, help="of each session, and for preprocessing (default: the cores)")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from topwork._display.excerpts import excerpt
 
+from topwork_server.config import ANY_ORIGIN
 from topwork_server.doors.connect import ConnectApplication, connect_error
 from topwork_server.doors.json_calls import BODY
 from topwork_server.doors.request_body import RequestBody
@@ -23,6 +25,7 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 #: What curl calls a body that it is given without a type. A page of another site may send such a body too, and is told by its
 #: origin.
 FORM = "application/x-www-form-urlencoded"
@@ -34,26 +37,53 @@ class HttpApplication:
     """An ASGI application: methods of our own API by their path, and the routes of the other doors."""
 
     def __init__(
-        self, methods: ServiceMethods, routes: Sequence[Route], requests: RequestTracker, receiver: MessageReceiver
+        self,
+        methods: ServiceMethods,
+        routes: Sequence[Route],
+        requests: RequestTracker,
+        receiver: MessageReceiver,
+        allowed_origins: Collection[str] = (),
     ) -> None:
         self._methods, self._budget = methods.methods, receiver.budget
         self._connect = ConnectApplication(methods.methods.values(), requests, receiver)
         self._routes = Router(routes, redirect_slashes=False, default=_nothing_there)
+        self._allowed_origins = allowed_origins
+        self._answer_pages = _answers_to_pages(self._answer, allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         body = RequestBody(receive, headers, self._budget)
         send = body.closing_early(send)
         try:
-            if refusal := _foreign_origin(headers):
+            scope[BODY] = body
+            if refusal := self._foreign_origin(headers):
                 await refusal(scope, receive, send)
-            elif scope["path"] in self._methods:
-                await self._call_method(scope, headers, body, send)
+            elif "origin" in headers:
+                await self._answer_pages(scope, body.receive, send)
             else:
-                scope[BODY] = body
-                await self._routes(scope, body.receive, send)
+                await self._answer(scope, body.receive, send)
         finally:
             body.close()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in self._methods:
+            await self._call_method(scope, Headers(scope=scope), scope[BODY], send)
+        else:
+            await self._routes(scope, receive, send)
+
+    def _foreign_origin(self, headers: Headers) -> Response | None:
+        """Refuse what a page of another site sends, unless its origin is allowed: its reader has not asked for it."""
+        origin = headers.get("origin")
+        if origin is None or urlsplit(origin).netloc == headers.get("host"):
+            return None
+        if ANY_ORIGIN in self._allowed_origins or origin in self._allowed_origins:
+            return None
+        shown = excerpt(origin)
+        return _refusal(
+            403,
+            "permission_denied",
+            f"a page of {shown} may not call this server: it is of another origin (serve with --allow-origin to let it)",
+        )
 
     async def _call_method(self, scope: Scope, headers: Headers, body: RequestBody, send: Send) -> None:
         if scope["method"] != "POST":
@@ -88,12 +118,20 @@ def _whole(body: RequestBody) -> Receive:
     return receive
 
 
-def _foreign_origin(headers: Headers) -> Response | None:
-    """Refuse what a page of another site sends: its reader has not asked for it."""
-    origin = headers.get("origin")
-    if origin is None or urlsplit(origin).netloc == headers.get("host"):
-        return None
-    return _refusal(403, "permission_denied", f"a page of {excerpt(origin)} may not call this server: it is of another origin")
+def _answers_to_pages(app: Application, origins: Collection[str]) -> Application:
+    """Answer as `app` does, and tell browsers that pages of these origins may read the replies (fetch.spec.whatwg.org, section
+    3.3): all of their headers, by `*`, which holds where no cookies are sent, and here none mean anything. Headers that a page
+    wants to send are named back to it one by one, since `*` is not for Authorization."""
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=("*",),
+        allow_private_network=True,
+        expose_headers=("*",),
+    )
 
 
 def _refusal(status: int, code: str, message: str, **headers: str) -> Response:

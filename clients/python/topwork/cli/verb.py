@@ -68,10 +68,12 @@ class ItemCommand(click.Command):
         return f"{', '.join(others)} or {last}" if others else last
 
     def _shown(self, said: str) -> str:
-        """A flag as it is written, an argument by its name."""
-        name, equals, value = said.partition("=")
+        """A flag as it is written, an argument by its name; with a value, the flag with it or the argument's alone."""
+        name, _, value = said.partition("=")
         param = next(param for param in self.params if param.name == name)
-        return value if equals else max(param.opts, key=len) if isinstance(param, click.Option) else name.upper()
+        if isinstance(param, click.Option):
+            return f"{max(param.opts, key=len)} {value}".rstrip()
+        return value or name.upper()
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples as they are."""
