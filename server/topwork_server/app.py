@@ -19,13 +19,14 @@ from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs
 from topwork_server import __version__
 from topwork_server.atomic_store import use_temporary_folder
 from topwork_server.config import ANY_ORIGIN, OFF, Config
-from topwork_server.doors import cohere, metrics, openai, tei_grpc, tei_http
+from topwork_server.doors import cohere, lightly, metrics, openai, tei_grpc, tei_http
 from topwork_server.doors.cohere import CohereDoor
 from topwork_server.doors.embedding import Embedder
 from topwork_server.doors.health import health_routes
 from topwork_server.doors.http_app import HttpApplication
 from topwork_server.doors.http_server import HttpServer
 from topwork_server.doors.json_calls import JsonCalls
+from topwork_server.doors.lightly import LightlyDoor
 from topwork_server.doors.metrics import TopworkMetrics
 from topwork_server.doors.oip import http_door as oip_http
 from topwork_server.doors.oip.grpc_door import OipGrpcDoor
@@ -161,6 +162,8 @@ class App:
         routes += calls.routes(tei.operations(), tei_http.error_form)
         rows = [*CohereDoor(self._embedder).operations(), *RerankDoor(self._embedder).operations()]
         routes += calls.routes(rows, cohere.error_form)
+        studio = LightlyDoor(self._embedder, self.config.max_items, self.health.why_not_ready)
+        routes += calls.routes(studio.operations(), lightly.error_form)
         routes += health_routes(self.health, self.config.default_encoder)
         collectors = [
             TopworkMetrics(self.requests, self.budget, self.engine, self.state),

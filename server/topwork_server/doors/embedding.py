@@ -84,10 +84,12 @@ class Embedder:
         tap: str = "",
         options: Mapping[str, Any] | None = None,
         role: Role | None = None,
+        skip_bad_items: bool = False,
     ) -> EmbedResult:
         """Rows of one tap, the encoder's default where none is named. NotReady where the request insists on another
-        fingerprint."""
-        return await self.embed_taps(call, encoder, items, (tap,) if tap else (), options or {}, role)
+        fingerprint. With `skip_bad_items` the items that are to blame have failures in place of rows."""
+        taps = (tap,) if tap else ()
+        return await self.embed_taps(call, encoder, items, taps, options or {}, role, skip_bad_items=skip_bad_items)
 
     async def embed_taps(
         self,
@@ -99,6 +101,7 @@ class Embedder:
         role: Role | None = None,
         *,
         wait: bool = False,
+        skip_bad_items: bool = False,
     ) -> EmbedResult:
         """Rows of several taps, as `embed`; a fingerprint belongs to the first. `wait` waits for room in the encoder's queue."""
         params = EmbedParams(
@@ -107,6 +110,7 @@ class Embedder:
             options,
             deadline=call.deadline,
             wait=wait,
+            skip_bad_items=skip_bad_items,
             client=call.client,
             priority=call.priority,
             role=role,

@@ -61,7 +61,8 @@ class ErrorForm(Protocol):
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One path of a door. `counted_as` is the name under which its requests are counted; `body` is the class of what is posted,
-    None where the method is GET. The door decodes it by itself where `raw` is set: it is given bytes."""
+    None where the method is GET. The door decodes it by itself where `raw` is set: it is given bytes, which come
+    as `content_type`."""
 
     path: str
     counted_as: str
@@ -69,6 +70,7 @@ class Operation:
     handler: Handler
     body: Any = None
     raw: bool = False
+    content_type: str = "application/json"
 
 
 class JsonCalls:

@@ -107,15 +107,19 @@ def _operation(operation: Operation, schema: Any) -> dict[str, Any]:
         ],
         "responses": {"200": {"description": "the reply"}, "default": {"description": "an error in the protocol's own form"}},
     }
-    return described if schema is None else {**described, "requestBody": {"required": True, "content": _content(schema)}}
+    return (
+        described
+        if schema is None
+        else {**described, "requestBody": {"required": True, "content": _content(schema, operation.content_type)}}
+    )
 
 
 def _parameter(name: str, place: str, meaning: str = "") -> dict[str, Any]:
     return {"name": name, "in": place, "required": place == "path", "schema": {"type": "string"}, "description": meaning}
 
 
-def _content(schema: Any) -> dict[str, Any]:
-    return {"application/json": {"schema": schema}}
+def _content(schema: Any, kind: str = "application/json") -> dict[str, Any]:
+    return {kind: {"schema": schema}}
 
 
 def _message(descriptor: Descriptor, schemas: dict[str, Any]) -> Mapping[str, Any]:
