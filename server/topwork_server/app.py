@@ -37,6 +37,7 @@ from topwork_server.doors.oip.shared_memory import SharedMemory
 from topwork_server.doors.openai import OpenAiDoor
 from topwork_server.doors.openapi import ApiDocs
 from topwork_server.doors.peer_metrics import TeiMetrics, TritonMetrics
+from topwork_server.doors.ranking import Ranker
 from topwork_server.doors.rerank import RerankDoor
 from topwork_server.doors.service_methods import ServiceMethods
 from topwork_server.doors.tei import TeiCalls
@@ -127,7 +128,8 @@ class App:
         self._receiver, self._methods = MessageReceiver(self.budget), ServiceMethods()
         self._server = grpc.aio.server(interceptors=[RequestInterceptor(self.requests, self._receiver)], options=OPTIONS)
         self._embedder = Embedder(self.engine, catalog, config.default_encoder)
-        self._tei = TeiCalls(self._embedder, config)
+        self._ranker = Ranker(self._embedder)
+        self._tei = TeiCalls(self._embedder, self._ranker, config)
         self._shared_memory = SharedMemory(allowed=config.shared_memory)
         self._oip_grpc, self._oip_http = self._oip_doors()
         self._add_services(plugins)
@@ -160,8 +162,8 @@ class App:
         routes += calls.routes(self._oip_http.operations(), oip_http.error_form) + self._oip_http.plain_routes()
         tei = TeiDoor(self._tei, self.health.why_not_ready)
         routes += calls.routes(tei.operations(), tei_http.error_form)
-        rows = [*CohereDoor(self._embedder).operations(), *RerankDoor(self._embedder).operations()]
-        routes += calls.routes(rows, cohere.error_form)
+        ranks = RerankDoor(self._embedder, self._ranker, tei.rerank)
+        routes += calls.routes([*CohereDoor(self._embedder).operations(), *ranks.operations()], cohere.error_form)
         studio = LightlyDoor(self._embedder, self.config.max_items, self.health.why_not_ready)
         routes += calls.routes(studio.operations(), lightly.error_form)
         routes += health_routes(self.health, self.config.default_encoder)

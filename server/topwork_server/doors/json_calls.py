@@ -62,7 +62,8 @@ class ErrorForm(Protocol):
 class Operation:
     """One path of a door. `counted_as` is the name under which its requests are counted; `body` is the class of what is posted,
     None where the method is GET. The door decodes it by itself where `raw` is set: it is given bytes, which come
-    as `content_type`."""
+    as `content_type`. `error_form_of` chooses the form of errors by the body's bytes (b"" where none came), where clients of
+    several protocols call the path."""
 
     path: str
     counted_as: str
@@ -71,6 +72,7 @@ class Operation:
     body: Any = None
     raw: bool = False
     content_type: str = "application/json"
+    error_form_of: Callable[[bytes], ErrorForm] | None = None
 
 
 class JsonCalls:
@@ -91,14 +93,19 @@ class JsonCalls:
 
         async def answer(request: Request) -> Response:
             headers = {REQUEST_ID: request.headers.get(REQUEST_ID, "")[:100] or f"req_{secrets.token_hex(12)}"}
+            form = operation.error_form_of(b"") if operation.error_form_of else error_form
             try:
                 async with _while_connected(request) as scope:
-                    call = await _call_of(request, await _body_of(request).read() if posted else None, decoder)
+                    data = await _body_of(request).read() if posted else None
+                    if data and operation.error_form_of:
+                        form = operation.error_form_of(data)
+                    call = await _call_of(request, data, decoder)
+                    del data  # its bytes are not held while the call is answered
                     if call.deadline is not None:
                         scope.reschedule(asyncio.get_running_loop().time() + call.deadline - time.monotonic())
                     response = await self._serve(operation, call, partial(headers.__setitem__, TRACERESPONSE))
             except TopworkError as error:
-                response = error_form(error)
+                response = form(error)
                 release(error)
             response.headers.update(headers)
             return response

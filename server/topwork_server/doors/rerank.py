@@ -5,24 +5,32 @@ A score is the sigmoid of what the cross-encoder's head gives (0 to 1), or that 
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
-import numpy as np
 from starlette.responses import Response
 
-from topwork_server.doors.embedding import Embedder, one_row_each
-from topwork_server.doors.json_calls import FINGERPRINT, Call, Operation
+from topwork_server.doors import cohere, tei, tei_http
+from topwork_server.doors.embedding import Embedder
+from topwork_server.doors.json_calls import FINGERPRINT, Call, ErrorForm, Operation
 from topwork_server.doors.json_reply import json_reply
+from topwork_server.doors.ranking import Pair, Ranker, Scored, ranked
 from topwork_server.errors import InvalidInput
-from topwork_server.features import EmbedResult
-from topwork_server.types import Array, TextItem
 
 #: Pairs of one request.
 MOST_PAIRS = 2048
+#: TEI has this path alone; the others are Cohere's and Jina's.
+SHARED_PATH = "/rerank"
+#: The names that tell the forms apart, as keys of a body.
+_KEYS = re.compile(rb'"(texts|documents)"\s*:')
+
+#: Answers TEI's form.
+TeiRerank = Callable[[Call[Any]], Awaitable[Response]]
 
 
 class Document(msgspec.Struct):
@@ -31,23 +39,15 @@ class Document(msgspec.Struct):
     text: str
 
 
-class RerankRequest(msgspec.Struct):
+class RerankRequest(tei.RerankRequest, kw_only=True):
     """`documents` are ranked, or `texts` in the form of TEI, whose reply is a list. Texts that are too long are cut, in TEI's
-    form only where `truncate` is true. `raw_scores`, `tap` and `options` may be set in either form."""
+    form only where `truncate` is true. `raw_scores`, `top_n`, `tap` and `options` may be set in either form."""
 
-    query: str
     documents: list[str | Document] | None = None
-    texts: list[str] | None = None
     model: str = ""
-    top_n: int | None = None
     return_documents: bool = False
-    return_text: bool = False
     max_tokens_per_doc: int | None = None
-    truncate: bool | None = None
-    raw_scores: bool = False
     relevant_spans: Any = None
-    tap: str = ""
-    options: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class ScoreRequest(msgspec.Struct):
@@ -65,15 +65,15 @@ class ScoreRequest(msgspec.Struct):
 
 
 class RerankDoor:
-    """Answers /rerank and /score."""
+    """Answers /rerank and /score; `of_tei` answers what comes in TEI's form."""
 
-    def __init__(self, embedder: Embedder) -> None:
-        self._embedder = embedder
+    def __init__(self, embedder: Embedder, ranker: Ranker, of_tei: TeiRerank) -> None:
+        self._embedder, self._ranker, self._of_tei = embedder, ranker, of_tei
 
     def operations(self) -> list[Operation]:
         ranks = [
-            Operation(path, "Rerank.Rerank", "Rank documents by a query", self.rerank, RerankRequest)
-            for path in ("/rerank", "/v1/rerank", "/v2/rerank")
+            Operation(path, "Rerank.Rerank", "Rank documents by a query", self.rerank, RerankRequest, error_form_of=form)
+            for path, form in ((SHARED_PATH, _shared_form), ("/v1/rerank", _own_form), ("/v2/rerank", _own_form))
         ]
         scores = [
             Operation(path, "Rerank.Score", "Score pairs of texts", self.score, ScoreRequest) for path in ("/score", "/v1/score")
@@ -82,57 +82,63 @@ class RerankDoor:
 
     async def rerank(self, call: Call[RerankRequest]) -> Response:
         body = call.body
-        texts = _ranked_texts(body)
-        of_tei = body.texts is not None
-        options = _options(body, truncate=body.truncate if body.truncate is not None else not of_tei)
+        documents = _documents(body)
+        if documents is None:
+            return await self._of_tei(replace(call, model=body.model or call.model))
+        options = _options(body, truncate=body.truncate is not False)
         if body.max_tokens_per_doc is not None:
             options["pair_tokens"] = body.max_tokens_per_doc
-        encoder, result, scores = await self._scored(call, [(body.query, text) for text in texts], options)
-        best = np.argsort(-scores, kind="stable")[: body.top_n].tolist()
-        headers = {FINGERPRINT: result.taps[0].tap.fingerprint}
-        if of_tei:
-            shown = [{"text": texts[i]} if body.return_text else {} for i in best]
-            ranks = [{"index": i, "score": scores[i], **text} for i, text in zip(best, shown, strict=True)]
-            return json_reply(ranks, headers=headers)
-        shown = [{"document": {"text": texts[i]}} if body.return_documents else {} for i in best]
-        results = [{"index": i, "relevance_score": scores[i], **document} for i, document in zip(best, shown, strict=True)]
-        usage = {"prompt_tokens": result.cost, "total_tokens": result.cost}
-        meta = {"api_version": {"version": "2"}, "tokens": {"input_tokens": result.cost}}
-        reply = {"id": str(uuid.uuid4()), "model": encoder, "results": results, "usage": usage, "meta": meta}
-        return json_reply(reply, headers=headers)
+        encoder, scored = await self._scored(call, [(body.query, document) for document in documents], options)
+        best = ranked(scored.scores, body.top_n)
+        shown = [{"document": {"text": documents[i]}} if body.return_documents else {} for i in best]
+        results = [{"index": i, "relevance_score": scored.scores[i], **document} for i, document in zip(best, shown, strict=True)]
+        meta = {"api_version": {"version": "2"}, "tokens": {"input_tokens": scored.result.cost}}
+        reply = {"id": str(uuid.uuid4()), "model": encoder, "results": results, "usage": _usage(scored), "meta": meta}
+        return json_reply(reply, headers={FINGERPRINT: scored.fingerprint})
 
     async def score(self, call: Call[ScoreRequest]) -> Response:
         body = call.body
-        encoder, result, scores = await self._scored(call, _pairs(body), _options(body, truncate=body.truncate))
-        usage = {"prompt_tokens": result.cost, "total_tokens": result.cost}
-        data = [{"index": i, "object": "score", "score": score} for i, score in enumerate(scores)]
+        encoder, scored = await self._scored(call, _pairs(body), _options(body, truncate=body.truncate))
+        data = [{"index": i, "object": "score", "score": score} for i, score in enumerate(scored.scores)]
         reply = {"id": f"score-{uuid.uuid4().hex}", "object": "list", "created": int(time.time()), "model": encoder}
-        return json_reply({**reply, "data": data, "usage": usage}, headers={FINGERPRINT: result.taps[0].tap.fingerprint})
+        return json_reply({**reply, "data": data, "usage": _usage(scored)}, headers={FINGERPRINT: scored.fingerprint})
 
-    async def _scored(
-        self, call: Call[Any], pairs: Sequence[tuple[str, str]], options: dict[str, Any]
-    ) -> tuple[str, EmbedResult, Array]:
-        """The encoder's name, what it gave, and a score for each pair."""
-        encoder = self._embedder.name(call, call.body.model)
+    async def _scored(self, call: Call[Any], pairs: Sequence[Pair], options: dict[str, Any]) -> tuple[str, Scored]:
+        """The encoder's name, and a score for each pair."""
+        body = call.body
+        encoder = self._embedder.name(call, body.model)
         if not 0 < len(pairs) <= MOST_PAIRS:
             raise InvalidInput(f"{len(pairs)} documents", remedy=f"send 1 to {MOST_PAIRS:,}")
-        items = [TextItem(query, document) for query, document in pairs]
-        result = await self._embedder.embed(call, encoder, items, tap=call.body.tap, options=options)
-        return encoder, result, _scores(encoder, result, raw=call.body.raw_scores)
+        return encoder, await self._ranker.score(call, encoder, pairs, options, tap=body.tap, raw=body.raw_scores)
 
 
-def _ranked_texts(body: RerankRequest) -> list[str]:
+def _own_form(body: bytes) -> ErrorForm:
+    """The form of errors at Cohere's paths: Cohere's, unless the body is TEI's."""
+    return tei_http.error_form if _first_key(body) == b"texts" else cohere.error_form
+
+
+def _shared_form(body: bytes) -> ErrorForm:
+    """The form of errors at the path of both: TEI's, unless the body is Cohere's."""
+    return cohere.error_form if _first_key(body) == b"documents" else tei_http.error_form
+
+
+def _first_key(body: bytes) -> bytes:
+    found = _KEYS.search(body)
+    return found[1] if found else b""
+
+
+def _documents(body: RerankRequest) -> list[str] | None:
+    """What is to be ranked in Cohere's form, None where the body is TEI's. InvalidInput where it has no meaning."""
     if (body.documents is None) == (body.texts is None):
         what = "there are no documents" if body.documents is None else "documents and texts are both set"
         raise InvalidInput(what, remedy="set `documents`, or `texts` as TEI has it")
     if body.relevant_spans:
         raise InvalidInput("relevant_spans are not told here", remedy="leave it out")
-    for name, number in (("top_n", body.top_n), ("max_tokens_per_doc", body.max_tokens_per_doc)):
-        if number is not None and number < 1:
-            raise InvalidInput(f"{name} is {number}", remedy="ask for 1 or more, or leave it out")
-    if body.texts is not None:
-        return body.texts
-    return [given if isinstance(given, str) else given.text for given in body.documents or ()]
+    if body.max_tokens_per_doc is not None and body.max_tokens_per_doc < 1:
+        raise InvalidInput(f"max_tokens_per_doc is {body.max_tokens_per_doc}", remedy="ask for 1 or more, or leave it out")
+    if body.documents is None:
+        return None
+    return [given if isinstance(given, str) else given.text for given in body.documents]
 
 
 def _pairs(body: ScoreRequest) -> list[tuple[str, str]]:
@@ -160,14 +166,5 @@ def _options(body: RerankRequest | ScoreRequest, *, truncate: bool) -> dict[str,
     return {**({"truncate": True} if truncate else {}), **body.options}
 
 
-def _scores(encoder: str, result: EmbedResult, *, raw: bool) -> Array:
-    """One float64 a pair. InvalidInput where the tap gives no single number."""
-    rows = one_row_each(result)
-    if rows.tap.tap.dim != 1:
-        raise InvalidInput(
-            f"{encoder} ranks nothing: its tap {rows.tap.tap.name} gives {rows.tap.tap.dim} numbers for a pair of texts, not one",
-            remedy="name a cross-encoder with one score as `model`, or compare rows of /v1/embeddings",
-        )
-    logits = rows.rows[:, 0].astype(np.float64)
-    scores: Array = logits if raw else np.exp(-np.logaddexp(0, -logits))
-    return scores
+def _usage(scored: Scored) -> dict[str, int]:
+    return {"prompt_tokens": scored.result.cost, "total_tokens": scored.result.cost}

@@ -16,6 +16,7 @@ from topwork_server.blocking_calls import check_caller
 from topwork_server.config import Config
 from topwork_server.doors.embedding import Embedder, one_row_each
 from topwork_server.doors.json_calls import Call
+from topwork_server.doors.ranking import Pair, Ranker, Scored, ranked
 from topwork_server.doors.text_inputs import dimensions, listed, token_ids
 from topwork_server.errors import InvalidInput, NotReady, TooLarge, TopworkError
 from topwork_server.features import EmbedResult
@@ -57,6 +58,22 @@ class EmbedRequest(EmbedAllRequest, kw_only=True):
 
     normalize: bool = True
     dimensions: int | None = None
+
+
+class RerankRequest(Settings, kw_only=True):
+    """`texts` are ranked by the query. `top_n`, `tap` and `options` are Topwork's."""
+
+    query: str
+    texts: list[str] | None = None
+    raw_scores: bool = False
+    return_text: bool = False
+    top_n: int | None = None
+    tap: str = ""
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    @property
+    def truncation(self) -> tuple[bool | None, str]:
+        return self.truncate, self.truncation_direction
 
 
 class SimilarityInputs(msgspec.Struct):
@@ -107,8 +124,18 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class Rank:
+    """A text of a request to rank: its position, its score, and itself where it was asked for."""
+
+    index: int
+    score: float
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """An encoder as TEI describes its model. `max_tokens` counts special tokens too, 0 where there is no bound."""
+    """An encoder as TEI describes its model. `max_tokens` counts special tokens too, 0 where there is no bound; `ranks` where it
+    gives a score for a pair of texts."""
 
     name: str
     fingerprint: str
@@ -116,13 +143,14 @@ class ModelInfo:
     pooling: str
     max_tokens: int
     max_batch_tokens: int
+    ranks: bool
 
 
 class TeiCalls:
     """Answers requests of either wire."""
 
-    def __init__(self, embedder: Embedder, config: Config) -> None:
-        self._embedder, self.config = embedder, config
+    def __init__(self, embedder: Embedder, ranker: Ranker, config: Config) -> None:
+        self._embedder, self._ranker, self.config = embedder, ranker, config
 
     async def embed(self, call: Call[EmbedRequest], *, wait: bool = False) -> tuple[Array, Cost]:
         """A row for each input: (inputs, dim) float32. `wait` waits for room in the encoder's queue."""
@@ -156,6 +184,21 @@ class TeiCalls:
         rows = format_rows(one_row_each(result).rows, OutputFormat(normalize=True)).values
         return rows[1:] @ rows[0], cost
 
+    async def rerank(self, call: Call[RerankRequest]) -> tuple[list[Rank], Cost]:
+        """The texts, or the `top_n` best of them, with their scores, the best first."""
+        body, began = call.body, time.monotonic()
+        texts = self._checked(body.texts or [])
+        scored = await self.score(call, [(body.query, text) for text in texts], body)
+        characters = len(body.query) * len(texts) + sum(map(len, texts))
+        cost = cost_of(scored.result, characters, began)
+        return ranks(scored.scores, body.top_n, texts if body.return_text else None), cost
+
+    async def score(self, call: Call[Any], pairs: Sequence[Pair], body: RerankRequest, *, wait: bool = False) -> Scored:
+        """A score for each pair. `wait` waits for room in the encoder's queue."""
+        encoder = self._embedder.name(call)
+        options = {**await self._options(encoder, body), **body.options}
+        return await self._ranker.score(call, encoder, pairs, options, tap=body.tap, raw=body.raw_scores, wait=wait)
+
     async def tokenize(self, call: Call[TokenizeRequest]) -> list[Sequence[Token]]:
         """The tokens of each text, with its prompt."""
         body = call.body
@@ -186,9 +229,9 @@ class TeiCalls:
         longest, budget = await self._embedder.ask(call, name, 0, lambda encoder, _: (encoder.max_tokens, encoder.budget), {})
         entry = await self._embedder.entry(name)
         default, numerics = entry.spec.default_tap, self._embedder.numerics(entry)
-        found = next(info.fingerprint for info in await self._embedder.taps(name) if info.tap.name == default)
-        precision = numerics.precision if numerics else "fp32"
-        return ModelInfo(name, found, DTYPES.get(precision, precision), default, longest, budget)
+        found = next(info for info in await self._embedder.taps(name) if info.tap.name == default)
+        precision = DTYPES.get(numerics.precision, numerics.precision) if numerics else "float32"
+        return ModelInfo(name, found.fingerprint, precision, default, longest, budget, found.tap.dim == 1)
 
     async def _embedded(
         self, call: Call[Any], inputs: Sequence[Any], settings: Settings, taps: Sequence[str] = (), *, wait: bool = False
@@ -197,18 +240,7 @@ class TeiCalls:
         items = [_item(one, position) for position, one in enumerate(self._checked(inputs))]
         options = await self._options(encoder, settings)
         result = await self._embedder.embed_taps(call, encoder, items, taps, options, wait=wait)
-        characters = sum(len(item.text) for item in items if isinstance(item, TextItem))
-        times = result.timings
-        return result, Cost(
-            characters,
-            result.cost,
-            time.monotonic() - began,
-            times.preprocess,
-            times.queue,
-            times.compute,
-            result.numerics.provider,
-            result.taps[0].tap.fingerprint,
-        )
+        return result, cost_of(result, sum(len(item.text) for item in items if isinstance(item, TextItem)), began)
 
     async def _options(self, encoder: str, settings: Settings) -> dict[str, Any]:
         """The encoder's own options. One that cuts nothing, since it has no limit, is not asked to."""
@@ -239,6 +271,25 @@ class TeiCalls:
         if len(inputs) > self.config.max_items:
             raise InvalidInput(f"{len(inputs):,} inputs", remedy=f"send at most {self.config.max_items:,} at a time")
         return inputs
+
+
+def ranks(scores: Array, most: int | None, texts: Sequence[str] | None) -> list[Rank]:
+    """The `most` best of texts with their scores (texts,), the best first; with the texts themselves where they are given."""
+    return [Rank(i, float(scores[i]), texts[i] if texts else None) for i in ranked(scores, most)]
+
+
+def cost_of(result: EmbedResult, characters: int, began: float) -> Cost:
+    """The cost of a request of so many characters that began at `began` in time.monotonic()."""
+    return Cost(
+        characters,
+        result.cost,
+        time.monotonic() - began,
+        result.timings.preprocess,
+        result.timings.queue,
+        result.timings.compute,
+        result.numerics.provider,
+        result.taps[0].tap.fingerprint,
+    )
 
 
 def _item(given: str | list[int], position: int) -> Item:

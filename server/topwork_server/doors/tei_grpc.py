@@ -1,12 +1,9 @@
-"""The gRPC services of text-embeddings-inference, `tei.v1`, on the port of our own services.
-
-Predict and Rerank are not among them: their models are cross-encoders.
-"""
+"""The gRPC services of text-embeddings-inference, `tei.v1`, on the port of our own services."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -19,12 +16,14 @@ from topwork_server.doors.answer_stream import AnswerStream
 from topwork_server.doors.grpc_calls import call_of
 from topwork_server.doors.json_calls import FINGERPRINT, Call
 from topwork_server.doors.protocols import tei_pb2
+from topwork_server.doors.tei_rerank_stream import RerankStream
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.services.in_threads import in_thread_if
 from topwork_server.services.request_checks import Context, add_trailing_metadata, check_reply_size
+from topwork_server.services.streaming import until_stopped
 from topwork_server.types import Array, Token
 
-SERVICES = ("tei.v1.Info", "tei.v1.Embed", "tei.v1.Tokenize")
+SERVICES = ("tei.v1.Info", "tei.v1.Embed", "tei.v1.Rerank", "tei.v1.Tokenize")
 DIRECTIONS: Mapping[int, str] = {tei_pb2.TRUNCATION_DIRECTION_RIGHT: "right", tei_pb2.TRUNCATION_DIRECTION_LEFT: "left"}
 
 #: Answers the message that is the body of a call, with the fingerprint of the rows, "" where there are none; True waits for
@@ -46,6 +45,12 @@ class TeiGrpcDoor:
                 **self._both("Embed", self._embed, tei_pb2.EmbedRequest),
                 **self._both("EmbedSparse", self._embed_sparse, tei_pb2.EmbedSparseRequest),
                 **self._both("EmbedAll", self._embed_all, tei_pb2.EmbedAllRequest),
+            },
+            {
+                "Rerank": self._unary(self._rerank, tei_pb2.RerankRequest),
+                "RerankStream": grpc.stream_unary_rpc_method_handler(
+                    self._rerank_stream, tei_pb2.RerankStreamRequest.FromString, _bytes_of
+                ),
             },
             {
                 **self._both("Tokenize", self._tokenize, tei_pb2.EncodeRequest),
@@ -94,6 +99,18 @@ class TeiGrpcDoor:
         reply = await in_thread_if(rows.size > tei.BRIEF, _token_rows, rows, cost)
         return check_reply_size(reply, "send a shorter text"), cost.fingerprint
 
+    async def _rerank(self, call: Call[Any], wait: bool) -> tuple[Message, str]:
+        request = _rerank_settings(call.body, texts=list(call.body.texts))
+        return _ranks(*await self._calls.rerank(replace(call, body=request)))
+
+    async def _rerank_stream(self, requests: AsyncIterator[Any], context: Context) -> Message:
+        stream = RerankStream(self._calls, call_of(context, object()))
+        async for one in until_stopped(requests, self._stopping):
+            await stream.add(one.query, one.text, _rerank_settings(one))
+        reply, fingerprint = _ranks(*await stream.finish())
+        add_trailing_metadata(context, (FINGERPRINT, fingerprint))
+        return reply
+
     async def _tokenize(self, call: Call[Any], wait: bool) -> tuple[Message, str]:
         asked = call.body
         request = tei.TokenizeRequest(asked.inputs, asked.add_special_tokens, asked.prompt_name or None)
@@ -112,7 +129,7 @@ class TeiGrpcDoor:
             model_id=found.name,
             model_sha=found.fingerprint,
             model_dtype=found.dtype,
-            model_type=tei_pb2.MODEL_TYPE_EMBEDDING,
+            model_type=tei_pb2.MODEL_TYPE_RERANKER if found.ranks else tei_pb2.MODEL_TYPE_EMBEDDING,
             max_concurrent_requests=config.queue,
             max_input_length=found.max_tokens,
             max_batch_tokens=found.max_batch_tokens,
@@ -127,6 +144,8 @@ async def _answered(answer: Answer, call: Call[None], request: Any, context: Con
     try:
         reply, fingerprint = await answer(replace(call, body=request), wait)
     except TopworkError as error:
+        if isinstance(request, tei_pb2.RerankRequest):
+            raise
         raise error.at(None) from error  # a message has one text
     if fingerprint:
         add_trailing_metadata(context, (FINGERPRINT, fingerprint))
@@ -139,14 +158,31 @@ def _bytes_of(reply: Message) -> bytes:
 
 def _settings(asked: Any) -> dict[str, Any]:
     """The fields that all messages have which ask for rows."""
+    return {"inputs": asked.inputs, "prompt_name": asked.prompt_name or None, **_truncation(asked)}
+
+
+def _truncation(asked: Any) -> dict[str, Any]:
     if asked.truncation_direction not in DIRECTIONS:
         raise InvalidInput(f"truncation_direction is {asked.truncation_direction}", remedy="set it to 0 (right) or 1 (left)")
-    return {
-        "inputs": asked.inputs,
-        "truncate": asked.truncate,
-        "truncation_direction": DIRECTIONS[asked.truncation_direction],
-        "prompt_name": asked.prompt_name or None,
-    }
+    return {"truncate": asked.truncate, "truncation_direction": DIRECTIONS[asked.truncation_direction]}
+
+
+def _rerank_settings(asked: Any, texts: list[str] | None = None) -> tei.RerankRequest:
+    """The request that a message is, of `texts`."""
+    return tei.RerankRequest(
+        query=asked.query,
+        texts=texts,
+        raw_scores=asked.raw_scores,
+        return_text=asked.return_text,
+        **_truncation(asked),
+    )
+
+
+def _ranks(found: Sequence[tei.Rank], cost: tei.Cost) -> tuple[tei_pb2.RerankResponse, str]:
+    """The reply, and the fingerprint of its scores."""
+    rendered = [tei_pb2.Rank(index=one.index, text=one.text, score=one.score) for one in found]
+    reply = tei_pb2.RerankResponse(ranks=rendered, metadata=_metadata(cost))
+    return check_reply_size(reply, "rank fewer texts, or leave return_text out"), cost.fingerprint
 
 
 def _metadata(cost: tei.Cost) -> tei_pb2.Metadata:

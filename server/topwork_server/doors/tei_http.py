@@ -1,6 +1,6 @@
 """The HTTP routes of text-embeddings-inference, so that its clients and InferenceClient of huggingface_hub find a model here.
 
-/rerank is in rerank.py: TEI's body has `texts`, others' `documents`.
+The path /rerank is in rerank.py: TEI's body has `texts`, others' `documents`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from topwork_server.doors.tei import (
     EmbedAllRequest,
     EmbedRequest,
     EmptyInput,
+    Rank,
+    RerankRequest,
     SimilarityRequest,
     TeiCalls,
     TokenizeRequest,
@@ -49,6 +51,8 @@ _BY_CODE: Mapping[grpc.StatusCode, tuple[str, int | None]] = {
     grpc.StatusCode.UNAVAILABLE: ("Unhealthy", 503),
 }
 _OTHERS = ("Backend", 424)
+#: The labels of a model with one score, as transformers names those of a model that names none.
+ONE_LABEL = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
 
 
 class VertexRequest(msgspec.Struct):
@@ -92,6 +96,10 @@ class TeiDoor:
     async def similarity(self, call: Call[SimilarityRequest]) -> Response:
         return _reply(*await self._calls.similarity(call))
 
+    async def rerank(self, call: Call[RerankRequest]) -> Response:
+        found, cost = await self._calls.rerank(call)
+        return _reply([_rank(one) for one in found], cost)
+
     async def tokenize(self, call: Call[TokenizeRequest]) -> Response:
         found = await self._calls.tokenize(call)
         return await in_thread_if(sum(map(len, found)) > BRIEF, _tokens, found)
@@ -113,7 +121,7 @@ class TeiDoor:
             "model_sha": found.fingerprint,
             "model_dtype": found.dtype,
             "served_model_name": found.name,
-            "model_type": {"embedding": {"pooling": found.pooling}},
+            "model_type": {"reranker": ONE_LABEL} if found.ranks else {"embedding": {"pooling": found.pooling}},
             "max_concurrent_requests": config.queue,
             "max_input_length": found.max_tokens,
             "max_batch_tokens": found.max_batch_tokens,
@@ -152,6 +160,11 @@ def _reply(body: Any, cost: Cost) -> Response:
         FINGERPRINT: cost.fingerprint,
     }
     return json_reply(body, headers={name: str(value) for name, value in told.items()})
+
+
+def _rank(one: Rank) -> dict[str, Any]:
+    text = {} if one.text is None else {"text": one.text}
+    return {"index": one.index, **text, "score": one.score}
 
 
 def _tokens(found: Sequence[Sequence[Token]]) -> Response:

@@ -48,6 +48,10 @@ TEXTS: Mapping[str, int | None] = {
     "tei.v1.EmbedSparseRequest.inputs": None,
     "tei.v1.EmbedAllRequest.inputs": None,
     "tei.v1.EncodeRequest.inputs": None,
+    "tei.v1.RerankRequest.query": None,
+    "tei.v1.RerankRequest.texts": None,
+    "tei.v1.RerankStreamRequest.query": None,
+    "tei.v1.RerankStreamRequest.text": None,
     "inference.InferParameter.string_param": 64 * KIB,
     "inference.ModelRepositoryParameter.string_param": None,  # a model's whole configuration, which is refused
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 
 import fake_engine
 import grpc
@@ -13,7 +14,7 @@ from http_calls import get, post
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 from topwork_server.doors.protocols import tei_pb2 as pb
-from topwork_server.errors import Overloaded
+from topwork_server.errors import ExportFailed, InvalidInput, NotReady, Overloaded, Unavailable
 
 READY = {"x-model": "ready"}
 
@@ -202,6 +203,51 @@ async def test_a_full_queue_and_a_deadline_are_told(tmp_path, monkeypatch):
         monkeypatch.setattr(server.engine, "embed", full)
         reply = await post(server.ready.http, "/embed", {"inputs": "x"})
         assert (reply.status, reply.json["error_type"], reply.headers["retry-after-ms"]) == (429, "Overloaded", "250")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind", "code"),
+    [
+        (Unavailable("stopping"), 503, "Unhealthy", grpc.StatusCode.UNAVAILABLE),
+        (NotReady("no weights"), 424, "Backend", grpc.StatusCode.FAILED_PRECONDITION),
+        (ExportFailed("no graph"), 424, "Backend", grpc.StatusCode.INTERNAL),
+        (Overloaded("full"), 429, "Overloaded", grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (InvalidInput("too long"), 422, "Validation", grpc.StatusCode.INVALID_ARGUMENT),
+        (RuntimeError("a secret"), 424, "Backend", grpc.StatusCode.INTERNAL),
+    ],
+    ids=lambda given: given if isinstance(given, str) else type(given).__name__,
+)
+async def test_each_kind_of_error_has_teis_status_on_both_wires(error, status, kind, code, tmp_path, monkeypatch):
+    async with served(tmp_path) as server:
+
+        async def failing(*_):
+            raise copy.copy(error)
+
+        monkeypatch.setattr(server.engine, "embed", failing)
+        for path, body in (
+            ("/embed", {"inputs": "x"}),
+            ("/embed_all", {"inputs": "x"}),
+            ("/similarity", {"inputs": {"source_sentence": "x", "sentences": ["y"]}}),
+            ("/rerank", {"query": "x", "texts": ["y"]}),
+        ):
+            reply = await post(server.ready.http, path, body)
+            assert (path, reply.status, reply.json["error_type"]) == (path, status, kind)
+            assert reply.json.keys() == {"error", "error_type"}
+            assert "secret" not in reply.json["error"]
+        for method, request in (
+            ("Embed/Embed", pb.EmbedRequest(inputs="x")),
+            ("Embed/EmbedAll", pb.EmbedAllRequest(inputs="x")),
+            ("Rerank/Rerank", pb.RerankRequest(query="x", texts=["y"])),
+        ):
+            call = unary(server, method, pb.EmbedResponse)
+            assert (await fake_engine.refusal(call(request.SerializeToString())))[0] is code
+
+
+async def test_a_body_over_the_limit_is_413(tmp_path):
+    async with served(tmp_path) as server:
+        for path in ("/embed", "/rerank", "/tokenize"):
+            reply = await post(server.ready.http, path, b"{", {"content-length": str((64 << 20) + 1)})
+            assert (path, reply.status, reply.json["error_type"]) == (path, 413, "Validation")
 
 
 async def test_grpc_embeds_and_tells_what_it_took(tmp_path):
