@@ -145,6 +145,25 @@ def test_token_rows_know_their_characters(model: Exported) -> None:
     assert (np.diff(sample.tokens.chars[:, 0]) >= 0).all()
 
 
+def test_tokens_of_a_text_are_those_of_its_rows_without_padding(model: Exported) -> None:
+    encoder, text = model.texts.encoder, "The cat on the boat"
+    (sample,) = model.texts.samples([TextItem(text)])
+    tokens = encoder.tokenize(text, encoder.options())
+    ids = [token.id for token in tokens]
+    assert ids == sample.inputs["input_ids"].tolist()[: len(ids)]
+    assert [token.text for token in tokens if token.chars] == [text[slice(*token.chars)] for token in tokens if token.chars]
+    assert encoder.detokenize(ids, special=False).lower() == text.lower()
+    assert encoder.max_tokens == LENGTH
+    with pytest.raises(InvalidInput, match="token ids"):
+        encoder.detokenize([1 << 20], special=False)
+
+
+def test_texts_of_open_clip_have_tokens(open_model: Exported) -> None:
+    encoder = open_model.texts.encoder
+    ids = [token.id for token in encoder.tokenize("A  photo of caf\u00e9s", encoder.options())]
+    assert encoder.detokenize(ids, special=False) == "a photo of caf\u00e9s"
+
+
 @pytest.mark.parametrize("text", ["bird " * 100, "b" * 500])
 def test_a_text_over_the_limit_is_refused_or_cut(model: Exported, text: str) -> None:
     with pytest.raises(InvalidInput, match=f"the limit is {LENGTH}"):

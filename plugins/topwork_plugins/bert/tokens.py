@@ -104,7 +104,10 @@ class Tokenization:
         """Decode the tokens of a text. InvalidInput for ids that the tokenizer does not have."""
         if ids:
             self._check_ids(min(ids), max(ids))
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=not special))
+        text = str(self._tokenizer.decode(list(ids), skip_special_tokens=not special))
+        # CLIP's file has no decoder that takes the ends of words for blanks: transformers does it in code.
+        suffix = getattr(self._tokenizer.model, "end_of_word_suffix", None)
+        return text.replace(suffix, " ").strip() if suffix else text
 
     def encode(
         self, text: str, pair: str | None = None, *, prompt: str = "", truncate: bool = False, pair_tokens: int = 0

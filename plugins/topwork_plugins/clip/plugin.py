@@ -23,6 +23,7 @@ from topwork_server import (
     Sample,
     SourceUri,
     TextItem,
+    Token,
     TokenSpans,
     Trunk,
     hookimpl,
@@ -107,6 +108,17 @@ class TextTower(Encoder):
     def collate(self, samples: Sequence[Sample]) -> dict[str, Array]:
         fillers = {"input_ids": self._settings.padding}
         return {name: stacked([each.inputs[name] for each in samples], fillers.get(name, 0)) for name in self._settings.inputs}
+
+    @property
+    def max_tokens(self) -> int:
+        return self._settings.max_tokens
+
+    def tokenize(self, text: str, options: TextOptions) -> Sequence[Token]:
+        """Tokens without padding; their characters are those of the text as it is cleaned."""
+        return self._tokenization.tokens_of(cleaned(text, self._settings.cleaning))
+
+    def detokenize(self, ids: Sequence[int], *, special: bool) -> str:
+        return self._tokenization.text_of(ids, special=special)
 
     def _sample(self, tokens: Tokens) -> Sample:
         settings = self._settings

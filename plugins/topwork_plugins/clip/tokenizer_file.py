@@ -71,7 +71,7 @@ def write_tokenizer(folder: Path, out: Path, rows: int) -> WrittenTokenizer:
 def write_clip_tokenizer(out: Path, rows: int, name: str) -> str:
     """Write the tokenizer of CLIP that open_clip brings; return the SHA-256 of its vocabulary."""
     from open_clip.tokenizer import SimpleTokenizer
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
     simple = SimpleTokenizer()
     merges = [pair for pair, _ in sorted(simple.bpe_ranks.items(), key=lambda entry: entry[1])]
@@ -82,6 +82,7 @@ def write_clip_tokenizer(out: Path, rows: int, name: str) -> str:
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
     ]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splits)
+    tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<start_of_text>", "<end_of_text>"])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<start_of_text> $A <end_of_text>",
@@ -94,7 +95,7 @@ def write_clip_tokenizer(out: Path, rows: int, name: str) -> str:
 
 def _of_sentence_pieces(slow: Any) -> Any:
     """SigLIP's tokenizer, which transformers has in Python alone: no punctuation, joined white space, and then T5's."""
-    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers.convert_slow_tokenizer import import_protobuf
 
     proto = import_protobuf().ModelProto()
@@ -109,6 +110,7 @@ def _of_sentence_pieces(slow: Any) -> Any:
     steps += [normalizers.Precompiled(charsmap)] if charsmap else []
     tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in slow.all_special_tokens])
     end = slow.eos_token
     tokenizer.post_processor = processors.TemplateProcessing(
