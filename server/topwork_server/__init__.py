@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from topwork_server.models.torch_compat import prepare_torchvision
     from topwork_server.plugin_api.average_precision import mean_average_precision
     from topwork_server.plugin_api.boxes import cell_centers, true_boxes
+    from topwork_server.plugin_api.chunk_options import ChunkOptions
     from topwork_server.plugin_api.encoder import Encoder, NoOptions, Reference, Trunk, batch_key
     from topwork_server.plugin_api.environments import Environment
     from topwork_server.plugin_api.example_inputs import texts as example_texts
@@ -69,6 +70,7 @@ __all__ = [
     "Array",
     "AudioItem",
     "BaseEncoder",
+    "ChunkOptions",
     "DiskFull",
     "Encoder",
     "EncoderSpec",
@@ -149,6 +151,7 @@ _MODULES = {
     "models.torch_compat": "prepare_torchvision",
     "plugin_api.average_precision": "mean_average_precision",
     "plugin_api.boxes": "cell_centers true_boxes",
+    "plugin_api.chunk_options": "ChunkOptions",
     "plugin_api.encoder": "Encoder NoOptions Reference Trunk batch_key",
     "plugin_api.environments": "Environment",
     "plugin_api.example_inputs": "example_texts=texts",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from topwork_server.errors import TopworkError
-from topwork_server.types import Array, FingerprintedTap, Granularity, Numerics, Sample, Tap, Timings
+from topwork_server.types import Array, FingerprintedTap, Granularity, Numerics, Sample, Tap, Timings, TokenChunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,12 @@ def aranges(starts: Array | int, counts: Array) -> Array:
 
 
 def rows_of(tap: Tap, output: Array, sample: Sample) -> Array:
-    """Return (rows, dim) of one sample from its part of the graph's output: (dim,), (tokens, dim) or (cells, dim)."""
+    """Return (rows, dim) of one sample from its part of the graph's output: (dim,), (tokens, dim) or (cells, dim); of a CHUNK tap
+    the sum of each chunk's tokens that are in this sample."""
+    if tap.granularity is Granularity.CHUNK:
+        assert sample.tokens is not None, "an encoder with TOKEN taps gives its samples TokenSpans"
+        assert sample.chunks is not None, "samples of chunks have their token ranges"
+        return _sums_of_ranges(output[sample.tokens.positions], sample.chunks)
     if tap.granularity is Granularity.TOKEN:
         assert sample.tokens is not None, "an encoder with TOKEN taps gives its samples TokenSpans"
         return np.asarray(output[sample.tokens.positions])
@@ -139,6 +144,28 @@ def spans_of(tap: Tap, samples: Sequence[Sample]) -> Spans | None:
         assert tap.grid is not None, "a CELL tap has a grid"
         return Spans("box", _float_rows([cell_boxes(tap.grid, s.box or (0, 0, 0, 0)) for s in samples], 4))
     return None
+
+
+def chunk_features(samples: Sequence[Sample], sums: Sequence[Array], dim: int) -> ItemFeatures:
+    """Return the mean of each chunk's tokens and the characters that it covers, of one text by its samples and their `rows_of`;
+    the chunks are in the order of their numbers."""
+    parts = [sample.chunks for sample in samples if sample.chunks is not None]
+    if not parts:
+        return ItemFeatures(np.zeros((0, dim), np.float32))
+    numbers, at = np.unique(np.concatenate([part.numbers for part in parts]), return_inverse=True)
+    rows, counts = np.zeros((len(numbers), dim), np.float32), np.zeros((len(numbers), 1), np.float32)
+    chars = np.stack([np.full(len(numbers), np.inf), np.zeros(len(numbers))], axis=1).astype(np.float32)
+    covered = np.concatenate([part.chars for part in parts])
+    np.add.at(rows, at, np.concatenate(sums))
+    np.add.at(counts, at, np.concatenate([part.ends - part.starts for part in parts])[:, np.newaxis])
+    np.minimum.at(chars[:, 0], at, covered[:, 0])
+    np.maximum.at(chars[:, 1], at, covered[:, 1])
+    return ItemFeatures(rows / counts, Spans("chars", chars))
+
+
+def _sums_of_ranges(rows: Array, chunks: TokenChunks) -> Array:
+    ranges = zip(chunks.starts.tolist(), chunks.ends.tolist(), strict=True)
+    return np.array([rows[start:end].sum(axis=0) for start, end in ranges], np.float32).reshape(-1, rows.shape[1])
 
 
 def cell_boxes(grid: tuple[int, int], box: tuple[float, float, float, float]) -> Array:

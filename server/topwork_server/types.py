@@ -53,6 +53,7 @@ class Granularity(StrEnum):
     TOKEN = "token"
     WINDOW = "window"
     CELL = "cell"
+    CHUNK = "chunk"
 
 
 class GapRows(StrEnum):
@@ -83,7 +84,8 @@ class Tap:
     """A named place in the trunk where features are read; also the name of the graph output.
 
     Graph output shapes: ITEM and WINDOW (batch, dim); TOKEN (batch, tokens, dim); CELL (batch, rows * columns, dim),
-    cells in row-major order of `grid` = (rows, columns).
+    cells in row-major order of `grid` = (rows, columns). A CHUNK tap is no output of a graph: its rows are means of a TOKEN tap's
+    (see `models/chunk_taps.py`).
     """
 
     name: str
@@ -190,10 +192,12 @@ class EncoderSpec:
 
 @dataclass(frozen=True, slots=True)
 class TextItem:
-    """One text, or a pair of texts that are encoded together."""
+    """One text, or a pair of texts that are encoded together. `chunks` are the parts of a single text that get a row each, for a
+    CHUNK tap: half-open ranges of characters, in any order; None leaves them to the options of the request."""
 
     text: str
     pair: str | None = None
+    chunks: tuple[tuple[int, int], ...] | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +240,20 @@ class TokenSpans:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenChunks:
+    """The chunks of a text that rows of one sample belong to.
+
+    numbers: (n,) int64, of each chunk within its text; starts, ends: (n,) int64, half-open ranges of the sample's token rows;
+    chars: (n, 2) int32, half-open, what the chunk covers, or of a chunk of so many tokens the part that is in this sample.
+    """
+
+    numbers: Array
+    starts: Array
+    ends: Array
+    chars: Array
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """A token of a text as its tokenizer has it. `chars` is what it covers, half-open, of the prompt and the text together; None
     for a special token, which stands for no part of it."""
@@ -250,7 +268,8 @@ class Sample:
     """One prepared row of a batch: `inputs` are the graph's inputs without their batch axis.
 
     `window` is what a WINDOW row covers, in seconds; `box` is the part of the picture that a CELL grid covers, in pixels of
-    the original (x0, y0, x1, y1). `notes` are counts that the reply should carry, such as {"unknown_words": 2}.
+    the original (x0, y0, x1, y1). `notes` are counts that the reply should carry, such as {"unknown_words": 2}. `chunks` are set
+    by the server, for a CHUNK tap.
     """
 
     inputs: Mapping[str, Array]
@@ -258,6 +277,7 @@ class Sample:
     window: tuple[float, float] | None = None
     box: tuple[float, float, float, float] | None = None
     notes: Mapping[str, int] = field(default_factory=dict)
+    chunks: TokenChunks | None = None
 
 
 @dataclass(frozen=True, slots=True)

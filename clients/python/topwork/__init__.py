@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from topwork.aio import AsyncClient
     from topwork.annotations import box, coco_boxes, mask, span
     from topwork.client import Client
+    from topwork.divided_text import DividedText
     from topwork.encoders import DeviceInfo, EncoderInfo, OptionInfo, TapInfo, TowerInfo, Word
     from topwork.errors import (
         AlreadyExists,
@@ -52,6 +53,7 @@ __all__ = [
     "Detection",
     "DeviceInfo",
     "DiskFull",
+    "DividedText",
     "EncoderInfo",
     "Features",
     "FillWord",
@@ -111,6 +113,7 @@ _MODULES = {
     "aio": "AsyncClient",
     "annotations": "box coco_boxes mask span",
     "client": "Client",
+    "divided_text": "DividedText",
     "encoders": "DeviceInfo EncoderInfo OptionInfo TapInfo TowerInfo Word",
     "errors": "AlreadyExists DataLoss DeadlineExceeded DiskFull InvalidInput JobFailed NotFound "
     "NotReady Overloaded TooLarge TopworkError Unavailable",

@@ -66,7 +66,7 @@ class Features:
     rows          (n, dim) float32 or float16; int8 to be multiplied by `scales`; or, of binary features, (n, ceil(dim / 8))
                   uint8, one bit a dimension (1 where positive, most significant first)
     counts        (items,) int64: rows of each item. One where a row is the whole item; none for an item in `failures`
-    granularity   "item", "token", "window" or "cell": what a row stands for
+    granularity   "item", "token", "chunk", "window" or "cell": what a row stands for
     spans         float32, or None where a row is the whole item. By `span_kind`: "characters" (n, 2), half-open, in code
                   points; "seconds" (n, 2); "box" (n, 4) x0, y0, x1, y1 in pixels of the picture that was sent
     parts         (n,) int32 for characters: 0 where the span is in the text, 1 where it is in its pair

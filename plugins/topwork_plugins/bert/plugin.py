@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from topwork_server import (
     Array,
+    ChunkOptions,
     Encoder,
     EncoderSpec,
     InvalidInput,
@@ -47,7 +48,7 @@ ROLE_PROMPTS: Mapping[Role, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class BertOptions:
+class BertOptions(ChunkOptions):
     """Options of a request."""
 
     truncate: bool = field(default=False, metadata={"help": "cut a text over the limit instead of refusing it"})
@@ -116,6 +117,15 @@ class BertEncoder(Encoder):
         )
         check_known(tokens, item, options.unknown, self.spec.name)
         return [self._sample(tokens)]
+
+    def preprocess_long(self, item: Item, options: BertOptions) -> Iterable[Sample]:
+        """Windows of a text over the limit, unless `truncate` cuts it."""
+        if options.truncate or not isinstance(item, TextItem) or item.pair is not None:
+            yield from self.preprocess(item, options)
+            return
+        for tokens in self._tokenization.windows.of(item.text, self._prompt(options)):
+            check_known(tokens, item, options.unknown, self.spec.name)
+            yield self._sample(tokens)
 
     def preprocess_many(self, items: Sequence[Item], options: BertOptions) -> Iterable[Iterable[Sample] | Exception]:
         """Plain texts together. What is out of the ordinary, and what has to be refused, goes through `preprocess`."""

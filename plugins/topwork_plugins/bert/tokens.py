@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
@@ -15,6 +15,10 @@ import numpy as np
 from topwork_server import Array, InvalidInput, TextItem, Token, TokenSpans, starts_of, sums_of
 
 from topwork_plugins.bert.text_prefix import MARGIN, Beginnings, Condensed
+from topwork_plugins.bert.token_rows import WORD_MARK as WORD_MARK
+from topwork_plugins.bert.token_rows import Tokens as Tokens
+from topwork_plugins.bert.token_rows import covered
+from topwork_plugins.bert.windows import Windows
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -23,33 +27,8 @@ if TYPE_CHECKING:
 Unknown: TypeAlias = Literal["keep", "allow", "error"]
 UNKNOWN_HELP = "unknown tokens: keep them and refuse a text without a known one, allow such a text too, or refuse any"
 FILE = "tokenizer.json"
-WORD_MARK = "\u2581"
 #: Texts of more characters together than so many times the limit in tokens go one by one.
 FAR = 64
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """One text or pair, tokenized: ids and token types (tokens,) int64, which of them are rows, and how many were cut.
-
-    `prompt` counts the leading tokens that belong to the prompt, special ones included; 0 without a prompt. `unknown` counts the
-    rows that are the tokenizer's unknown token or a special one; `strange` says which texts (0, and 1 for the pair) have no
-    others.
-    """
-
-    ids: Array
-    types: Array
-    spans: TokenSpans
-    prompt: int
-    cut: int
-    unknown: int = 0
-    strange: tuple[int, ...] = ()
-
-    @property
-    def notes(self) -> dict[str, int]:
-        """The notes of its sample: how many tokens were cut, and how many are unknown, where there are any."""
-        counts = {"truncated_tokens": self.cut, "unknown_tokens": self.unknown}
-        return {name: count for name, count in counts.items() if count}
 
 
 class Tokenization:
@@ -178,6 +157,11 @@ class Tokenization:
             spans = TokenSpans(positions, chars[part][positions], parts[: len(positions)])
             made.append(Tokens(ids[part], types[part], spans, prompt=0, cut=0, unknown=lost) if good else None)
         return made
+
+    @cached_property
+    def windows(self) -> Windows:
+        """Texts of any length, as windows of the limit."""
+        return Windows(self._tokenizer, self.limit, self._unknown)
 
     def _check_ids(self, least: int, most: int) -> None:
         size = self._tokenizer.get_vocab_size()
@@ -329,20 +313,8 @@ def _spans(encoding: Encoding, prompt: int, text: Condensed, pair: Condensed | N
         shift = prompt if part == 0 else 0
         positions.append(position)
         parts.append(part)
-        chars.append(_covered(texts[part].text, max(start - shift, 0), end - shift, token))
+        chars.append(covered(texts[part].text, max(start - shift, 0), end - shift, token))
     rows, of_part = np.array(chars, np.int32).reshape(-1, 2), np.array(parts, np.int32)
     for part in (0, 1):
         rows[of_part == part] = texts[part].places(rows[of_part == part])
     return TokenSpans(np.array(positions, np.int64), rows, of_part)
-
-
-def _covered(text: str, start: int, end: int, token: str) -> tuple[int, int]:
-    """The characters of a token. SentencePiece and byte-level tokens take the space before the word with them: not ours.
-
-    SentencePiece's mark of a word's beginning, as a token of its own, is reported as the word's first letter: it covers nothing.
-    """
-    if token == WORD_MARK and text[start:end] != WORD_MARK:
-        return start, start
-    while start < end - 1 and text[start].isspace():
-        start += 1
-    return start, end

@@ -58,8 +58,7 @@ class Embedder:
         """The taps of an encoder, of all its towers; none before it is exported. NotFound where there is none of that name."""
         if loaded := self._engine.loaded_encoder(encoder):
             return loaded.taps
-        towers = (await self.entry(encoder)).towers
-        return [info for tower in towers if tower.manifest for info in tower.manifest.taps]
+        return (await self.entry(encoder)).taps
 
     def numerics(self, entry: CatalogEntry) -> Numerics | None:
         """Return what computes the encoder's usual tap here, or did so at its export; None before that."""

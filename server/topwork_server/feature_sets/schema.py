@@ -18,7 +18,12 @@ from topwork_server.types import FingerprintedTap, Granularity, Modality, Numeri
 METADATA_KEY = b"topwork"
 FORMAT = 1
 DTYPES = ("float32", "float16")
-SPAN_KINDS = {Granularity.TOKEN: ("chars", 2), Granularity.WINDOW: ("seconds", 2), Granularity.CELL: ("box", 4)}
+SPAN_KINDS = {
+    Granularity.TOKEN: ("chars", 2),
+    Granularity.CHUNK: ("chars", 2),
+    Granularity.WINDOW: ("seconds", 2),
+    Granularity.CELL: ("box", 4),
+}
 
 
 @dataclass(frozen=True, slots=True)

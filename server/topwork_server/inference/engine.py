@@ -14,15 +14,17 @@ from topwork._display.excerpts import excerpt, listed
 
 from topwork_server.config import Config
 from topwork_server.errors import DeadlineExceeded, InvalidInput, NotFound, Overloaded, TopworkError, Unavailable
-from topwork_server.features import EmbedResult, TapRows, spans_of
+from topwork_server.features import EmbedResult, TapRows, chunk_features, spans_of
 from topwork_server.inference import tower_routing
 from topwork_server.inference.batcher import BatchRequest, Rows
+from topwork_server.inference.chunking import Chunker, check_chunking
 from topwork_server.inference.deadline_admission import TimedRequest
 from topwork_server.inference.embed_statistics import EmbedStatistics
 from topwork_server.inference.model_cache import LoadedEncoder, LoadedTower, ModelCache
 from topwork_server.inference.preprocessing import PreparedItem, PreprocessPool, RequestPreprocessor
 from topwork_server.models.catalog import Catalog
 from topwork_server.models.catalog_entry import CatalogEntry
+from topwork_server.models.chunk_taps import computed_tap
 from topwork_server.plugin_api import options as request_options
 from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.runtime.device_selection import PlanSet
@@ -62,7 +64,7 @@ class ItemResult:
     def add_sample(self, sample: Sample, rows: Rows, *, spans: bool) -> None:
         self.rows.append(rows)
         if spans:  # without the inputs: an image's are 600 KB, its rows 4
-            self.samples.append(Sample({}, sample.tokens, sample.window, sample.box))
+            self.samples.append(Sample({}, sample.tokens, sample.window, sample.box, chunks=sample.chunks))
         for name, count in sample.notes.items():
             self.notes[name] = self.notes.get(name, 0) + count
 
@@ -133,6 +135,7 @@ class Engine:
         if params.role is not None:
             params = replace(params, options=loaded.role_options(params.role, params.options))
         chosen = request_options.parse(request_options.declared_by(loaded.spec), params.options)
+        check_chunking(chosen, params.role, taps, items, params.encoder)
         if len(loaded.towers) == 1:
             return await self._embed_in(loaded.towers[0], taps, params, chosen, items)
         routed = tower_routing.route_items(loaded, taps, items, skip=params.skip_bad_items)
@@ -148,7 +151,12 @@ class Engine:
         """Embed items in one tower, which reads all of them, with the options chosen."""
         async with tower.admission.reserve(len(items), wait=params.wait, client=params.client, priority=params.priority):
             preprocessor = RequestPreprocessor(
-                tower.encoder, chosen, self._threads, skip=params.skip_bad_items, deadline=params.deadline
+                tower.encoder,
+                chosen,
+                self._threads,
+                skip=params.skip_bad_items,
+                deadline=params.deadline,
+                chunker=Chunker.of(tower.encoder, taps),
             )
             return await _Request(tower, taps, params, preprocessor).run(items)
 
@@ -206,7 +214,7 @@ class _Request:
         self, tower: LoadedTower, taps: tuple[FingerprintedTap, ...], params: EmbedParams, preprocessor: RequestPreprocessor
     ) -> None:
         self._tower, self._taps, self._params, self._preprocessor = tower, taps, params, preprocessor
-        self._plain_taps = tuple(info.tap for info in taps)
+        self._plain_taps = tuple(computed_tap(info.tap, tower.manifest.taps) for info in taps)
         self._backend = tower.backend_for(self._plain_taps)
         self._spans = any(tap.granularity is not Granularity.ITEM for tap in self._plain_taps)
         self._pending: list[BatchRequest] = []
@@ -324,6 +332,8 @@ class _Request:
 
 
 def _tap_rows(info: FingerprintedTap, column: int, encoded: list[ItemResult]) -> TapRows:
+    if info.tap.granularity is Granularity.CHUNK:
+        return TapRows.join(info, [chunk_features(e.samples, [rows[column] for rows in e.rows], info.tap.dim) for e in encoded])
     parts = [rows[column] for e in encoded for rows in e.rows]
     rows = np.concatenate(parts) if parts else np.zeros((0, info.tap.dim), np.float32)
     counts = np.array([sum([len(rows[column]) for rows in e.rows]) for e in encoded], np.int64)

@@ -25,7 +25,10 @@ from topwork_server.models import artifacts
 from topwork_server.models.artifacts import Manifest
 from topwork_server.models.catalog import Catalog
 from topwork_server.models.catalog_entry import CatalogEntry, EncoderState
+from topwork_server.models.chunk_taps import with_chunks
+from topwork_server.plugin_api.chunk_options import ChunkOptions
 from topwork_server.plugin_api.encoder import Encoder
+from topwork_server.plugin_api.options import declared_by
 from topwork_server.runtime import sample_inputs
 from topwork_server.runtime.device_selection import ExecutionPlan, PlanSet
 from topwork_server.runtime.device_survey import DeviceSurvey
@@ -47,6 +50,15 @@ class LoadedTower:
     admission: AdmissionController
     plans: PlanSet
     weights: int
+
+    @property
+    def taps(self) -> tuple[FingerprintedTap, ...]:
+        """The taps of its graph, and chunks of their tokens."""
+        return with_chunks(self.encoder.spec, self.manifest.taps)
+
+    def tap(self, name: str) -> FingerprintedTap | None:
+        """The tap of that name, where it has one."""
+        return next((info for info in self.taps if info.tap.name == name), None)
 
     @property
     def bytes(self) -> int:
@@ -92,9 +104,11 @@ class LoadedEncoder:
         return sum((Counter(dict(tower.batcher.counters)) for tower in self.towers), Counter())
 
     def role_options(self, role: Role, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the options of a request whose items play a role, of those that its caller set."""
+        """Return the options of a request whose items play a role, of those that its caller set. A query is one chunk."""
         for tower in self.towers:
             options = tower.encoder.role_options(role, options)
+        if role is Role.QUERY and issubclass(declared_by(self.spec), ChunkOptions):
+            return {**options, "chunk_by": "text"}
         return options
 
     def close(self) -> None:
@@ -205,7 +219,7 @@ class ModelCache:
             async with self._opening:
                 self._make_room(name, entry.weights_bytes)
                 opened = await asyncio.to_thread(self._open_all, name, towers)
-                self._loaded[name] = LoadedEncoder(entry.spec, entry.manifest.taps, opened)
+                self._loaded[name] = LoadedEncoder(entry.spec, entry.taps, opened)
             self._failures.pop(name, None)
             for tower in opened:
                 log.info("loaded %s (%s) on %s", name, tower.encoder.spec.modality, tower.plans)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from topwork_server.blocking_calls import check_caller, working_for
 from topwork_server.errors import DeadlineExceeded, TopworkError, exhausted
+from topwork_server.inference.chunking import Chunker
 from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.plugin_api.result_checks import check_sample
 from topwork_server.plugin_crashes import ContainedThreads, contained
@@ -57,9 +58,17 @@ class RequestPreprocessor:
     """Preprocesses one request's items. The first bad item raises its error, which names it, unless `skip` is set."""
 
     def __init__(
-        self, encoder: Encoder, options: Any, threads: PreprocessPool, *, skip: bool, deadline: float | None = None
+        self,
+        encoder: Encoder,
+        options: Any,
+        threads: PreprocessPool,
+        *,
+        skip: bool,
+        deadline: float | None = None,
+        chunker: Chunker | None = None,
     ) -> None:
-        """Begin a request; `deadline` is in time.monotonic()."""
+        """Begin a request; `deadline` is in time.monotonic(). `chunker` is there where chunks of texts are asked for."""
+        self._chunker = chunker
         self._encoder, self._options, self._threads, self._skip = encoder, options, threads, skip
         self._deadline = math.inf if deadline is None else deadline
         self.cancelled = False  # set when the caller has gone: nothing more is begun
@@ -115,7 +124,8 @@ class RequestPreprocessor:
     def _preprocess_all(self, start: int, items: Sequence[Item]) -> list[PreparedItem]:
         prepared: list[PreparedItem] = []
         try:
-            for _, made in zip(items, self._encoder.preprocess_many(items, self._options), strict=True):
+            samples = (self._chunker or self._encoder).preprocess_many(items, self._options)
+            for _, made in zip(items, samples, strict=True):
                 prepared.append(self._prepared_item(made, start + len(prepared)))
                 check_caller()
         except TopworkError:

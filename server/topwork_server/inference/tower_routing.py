@@ -112,9 +112,9 @@ def _refusal(
 
 
 def _lacking(tower: LoadedTower, taps: Sequence[FingerprintedTap]) -> list[FingerprintedTap]:
-    return [info for info in taps if tower.manifest.tap(info.tap.name) is None]
+    return [info for info in taps if tower.tap(info.tap.name) is None]
 
 
 def _modality_with(loaded: LoadedEncoder, info: FingerprintedTap) -> Modality:
     """The modality of the tower that has a tap."""
-    return next(tower.encoder.spec.modality for tower in loaded.towers if tower.manifest.tap(info.tap.name))
+    return next(tower.encoder.spec.modality for tower in loaded.towers if tower.tap(info.tap.name))

@@ -23,8 +23,10 @@ CHUNK_BYTES = 1 << 20
 def content_hash(item: Item) -> str:
     """64 hex digits. Of a clip or recording the same whether it comes as bytes or as a file; OSError where it is not read."""
     match item:
-        case TextItem(text, None):
+        case TextItem(text, None, chunks=None):
             return _hash_parts("text", _utf8(text))
+        case TextItem(text, None, chunks=chunks):
+            return _hash_parts("divided text", _utf8(text), repr(chunks).encode())
         case TextItem(text, str(pair)):
             return _hash_parts("pair", _utf8(text), _utf8(pair))
         case ImageItem(data):

@@ -10,8 +10,9 @@ from pathlib import Path
 from topwork_server.errors import NotReady
 from topwork_server.models import pretrained_heads
 from topwork_server.models.artifacts import Manifest
+from topwork_server.models.chunk_taps import with_chunks
 from topwork_server.models.towers import join_manifests
-from topwork_server.types import EncoderSpec, FingerprintedTap
+from topwork_server.types import EncoderSpec, FingerprintedTap, Granularity
 
 
 class EncoderState(StrEnum):
@@ -41,6 +42,18 @@ class CatalogEntry:
         return self.by_tower or (self,)
 
     @property
+    def taps(self) -> tuple[FingerprintedTap, ...]:
+        """The taps that are served: those of its graphs, and chunks of their tokens; none before the export."""
+        if len(self.towers) == 1:
+            return with_chunks(self.spec, self.manifest.taps) if self.manifest else ()
+        graphs = self.manifest.taps if self.manifest else ()
+        return (*graphs, *(info for tower in self.towers for info in tower.taps if info.tap.granularity is Granularity.CHUNK))
+
+    def tap(self, name: str) -> FingerprintedTap | None:
+        """The tap of that name, where it is served."""
+        return next((info for info in self.taps if info.tap.name == name), None)
+
+    @property
     def weights_bytes(self) -> int:
         """Bytes of what is in memory where it is loaded: of its artifacts without the heads that it came with."""
         there = [(tower.manifest, tower.folder) for tower in self.towers]
@@ -48,14 +61,14 @@ class CatalogEntry:
 
     def tower_with(self, tap: str) -> CatalogEntry:
         """The first tower that has a tap; the first of all where none has it."""
-        return next((tower for tower in self.towers if tower.manifest and tower.manifest.tap(tap)), self.towers[0])
+        return next((tower for tower in self.towers if tower.tap(tap)), self.towers[0])
 
     def check_taps(self, taps: Iterable[FingerprintedTap], than: str, remedy: str) -> None:
         """Raise NotReady where the encoder is not exported, or a tap has another fingerprint by now than it had in `than`."""
         if self.manifest is None:
             raise NotReady(f"the encoder {self.spec.name} is not ready", remedy=self.detail)
         for info in taps:
-            now = self.manifest.tap(info.tap.name)
+            now = self.tap(info.tap.name)
             if now is None or now.fingerprint != info.fingerprint:
                 raise NotReady(f"the tap {info.tap.name} of {self.spec.name} has another fingerprint than {than}", remedy=remedy)
 

@@ -30,6 +30,11 @@ def space_fingerprint(towers: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps({"towers": dict(towers)}, sort_keys=True).encode()).hexdigest()
 
 
+def chunk_fingerprint(tokens: str) -> str:
+    """The fingerprint of chunks: means of the rows of a TOKEN tap with that one."""
+    return hashlib.sha256(json.dumps({"mean_of_tokens": tokens}).encode()).hexdigest()
+
+
 def module_digest(module: torch.nn.Module) -> str:
     """Hash a torch module's parameters and buffers, by name; BatchNorm's step counters mean nothing and are left out."""
     digest = hashlib.sha256()

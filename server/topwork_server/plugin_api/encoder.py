@@ -138,6 +138,11 @@ class Encoder(ABC):
         for item in items:
             yield _preprocessed(self, item, options)
 
+    def preprocess_long(self, item: Item, options: Any) -> Iterable[Sample]:
+        """Return the samples of a text of any length, for its chunks alone: one over the limit in windows that overlap, lazily.
+        Each token is a row of one sample, in the order of the text. The default leaves the limit to `preprocess`."""
+        return self.preprocess(item, options)
+
     def cost(self, sample: Sample) -> int:
         """Return what the sample takes of `budget`; where `pads`, also its length (a batch costs count x longest)."""
         return 1

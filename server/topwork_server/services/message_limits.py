@@ -23,6 +23,7 @@ NAME = 1 * KIB
 #: Strings that are no names, by message and field: the most bytes of one, None where the message alone bounds it.
 TEXTS: Mapping[str, int | None] = {
     "topwork.v1.Item.text": None,
+    "topwork.v1.DividedText.text": None,
     "topwork.v1.TextPair.text": None,
     "topwork.v1.TextPair.pair": None,
     "topwork.v1.Column.strings": None,

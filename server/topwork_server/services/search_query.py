@@ -95,11 +95,11 @@ class QueryResolver:
 
     def _tap_of_other(self, name: str, tap: FingerprintedTap) -> tuple[str, ...]:
         """The tap of another encoder that means the same; the default one where nothing is known before the export."""
-        manifest = self._catalog.entry(name).manifest
-        if manifest is None:
+        entry = self._catalog.entry(name)
+        if not entry.taps:
             return ()
-        same = next((info for info in manifest.taps if info.fingerprint == tap.fingerprint), None)
-        other = same or manifest.tap(tap.tap.name) or manifest.taps[0]
+        same = next((info for info in entry.taps if info.fingerprint == tap.fingerprint), None)
+        other = same or entry.tap(tap.tap.name) or entry.taps[0]
         check_fingerprint(other.fingerprint, tap, f"the tap {other.tap.name} of {name} has")
         return (other.tap.name,)
 

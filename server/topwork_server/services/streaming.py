@@ -195,7 +195,7 @@ def _count(body: Any) -> int:
 
 def load_of(items: Iterable[types_pb2.Item]) -> float:
     """Return how much of ITEMS a message of these items takes."""
-    return sum(1 if item.WhichOneof("content") in ("text", "text_pair") else OTHER for item in items)
+    return sum(1 if item.WhichOneof("content") in ("text", "text_pair", "divided_text") else OTHER for item in items)
 
 
 async def _cancel(work: set[asyncio.Future[Any]]) -> None:

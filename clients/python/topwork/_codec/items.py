@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from topwork._codec import messages, wav
+from topwork.divided_text import DividedText
 from topwork.errors import InvalidInput, TooLarge
 from topwork.features import Array
 from topwork.image_modes import upright_rgb
@@ -68,6 +69,7 @@ ItemLike: TypeAlias = (
     | memoryview
     | os.PathLike[str]
     | tuple[str, str]
+    | DividedText
     | SupportsArray
     | PilImage
     | tuple[SupportsArray, float]
@@ -145,10 +147,23 @@ def pack(value: Any, modality: str, position: int) -> Packed:
 def _text(value: Any) -> Packed:
     if isinstance(value, str):
         return types_pb2.Item(text=encodable(value))
+    if isinstance(value, DividedText):
+        return types_pb2.Item(divided_text=_divided(value))
     if isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(text, str) for text in value):
         pair = types_pb2.TextPair(text=encodable(value[0]), pair=encodable(value[1]))
         return types_pb2.Item(text_pair=pair)
     raise _wrong_kind(value, "a text", "a str or a pair of str; read files and decode bytes first")
+
+
+def _divided(value: DividedText) -> types_pb2.DividedText:
+    try:
+        chunks = [types_pb2.CharacterRange(start=int(start), end=int(end)) for start, end in value.chunks]
+    except (TypeError, ValueError):
+        raise InvalidInput(
+            f"the chunks of a text are {describe(value.chunks)}, and not all of them are two whole numbers from 0 on",
+            remedy="give (start, end) of each, in characters",
+        ) from None
+    return types_pb2.DividedText(text=encodable(value.text), chunks=chunks)
 
 
 def _image(value: Any) -> Packed:
@@ -205,8 +220,8 @@ def _image_or_text(value: Any) -> Packed:
         if is_picture_path(value) and os.path.isfile(value):
             raise InvalidInput(f"{describe(value)} is the path of a picture as a str, which is a text here", remedy="pass a Path")
         return _text(value)
-    pair = isinstance(value, tuple | list) and all(isinstance(text, str) for text in value)
-    return _text(value) if pair else _image(value)
+    texts = isinstance(value, DividedText) or (isinstance(value, tuple | list) and all(isinstance(text, str) for text in value))
+    return _text(value) if texts else _image(value)
 
 
 PACKERS: Mapping[str, Callable[[Any], Packed]] = {

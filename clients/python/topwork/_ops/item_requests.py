@@ -29,6 +29,8 @@ ITEMS, REQUEST, REPLY = 64, 4 * _items.MIB, 16 * _items.MIB
 WIDTHS: Mapping[int, float] = {types_pb2.DTYPE_FLOAT16: 2.0, types_pb2.DTYPE_INT8: 1.0, types_pb2.DTYPE_BINARY: 1 / 8}
 #: No encoder of texts reads more tokens at once, as far as the size of a reply is known beforehand.
 MOST_TOKENS = 512
+#: Characters of a chunk of a text, of short sentences.
+CHARACTERS_A_CHUNK = 32
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def _rows(tap: TapInfo, item: types_pb2.Item) -> int:
         return prod(tap.grid)
     if tap.granularity == "token":
         return min(MOST_TOKENS, len(item.text or item.text_pair.text + item.text_pair.pair) + 2)
+    if tap.granularity == "chunk":
+        return len(item.divided_text.chunks) or len(item.text) // CHARACTERS_A_CHUNK + 1
     return 1
 
 

@@ -24,33 +24,37 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16topwork/v1/types.proto\x12\ntopwork.v1\"G\n\x06Tensor\x12 \n\x05\x64type\x18\x01 \x01(\x0e\x32\x11.topwork.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"&\n\x08TextPair\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04pair\x18\x02 \x01(\t\"\xd7\x01\n\x04Item\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12)\n\ttext_pair\x18\x02 \x01(\x0b\x32\x14.topwork.v1.TextPairH\x00\x12\x0f\n\x05image\x18\x03 \x01(\x0cH\x00\x12\x0f\n\x05video\x18\x04 \x01(\x0cH\x00\x12$\n\x06tensor\x18\x05 \x01(\x0b\x32\x12.topwork.v1.TensorH\x00\x12\x17\n\rchunked_video\x18\x06 \x01(\x08H\x00\x12\x0f\n\x05\x61udio\x18\x07 \x01(\x0cH\x00\x12\x17\n\rchunked_audio\x18\x08 \x01(\x08H\x00\x42\t\n\x07\x63ontent\"r\n\x05Spans\x12\"\n\x04kind\x18\x01 \x01(\x0e\x32\x14.topwork.v1.SpanKind\x12\"\n\x06values\x18\x02 \x01(\x0b\x32\x12.topwork.v1.Tensor\x12!\n\x05parts\x18\x03 \x01(\x0b\x32\x12.topwork.v1.Tensor\"V\n\x08Numerics\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x11\n\tprecision\x18\x02 \x01(\t\x12\x0e\n\x06parity\x18\x03 \x01(\x01\x12\x15\n\rmax_abs_error\x18\x04 \x01(\x01\"\x86\x01\n\x03Tap\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\r\x12,\n\x0bgranularity\x18\x03 \x01(\x0e\x32\x17.topwork.v1.Granularity\x12\x0c\n\x04grid\x18\x04 \x03(\r\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x06 \x01(\t\"\xd5\x01\n\x0bTapFeatures\x12\x0b\n\x03tap\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12,\n\x0bgranularity\x18\x03 \x01(\x0e\x32\x17.topwork.v1.Granularity\x12 \n\x04rows\x18\x04 \x01(\x0b\x32\x12.topwork.v1.Tensor\x12\"\n\x06scales\x18\x05 \x01(\x0b\x32\x12.topwork.v1.Tensor\x12\x0e\n\x06\x63ounts\x18\x06 \x03(\r\x12 \n\x05spans\x18\x07 \x01(\x0b\x32\x11.topwork.v1.Spans*\xac\x01\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT32\x10\x01\x12\x11\n\rDTYPE_FLOAT16\x10\x02\x12\x0e\n\nDTYPE_INT8\x10\x03\x12\x10\n\x0c\x44TYPE_BINARY\x10\x04\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x05\x12\x0f\n\x0b\x44TYPE_INT32\x10\x06\x12\x0f\n\x0b\x44TYPE_INT64\x10\x07\x12\x11\n\rDTYPE_FLOAT64\x10\x08*\x88\x01\n\x08Modality\x12\x18\n\x14MODALITY_UNSPECIFIED\x10\x00\x12\x11\n\rMODALITY_TEXT\x10\x01\x12\x12\n\x0eMODALITY_IMAGE\x10\x02\x12\x12\n\x0eMODALITY_VIDEO\x10\x03\x12\x13\n\x0fMODALITY_TENSOR\x10\x04\x12\x12\n\x0eMODALITY_AUDIO\x10\x05*\x85\x01\n\x0bGranularity\x12\x1b\n\x17GRANULARITY_UNSPECIFIED\x10\x00\x12\x14\n\x10GRANULARITY_ITEM\x10\x01\x12\x15\n\x11GRANULARITY_TOKEN\x10\x02\x12\x16\n\x12GRANULARITY_WINDOW\x10\x03\x12\x14\n\x10GRANULARITY_CELL\x10\x04*i\n\x08SpanKind\x12\x19\n\x15SPAN_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14SPAN_KIND_CHARACTERS\x10\x01\x12\x15\n\x11SPAN_KIND_SECONDS\x10\x02\x12\x11\n\rSPAN_KIND_BOX\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16topwork/v1/types.proto\x12\ntopwork.v1\"G\n\x06Tensor\x12 \n\x05\x64type\x18\x01 \x01(\x0e\x32\x11.topwork.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"&\n\x08TextPair\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04pair\x18\x02 \x01(\t\",\n\x0e\x43haracterRange\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"G\n\x0b\x44ividedText\x12\x0c\n\x04text\x18\x01 \x01(\t\x12*\n\x06\x63hunks\x18\x02 \x03(\x0b\x32\x1a.topwork.v1.CharacterRange\"\x88\x02\n\x04Item\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12)\n\ttext_pair\x18\x02 \x01(\x0b\x32\x14.topwork.v1.TextPairH\x00\x12\x0f\n\x05image\x18\x03 \x01(\x0cH\x00\x12\x0f\n\x05video\x18\x04 \x01(\x0cH\x00\x12$\n\x06tensor\x18\x05 \x01(\x0b\x32\x12.topwork.v1.TensorH\x00\x12\x17\n\rchunked_video\x18\x06 \x01(\x08H\x00\x12\x0f\n\x05\x61udio\x18\x07 \x01(\x0cH\x00\x12\x17\n\rchunked_audio\x18\x08 \x01(\x08H\x00\x12/\n\x0c\x64ivided_text\x18\t \x01(\x0b\x32\x17.topwork.v1.DividedTextH\x00\x42\t\n\x07\x63ontent\"r\n\x05Spans\x12\"\n\x04kind\x18\x01 \x01(\x0e\x32\x14.topwork.v1.SpanKind\x12\"\n\x06values\x18\x02 \x01(\x0b\x32\x12.topwork.v1.Tensor\x12!\n\x05parts\x18\x03 \x01(\x0b\x32\x12.topwork.v1.Tensor\"V\n\x08Numerics\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x11\n\tprecision\x18\x02 \x01(\t\x12\x0e\n\x06parity\x18\x03 \x01(\x01\x12\x15\n\rmax_abs_error\x18\x04 \x01(\x01\"\x86\x01\n\x03Tap\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\r\x12,\n\x0bgranularity\x18\x03 \x01(\x0e\x32\x17.topwork.v1.Granularity\x12\x0c\n\x04grid\x18\x04 \x03(\r\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x06 \x01(\t\"\xd5\x01\n\x0bTapFeatures\x12\x0b\n\x03tap\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12,\n\x0bgranularity\x18\x03 \x01(\x0e\x32\x17.topwork.v1.Granularity\x12 \n\x04rows\x18\x04 \x01(\x0b\x32\x12.topwork.v1.Tensor\x12\"\n\x06scales\x18\x05 \x01(\x0b\x32\x12.topwork.v1.Tensor\x12\x0e\n\x06\x63ounts\x18\x06 \x03(\r\x12 \n\x05spans\x18\x07 \x01(\x0b\x32\x11.topwork.v1.Spans*\xac\x01\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT32\x10\x01\x12\x11\n\rDTYPE_FLOAT16\x10\x02\x12\x0e\n\nDTYPE_INT8\x10\x03\x12\x10\n\x0c\x44TYPE_BINARY\x10\x04\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x05\x12\x0f\n\x0b\x44TYPE_INT32\x10\x06\x12\x0f\n\x0b\x44TYPE_INT64\x10\x07\x12\x11\n\rDTYPE_FLOAT64\x10\x08*\x88\x01\n\x08Modality\x12\x18\n\x14MODALITY_UNSPECIFIED\x10\x00\x12\x11\n\rMODALITY_TEXT\x10\x01\x12\x12\n\x0eMODALITY_IMAGE\x10\x02\x12\x12\n\x0eMODALITY_VIDEO\x10\x03\x12\x13\n\x0fMODALITY_TENSOR\x10\x04\x12\x12\n\x0eMODALITY_AUDIO\x10\x05*\x9c\x01\n\x0bGranularity\x12\x1b\n\x17GRANULARITY_UNSPECIFIED\x10\x00\x12\x14\n\x10GRANULARITY_ITEM\x10\x01\x12\x15\n\x11GRANULARITY_TOKEN\x10\x02\x12\x16\n\x12GRANULARITY_WINDOW\x10\x03\x12\x14\n\x10GRANULARITY_CELL\x10\x04\x12\x15\n\x11GRANULARITY_CHUNK\x10\x05*i\n\x08SpanKind\x12\x19\n\x15SPAN_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14SPAN_KIND_CHARACTERS\x10\x01\x12\x15\n\x11SPAN_KIND_SECONDS\x10\x02\x12\x11\n\rSPAN_KIND_BOX\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'topwork.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DTYPE']._serialized_start=927
-  _globals['_DTYPE']._serialized_end=1099
-  _globals['_MODALITY']._serialized_start=1102
-  _globals['_MODALITY']._serialized_end=1238
-  _globals['_GRANULARITY']._serialized_start=1241
-  _globals['_GRANULARITY']._serialized_end=1374
-  _globals['_SPANKIND']._serialized_start=1376
-  _globals['_SPANKIND']._serialized_end=1481
+  _globals['_DTYPE']._serialized_start=1095
+  _globals['_DTYPE']._serialized_end=1267
+  _globals['_MODALITY']._serialized_start=1270
+  _globals['_MODALITY']._serialized_end=1406
+  _globals['_GRANULARITY']._serialized_start=1409
+  _globals['_GRANULARITY']._serialized_end=1565
+  _globals['_SPANKIND']._serialized_start=1567
+  _globals['_SPANKIND']._serialized_end=1672
   _globals['_TENSOR']._serialized_start=38
   _globals['_TENSOR']._serialized_end=109
   _globals['_TEXTPAIR']._serialized_start=111
   _globals['_TEXTPAIR']._serialized_end=149
-  _globals['_ITEM']._serialized_start=152
-  _globals['_ITEM']._serialized_end=367
-  _globals['_SPANS']._serialized_start=369
-  _globals['_SPANS']._serialized_end=483
-  _globals['_NUMERICS']._serialized_start=485
-  _globals['_NUMERICS']._serialized_end=571
-  _globals['_TAP']._serialized_start=574
-  _globals['_TAP']._serialized_end=708
-  _globals['_TAPFEATURES']._serialized_start=711
-  _globals['_TAPFEATURES']._serialized_end=924
+  _globals['_CHARACTERRANGE']._serialized_start=151
+  _globals['_CHARACTERRANGE']._serialized_end=195
+  _globals['_DIVIDEDTEXT']._serialized_start=197
+  _globals['_DIVIDEDTEXT']._serialized_end=268
+  _globals['_ITEM']._serialized_start=271
+  _globals['_ITEM']._serialized_end=535
+  _globals['_SPANS']._serialized_start=537
+  _globals['_SPANS']._serialized_end=651
+  _globals['_NUMERICS']._serialized_start=653
+  _globals['_NUMERICS']._serialized_end=739
+  _globals['_TAP']._serialized_start=742
+  _globals['_TAP']._serialized_end=876
+  _globals['_TAPFEATURES']._serialized_start=879
+  _globals['_TAPFEATURES']._serialized_end=1092
 # @@protoc_insertion_point(module_scope)

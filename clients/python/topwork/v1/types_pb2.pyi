@@ -35,6 +35,7 @@ class Granularity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GRANULARITY_TOKEN: _ClassVar[Granularity]
     GRANULARITY_WINDOW: _ClassVar[Granularity]
     GRANULARITY_CELL: _ClassVar[Granularity]
+    GRANULARITY_CHUNK: _ClassVar[Granularity]
 
 class SpanKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -62,6 +63,7 @@ GRANULARITY_ITEM: Granularity
 GRANULARITY_TOKEN: Granularity
 GRANULARITY_WINDOW: Granularity
 GRANULARITY_CELL: Granularity
+GRANULARITY_CHUNK: Granularity
 SPAN_KIND_UNSPECIFIED: SpanKind
 SPAN_KIND_CHARACTERS: SpanKind
 SPAN_KIND_SECONDS: SpanKind
@@ -85,8 +87,24 @@ class TextPair(_message.Message):
     pair: str
     def __init__(self, text: _Optional[str] = ..., pair: _Optional[str] = ...) -> None: ...
 
+class CharacterRange(_message.Message):
+    __slots__ = ("start", "end")
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    end: int
+    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
+
+class DividedText(_message.Message):
+    __slots__ = ("text", "chunks")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    chunks: _containers.RepeatedCompositeFieldContainer[CharacterRange]
+    def __init__(self, text: _Optional[str] = ..., chunks: _Optional[_Iterable[_Union[CharacterRange, _Mapping]]] = ...) -> None: ...
+
 class Item(_message.Message):
-    __slots__ = ("text", "text_pair", "image", "video", "tensor", "chunked_video", "audio", "chunked_audio")
+    __slots__ = ("text", "text_pair", "image", "video", "tensor", "chunked_video", "audio", "chunked_audio", "divided_text")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TEXT_PAIR_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
@@ -95,6 +113,7 @@ class Item(_message.Message):
     CHUNKED_VIDEO_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FIELD_NUMBER: _ClassVar[int]
     CHUNKED_AUDIO_FIELD_NUMBER: _ClassVar[int]
+    DIVIDED_TEXT_FIELD_NUMBER: _ClassVar[int]
     text: str
     text_pair: TextPair
     image: bytes
@@ -103,7 +122,8 @@ class Item(_message.Message):
     chunked_video: bool
     audio: bytes
     chunked_audio: bool
-    def __init__(self, text: _Optional[str] = ..., text_pair: _Optional[_Union[TextPair, _Mapping]] = ..., image: _Optional[bytes] = ..., video: _Optional[bytes] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., chunked_video: _Optional[bool] = ..., audio: _Optional[bytes] = ..., chunked_audio: _Optional[bool] = ...) -> None: ...
+    divided_text: DividedText
+    def __init__(self, text: _Optional[str] = ..., text_pair: _Optional[_Union[TextPair, _Mapping]] = ..., image: _Optional[bytes] = ..., video: _Optional[bytes] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., chunked_video: _Optional[bool] = ..., audio: _Optional[bytes] = ..., chunked_audio: _Optional[bool] = ..., divided_text: _Optional[_Union[DividedText, _Mapping]] = ...) -> None: ...
 
 class Spans(_message.Message):
     __slots__ = ("kind", "values", "parts")

@@ -146,7 +146,7 @@ def _taps(entry: CatalogEntry) -> Sequence[FingerprintedTap]:
     """The taps, the usual one first. NotReady where the encoder is not exported."""
     if entry.manifest is None:
         raise NotReady(f"the model {entry.spec.name} is not ready", remedy=entry.detail or "load it: that exports it")
-    return sorted(entry.manifest.taps, key=lambda info: info.tap.name != entry.spec.default_tap)
+    return sorted(entry.taps, key=lambda info: info.tap.name != entry.spec.default_tap)
 
 
 def _input(modality: Modality) -> tuple[str, Sequence[int]]:

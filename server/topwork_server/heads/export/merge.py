@@ -18,6 +18,7 @@ from topwork_server.models.artifacts import MODEL, verify
 from topwork_server.models.catalog import Catalog
 from topwork_server.models.head_graph import PROBABILITIES, ROWS, SCORES, TYPICALITY
 from topwork_server.models.onnx_graph import NodeWriter, all_names, convert_opset, opset_of, prune_to, rename_values
+from topwork_server.types import Granularity
 
 if TYPE_CHECKING:
     import onnx
@@ -50,6 +51,11 @@ def export_head(head: Head, store: HeadStore, catalog: Catalog) -> tuple[bytes, 
         raise InvalidInput(
             f"the head {head.name!r} reads {' and '.join(head.encoders)}, and a file holds one trunk",
             remedy="serve it here, or train one on the taps of a single encoder",
+        )
+    if any(info.tap.granularity is Granularity.CHUNK for info in head.taps):
+        raise InvalidInput(
+            f"the head {head.name!r} reads chunks of texts, which are no part of its encoder's graph",
+            remedy="serve it here, or train one on another tap",
         )
     entry = catalog.entry(head.encoder)
     if entry.folder is None or entry.manifest is None:

@@ -150,6 +150,8 @@ def check_kind(request: TrainRequest, spec: TrainerSpec, described: SetDescripti
         raise InvalidInput(
             f"the kind {spec.kind} does not learn {task}", remedy="choose another kind: `ListTrainers` says what each learns"
         )
+    if spec.tunes and any(info.tap.granularity is Granularity.CHUNK for info, _ in views):
+        raise InvalidInput("a trunk is not fine-tuned on chunks of texts", remedy="name another tap, such as tokens or pooled")
     if spec.tunes and len(views) > 1:
         raise InvalidInput(f"the kind {spec.kind} learns on one tap with one pooling", remedy="name one of each")
     if issubclass(spec.trainer, FineTuner) and spec.trainer.by_cosine:

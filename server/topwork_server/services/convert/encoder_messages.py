@@ -21,7 +21,7 @@ from topwork_server.runtime import device_selection
 from topwork_server.runtime.device_records import DeviceRecord
 from topwork_server.runtime.device_selection import PlanSet
 from topwork_server.services.convert import item_messages
-from topwork_server.types import EncoderSpec, Tap
+from topwork_server.types import Tap
 
 
 def encoder(
@@ -44,7 +44,7 @@ def encoder(
         name=spec.name,
         modality=f"MODALITY_{spec.modality.name}",
         modalities=[f"MODALITY_{modality.name}" for modality in spec.modalities],
-        taps=_taps(spec, manifest),
+        taps=_taps(entry),
         default_tap=spec.default_tap,
         parameters=(manifest.parameters if manifest else 0) or spec.parameters or 0,
         trained_on=spec.trained_on,
@@ -77,7 +77,7 @@ def _tower(entry: CatalogEntry, chosen: PlanSet | None) -> encoders_pb2.Tower:
     )
     return encoders_pb2.Tower(
         modality=f"MODALITY_{spec.modality.name}",
-        taps=[info.tap.name for info in manifest.taps] if manifest else [declared.name for declared in spec.taps],
+        taps=[info.tap.name for info in entry.taps] or [declared.name for declared in spec.taps],
         parameters=(manifest.parameters if manifest else 0) or spec.parameters or 0,
         numerics=item_messages.numerics(numerics) if numerics else None,
         devices=devices(manifest, chosen) if chosen and manifest else (),
@@ -131,10 +131,11 @@ def pretrain_request(settings: encoders_pb2.PretrainSettings) -> PretrainRequest
     )
 
 
-def _taps(spec: EncoderSpec, manifest: Manifest | None) -> list[types_pb2.Tap]:
-    if manifest:
-        return [tap(info.tap, info.fingerprint) for info in manifest.taps]
-    return [tap(declared) for declared in {declared.name: declared for one in spec.towers for declared in one.taps}.values()]
+def _taps(entry: CatalogEntry) -> list[types_pb2.Tap]:
+    if entry.manifest:
+        return [tap(info.tap, info.fingerprint) for info in entry.taps]
+    towers = entry.spec.towers
+    return [tap(declared) for declared in {declared.name: declared for one in towers for declared in one.taps}.values()]
 
 
 def tap(declared: Tap, fingerprint: str = "") -> types_pb2.Tap:

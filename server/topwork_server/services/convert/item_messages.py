@@ -88,6 +88,9 @@ def item(message: types_pb2.Item, upload: Path | None = None) -> Item:
             return TextItem(message.text)
         case "text_pair":
             return TextItem(message.text_pair.text, message.text_pair.pair)
+        case "divided_text":
+            ranges = message.divided_text.chunks
+            return TextItem(message.divided_text.text, chunks=tuple((one.start, one.end) for one in ranges))
         case "image":
             return ImageItem(message.image)
         case "video":

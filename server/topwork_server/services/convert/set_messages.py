@@ -141,7 +141,9 @@ def _tap_rows(message: types_pb2.TapFeatures, count: int) -> TapRows:
             remedy="send float32 or float16 of shape (rows, dim)",
         )
     if message.granularity not in _GRANULARITIES:
-        raise InvalidInput(f"the tap {name} has the granularity {message.granularity}", remedy="send ITEM, TOKEN, WINDOW or CELL")
+        raise InvalidInput(
+            f"the tap {name} has the granularity {message.granularity}", remedy="send ITEM, TOKEN, CHUNK, WINDOW or CELL"
+        )
     tap = Tap(message.tap, rows.shape[1], _GRANULARITIES[message.granularity])
     counts = _counts(message, tap, len(rows), count)
     return TapRows(
