@@ -29,6 +29,7 @@ from topwork_server.features import EmbedResult
 from topwork_server.inference.output_format import OutputFormat, RowType, format_rows
 from topwork_server.models.catalog import Catalog
 from topwork_server.models.catalog_entry import CatalogEntry
+from topwork_server.models.chunk_taps import CHUNKS
 from topwork_server.services.encoders import readable_entries
 from topwork_server.services.in_threads import in_thread_if
 from topwork_server.types import Array, Item, Modality, Role, TextItem
@@ -115,14 +116,16 @@ class OpenAiDoor:
     async def embeddings(self, call: Call[EmbeddingsRequest]) -> Response:
         body = call.body
         encoder = self._embedder.name(call, body.model)
-        items = _items(body, await self._embedder.modalities(encoder))
+        items, tap = _items(body, await self._embedder.modalities(encoder)), body.tap
+        if body.late_chunking:
+            items, tap = [_joined(items)], tap or CHUNKS
         cuts = body.truncate and await self._embedder.takes(encoder, "truncate")
         options, role = {**({"truncate": True} if cuts else {}), **body.options}, ROLES.get(body.task or body.input_type)
-        result = await self._embedder.embed(call, encoder, items, tap=body.tap, options=options, role=role)
+        result = await self._embedder.embed(call, encoder, items, tap=tap, options=options, role=role)
         normalize = body.normalize if body.normalized is None else body.normalized
         wanted = OutputFormat(RowType(body.embed_dtype), normalize, dimensions(body.dimensions))
-        size = one_row_each(result).rows.size
-        return await in_thread_if(size > BRIEF, _reply, body, encoder, result, wanted)
+        rows = result.taps[0].rows if body.late_chunking else one_row_each(result).rows
+        return await in_thread_if(rows.size > BRIEF, _reply, body, encoder, result, format_rows(rows, wanted).values)
 
     async def models(self, call: Call[None]) -> Response:
         entries = await asyncio.to_thread(readable_entries, self._catalog)
@@ -144,8 +147,6 @@ def error_form(error: TopworkError) -> Response:
 def _items(body: EmbeddingsRequest, reads: Sequence[Modality]) -> list[Item]:
     if (body.input is None) == (body.messages is None):
         raise InvalidInput("there is no input" if body.input is None else "input and messages are both set", remedy="set one")
-    if body.late_chunking:
-        raise InvalidInput("late_chunking is not served", remedy="leave it out, and send each chunk as an input")
     given = [_part(message) for message in body.messages or ()] if body.input is None else listed(body.input)
     if not given or len(given) > MOST_INPUTS:
         raise InvalidInput(f"{len(given)} inputs", remedy=f"send 1 to {MOST_INPUTS:,}")
@@ -184,8 +185,20 @@ def _item(given: str | list[int] | Part | JinaInput, modality: Modality | None, 
         raise error.at(position) from None
 
 
-def _reply(body: EmbeddingsRequest, encoder: str, result: EmbedResult, wanted: OutputFormat) -> Response:
-    rows = format_rows(one_row_each(result).rows, wanted).values
+def _joined(items: Sequence[Item]) -> TextItem:
+    """Join texts, with a blank between, as one text of which each is a chunk."""
+    texts, chunks, start = list[str](), list[tuple[int, int]](), 0
+    for position, item in enumerate(items):
+        if not isinstance(item, TextItem) or not item.text.strip():
+            what = "is empty" if isinstance(item, TextItem) else "is no text"
+            raise InvalidInput(f"the input {what}, and late_chunking joins texts", remedy="send texts alone", item=position)
+        texts.append(item.text)
+        chunks.append((start, start + len(item.text)))
+        start += len(item.text) + 1
+    return TextItem(" ".join(texts), chunks=tuple(chunks))
+
+
+def _reply(body: EmbeddingsRequest, encoder: str, result: EmbedResult, rows: Array) -> Response:
     usage = {"prompt_tokens": result.cost, "total_tokens": result.cost}
     headers = {FINGERPRINT: result.taps[0].tap.fingerprint}
     if body.encoding_format.startswith("bytes"):

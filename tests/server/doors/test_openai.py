@@ -164,5 +164,5 @@ async def test_the_fields_of_jina_and_nim_are_taken(tmp_path):
             assert server.engine.asked[-1][0].role == role
         bits = await post(server.ready.http, PATH, {"model": "ready", "input": "x", "embedding_type": "ubinary"})
         assert bits.json["data"][0]["embedding"] == [255]
-        for wrong in ({"late_chunking": True}, {"task": "poetry"}, {"input": [{}]}, {"input": [{"text": "a", "image": PNG}]}):
+        for wrong in ({"task": "poetry"}, {"input": [{}]}, {"input": [{"text": "a", "image": PNG}]}):
             assert (await post(server.ready.http, PATH, {"model": "ready", "input": "x", **wrong})).status == 400
