@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         ImageItem,
         Item,
         Modality,
+        Prompt,
         Refusal,
         Role,
         Sample,
@@ -95,6 +96,7 @@ __all__ = [
     "PretrainedHead",
     "Pretrainer",
     "PretrainerSpec",
+    "Prompt",
     "Reference",
     "Refusal",
     "Report",
@@ -166,8 +168,8 @@ _MODULES = {
     "plugin_api.weight_checks": "check_weights",
     "runtime.parity": "FP32_FLOOR difference",
     "runtime.session": "Session",
-    "types": "Array AudioItem EncoderSpec GapRows Granularity ImageItem Item Modality Refusal Role Sample Tap TextItem Token "
-    "TokenSpans VideoItem item_kind",
+    "types": "Array AudioItem EncoderSpec GapRows Granularity ImageItem Item Modality Prompt Refusal Role Sample Tap TextItem "
+    "Token TokenSpans VideoItem item_kind",
 }
 
 if not TYPE_CHECKING:  # for a type checker the names are those of the imports above

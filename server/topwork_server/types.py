@@ -71,6 +71,17 @@ class Role(StrEnum):
     DOCUMENT = "document"
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A text that a model names, to be put before what it reads: before items of a role where it has one. `default`: before the
+    items of requests that set neither a role nor a prompt."""
+
+    name: str
+    text: str
+    role: Role | None = None
+    default: bool = False
+
+
 class Priority(IntEnum):
     """The order in which requests for one encoder are served; the numbers are those of the protocol."""
 

@@ -177,11 +177,25 @@ def test_embed_for_programs(topwork: Command) -> None:
 def test_embed_sends_what_it_is_told(topwork: Command, server: FakeServer) -> None:
     options = ["--option", "truncate=true", "--option", "n=3", "--option", "prompt=query:"]
     assert (
-        topwork("embed", "letters", "a", "--dtype", "int8", "--normalize", "--dimensions", "2", "--priority", "low", *options)
+        topwork(
+            "embed",
+            "letters",
+            "a",
+            "--dtype",
+            "int8",
+            "--normalize",
+            "--dimensions",
+            "2",
+            "--priority",
+            "low",
+            "--role",
+            "query",
+            *options,
+        )
         == 0
     )
     settings = server.requests[-1].settings
-    assert settings.priority == 1
+    assert (settings.priority, settings.role) == (1, 1)
     assert dict(settings.options) == {"truncate": True, "n": 3, "prompt": "query:"}
     assert (settings.normalize, settings.dimensions, settings.dtype) == (True, 2, 3)
 

@@ -185,6 +185,18 @@ def test_priority_is_passed_on_and_another_word_is_refused(both: EitherClient, s
     assert server.requests[seen].priority == 3
 
 
+def test_a_role_is_passed_on_and_another_word_is_refused(both: EitherClient, server: FakeServer) -> None:
+    both.embed("letters", ["a"])
+    both.embed("letters", ["a"], role="query")
+    both.embed_taps("letters", ["a"], ["pooled"], role="document")
+    assert [request.settings.role for request in server.requests[-3:]] == [0, 1, 2]
+    with pytest.raises(topwork.InvalidInput, match=r"'passage'.*document"):
+        both.embed("letters", ["a"], role="passage")
+    seen = len(server.requests)
+    assert len(list(both.embed_stream("letters", ["a"], role="query"))) == 1
+    assert server.requests[seen].role == 1
+
+
 @pytest.mark.parametrize("count", [6, 150])
 def test_bad_items_may_be_skipped(both: EitherClient, tmp_path: Path, count: int) -> None:
     path = tmp_path / "there.jpg"

@@ -180,6 +180,11 @@ def test_a_role_takes_the_prompt_that_the_model_names_for_it(
     record = {"prompts": {name: f"{name}: " for name in named}}
     (source / "config_sentence_transformers.json").write_text(json.dumps(record))
     encoder = prepare(source, tmp_path / "out").encoder
+    told = {prompt.role: prompt.name for prompt in encoder.prompts(tmp_path / "out") if prompt.role}
+    roles = {"query": Role.QUERY, "search_query": Role.QUERY} | dict.fromkeys(
+        ("document", "passage", "search_document"), Role.DOCUMENT
+    )
+    assert told == {roles[name]: name for name in named if name in roles}
     for role, name in ((Role.QUERY, query), (Role.DOCUMENT, document)):
         expected = given if name is None else {**given, "prompt_name": name}
         assert encoder.role_options(role, given) == expected

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from topwork.annotations import box, coco_boxes, mask, span
     from topwork.client import Client
     from topwork.divided_text import DividedText
-    from topwork.encoders import DeviceInfo, EncoderInfo, OptionInfo, TapInfo, TowerInfo, Word
+    from topwork.encoders import DeviceInfo, EncoderInfo, OptionInfo, PromptInfo, TapInfo, TowerInfo, Word
     from topwork.errors import (
         AlreadyExists,
         DataLoss,
@@ -84,6 +84,7 @@ __all__ = [
     "PretrainerInfo",
     "ProbeRow",
     "ProbeTable",
+    "PromptInfo",
     "Pruned",
     "Report",
     "Rows",
@@ -114,7 +115,7 @@ _MODULES = {
     "annotations": "box coco_boxes mask span",
     "client": "Client",
     "divided_text": "DividedText",
-    "encoders": "DeviceInfo EncoderInfo OptionInfo TapInfo TowerInfo Word",
+    "encoders": "DeviceInfo EncoderInfo OptionInfo PromptInfo TapInfo TowerInfo Word",
     "errors": "AlreadyExists DataLoss DeadlineExceeded DiskFull InvalidInput JobFailed NotFound "
     "NotReady Overloaded TooLarge TopworkError Unavailable",
     "features": "Features Numerics Timings concatenate",

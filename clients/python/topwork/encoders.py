@@ -38,6 +38,20 @@ class OptionInfo:
 
 
 @dataclass(frozen=True)
+class PromptInfo:
+    """A text that an encoder's model names, to be put before what it reads; its name is for the option `prompt_name`.
+
+    role        "query" or "document": what `role` of `embed` puts it before; "" for none
+    default     whether it goes before all items of requests that set neither a role nor a prompt
+    """
+
+    name: str
+    text: str
+    role: str = ""
+    default: bool = False
+
+
+@dataclass(frozen=True)
 class DeviceInfo:
     """Measurement of one provider that computes an encoder on the server's machine, with the inputs that its export kept.
 
@@ -89,6 +103,7 @@ class EncoderInfo:
     unused_weights    weights of the source that the encoder leaves out, by name, such as a classifier; known after the export
     modalities    all that it reads: several where it embeds them into one space
     towers        what reads each modality, where there are several
+    prompts       that its model names, known after the export: `role` of `embed` has effect where one of them has a role
     """
 
     name: str
@@ -113,6 +128,7 @@ class EncoderInfo:
     modalities: tuple[str, ...] = ()
     towers: tuple[TowerInfo, ...] = ()
     heads: tuple[str, ...] = ()
+    prompts: tuple[PromptInfo, ...] = ()
 
     @property
     def reads(self) -> str:

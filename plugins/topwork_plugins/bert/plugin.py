@@ -22,6 +22,7 @@ from topwork_server import (
     InvalidInput,
     Item,
     Modality,
+    Prompt,
     Refusal,
     Role,
     Sample,
@@ -89,6 +90,13 @@ class BertEncoder(Encoder):
 
         return export(spec, assets, out)
 
+    @classmethod
+    def prompts(cls, folder: Path) -> Sequence[Prompt]:
+        settings = Settings.read(folder)
+        roles = {_prompt_of(role, settings.prompts): role for role in Role}
+        named = settings.prompts.items()
+        return [Prompt(name, text, roles.get(name), name == settings.default_prompt) for name, text in named]
+
     def __init__(self, spec: EncoderSpec, folder: Path) -> None:
         super().__init__(spec, folder)
         self._settings = Settings.read(folder)
@@ -99,7 +107,7 @@ class BertEncoder(Encoder):
         of_roles = {name for names in ROLE_PROMPTS.values() for name in names}
         if options.get("prompt") or options.get("prompt_name", "") not in {"", *of_roles}:
             return options
-        named = next((name for name in ROLE_PROMPTS[role] if name in self._settings.prompts), "")
+        named = _prompt_of(role, self._settings.prompts)
         return {**options, "prompt_name": named} if named or options.get("prompt_name") else options
 
     @property
@@ -192,6 +200,11 @@ class BertEncoder(Encoder):
             return ""
         known = ", ".join(sorted(self._settings.prompts)) or "none at all"
         raise InvalidInput(f"{self.spec.name} has no prompt named {name!r}", remedy=f"it names {known}; or set prompt itself")
+
+
+def _prompt_of(role: Role, prompts: Mapping[str, str]) -> str:
+    """Return the name of the prompt that a model has for a role, "" for none."""
+    return next((name for name in ROLE_PROMPTS[role] if name in prompts), "")
 
 
 def _has_ink(text: str) -> bool:

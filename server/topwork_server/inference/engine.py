@@ -22,6 +22,7 @@ from topwork_server.inference.deadline_admission import TimedRequest
 from topwork_server.inference.embed_statistics import EmbedStatistics
 from topwork_server.inference.model_cache import LoadedEncoder, LoadedTower, ModelCache
 from topwork_server.inference.preprocessing import PreparedItem, PreprocessPool, RequestPreprocessor
+from topwork_server.inference.roles import options_in_role
 from topwork_server.models.catalog import Catalog
 from topwork_server.models.catalog_entry import CatalogEntry
 from topwork_server.models.chunk_taps import computed_tap
@@ -132,8 +133,7 @@ class Engine:
 
     async def _embed_with(self, loaded: LoadedEncoder, params: EmbedParams, items: Sequence[Item]) -> EmbedResult:
         taps = choose_taps(loaded, params.taps)
-        if params.role is not None:
-            params = replace(params, options=loaded.role_options(params.role, params.options))
+        params = _in_role(loaded, params)
         chosen = request_options.parse(request_options.declared_by(loaded.spec), params.options)
         check_chunking(chosen, params.role, taps, items, params.encoder)
         if len(loaded.towers) == 1:
@@ -167,6 +167,7 @@ class Engine:
             tower = next((one for one in loaded.towers if one.encoder.spec.modality is Modality.TEXT), None)
             if tower is None:
                 raise InvalidInput(f"{params.encoder} reads no texts", remedy="name an encoder of texts")
+            params = _in_role(loaded, params)
             request_options.parse(request_options.declared_by(loaded.spec), params.options)
             chosen = request_options.parse_own(tower.encoder.options, params.options)
             asking = RequestPreprocessor(tower.encoder, chosen, self._threads, skip=False, deadline=params.deadline)
@@ -194,6 +195,13 @@ class Engine:
         """End sessions and exports. Requests must have ended before."""
         await self._model_cache.close()
         self._threads.close()
+
+
+def _in_role(loaded: LoadedEncoder, params: EmbedParams) -> EmbedParams:
+    """Return the parameters with the options that the role of the items asks for."""
+    if params.role is None:
+        return params
+    return replace(params, options=options_in_role(loaded, params.role, params.options))
 
 
 def choose_taps(loaded: LoadedEncoder, names: Sequence[str]) -> tuple[FingerprintedTap, ...]:

@@ -17,6 +17,7 @@ from topwork_server.errors import AlreadyExists, InvalidInput, NotFound, Topwork
 from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition, WriteResult
 from topwork_server.features import TapRows
 from topwork_server.inference.engine import Engine, choose_taps
+from topwork_server.inference.roles import options_of_documents
 from topwork_server.ingest import deduplication, validation
 from topwork_server.ingest.deduplication import DeduplicatedItems
 from topwork_server.ingest.encoding import EncodeParams, MessageEncoder, map_item_positions
@@ -24,7 +25,7 @@ from topwork_server.ingest.feature_cache import FeatureCache
 from topwork_server.ingest.validation import IncomingItems, WriteSettings
 from topwork_server.models.catalog import Catalog
 from topwork_server.names import check_name
-from topwork_server.types import Item, Numerics, Role
+from topwork_server.types import Item, Numerics
 
 if TYPE_CHECKING:
     from topwork_server.feature_sets.feature_set import FeatureSet
@@ -118,7 +119,7 @@ class WriteSession:
             raise NotFound(f"there is no set {settings.set!r}", remedy="to make it, name the encoder of its items")
         async with engine.acquire(settings.encoder) as loaded:
             taps, spec = choose_taps(loaded, settings.taps), loaded.spec
-            options = validation.full_options(spec, loaded.role_options(Role.DOCUMENT, settings.options))
+            options = validation.full_options(spec, options_of_documents(loaded, settings.options))
         dtype = settings.dtype or "float32"
         return SetDefinition(settings.set, taps, settings.encoder, options, spec.modalities, dtype, settings.keep_inputs)
 

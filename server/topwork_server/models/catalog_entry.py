@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +13,9 @@ from topwork_server.models import pretrained_heads
 from topwork_server.models.artifacts import Manifest
 from topwork_server.models.chunk_taps import with_chunks
 from topwork_server.models.towers import join_manifests
-from topwork_server.types import EncoderSpec, FingerprintedTap, Granularity
+from topwork_server.types import EncoderSpec, FingerprintedTap, Granularity, Prompt
+
+log = logging.getLogger(__name__)
 
 
 class EncoderState(StrEnum):
@@ -58,6 +61,19 @@ class CatalogEntry:
         """Bytes of what is in memory where it is loaded: of its artifacts without the heads that it came with."""
         there = [(tower.manifest, tower.folder) for tower in self.towers]
         return sum(manifest.bytes - pretrained_heads.bytes_in(folder) for manifest, folder in there if manifest and folder)
+
+    @property
+    def prompts(self) -> Sequence[Prompt]:
+        """The prompts that the model names; none before the export, nor where its plugin cannot read them."""
+        found: dict[str, Prompt] = {}
+        for tower in self.towers:
+            try:
+                named = tower.spec.encoder.prompts(tower.folder) if tower.folder else ()
+            except Exception:  # a plugin may raise anything on files that are damaged
+                log.exception("encoder=%s: its prompts cannot be read", self.spec.name)
+                named = ()
+            found |= {prompt.name: prompt for prompt in named}
+        return list(found.values())
 
     def tower_with(self, tap: str) -> CatalogEntry:
         """The first tower that has a tap; the first of all where none has it."""

@@ -13,7 +13,7 @@ import numpy as np
 from topwork_server.errors import InvalidInput
 from topwork_server.plugin_api import example_inputs
 from topwork_server.plugin_crashes import contained
-from topwork_server.types import Array, EncoderSpec, Item, Role, Sample, Tap, Token
+from topwork_server.types import Array, EncoderSpec, Item, Prompt, Role, Sample, Tap, Token
 
 if TYPE_CHECKING:
     import torch
@@ -109,6 +109,12 @@ class Encoder(ABC):
         `spec.source` names. Raise InvalidInput where the weights are not what this encoder reads.
         """
 
+    @classmethod
+    def prompts(cls, folder: Path) -> Sequence[Prompt]:
+        """Return the prompts that the model names, from what `export` wrote into `folder`, for the catalog to show. What has a
+        role is the prompt that `role_options` chooses for it."""
+        return ()
+
     def __init__(self, spec: EncoderSpec, folder: Path) -> None:
         """Open what `export` wrote into `folder`. No torch here: this runs in the server."""
         self.spec = spec
@@ -129,7 +135,8 @@ class Encoder(ABC):
     def role_options(self, role: Role, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the options of a request whose items play a role in retrieval, of those that its caller set: for a model that
         prompts queries and documents in different ways. What is written to a set is a document, and what searches it a query, to
-        whose options those of the set are given here."""
+        whose options those of the set are given here. Where a request sets an option that this replaces, or that keeps the role
+        from having effect, it is refused."""
         return options
 
     def preprocess_many(self, items: Sequence[Item], options: Any) -> Iterable[Iterable[Sample] | Exception]:

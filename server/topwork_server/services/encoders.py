@@ -64,6 +64,7 @@ class EmbedSettings:
             skip_bad_items=settings.skip_bad_items,
             client=client,
             priority=item_messages.priority(settings.priority),
+            role=item_messages.role(settings.role),
         )
         return cls(params, item_messages.output_format(settings), settings.fingerprint)
 

@@ -74,7 +74,9 @@ class QueryResolver:
         if name == wanted.encoder:
             whose = f"the set {wanted.name}, of {name} (fingerprint {tap.fingerprint}),"
             check_modality(items, wanted.modalities, whose, "search it with what its encoder reads")
-            params = EmbedParams(name, (tap.tap.name,), wanted.options, deadline, client=client, role=Role.QUERY)
+            async with self._engine.acquire(name) as loaded:
+                options = loaded.role_options(Role.QUERY, wanted.options)
+            params = EmbedParams(name, (tap.tap.name,), options, deadline, client=client)
         else:
             other = await asyncio.to_thread(self._tap_of_other, name, tap)
             params = EmbedParams(name, other, deadline=deadline, client=client, role=Role.QUERY)

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 
 from topwork._transport import status
-from topwork.encoders import DeviceInfo, EncoderInfo, OptionInfo, TapInfo, TowerInfo, Word
+from topwork.encoders import DeviceInfo, EncoderInfo, OptionInfo, PromptInfo, TapInfo, TowerInfo, Word
 from topwork.errors import InvalidInput, TopworkError
 from topwork.features import Array, Features, Numerics, Timings
 from topwork.v1 import encoders_pb2, types_pb2
@@ -51,6 +51,10 @@ PRIORITIES: Final[Mapping[str, encoders_pb2.Priority]] = {
     "normal": encoders_pb2.PRIORITY_NORMAL,
     "high": encoders_pb2.PRIORITY_HIGH,
 }
+ROLES: Final[Mapping[str, encoders_pb2.Role]] = {
+    "query": encoders_pb2.ROLE_QUERY,
+    "document": encoders_pb2.ROLE_DOCUMENT,
+}
 SPAN_KINDS: Final[Mapping[int, str]] = {
     types_pb2.SPAN_KIND_CHARACTERS: "characters",
     types_pb2.SPAN_KIND_SECONDS: "seconds",
@@ -84,6 +88,7 @@ def settings(
     fingerprint: str | None,
     skip_bad_items: bool,
     priority: str,
+    role: str | None = None,
 ) -> encoders_pb2.EmbedSettings:
     """The settings of a request. Raises InvalidInput for what cannot even be written down."""
     if dtype not in ROW_DTYPES:
@@ -98,6 +103,7 @@ def settings(
         fingerprint=fingerprint or "",
         skip_bad_items=skip_bad_items,
         priority=priority_of(priority),
+        role=_role_of(role),
     )
 
 
@@ -105,6 +111,12 @@ def priority_of(name: str) -> encoders_pb2.Priority:
     if name not in PRIORITIES:
         raise InvalidInput(f"there is no priority {name!r}", remedy=f"ask for one of {', '.join(PRIORITIES)}")
     return PRIORITIES[name]
+
+
+def _role_of(name: str | None) -> encoders_pb2.Role:
+    if name and name not in ROLES:
+        raise InvalidInput(f"there is no role {name!r}", remedy=f"ask for one of {', '.join(ROLES)}, or for none")
+    return ROLES[name] if name else encoders_pb2.ROLE_UNSPECIFIED
 
 
 def struct(options: Mapping[str, Any] | None) -> Struct | None:
@@ -242,7 +254,12 @@ def encoder(message: encoders_pb2.Encoder) -> EncoderInfo:
         devices=_devices(message),
         modalities=names_of(types_pb2.Modality, message.modalities),
         towers=tuple(_tower(tower) for tower in message.towers),
+        prompts=tuple(_prompt(prompt) for prompt in message.prompts),
     )
+
+
+def _prompt(message: encoders_pb2.Prompt) -> PromptInfo:
+    return of_message(PromptInfo, message, role=name_of(encoders_pb2.Role, message.role) if message.role else "")
 
 
 def _tower(message: encoders_pb2.Tower) -> TowerInfo:

@@ -62,6 +62,7 @@ def embed(
     fingerprint: str | None = None,
     skip_bad_items: bool = False,
     priority: str = "normal",
+    role: str | None = None,
     progress: Progress = None,
     timeout: float | None = None,
 ) -> Steps[Features]:
@@ -80,6 +81,9 @@ def embed(
     skip_bad_items  a bad item gets no rows and stands in `failures`; without it the first one raises InvalidInput
     priority        "low" (bulk work that may wait for everybody else's), "normal" or "high" (somebody waits in front of a
                     screen): which requests go first where many wait for this encoder
+    role            "query" (items that search) or "document" (items that are found): the encoder puts the prompt before them that
+                    its model names for it, and takes them as they are where it names none; see `encoder(name).prompts`. Refused
+                    beside options that set another prompt. Sets need none: what is written is a document, what searches a query
     progress        True for a bar on a terminal, or a function of (items done, items in all or None)
     timeout         seconds to wait for a reply; None is the client's. Long inputs are sent as a stream of chunks: there it
                     is the longest wait in which nothing moves
@@ -87,7 +91,7 @@ def embed(
     Raises a TopworkError; its `item` is the position of the item to blame.
     """
     settings = messages.settings(
-        encoder, [tap] if tap else [], dtype, normalize, dimensions, options, fingerprint, skip_bad_items, priority
+        encoder, [tap] if tap else [], dtype, normalize, dimensions, options, fingerprint, skip_bad_items, priority, role
     )
     [features] = yield from _whole(session, settings, items, progress, timeout)
     return features
@@ -106,12 +110,13 @@ def embed_taps(
     fingerprint: str | None = None,
     skip_bad_items: bool = False,
     priority: str = "normal",
+    role: str | None = None,
     progress: Progress = None,
     timeout: float | None = None,
 ) -> Steps[dict[str, Features]]:
     """Features of several taps out of one pass, by the tap's name. See `embed` for the rest."""
     settings = messages.settings(
-        encoder, list(taps), dtype, normalize, dimensions, options, fingerprint, skip_bad_items, priority
+        encoder, list(taps), dtype, normalize, dimensions, options, fingerprint, skip_bad_items, priority, role
     )
     found = yield from _whole(session, settings, items, progress, timeout)
     return {features.tap: features for features in found}
@@ -131,6 +136,7 @@ def embed_stream(
     fingerprint: str | None = None,
     skip_bad_items: bool = False,
     priority: str = "normal",
+    role: str | None = None,
     timeout: float | None = None,
 ) -> Steps[StreamCall[Features]]:
     """Features chunk by chunk, in order, for any number of items, even endless: memory stays bounded.
@@ -141,7 +147,7 @@ def embed_stream(
     See `embed` for the rest.
     """
     settings = messages.settings(
-        encoder, [tap] if tap else [], dtype, normalize, dimensions, options, fingerprint, skip_bad_items, priority
+        encoder, [tap] if tap else [], dtype, normalize, dimensions, options, fingerprint, skip_bad_items, priority, role
     )
     return (yield from _chunkwise(session, settings, items, chunk, timeout))
 

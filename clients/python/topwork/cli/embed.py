@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from topwork._codec.messages import ROW_DTYPES
+from topwork._codec.messages import ROLES, ROW_DTYPES
 from topwork._files import save_features
 from topwork.cli import output
 from topwork.cli.connection import connected, connection, explained
@@ -45,6 +45,9 @@ examples:
 @click.option("--dtype", type=click.Choice(list(ROW_DTYPES)), default="float32", show_default=True)
 @click.option("--normalize", is_flag=True, help="rows of unit length")
 @click.option("--dimensions", type=int, default=0, metavar="N", help="keep the first N")
+@click.option(
+    "--role", type=click.Choice(list(ROLES)), help="what the items are for: the encoder puts its prompt for that before them"
+)
 @encoding_flags
 @click.option("-o", "--out", type=PATH, metavar="FILE", help=".npy, .npz or .parquet; one a tap")
 @connection
@@ -68,6 +71,7 @@ def embed(arguments: SimpleNamespace) -> int:
                 options=by_name("--option", arguments.option),
                 skip_bad_items=arguments.skip_bad_items,
                 priority=arguments.priority,
+                role=arguments.role,
                 progress=not arguments.json,
             )
     seconds = time.perf_counter() - started

@@ -91,6 +91,17 @@ def _print_one(info: EncoderInfo) -> None:
         for option in info.options:
             options.add_row(option.name, option.type, option.default, option.description)
         console.print(options)
+    if info.prompts:
+        console.print()
+        console.print(_prompts(info))
+
+
+def _prompts(info: EncoderInfo) -> Table:
+    table = output.table("prompt", "for the role", "text")
+    for prompt in info.prompts:
+        name = f"{prompt.name} (default)" if prompt.default else prompt.name
+        table.add_row(name, prompt.role or "-", repr(prompt.text))
+    return table
 
 
 def _towers(info: EncoderInfo) -> Table:

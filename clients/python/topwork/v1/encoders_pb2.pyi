@@ -20,6 +20,12 @@ class EncoderState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ENCODER_STATE_LOADED: _ClassVar[EncoderState]
     ENCODER_STATE_FAILED: _ClassVar[EncoderState]
 
+class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROLE_UNSPECIFIED: _ClassVar[Role]
+    ROLE_QUERY: _ClassVar[Role]
+    ROLE_DOCUMENT: _ClassVar[Role]
+
 class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     PRIORITY_UNSPECIFIED: _ClassVar[Priority]
@@ -33,6 +39,9 @@ ENCODER_STATE_EXPORTING: EncoderState
 ENCODER_STATE_READY: EncoderState
 ENCODER_STATE_LOADED: EncoderState
 ENCODER_STATE_FAILED: EncoderState
+ROLE_UNSPECIFIED: Role
+ROLE_QUERY: Role
+ROLE_DOCUMENT: Role
 PRIORITY_UNSPECIFIED: Priority
 PRIORITY_LOW: Priority
 PRIORITY_NORMAL: Priority
@@ -52,8 +61,20 @@ class Option(_message.Message):
     schema: str
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., default: _Optional[str] = ..., description: _Optional[str] = ..., schema: _Optional[str] = ...) -> None: ...
 
+class Prompt(_message.Message):
+    __slots__ = ("name", "text", "role", "default")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    text: str
+    role: Role
+    default: bool
+    def __init__(self, name: _Optional[str] = ..., text: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., default: _Optional[bool] = ...) -> None: ...
+
 class Encoder(_message.Message):
-    __slots__ = ("name", "modality", "taps", "default_tap", "parameters", "trained_on", "license", "source", "description", "state", "detail", "numerics", "options", "plugin", "has_vocabulary", "artifact_bytes", "counters", "devices", "unused_weights", "modalities", "towers", "heads")
+    __slots__ = ("name", "modality", "taps", "default_tap", "parameters", "trained_on", "license", "source", "description", "state", "detail", "numerics", "options", "plugin", "has_vocabulary", "artifact_bytes", "counters", "devices", "unused_weights", "modalities", "towers", "heads", "prompts")
     class CountersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -83,6 +104,7 @@ class Encoder(_message.Message):
     MODALITIES_FIELD_NUMBER: _ClassVar[int]
     TOWERS_FIELD_NUMBER: _ClassVar[int]
     HEADS_FIELD_NUMBER: _ClassVar[int]
+    PROMPTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     modality: _types_pb2.Modality
     taps: _containers.RepeatedCompositeFieldContainer[_types_pb2.Tap]
@@ -105,7 +127,8 @@ class Encoder(_message.Message):
     modalities: _containers.RepeatedScalarFieldContainer[_types_pb2.Modality]
     towers: _containers.RepeatedCompositeFieldContainer[Tower]
     heads: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., modality: _Optional[_Union[_types_pb2.Modality, str]] = ..., taps: _Optional[_Iterable[_Union[_types_pb2.Tap, _Mapping]]] = ..., default_tap: _Optional[str] = ..., parameters: _Optional[int] = ..., trained_on: _Optional[str] = ..., license: _Optional[str] = ..., source: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[EncoderState, str]] = ..., detail: _Optional[str] = ..., numerics: _Optional[_Union[_types_pb2.Numerics, _Mapping]] = ..., options: _Optional[_Iterable[_Union[Option, _Mapping]]] = ..., plugin: _Optional[str] = ..., has_vocabulary: _Optional[bool] = ..., artifact_bytes: _Optional[int] = ..., counters: _Optional[_Mapping[str, int]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., unused_weights: _Optional[_Iterable[str]] = ..., modalities: _Optional[_Iterable[_Union[_types_pb2.Modality, str]]] = ..., towers: _Optional[_Iterable[_Union[Tower, _Mapping]]] = ..., heads: _Optional[_Iterable[str]] = ...) -> None: ...
+    prompts: _containers.RepeatedCompositeFieldContainer[Prompt]
+    def __init__(self, name: _Optional[str] = ..., modality: _Optional[_Union[_types_pb2.Modality, str]] = ..., taps: _Optional[_Iterable[_Union[_types_pb2.Tap, _Mapping]]] = ..., default_tap: _Optional[str] = ..., parameters: _Optional[int] = ..., trained_on: _Optional[str] = ..., license: _Optional[str] = ..., source: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[EncoderState, str]] = ..., detail: _Optional[str] = ..., numerics: _Optional[_Union[_types_pb2.Numerics, _Mapping]] = ..., options: _Optional[_Iterable[_Union[Option, _Mapping]]] = ..., plugin: _Optional[str] = ..., has_vocabulary: _Optional[bool] = ..., artifact_bytes: _Optional[int] = ..., counters: _Optional[_Mapping[str, int]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., unused_weights: _Optional[_Iterable[str]] = ..., modalities: _Optional[_Iterable[_Union[_types_pb2.Modality, str]]] = ..., towers: _Optional[_Iterable[_Union[Tower, _Mapping]]] = ..., heads: _Optional[_Iterable[str]] = ..., prompts: _Optional[_Iterable[_Union[Prompt, _Mapping]]] = ...) -> None: ...
 
 class Tower(_message.Message):
     __slots__ = ("modality", "taps", "parameters", "numerics", "devices")
@@ -161,7 +184,7 @@ class GetEncoderRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class EmbedSettings(_message.Message):
-    __slots__ = ("encoder", "taps", "dtype", "normalize", "dimensions", "options", "fingerprint", "skip_bad_items", "priority")
+    __slots__ = ("encoder", "taps", "dtype", "normalize", "dimensions", "options", "fingerprint", "skip_bad_items", "priority", "role")
     ENCODER_FIELD_NUMBER: _ClassVar[int]
     TAPS_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
@@ -171,6 +194,7 @@ class EmbedSettings(_message.Message):
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     SKIP_BAD_ITEMS_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
     encoder: str
     taps: _containers.RepeatedScalarFieldContainer[str]
     dtype: _types_pb2.DType
@@ -180,7 +204,8 @@ class EmbedSettings(_message.Message):
     fingerprint: str
     skip_bad_items: bool
     priority: Priority
-    def __init__(self, encoder: _Optional[str] = ..., taps: _Optional[_Iterable[str]] = ..., dtype: _Optional[_Union[_types_pb2.DType, str]] = ..., normalize: _Optional[bool] = ..., dimensions: _Optional[int] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., fingerprint: _Optional[str] = ..., skip_bad_items: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
+    role: Role
+    def __init__(self, encoder: _Optional[str] = ..., taps: _Optional[_Iterable[str]] = ..., dtype: _Optional[_Union[_types_pb2.DType, str]] = ..., normalize: _Optional[bool] = ..., dimensions: _Optional[int] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., fingerprint: _Optional[str] = ..., skip_bad_items: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ..., role: _Optional[_Union[Role, str]] = ...) -> None: ...
 
 class EmbedRequest(_message.Message):
     __slots__ = ("settings", "items")

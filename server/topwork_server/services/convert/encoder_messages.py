@@ -21,7 +21,7 @@ from topwork_server.runtime import device_selection
 from topwork_server.runtime.device_records import DeviceRecord
 from topwork_server.runtime.device_selection import PlanSet
 from topwork_server.services.convert import item_messages
-from topwork_server.types import Tap
+from topwork_server.types import Prompt, Tap
 
 
 def encoder(
@@ -63,6 +63,7 @@ def encoder(
         unused_weights=manifest.unused if manifest else (),
         heads=pretrained_heads.names_in(entry.folder) if entry.folder else (),
         towers=towers if len(towers) > 1 else (),
+        prompts=[_prompt(prompt) for prompt in entry.prompts],
     )
 
 
@@ -129,6 +130,11 @@ def pretrain_request(settings: encoders_pb2.PretrainSettings) -> PretrainRequest
         version=settings.version,
         source=settings.source,
     )
+
+
+def _prompt(prompt: Prompt) -> encoders_pb2.Prompt:
+    role = f"ROLE_{prompt.role.name}" if prompt.role else None
+    return encoders_pb2.Prompt(name=prompt.name, text=prompt.text, role=role, default=prompt.default)
 
 
 def _taps(entry: CatalogEntry) -> list[types_pb2.Tap]:

@@ -16,7 +16,19 @@ from topwork.v1 import encoders_pb2, types_pb2
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.features import EmbedResult, Spans, TapRows
 from topwork_server.inference.output_format import OutputFormat, RowType, format_rows
-from topwork_server.types import Array, AudioItem, Granularity, ImageItem, Item, Numerics, Priority, TextItem, Timings, VideoItem
+from topwork_server.types import (
+    Array,
+    AudioItem,
+    Granularity,
+    ImageItem,
+    Item,
+    Numerics,
+    Priority,
+    Role,
+    TextItem,
+    Timings,
+    VideoItem,
+)
 
 #: An array of more axes than this is a mistake: the widest that an encoder reads is (T, H, W, C) in a batch.
 MAX_AXES = 8
@@ -42,6 +54,11 @@ PRIORITIES: Mapping[int, Priority] = {
     encoders_pb2.PRIORITY_LOW: Priority.LOW,
     encoders_pb2.PRIORITY_NORMAL: Priority.NORMAL,
     encoders_pb2.PRIORITY_HIGH: Priority.HIGH,
+}
+ROLES: Mapping[int, Role | None] = {
+    encoders_pb2.ROLE_UNSPECIFIED: None,
+    encoders_pb2.ROLE_QUERY: Role.QUERY,
+    encoders_pb2.ROLE_DOCUMENT: Role.DOCUMENT,
 }
 #: Sent, and not taken.
 _NUMBERS = {np.dtype(name): number for number, name in (*DTYPES.items(), (types_pb2.DTYPE_FLOAT64, "<f8")) if number}
@@ -183,6 +200,13 @@ def priority(number: int) -> Priority:
     if number not in PRIORITIES:
         raise InvalidInput(f"there is no priority {number}", remedy="ask for LOW, NORMAL or HIGH")
     return PRIORITIES[number]
+
+
+def role(number: int) -> Role | None:
+    """Convert a role; one that this server does not know is a wrong request."""
+    if number not in ROLES:
+        raise InvalidInput(f"there is no role {number}", remedy="ask for QUERY or DOCUMENT")
+    return ROLES[number]
 
 
 def output_format(settings: encoders_pb2.EmbedSettings) -> OutputFormat:
