@@ -264,9 +264,12 @@ class FakeEngine:
         rows[:, 0] = np.repeat([self._size(item) for _, item in good], [counts[i] for i, _ in good])
         rows[:, 1] = len(self.asked)
         n = np.arange(len(rows))
+        paired = np.repeat(
+            [isinstance(item, TextItem) and item.pair is not None for _, item in good], [counts[i] for i, _ in good]
+        )
         spans = {
             "pooled": None,
-            "tokens": Spans("chars", np.stack([n, n + 1], 1), np.zeros(len(n))),
+            "tokens": Spans("chars", np.stack([n, n + 1], 1), paired.astype(np.int32)),
             "cells": Spans("box", np.stack([n, n, n + 1, n + 1], 1)),
         }[info.tap.name]
         return TapRows(info, rows, counts, spans)

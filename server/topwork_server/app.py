@@ -28,7 +28,7 @@ from topwork_server.doors.http_server import HttpServer
 from topwork_server.doors.json_calls import JsonCalls
 from topwork_server.doors.lightly import LightlyDoor
 from topwork_server.doors.metrics import TopworkMetrics
-from topwork_server.doors.oip import http_door as oip_http
+from topwork_server.doors.oip import error_form as oip_errors
 from topwork_server.doors.oip.grpc_door import OipGrpcDoor
 from topwork_server.doors.oip.http_door import OipHttpDoor
 from topwork_server.doors.oip.inference import Inference
@@ -37,6 +37,7 @@ from topwork_server.doors.oip.shared_memory import SharedMemory
 from topwork_server.doors.openai import OpenAiDoor
 from topwork_server.doors.openapi import ApiDocs
 from topwork_server.doors.peer_metrics import TeiMetrics, TritonMetrics
+from topwork_server.doors.prediction import HeadPredictor
 from topwork_server.doors.ranking import Ranker
 from topwork_server.doors.rerank import RerankDoor
 from topwork_server.doors.service_methods import ServiceMethods
@@ -44,6 +45,7 @@ from topwork_server.doors.tei import TeiCalls
 from topwork_server.doors.tei_grpc import TeiGrpcDoor
 from topwork_server.doors.tei_http import TeiDoor
 from topwork_server.errors import DataLoss, StartError
+from topwork_server.heads.serving.predictor import Predictor
 from topwork_server.inference.engine import Engine
 from topwork_server.models.catalog import Catalog
 from topwork_server.models.catalog_entry import EncoderState
@@ -129,6 +131,8 @@ class App:
         self._server = grpc.aio.server(interceptors=[RequestInterceptor(self.requests, self._receiver)], options=OPTIONS)
         self._embedder = Embedder(self.engine, catalog, config.default_encoder)
         self._ranker = Ranker(self._embedder)
+        self._predictor = Predictor(self.engine, catalog, self.state.heads.store, config.threads)
+        self._heads = HeadPredictor(self._embedder, self._predictor, self.state.heads)
         self._tei = TeiCalls(self._embedder, self._ranker, config)
         self._shared_memory = SharedMemory(allowed=config.shared_memory)
         self._oip_grpc, self._oip_http = self._oip_doors()
@@ -145,7 +149,7 @@ class App:
             state.indexes, state.search_executor, state.jobs, plugins, engine, catalog, config, state.live_recall
         )
         jobs = JobsService(state.jobs)
-        heads = HeadsService(state.heads, state.sets, plugins, engine, catalog, config, encoders.spool, stopping)
+        heads = HeadsService(state.heads, state.sets, plugins, self._predictor, config, encoders.spool, stopping)
         for doors in (server, self._methods):
             encoders_pb2_grpc.add_EncodersServicer_to_server(encoders, doors)  # type: ignore[no-untyped-call]
             sets_pb2_grpc.add_FeatureSetsServicer_to_server(sets, doors)  # type: ignore[no-untyped-call]
@@ -159,7 +163,7 @@ class App:
     def _http_application(self) -> HttpApplication:
         calls = JsonCalls(self.requests)
         routes = calls.routes(OpenAiDoor(self._embedder, self._catalog).operations(), openai.error_form)
-        routes += calls.routes(self._oip_http.operations(), oip_http.error_form) + self._oip_http.plain_routes()
+        routes += calls.routes(self._oip_http.operations(), oip_errors.error_form) + self._oip_http.plain_routes()
         tei = TeiDoor(self._tei, self.health.why_not_ready)
         routes += calls.routes(tei.operations(), tei_http.error_form)
         ranks = RerankDoor(self._embedder, self._ranker, tei.rerank)
@@ -178,9 +182,9 @@ class App:
 
     def _oip_doors(self) -> tuple[OipGrpcDoor, OipHttpDoor]:
         memory = self._shared_memory
-        inference = Inference(self._embedder, memory, self.config.max_items)
+        inference = Inference(self._embedder, self._heads, memory, self.config.max_items)
         repository = ModelRepository(
-            self.engine, self._catalog, self._serves, ("system_shared_memory",) if memory.allowed else ()
+            self.engine, self._catalog, self._heads, self._serves, ("system_shared_memory",) if memory.allowed else ()
         )
         parts = (inference, repository, memory, self.health)
         return OipGrpcDoor(*parts, self.requests.stopping), OipHttpDoor(*parts)

@@ -36,6 +36,10 @@ class Embedder:
             )
         return found
 
+    async def names(self) -> Sequence[str]:
+        """The names of all encoders."""
+        return await asyncio.to_thread(self._catalog.names)
+
     async def spec(self, encoder: str) -> EncoderSpec:
         """The encoder's spec. NotFound where there is none of that name."""
         loaded = self._engine.loaded_encoder(encoder)

@@ -1,4 +1,4 @@
-"""Counts an encoder's embed requests since the server began: how many, how long in each step, and why they failed."""
+"""Counts the requests to an encoder or a head since the server began: how many, how long in each step, and why they failed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,20 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from topwork_server.features import EmbedResult
 from topwork_server.histogram import COUNTS, SECONDS, BucketHistogram
+from topwork_server.types import Timings
+
+
+class Measured(Protocol):
+    """The result of a request: what it cost, and where its time went."""
+
+    @property
+    def cost(self) -> int: ...
+
+    @property
+    def timings(self) -> Timings: ...
 
 
 def _seconds() -> BucketHistogram:
@@ -19,8 +30,8 @@ def _seconds() -> BucketHistogram:
 
 @dataclass(eq=False, slots=True)
 class EmbedStatistics:
-    """Statistics of one encoder. `failures` counts by the name of the gRPC status; `cost` is in the encoder's unit, of texts
-    tokens; `last_success` is in seconds of time.time()."""
+    """Statistics of an encoder or a head. `failures` counts by the name of the gRPC status; `cost` is in the encoder's unit, of
+    texts tokens; `last_success` is in seconds of time.time()."""
 
     succeeded: int = 0
     failures: Counter[str] = field(default_factory=Counter)
@@ -49,7 +60,7 @@ class EmbedStatistics:
         finally:
             self.pending -= 1
 
-    def add(self, result: EmbedResult, items: int, seconds: float) -> None:
+    def add(self, result: Measured, items: int, seconds: float) -> None:
         """Count a request that was answered after so many seconds."""
         self.succeeded += 1
         self.items += items

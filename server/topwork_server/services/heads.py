@@ -17,8 +17,6 @@ from topwork_server.heads.evaluation.report_page import render_page
 from topwork_server.heads.head_manager import HeadManager
 from topwork_server.heads.serving.head_output import spread_output
 from topwork_server.heads.serving.predictor import PredictionResult, Predictor, PredictParams
-from topwork_server.inference.engine import Engine
-from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.services.convert import head_messages, item_messages
 from topwork_server.services.encoders import LARGE
@@ -51,8 +49,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         heads: HeadManager,
         sets: FeatureSets,
         plugins: PluginRegistry,
-        engine: Engine,
-        catalog: Catalog,
+        predictor: Predictor,
         config: Config,
         spool: UploadStore,
         stopping: asyncio.Event | None = None,
@@ -60,7 +57,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         self._stopping = stopping
         self._heads, self._sets, self._plugins, self._spool = heads, sets, plugins, spool
         self._max_items = config.max_items
-        self._predictor = Predictor(engine, catalog, heads.store, config.threads)
+        self._predictor = predictor
 
     async def ListTrainers(  # noqa: N802
         self, request: heads_pb2.ListTrainersRequest, context: Context

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import struct
 from dataclasses import replace
 from multiprocessing.shared_memory import SharedMemory
 
@@ -14,6 +13,7 @@ import grpc
 import numpy as np
 import pytest
 from http_calls import get, post
+from oip_calls import asked, called, raw_texts, rows_of, streamed
 from topwork_server.doors.protocols import oip_pb2
 from topwork_server.inference.embed_statistics import EmbedStatistics
 from topwork_server.inference.engine import EmbedParams
@@ -27,38 +27,10 @@ def served(home, **settings):
     return fake_engine.served(home, http="127.0.0.1:0", **settings)
 
 
-def called(server, method, request):
-    """A call of a method of the service, by its name."""
-    return server.channel.unary_unary(
-        f"/inference.GRPCInferenceService/{method}",
-        request_serializer=lambda message: message.SerializeToString(),
-        response_deserializer=getattr(oip_pb2, f"{method}Response").FromString,
-    )(request)
-
-
-def raw_texts(*texts):
-    return b"".join(struct.pack("<I", len(one)) + one for one in texts)
-
-
-def asked(*texts, outputs=(), name="TEXT", datatype="BYTES", shape=None, raw=None, **fields):
-    """A request as tritonclient sends it: raw contents."""
-    tensor = {"name": name, "datatype": datatype, "shape": shape or [len(texts)]}
-    return oip_pb2.ModelInferRequest(
-        **{"model_name": "ready", **fields},
-        inputs=[tensor],
-        outputs=[{"name": one} for one in outputs],
-        raw_input_contents=[raw_texts(*texts) if raw is None else raw],
-    )
-
-
 def binary(fields, *raws):
     """A body of JSON and raw tensors, with its header."""
     head = json.dumps(fields).encode()
     return b"".join([head, *raws]), {HEADER: str(len(head))}
-
-
-def rows_of(reply, position=0):
-    return np.frombuffer(reply.raw_output_contents[position], "<f4").reshape(reply.outputs[position].shape)
 
 
 async def test_grpc_answers_an_output_by_its_position(tmp_path):
@@ -174,14 +146,6 @@ async def test_server_and_models_describe_themselves_alike_on_both_wires(tmp_pat
         assert config["output"][0]["data_type"] == "TYPE_FP32"
         same = await called(server, "ModelConfig", oip_pb2.ModelConfigRequest(name="ready"))
         assert same.config == oip_pb2.ModelConfig(**config)
-
-
-def streamed(server):
-    return server.channel.stream_stream(
-        "/inference.GRPCInferenceService/ModelStreamInfer",
-        request_serializer=lambda message: message.SerializeToString(),
-        response_deserializer=oip_pb2.ModelStreamInferResponse.FromString,
-    )()
 
 
 async def test_a_stream_answers_in_order_and_stays_open_after_an_error(tmp_path):
@@ -309,7 +273,7 @@ WRONG = {
     "no input": (oip_pb2.ModelInferRequest(model_name="ready"), INVALID, "0 inputs"),
     "input": (asked(b"a", name="SOUND"), INVALID, "SOUND"),
     "shape": (asked(b"a", shape=[2]), INVALID, "1 elements"),
-    "more axes": (asked(b"a", b"b", shape=[1, 2]), INVALID, "several elements"),
+    "more axes": (asked(b"a", b"b", b"c", shape=[1, 3]), INVALID, "several elements"),
     "no items": (asked(shape=[0]), INVALID, "0 items"),
     "negative": (asked(b"a", shape=[-1]), INVALID, "shape"),
     "no shape": (changed(lambda one: one.inputs[0].ClearField("shape")), INVALID, "shape"),

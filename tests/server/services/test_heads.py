@@ -27,6 +27,7 @@ from topwork.v1.encoders_pb2 import Items
 from topwork_server.app import OPTIONS
 from topwork_server.heads.head_status import HeadState
 from topwork_server.heads.head_types import Task
+from topwork_server.heads.serving.predictor import Predictor
 from topwork_server.services.convert import head_messages, item_messages
 from topwork_server.services.heads import HeadsService
 from topwork_server.services.interceptor import RequestInterceptor
@@ -64,8 +65,7 @@ async def served(home: Path, **settings: Any) -> AsyncIterator[ServedHeads]:
             parts.heads,
             parts.sets,
             parts.trainers,
-            parts.engine,
-            parts.catalog,
+            Predictor(parts.engine, parts.catalog, parts.heads.store),
             parts.config,
             spool,  # type: ignore[arg-type]
         )

@@ -217,5 +217,5 @@ def _reply(request: oip_pb2.ModelInferRequest, outputs: Sequence[OutputTensor]) 
             tensor.parameters[REGION].string_param = one.place.region
             tensor.parameters[SIZE].int64_param = one.place.size
             tensor.parameters[OFFSET].int64_param = one.place.offset
-        reply.raw_output_contents.append(b"" if one.place else one.values.tobytes())
+        reply.raw_output_contents.append(b"" if one.place else one.raw())
     return reply

@@ -12,20 +12,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 from topwork._display.excerpts import excerpt
 
-from topwork_server.doors import http_errors
 from topwork_server.doors.json_calls import FINGERPRINT, Call, Operation, decoded
 from topwork_server.doors.json_reply import json_reply
+from topwork_server.doors.oip.error_form import error_form
 from topwork_server.doors.oip.inference import BRIEF, VERSION, Inference, InferRequest
+from topwork_server.doors.oip.model_path import MODEL
 from topwork_server.doors.oip.repository import ModelRepository
 from topwork_server.doors.oip.shared_memory import OFFSET, REGION, SIZE, SharedMemory, place_of
 from topwork_server.doors.oip.tensors import BYTES, InputTensor, OutputTensor, requested_output
-from topwork_server.errors import InvalidInput, TopworkError, Unsupported
+from topwork_server.errors import InvalidInput, Unsupported
 from topwork_server.services.health import HealthService
 from topwork_server.services.in_threads import in_thread_if
 
 #: Bytes of the JSON that raw tensors follow; 0 where the body is the one element of a model's one input.
 HEADER = "inference-header-content-length"
-MODEL = "/v2/models/{model}"
 #: Parts of Triton's protocol that are not served, with the methods that they have there.
 UNSERVED = ("cudasharedmemory", "trace", "logging")
 MEMORY = "/v2/systemsharedmemory"
@@ -112,12 +112,14 @@ class OipHttpDoor:
         return Response(status_code=400 if await self._health.why_not_ready() else 200)
 
     def _model_operations(self) -> Iterator[Operation]:
-        for path in (MODEL, f"{MODEL}/versions/{{version}}"):
-            yield Operation(path, "OIP.ModelMetadata", "Describe a model", self.metadata)
+        for path in (f"{MODEL}/versions/{{version}}", MODEL):
             yield Operation(f"{path}/ready", "OIP.ModelReady", "Tell whether a model would answer now", self.model_ready)
             yield Operation(f"{path}/config", "OIP.ModelConfig", "Describe a model as Triton does", self.config)
             yield Operation(f"{path}/stats", "OIP.ModelStatistics", "Count the requests to a model", self.statistics)
-            yield Operation(f"{path}/infer", "OIP.ModelInfer", "Embed the elements of an input", self.infer, InferBody, raw=True)
+            yield Operation(
+                f"{path}/infer", "OIP.ModelInfer", "Embed the elements of an input, or predict", self.infer, InferBody, raw=True
+            )
+            yield Operation(path, "OIP.ModelMetadata", "Describe a model", self.metadata)
 
     def _memory_operations(self) -> Iterator[Operation]:
         name, region = "OIP.SystemSharedMemory", f"{MEMORY}/region/{{region}}"
@@ -172,7 +174,7 @@ class OipHttpDoor:
         inputs = await in_thread_if(len(call.body) > BRIEF, _inputs, asked.inputs, raw)
         request = InferRequest(model, version, inputs, wanted, asked.parameters)
         outputs = await self._inference.infer(call, request)
-        raws = [bool(one.parameters.get("binary_data", binary)) for one in asked.outputs] or [bool(binary)]
+        raws = [bool(one.parameters.get("binary_data", binary)) for one in asked.outputs] or [bool(binary)] * len(outputs)
         return await in_thread_if(_is_much(outputs, raws), _reply, model, asked.id, outputs, raws)
 
     async def _split(self, call: Call[bytes], model: str) -> tuple[InferBody, bytes]:
@@ -198,11 +200,6 @@ async def _unserved(request: Request) -> Response:
     return error_form(
         Unsupported("shared memory of CUDA, traces and log settings are not served", remedy="see `extensions` of /v2")
     )
-
-
-def error_form(error: TopworkError) -> Response:
-    """{"error": message}, which the client's exception shows."""
-    return json_reply({"error": str(error)}, http_errors.status(error), http_errors.headers(error))
 
 
 def _model_of(call: Call[Any]) -> tuple[str, str]:
@@ -259,20 +256,21 @@ def _is_much(outputs: Sequence[OutputTensor], raws: Sequence[bool]) -> bool:
 
 def _reply(model: str, id: str, outputs: Sequence[OutputTensor], raws: Sequence[bool]) -> Response:
     tensors: list[dict[str, Any]] = []
+    bodies: list[bytes] = []
     for one, raw in zip(outputs, raws, strict=True):
         parameters: dict[str, Any] = {"fingerprint": one.fingerprint}
         tensor = {"name": one.name, "datatype": one.datatype, "shape": one.values.shape, "parameters": parameters}
         if one.place is not None:
             parameters |= {REGION: one.place.region, SIZE: one.place.size, OFFSET: one.place.offset}
         elif raw:
-            parameters["binary_data_size"] = one.values.nbytes
+            bodies.append(one.raw())
+            parameters["binary_data_size"] = len(bodies[-1])
         else:
-            tensor["data"] = one.values.reshape(-1)
+            tensor["data"] = one.data()
         tensors.append(tensor)
     fields = {"model_name": model, "model_version": VERSION, "outputs": tensors} | ({"id": id} if id else {})
     head = orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
     headers = {FINGERPRINT: outputs[0].fingerprint}
-    bodies = [one.values.tobytes() for one, raw in zip(outputs, raws, strict=True) if raw and one.place is None]
     if not bodies:
         return Response(head, headers=headers, media_type="application/json")
     return Response(b"".join([head, *bodies]), headers={**headers, HEADER: str(len(head))}, media_type="application/octet-stream")

@@ -1,4 +1,5 @@
-"""The one way in which an infer request of either wire is answered: its input becomes items, its outputs are taps."""
+"""The one way in which an infer request of either wire is answered: its input becomes items, its outputs are taps, or those of a
+head."""
 
 from __future__ import annotations
 
@@ -10,15 +11,21 @@ from typing import Any
 
 import numpy as np
 from topwork._display.excerpts import excerpt
+from topwork.v1 import heads_pb2
 
 from topwork_server.doors.embedding import Embedder
 from topwork_server.doors.json_calls import Call
+from topwork_server.doors.oip.head_outputs import check_outputs, output_tensors
 from topwork_server.doors.oip.shared_memory import Place, SharedMemory
-from topwork_server.doors.oip.tensors import InputTensor, OutputTensor, RequestedOutput, items_of
+from topwork_server.doors.oip.tensors import CLASSES, InputTensor, OutputTensor, RequestedOutput, items_of
+from topwork_server.doors.prediction import HeadPredictor
 from topwork_server.errors import InvalidInput, NotFound
 from topwork_server.features import TapRows
+from topwork_server.heads.head_types import Head, Task
+from topwork_server.heads.serving.head_decoding import USUAL_BOXES, BoxQuery
+from topwork_server.services.convert import head_messages
 from topwork_server.services.in_threads import in_thread_if
-from topwork_server.types import Granularity, Modality, Priority
+from topwork_server.types import Granularity, Item, Modality, Priority
 
 #: The one version that each model has.
 VERSION = "1"
@@ -26,6 +33,8 @@ VERSION = "1"
 PRIORITIES = {0: Priority.NORMAL, 1: Priority.HIGH, 2: Priority.NORMAL, 3: Priority.LOW}
 #: Parameters by which a client keeps state on the server.
 SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
+#: Parameters that choose boxes, as `PredictSettings` of topwork.v1 has them.
+BOXES = ("min_score", "max_overlap", "max_boxes")
 #: Asks for what each reply of a stream has anyway: a parameter that tells that it is the last one to its request.
 FINAL_RESPONSE = "triton_enable_empty_final_response"
 #: Bytes of a request, or values of its input, that are taken apart on the event loop.
@@ -34,7 +43,7 @@ BRIEF = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """A request, of either wire. Without `outputs` the encoder's usual tap is meant."""
+    """A request, of either wire. Without `outputs` the encoder's usual tap is meant, or all that a head gives."""
 
     model: str
     version: str
@@ -46,36 +55,58 @@ class InferRequest:
 class Inference:
     """Answers infer requests. `most` bounds the items of one."""
 
-    def __init__(self, embedder: Embedder, memory: SharedMemory, most: int) -> None:
-        self._embedder, self._memory, self._most = embedder, memory, most
+    def __init__(self, embedder: Embedder, heads: HeadPredictor, memory: SharedMemory, most: int) -> None:
+        self._embedder, self._heads, self._memory, self._most = embedder, heads, memory, most
 
     async def infer(self, call: Call[Any], request: InferRequest, *, wait: bool = False) -> Sequence[OutputTensor]:
         """The outputs, in the order asked. `wait` waits for room in the encoder's queue."""
         check_version(request.model, request.version)
-        reads = await self._embedder.modalities(request.model)
+        head = await self._heads.of_model(request.model)
+        _check_outputs(head, request.outputs)
+        reads = await self._reads(request.model, head)
         call, options = _settings(call, request.parameters)
-        if call.fingerprint and len(request.outputs) > 1:
+        if call.fingerprint and len(request.outputs) > 1 and not head:
             raise InvalidInput("a fingerprint belongs to one output", remedy="ask for one output, or leave it out")
         tensor, modality = _sole_input(request, reads)
         if isinstance(tensor.data, Place):
             tensor = replace(tensor, data=await asyncio.to_thread(self._memory.read, tensor.data))
         much = isinstance(tensor.data, Sequence) and len(tensor.data) > BRIEF
         items = await in_thread_if(much, items_of, tensor, modality, self._most)
-        taps = [one.name for one in request.outputs]
-        result = await self._embedder.embed_taps(call, request.model, items, taps, options, wait=wait)
-        outputs = [_output(rows) for rows in result.taps]
+        if head:
+            outputs = await self._predicted(call, head, items, request.outputs, options, wait=wait)
+        else:
+            taps = [one.name for one in request.outputs]
+            result = await self._embedder.embed_taps(call, request.model, items, taps, options, wait=wait)
+            outputs = [_output(rows) for rows in result.taps]
         for i, asked in enumerate(request.outputs):
             if asked.place is not None:
                 outputs[i] = await asyncio.to_thread(self._placed, outputs[i], asked.place)
         return outputs
 
+    async def _predicted(
+        self,
+        call: Call[Any],
+        head: Head,
+        items: Sequence[Item],
+        asked: Sequence[RequestedOutput],
+        options: dict[str, Any],
+        *,
+        wait: bool,
+    ) -> list[OutputTensor]:
+        boxes = _boxes(options) if head.task is Task.DETECTION else USUAL_BOXES
+        found = await self._heads.predict(call, head, items, options=options or None, boxes=boxes, wait=wait)
+        return await in_thread_if(head_messages.prediction_size(found) > BRIEF, output_tensors, found.outputs[0], asked)
+
+    async def _reads(self, model: str, head: Head | None) -> Sequence[Modality]:
+        return await (self._heads.reads(head) if head else self._embedder.modalities(model))
+
     def _placed(self, output: OutputTensor, place: Place) -> OutputTensor:
-        written = self._memory.write(place, output.values.tobytes())
+        written = self._memory.write(place, output.raw())
         return replace(output, place=replace(place, size=written))
 
     async def input_name(self, model: str) -> str:
         """The name of a model's input. InvalidInput where it has several."""
-        reads = await self._embedder.modalities(model)
+        reads = await self._reads(model, await self._heads.of_model(model))
         if len(reads) > 1:
             raise InvalidInput(f"{model} has the inputs {_names(reads)}", remedy="name one, in a request with JSON")
         return reads[0].upper()
@@ -86,11 +117,32 @@ def check_version(model: str, version: str) -> None:
         raise NotFound(f"the model {excerpt(model)} has no version {excerpt(version)}", remedy=f"its one version is {VERSION}")
 
 
+def _check_outputs(head: Head | None, outputs: Sequence[RequestedOutput]) -> None:
+    """Raise InvalidInput where classes are asked for and there are none; NotFound for an output that a head does not have."""
+    if head is not None:
+        check_outputs(head, outputs)
+    for asked in outputs:
+        if asked.classes and head is None:
+            raise InvalidInput(
+                f"the output {excerpt(asked.name)} has no classes: it is a tap, rows of numbers of an encoder",
+                remedy=f"leave `{CLASSES}` out, or name a head that classifies as the model",
+            )
+
+
+def _boxes(parameters: dict[str, Any]) -> BoxQuery:
+    """Take the boxes that are asked for out of the parameters."""
+    given = {name: parameters.pop(name) for name in BOXES if name in parameters}
+    try:
+        return head_messages.box_query(heads_pb2.PredictSettings(**given))
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"the parameters {given} choose no boxes: {error}", remedy="send numbers from 0 up") from None
+
+
 def _settings(call: Call[Any], parameters: Mapping[str, Any]) -> tuple[Call[Any], dict[str, Any]]:
     """The call with what the parameters say of it, and the rest of them, which are the encoder's options."""
     options = {name: value for name, value in parameters.items() if name != FINAL_RESPONSE}
     if any(name in options for name in SEQUENCE):
-        raise InvalidInput("the request belongs to a sequence, and encoders keep no state", remedy="leave sequences out")
+        raise InvalidInput("the request belongs to a sequence, and models keep no state", remedy="leave sequences out")
     priority, timeout = options.pop("priority", None), options.pop("timeout", 0)
     fingerprint = options.pop("fingerprint", "")
     if not isinstance(fingerprint, str):

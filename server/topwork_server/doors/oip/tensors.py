@@ -17,14 +17,19 @@ from topwork_server.errors import InvalidInput
 from topwork_server.types import Array, Item, Modality, TextItem
 
 BYTES = "BYTES"
+#: A parameter of an output: of how many classes it tells.
+CLASSES = "classification"
 #: How numbers of a datatype lie in raw bytes; those of BF16 are read as the upper halves of FP32.
 NUMBERS: Mapping[str, str] = {
     "BOOL": "?",
     **{f"{'U' * (kind == 'u')}INT{8 * size}": f"<{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)},
     **{"FP16": "<f2", "BF16": "<u2", "FP32": "<f4", "FP64": "<f8"},
 }
+_DATATYPES = {np.dtype(dtype).str: name for name, dtype in NUMBERS.items() if name != "BF16"}
 #: Datatypes that have no values in JSON or in `contents`.
 RAW_ONLY = ("FP16", "BF16")
+#: The axes, behind that of the items, of pairs of texts.
+PAIR = (2,)
 #: Axes of a tensor: the most that numpy has, by half.
 MOST_AXES = 32
 
@@ -44,14 +49,29 @@ class InputTensor:
 
 @dataclass(frozen=True, slots=True)
 class OutputTensor:
-    """An output: rows of a tap, float32, and the tap's fingerprint. `place` is where in shared memory they were written."""
+    """An output, and the fingerprint of the tap whose rows it is, or was made of. `values` are numbers or, of BYTES, objects of
+    class str. `place` is where in shared memory they were written."""
 
     name: str
     values: Array
     fingerprint: str
     place: Place | None = None
 
-    datatype = "FP32"
+    @property
+    def datatype(self) -> str:
+        return BYTES if self.values.dtype == object else _DATATYPES[self.values.dtype.newbyteorder("<").str]
+
+    def raw(self) -> bytes:
+        """The values as bytes; each text after its length in four bytes."""
+        if self.datatype != BYTES:
+            return self.values.astype(self.values.dtype.newbyteorder("<"), copy=False).tobytes()
+        elements = [one.encode() for one in self.values.reshape(-1)]
+        return b"".join(struct.pack("<I", len(one)) + one for one in elements)
+
+    def data(self) -> Any:
+        """The values as JSON has them, in row-major order: an array of numbers, or a list of texts."""
+        flat = self.values.reshape(-1)
+        return flat.tolist() if self.datatype == BYTES else flat
 
 
 def items_of(tensor: InputTensor, modality: Modality, most: int) -> list[Item]:
@@ -104,14 +124,16 @@ def _of_values(tensor: InputTensor, values: Sequence[Any]) -> Array:
 def _elements(tensor: InputTensor, modality: Modality) -> Sequence[Any]:
     if modality is Modality.TENSOR:
         raise InvalidInput(f"{tensor} is no array", remedy="send numbers, one array an item")
-    if tuple(tensor.shape[1:]) not in ((), (1,)):
-        raise InvalidInput(f"{tensor} has several elements an item", remedy="give it the shape [n], or [n, 1]")
-    raw, count = tensor.data, tensor.shape[0]
+    paired, inner = modality is Modality.TEXT, tuple(tensor.shape[1:])
+    if inner not in ((), (1,)) and not (paired and inner == PAIR):
+        pairs = ", or of pairs of texts [n, 2]" if paired else ""
+        raise InvalidInput(f"{tensor} has several elements an item", remedy=f"give it the shape [n], or [n, 1]{pairs}")
+    raw, count = tensor.data, prod(tensor.shape)
     assert not isinstance(raw, Place), "it is read"
     found = list(_split(tensor, raw)) if isinstance(raw, bytes) else _flat(raw)
     if len(found) != count:
         raise InvalidInput(f"{tensor} came with {len(found):,} elements", remedy=f"send {count:,}, or another shape")
-    return found
+    return list(zip(found[::2], found[1::2], strict=True)) if inner == PAIR else found
 
 
 def _split(tensor: InputTensor, raw: bytes) -> Iterator[bytes]:
@@ -134,27 +156,38 @@ def _flat(values: Sequence[Any]) -> Sequence[Any]:
 
 def _item(element: Any, modality: Modality, position: int) -> Item:
     try:
-        if not isinstance(element, str | bytes):
-            raise InvalidInput(f"an element of {BYTES} is {excerpt(repr(element))}", remedy="send a text")
-        if modality is not Modality.TEXT:
-            return item_of(element, modality) if isinstance(element, str) else KINDS[modality](element)
-        return TextItem(element if isinstance(element, str) else element.decode())
+        if isinstance(element, tuple):
+            return TextItem(*(_text(one) for one in element))
+        if modality is Modality.TEXT or not isinstance(element, str | bytes):
+            return TextItem(_text(element))
+        return item_of(element, modality) if isinstance(element, str) else KINDS[modality](element)
     except UnicodeDecodeError as error:
         raise InvalidInput(f"the text is no UTF-8: {error.reason}", remedy="encode it in UTF-8", item=position) from None
     except InvalidInput as error:
         raise error.at(position) from None
 
 
+def _text(element: Any) -> str:
+    if not isinstance(element, str | bytes):
+        raise InvalidInput(f"an element of {BYTES} is {excerpt(repr(element))}", remedy="send a text")
+    return element if isinstance(element, str) else element.decode()
+
+
 @dataclass(frozen=True, slots=True)
 class RequestedOutput:
-    """An output that is asked for, and where in shared memory it is to be written, if there."""
+    """An output that is asked for, where in shared memory it is to be written, if there, and of how many classes it tells the
+    likeliest in the place of its numbers, 0 where it is numbers."""
 
     name: str
     place: Place | None = None
+    classes: int = 0
 
 
 def requested_output(name: str, parameters: Mapping[str, Any]) -> RequestedOutput:
-    """The output of that name and those parameters. InvalidInput where they ask for what no encoder has."""
-    if parameters.get("classification"):
-        raise InvalidInput(f"the output {excerpt(name)} has no classes: it is rows of numbers", remedy="leave classes out")
-    return RequestedOutput(name, place_of(parameters))
+    """The output of that name and those parameters. InvalidInput where they are none."""
+    classes = parameters.get(CLASSES, 0)
+    if type(classes) is not int or classes < 0:
+        raise InvalidInput(
+            f"`{CLASSES}` of the output {excerpt(name)} is {excerpt(str(classes))}", remedy="ask for a number of classes"
+        )
+    return RequestedOutput(name, place_of(parameters), classes)

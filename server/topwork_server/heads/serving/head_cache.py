@@ -84,6 +84,11 @@ class HeadCache:
         """The names of the heads in memory."""
         return list(self._open)
 
+    def drop(self, name: str) -> None:
+        """Drop a head from memory, if it is there; who holds it may go on."""
+        with self._lock:
+            self._open.pop(name, None)
+
     def drop_idle(self) -> None:
         """Drop the heads that were not used for a while; who holds one may go on."""
         now = self._clock()

@@ -49,11 +49,12 @@ USUAL_BOXES = BoxQuery()
 class Scored:
     """The output of a head's graph for the rows that it reads, of which each item has `counts` (items,).
 
-    probabilities (rows, outputs); typicality (rows,) where it was asked for; finite (items,) bool: whether all numbers of an item
-    are.
+    scores and probabilities (rows, outputs); typicality (rows,) where it was asked for; finite (items,) bool: whether all
+    numbers of an item are.
     """
 
     counts: Array
+    scores: Array
     probabilities: Array
     typicality: Array | None
     finite: Array
@@ -62,13 +63,14 @@ class Scored:
     def of(cls, rows: Array, counts: Array, run: RunHead, typicality: RunTypicality | None) -> Scored:
         scores, probabilities = run(rows)
         overflow = ~np.logical_and.reduce([np.isfinite(one).all(axis=1) for one in (rows, scores, probabilities)])
-        return cls(counts, probabilities, typicality(rows) if typicality else None, sums_of(overflow, counts) == 0)
+        return cls(counts, scores, probabilities, typicality(rows) if typicality else None, sums_of(overflow, counts) == 0)
 
     def finite_items(self) -> Scored:
         """Leave out the items whose numbers are not finite."""
         kept = np.repeat(self.finite, self.counts)
         typicality = None if self.typicality is None else self.typicality[kept]
-        return Scored(self.counts[self.finite], self.probabilities[kept], typicality, self.finite[self.finite])
+        finite = self.finite[self.finite]
+        return Scored(self.counts[self.finite], self.scores[kept], self.probabilities[kept], typicality, finite)
 
 
 def decode_output(
@@ -126,7 +128,7 @@ def _of_items(head: Head, scored: Scored) -> HeadOutput:
     """Output of a task that reads one row per item."""
     if head.task is Task.REGRESSION:
         return HeadOutput(head, values=scored.probabilities[:, 0], typicality=scored.typicality)
-    return HeadOutput(head, probabilities=scored.probabilities, typicality=scored.typicality)
+    return HeadOutput(head, probabilities=scored.probabilities, scores=scored.scores, typicality=scored.typicality)
 
 
 def _usable(head: Head, rows: TapRows) -> Array:

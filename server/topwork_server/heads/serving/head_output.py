@@ -16,7 +16,7 @@ from topwork_server.types import Array
 #: The value of a mask where an item failed.
 NOTHING = 255
 #: Fields of HeadOutput that are arrays with one entry per item.
-ARRAYS = ("probabilities", "values", "masks", "confidences", "boxes", "typicality")
+ARRAYS = ("probabilities", "scores", "values", "masks", "confidences", "boxes", "typicality")
 #: Fields of HeadOutput that are tuples with one entry per item, and what that of an item that failed is.
 LISTS: Mapping[str, Any] = {"spans": (), "detections": (), "candidates": (), "abstained": None}
 
@@ -58,6 +58,7 @@ class HeadOutput:
     of 255.
 
     probabilities  (items, names) float32: classification, multi-label
+    scores         the same, where it was asked for: what the probabilities were made of, before the temperature
     values         (items,) float64: regression
     spans          one entry per item: tagging, question answering
     detections     one entry per item: detection, the surest first
@@ -73,6 +74,7 @@ class HeadOutput:
 
     head: Head
     probabilities: Array | None = None
+    scores: Array | None = None
     values: Array | None = None
     spans: tuple[tuple[PredictedSpan, ...], ...] | None = None
     detections: tuple[tuple[DetectedBox, ...], ...] | None = None

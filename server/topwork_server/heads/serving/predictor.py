@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -33,6 +36,7 @@ from topwork_server.heads.serving.head_rows import (
     rows_of_passes,
 )
 from topwork_server.heads.serving.prediction_counts import PredictionCounts
+from topwork_server.inference.embed_statistics import EmbedStatistics
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.catalog import Catalog
 from topwork_server.types import Array, Item, Priority, Timings, check_modality
@@ -46,8 +50,8 @@ NO_CAUTION = Caution()
 class PredictParams:
     """Settings of a prediction.
 
-    `options` of the encoder: None means those of each head's own training. `features`: return the features too. The others are
-    those of EmbedParams. `boxes`: which ones detectors return.
+    `options` of the encoder: None means those of each head's own training. `features`: return the features too. `scores`:
+    return those of classes too. The others are those of EmbedParams. `boxes`: which ones detectors return.
     """
 
     options: Mapping[str, Any] | None = None
@@ -55,6 +59,7 @@ class PredictParams:
     wait: bool = False
     skip_bad_items: bool = False
     features: bool = False
+    scores: bool = False
     caution: Caution = NO_CAUTION
     client: Hashable = None
     priority: Priority = Priority.NORMAL
@@ -70,6 +75,7 @@ class PredictionResult:
     """The outputs of the heads, in the order of their names.
 
     `features`: of each trunk, if requested. Notes and failures are by item; an item may have failed for some heads only.
+    `cost`: of the items, in the unit of the trunks, of texts tokens.
     """
 
     outputs: tuple[HeadOutput, ...]
@@ -77,6 +83,7 @@ class PredictionResult:
     notes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     failures: Mapping[int, TopworkError] = field(default_factory=dict)
     timings: Timings = field(default_factory=Timings)
+    cost: int = 0
 
 
 class Predictor:
@@ -89,16 +96,25 @@ class Predictor:
         self._engine, self._catalog, self._store = engine, catalog, store
         self.cache = HeadCache(threads)
         self.counts = PredictionCounts()
+        #: By the name of the head: requests with items.
+        self.statistics: defaultdict[str, EmbedStatistics] = defaultdict(EmbedStatistics)
 
     async def predict(self, names: Sequence[str], ask: PredictParams, items: Sequence[Item]) -> PredictionResult:
         """Predict for items. NotReady where a trunk has changed since training; InvalidInput names a bad item."""
-        result = await self._predict(names, ask, items)
+        began = time.monotonic()
+        opened = await asyncio.to_thread(self._opened_for, names, items, ask.caution)
+        counted = [self.statistics[name] for name in names]
+        with ExitStack() as requests:
+            for one in counted:
+                requests.enter_context(one.request())
+            result = await self._predict(opened, ask, items)
         for output in result.outputs:
             self.counts.add(output)
+        for one in counted:
+            one.add(result, len(items), time.monotonic() - began)
         return result
 
-    async def _predict(self, names: Sequence[str], ask: PredictParams, items: Sequence[Item]) -> PredictionResult:
-        opened = await asyncio.to_thread(self._opened_for, names, items, ask.caution)
+    async def _predict(self, opened: Sequence[OpenedHead], ask: PredictParams, items: Sequence[Item]) -> PredictionResult:
         features: list[EmbedResult] = []
         passes = _passes(opened, ask)
         for key, asked in passes.items():
@@ -106,11 +122,12 @@ class Predictor:
         rows = partial(rows_of_passes, dict(zip(passes, features, strict=True)), ask.options)
         found = await asyncio.to_thread(_outputs_of, opened, rows, ask)
         return PredictionResult(
-            outputs=tuple(found[name] for name in names),
+            outputs=tuple(found[one.head.name] for one in opened),
             features=tuple(features) if ask.features else (),
             notes=_notes(features),
             failures=_failures(features, found.values()),
             timings=Timings.sum(one.timings for one in features),
+            cost=sum(one.cost for one in features),
         )
 
     async def predict_vectors(
@@ -146,7 +163,8 @@ class Predictor:
         for start in range(0, max(1, len(ids)), STORED):
             try:
                 items = await asyncio.to_thread(_kept_inputs, feature_set, ids[start : start + STORED], names[0])
-                parts.append((await self._predict(names, ask, items)).outputs)
+                opened = await asyncio.to_thread(self._opened_for, names, items, ask.caution)
+                parts.append((await self._predict(opened, ask, items)).outputs)
             except TopworkError as error:
                 raise error if error.item is None else error.at(start + error.item) from None
         return [concat_outputs(of_one) for of_one in zip(*parts, strict=True)]
@@ -155,7 +173,8 @@ class Predictor:
         """Find a trained head, or ENCODER/NAME."""
         return pretrained_head(self._catalog, name) if "/" in name else self._store.find(name)
 
-    def _find_predicting(self, name: str) -> StoredHead:
+    def find_predicting(self, name: str) -> StoredHead:
+        """`find` a head that predicts something of items. InvalidInput where it does not."""
         stored = self.find(name)
         if stored.head.task is Task.FILL:
             raise InvalidInput(
@@ -174,7 +193,7 @@ class Predictor:
             raise InvalidInput("no head is named", remedy="name one or more")
         if len(set(names)) != len(names):
             raise InvalidInput("a head is named twice", remedy="name each head once")
-        opened = [self.cache.open(lambda name=name: self._find_predicting(name)) for name in names]  # type: ignore[misc]
+        opened = [self.cache.open(lambda name=name: self.find_predicting(name)) for name in names]  # type: ignore[misc]
         caution.check([one.stored for one in opened])
         return opened
 
@@ -203,7 +222,7 @@ class Predictor:
         outputs = [output_of_pooled(one.head, ready, one.predict, skip, _typicality(one, ask.caution)) for one in opened]
         for output in outputs:
             self.counts.add(output)
-        return PredictionResult(tuple(map(ask.caution.applied, outputs)), failures=_failures((), outputs))
+        return PredictionResult(tuple(_told(output, ask) for output in outputs), failures=_failures((), outputs))
 
 
 async def _embed_sides(engine: Engine, ask: EmbedParams, items: Sequence[Item]) -> EmbedResult:
@@ -258,8 +277,12 @@ def _outputs_of(
         head, parts = one.head, rows(one.head)
         joined = combine_rows(head.task, head.parts, parts) if head.parts else parts[0]
         decoded = decode_output(head, joined, one.predict, ask.skip_bad_items, _typicality(one, ask.caution), ask.boxes)
-        found[head.name] = ask.caution.applied(decoded)
+        found[head.name] = _told(decoded, ask)
     return found
+
+
+def _told(output: HeadOutput, ask: PredictParams) -> HeadOutput:
+    return ask.caution.applied(output if ask.scores else replace(output, scores=None))
 
 
 def _predict_stored(

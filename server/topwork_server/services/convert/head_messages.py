@@ -209,7 +209,7 @@ def predict_params(settings: heads_pb2.PredictSettings, deadline: float | None, 
         caution=caution(settings),
         client=client,
         priority=item_messages.priority(settings.priority),
-        boxes=_box_query(settings),
+        boxes=box_query(settings),
     )
 
 
@@ -218,7 +218,8 @@ def caution(settings: heads_pb2.PredictSettings) -> Caution:
     return Caution(settings.coverage, abstain, unlike)
 
 
-def _box_query(settings: heads_pb2.PredictSettings) -> BoxQuery:
+def box_query(settings: heads_pb2.PredictSettings) -> BoxQuery:
+    """The boxes that are asked for. InvalidInput for a number out of its range."""
     given = {name: getattr(settings, name) for name in ("min_score", "max_overlap") if settings.HasField(name)}
     for name, value in given.items():
         if not 0 <= value <= 1:

@@ -1,0 +1,69 @@
+"""What the protocol calls a model: an encoder, whose outputs are its taps, or a head on one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from topwork_server.doors.oip.head_outputs import TensorSpec, output_specs
+from topwork_server.doors.oip.tensors import BYTES
+from topwork_server.errors import NotReady
+from topwork_server.heads.head_types import Head, Pooling, Task
+from topwork_server.heads.pooling import TOWERS
+from topwork_server.models.catalog_entry import CatalogEntry
+from topwork_server.services.convert import head_messages
+from topwork_server.types import FingerprintedTap, Granularity, Modality
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """The tensors of a model, and what else there is to tell of it."""
+
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+    properties: Mapping[str, str]
+
+
+def encoder_model(entry: CatalogEntry) -> ModelDescription:
+    """Describe an encoder: its usual tap is the first output. NotReady where it is not exported."""
+    if entry.manifest is None:
+        raise NotReady(f"the model {entry.spec.name} is not ready", remedy=entry.detail or "load it: that exports it")
+    taps = sorted(entry.taps, key=lambda info: info.tap.name != entry.spec.default_tap)
+    fingerprints = {f"fingerprint.{info.tap.name}": info.fingerprint for info in taps}
+    return ModelDescription(
+        [_input(modality) for modality in entry.spec.modalities],
+        [TensorSpec(info.tap.name, "FP32", _shape(info)) for info in taps],
+        {"license": entry.spec.license, **fingerprints},
+    )
+
+
+def head_model(head: Head, reads: Sequence[Modality]) -> ModelDescription:
+    """Describe a head; `reads` is what its encoders read. `labels` names its classes in the order of their numbers, in a
+    list of JSON."""
+    names = {"labels": json.dumps(head.names, ensure_ascii=False)} if head.names else {}
+    return ModelDescription(
+        [_input(modality, paired=_reads_pairs(head)) for modality in reads],
+        output_specs(head),
+        {
+            "task": head.task,
+            "encoder": " ".join(head.encoders),
+            "fingerprint": head.tap.fingerprint,
+            "trained": head_messages.version(head),
+            **names,
+        },
+    )
+
+
+def _reads_pairs(head: Head) -> bool:
+    return head.task is Task.QUESTION_ANSWERING or head.pooling is Pooling.PAIR or head.pooling in TOWERS
+
+
+def _input(modality: Modality, *, paired: bool = False) -> TensorSpec:
+    if modality is Modality.TENSOR:
+        return TensorSpec(modality.upper(), "FP32", (-1, -1))
+    return TensorSpec(modality.upper(), BYTES, (-1, 2) if paired and modality is Modality.TEXT else (-1,))
+
+
+def _shape(info: FingerprintedTap) -> Sequence[int]:
+    return (-1, info.tap.dim) if info.tap.granularity is Granularity.ITEM else (-1, -1, info.tap.dim)
