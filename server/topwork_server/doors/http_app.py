@@ -100,7 +100,10 @@ class HttpApplication:
 
 
 async def _nothing_there(scope: Scope, receive: Receive, send: Send) -> None:
-    refusal = _refusal(404, "unimplemented", f"there is nothing at {excerpt(scope['path'])} (see /docs)")
+    told = f"there is nothing at {excerpt(scope['path'])} (see /docs)"
+    # clients of the Open Inference Protocol read `error`, and those of Cohere, whose paths begin so too, `message`
+    also = {"error": told} if scope["path"].startswith("/v2/") else {}
+    refusal = JSONResponse({"code": "unimplemented", "message": told, **also}, 404)
     await refusal(scope, receive, send)
 
 

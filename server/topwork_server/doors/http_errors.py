@@ -10,6 +10,13 @@ from topwork_server.doors.request_body import SlowBody
 from topwork_server.errors import DiskFull, TooLarge, TopworkError
 from topwork_server.services.interceptor import retry_after
 
+
+class WrongMethod(TopworkError):
+    """The method of HTTP is not the one that a path has."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+
+
 _BY_CODE: Mapping[grpc.StatusCode, int] = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.FAILED_PRECONDITION: 400,
@@ -21,7 +28,12 @@ _BY_CODE: Mapping[grpc.StatusCode, int] = {
     grpc.StatusCode.UNAVAILABLE: 503,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
-_BY_CLASS: tuple[tuple[type[TopworkError], int], ...] = ((SlowBody, 408), (TooLarge, 413), (DiskFull, 507))
+_BY_CLASS: tuple[tuple[type[TopworkError], int], ...] = (
+    (WrongMethod, 405),
+    (SlowBody, 408),
+    (TooLarge, 413),
+    (DiskFull, 507),
+)
 
 
 def status(error: TopworkError) -> int:

@@ -15,7 +15,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
+from topwork_server.doors.http_errors import WrongMethod
 from topwork_server.doors.request_body import RequestBody
 from topwork_server.errors import Cancelled, DeadlineExceeded, InvalidInput, TopworkError
 from topwork_server.services.in_threads import in_thread_if
@@ -75,6 +77,24 @@ class Operation:
     error_form_of: Callable[[bytes], ErrorForm] | None = None
 
 
+class DoorRoute(Route):
+    """A route that refuses other methods than its own in the form of its door."""
+
+    def __init__(self, path: str, endpoint: Callable[[Request], Awaitable[Response]], method: str, error_form: ErrorForm) -> None:
+        super().__init__(path, endpoint, methods=[method])
+        self._method, self._error_form = method, error_form
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] in (self.methods or ()):
+            await super().handle(scope, receive, send)
+            return
+        response = self._error_form(
+            WrongMethod(f"{scope['method'][:40]} of {scope['path'][:100]}", remedy=f"call it by {self._method}")
+        )
+        response.headers["allow"] = self._method
+        await response(scope, receive, send)
+
+
 class JsonCalls:
     """Makes routes of a door's operations."""
 
@@ -110,7 +130,7 @@ class JsonCalls:
             response.headers.update(headers)
             return response
 
-        return Route(operation.path, answer, methods=["POST" if posted else "GET"])
+        return DoorRoute(operation.path, answer, "POST" if posted else "GET", error_form)
 
     async def _serve(self, operation: Operation, call: Call[Any], traced: Callable[[str], object]) -> Response:
         task = asyncio.current_task()

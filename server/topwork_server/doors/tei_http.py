@@ -42,6 +42,7 @@ _BY_CLASS: tuple[tuple[type[TopworkError], str, int | None], ...] = (
     (EmptyInput, "Empty", 400),
     (TooLarge, "Validation", None),
     (SlowBody, "Validation", None),
+    (http_errors.WrongMethod, "Validation", None),
 )
 _BY_CODE: Mapping[grpc.StatusCode, tuple[str, int | None]] = {
     grpc.StatusCode.INVALID_ARGUMENT: ("Validation", 422),

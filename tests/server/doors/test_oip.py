@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from http_calls import get, post
 from oip_calls import asked, called, raw_texts, rows_of, streamed
+from topwork_server import errors
 from topwork_server.doors.protocols import oip_pb2
 from topwork_server.inference.embed_statistics import EmbedStatistics
 from topwork_server.inference.engine import EmbedParams
@@ -370,13 +371,48 @@ async def test_wrong_bodies_over_http(wrong, tmp_path):
         assert (await post(server.ready.http, INFER, {"inputs": [{**TEXT, "data": ["a"]}]})).status == 200
 
 
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        (errors.NotFound, 404),
+        (errors.Unavailable, 503),
+        (errors.Overloaded, 503),
+        (errors.DeadlineExceeded, 503),
+        (errors.Unsupported, 501),
+        (errors.TopworkError, 500),
+        (errors.DataLoss, 500),
+        (errors.InvalidInput, 400),
+        (errors.NotReady, 400),
+        (errors.AlreadyExists, 400),
+        (errors.TooLarge, 413),
+    ],
+)
+async def test_errors_have_the_statuses_of_triton(kind, status, tmp_path):
+    async def embed(ask, items):
+        raise kind("what was wrong", remedy="what to do")
+
+    async with served(tmp_path) as server:
+        server.engine.embed = embed
+        reply = await post(server.ready.http, INFER, {"inputs": [{**TEXT, "data": ["a"]}]})
+        assert (reply.status, reply.json) == (status, {"error": "what was wrong (what to do)"})
+
+
 async def test_other_paths_over_http(tmp_path):
     async with served(tmp_path) as server:
+        for path in ("/v2/nosuch", "/v2/models/a/b/c", "/v2/models/ready/infer/more"):
+            lost = await get(server.ready.http, path)
+            assert (lost.status, "nothing at" in lost.json["error"]) == (404, True), path
+        for path, allowed in ((INFER, "POST"), ("/v2/repository/index", "POST"), ("/v2/systemsharedmemory/unregister", "POST")):
+            wrong = await get(server.ready.http, path)
+            assert (wrong.status, wrong.headers["allow"], allowed in wrong.json["error"]) == (405, allowed, True), path
+        for path in ("/v2", "/v2/health/ready", "/v2/models/ready", "/v2/systemsharedmemory/status"):
+            wrong = await post(server.ready.http, path, {})
+            assert (wrong.status, wrong.headers["allow"], "GET" in wrong.json["error"]) == (405, "GET", True), path
         assert "nosuch" in (await get(server.ready.http, "/v2/models/nosuch")).json["error"]
         assert (await get(server.ready.http, "/v2/models/nosuch")).status == 404
-        assert (await get(server.ready.http, INFER)).status == 405
-        shared = await get(server.ready.http, "/v2/cudasharedmemory/status")
-        assert (shared.status, "shared memory" in shared.json["error"]) == (501, True)
+        for path, word in (("cudasharedmemory/status", "CUDA"), ("trace/setting", "trace settings"), ("logging", "log settings")):
+            unserved = await get(server.ready.http, f"/v2/{path}")
+            assert (unserved.status, unserved.json["error"].startswith(word)) == (501, True)
         assert (await get(server.ready.http, "/v2/models/absent/config")).status == 400
 
 
@@ -418,7 +454,7 @@ async def test_tensors_are_in_shared_memory_over_http(tmp_path, shared):
         body = {"key": f"/{shared.name}", "offset": 0, "byte_size": 1024}
         assert (await post(server.ready.http, f"{memory}/region/mine/register", body)).status == 200
         again = await post(server.ready.http, f"{memory}/region/mine/register", body)
-        assert (again.status, "unregister" in again.json["error"]) == (409, True)
+        assert (again.status, "unregister" in again.json["error"]) == (400, True)
         raw = raw_texts(b"hello")
         shared.buf[: len(raw)] = raw
         place = {"shared_memory_region": "mine", "shared_memory_byte_size": len(raw)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from topwork._display.excerpts import excerpt
 
-from topwork_server.doors.json_calls import FINGERPRINT, Call, Operation, decoded
+from topwork_server.doors.json_calls import FINGERPRINT, Call, DoorRoute, Operation, decoded
 from topwork_server.doors.json_reply import json_reply
 from topwork_server.doors.oip.error_form import error_form
 from topwork_server.doors.oip.inference import BRIEF, VERSION, Inference, InferRequest
@@ -26,8 +26,8 @@ from topwork_server.services.in_threads import in_thread_if
 
 #: Bytes of the JSON that raw tensors follow; 0 where the body is the one element of a model's one input.
 HEADER = "inference-header-content-length"
-#: Parts of Triton's protocol that are not served, with the methods that they have there.
-UNSERVED = ("cudasharedmemory", "trace", "logging")
+#: Parts of Triton's protocol that are not served, and how each is called.
+UNSERVED = {"cudasharedmemory": "CUDA regions", "trace": "trace settings", "logging": "log settings"}
 MEMORY = "/v2/systemsharedmemory"
 #: Numbers of a reply in JSON, or bytes of a raw one, that are packed on the event loop.
 BRIEF_NUMBERS, BRIEF_BYTES = 1 << 14, 1 << 20
@@ -101,11 +101,15 @@ class OipHttpDoor:
 
     def plain_routes(self) -> list[Route]:
         """Routes of health, which answer while the server stops too, and of what is not served."""
-        paths = [f"/v2/{part}{rest}" for part in UNSERVED for rest in ("", "/{rest:path}")]
+        rests = ("", "/{rest:path}")
         return [
-            Route("/v2/health/live", _live),
-            Route("/v2/health/ready", self._ready),
-            *[Route(path, _unserved, methods=["GET", "POST"]) for path in paths],
+            DoorRoute("/v2/health/live", _live, "GET", error_form),
+            DoorRoute("/v2/health/ready", self._ready, "GET", error_form),
+            *[
+                Route(f"/v2/{part}{rest}", _unserved(what), methods=["GET", "POST"])
+                for part, what in UNSERVED.items()
+                for rest in rests
+            ],
         ]
 
     async def _ready(self, request: Request) -> Response:
@@ -196,10 +200,11 @@ async def _live(request: Request) -> Response:
     return Response()
 
 
-async def _unserved(request: Request) -> Response:
-    return error_form(
-        Unsupported("shared memory of CUDA, traces and log settings are not served", remedy="see `extensions` of /v2")
-    )
+def _unserved(what: str) -> Callable[[Request], Awaitable[Response]]:
+    async def refuse(request: Request) -> Response:
+        return error_form(Unsupported(f"{what} are not served", remedy="`extensions` of /v2 tell what is"))
+
+    return refuse
 
 
 def _model_of(call: Call[Any]) -> tuple[str, str]:
