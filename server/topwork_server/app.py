@@ -44,6 +44,7 @@ from topwork_server.doors.service_methods import ServiceMethods
 from topwork_server.doors.tei import TeiCalls
 from topwork_server.doors.tei_grpc import TeiGrpcDoor
 from topwork_server.doors.tei_http import TeiDoor
+from topwork_server.doors.tei_predict import TeiPredict
 from topwork_server.errors import DataLoss, StartError
 from topwork_server.heads.serving.predictor import Predictor
 from topwork_server.inference.engine import Engine
@@ -134,6 +135,7 @@ class App:
         self._predictor = Predictor(self.engine, catalog, self.state.heads.store, config.threads)
         self._heads = HeadPredictor(self._embedder, self._predictor, self.state.heads)
         self._tei = TeiCalls(self._embedder, self._ranker, config)
+        self._tei_predict = TeiPredict(self._heads, self._tei)
         self._shared_memory = SharedMemory(allowed=config.shared_memory)
         self._oip_grpc, self._oip_http = self._oip_doors()
         self._add_services(plugins)
@@ -157,14 +159,16 @@ class App:
             heads_pb2_grpc.add_HeadsServicer_to_server(heads, doors)  # type: ignore[no-untyped-call]
             jobs_pb2_grpc.add_JobsServicer_to_server(jobs, doors)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
-        server.add_generic_rpc_handlers((self._oip_grpc.handler(), *TeiGrpcDoor(self._tei, stopping).handlers()))
+        server.add_generic_rpc_handlers(
+            (self._oip_grpc.handler(), *TeiGrpcDoor(self._tei, self._tei_predict, stopping).handlers())
+        )
         add_reflection(server, SERVICES)
 
     def _http_application(self) -> HttpApplication:
         calls = JsonCalls(self.requests)
         routes = calls.routes(OpenAiDoor(self._embedder, self._catalog).operations(), openai.error_form)
         routes += calls.routes(self._oip_http.operations(), oip_errors.error_form) + self._oip_http.plain_routes()
-        tei = TeiDoor(self._tei, self.health.why_not_ready)
+        tei = TeiDoor(self._tei, self._tei_predict, self.health.why_not_ready)
         routes += calls.routes(tei.operations(), tei_http.error_form)
         ranks = RerankDoor(self._embedder, self._ranker, tei.rerank)
         routes += calls.routes([*CohereDoor(self._embedder).operations(), *ranks.operations()], cohere.error_form)

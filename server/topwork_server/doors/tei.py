@@ -134,8 +134,8 @@ class Rank:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """An encoder as TEI describes its model. `max_tokens` counts special tokens too, 0 where there is no bound; `ranks` where it
-    gives a score for a pair of texts."""
+    """An encoder, or a head that gives `labels`, as TEI describes its model. `max_tokens` counts special tokens too, 0 where
+    there is no bound; `ranks` where an encoder gives a score for a pair of texts."""
 
     name: str
     fingerprint: str
@@ -144,6 +144,7 @@ class ModelInfo:
     max_tokens: int
     max_batch_tokens: int
     ranks: bool
+    labels: Sequence[str] = ()
 
 
 class TeiCalls:
@@ -151,6 +152,10 @@ class TeiCalls:
 
     def __init__(self, embedder: Embedder, ranker: Ranker, config: Config) -> None:
         self._embedder, self._ranker, self.config = embedder, ranker, config
+
+    def model(self, call: Call[Any]) -> str:
+        """The name of the model that a request is for."""
+        return self._embedder.name(call)
 
     async def embed(self, call: Call[EmbedRequest], *, wait: bool = False) -> tuple[Array, Cost]:
         """A row for each input: (inputs, dim) float32. `wait` waits for room in the encoder's queue."""
@@ -187,7 +192,7 @@ class TeiCalls:
     async def rerank(self, call: Call[RerankRequest]) -> tuple[list[Rank], Cost]:
         """The texts, or the `top_n` best of them, with their scores, the best first."""
         body, began = call.body, time.monotonic()
-        texts = self._checked(body.texts or [])
+        texts = self.checked(body.texts or [])
         scored = await self.score(call, [(body.query, text) for text in texts], body)
         characters = len(body.query) * len(texts) + sum(map(len, texts))
         cost = cost_of(scored.result, characters, began)
@@ -196,13 +201,13 @@ class TeiCalls:
     async def score(self, call: Call[Any], pairs: Sequence[Pair], body: RerankRequest, *, wait: bool = False) -> Scored:
         """A score for each pair. `wait` waits for room in the encoder's queue."""
         encoder = self._embedder.name(call)
-        options = {**await self._options(encoder, body), **body.options}
+        options = {**await self.options(encoder, body), **body.options}
         return await self._ranker.score(call, encoder, pairs, options, tap=body.tap, raw=body.raw_scores, wait=wait)
 
     async def tokenize(self, call: Call[TokenizeRequest]) -> list[Sequence[Token]]:
         """The tokens of each text, with its prompt."""
         body = call.body
-        texts = self._checked([body.inputs] if isinstance(body.inputs, str) else body.inputs)
+        texts = self.checked([body.inputs] if isinstance(body.inputs, str) else body.inputs)
         _check_sizes(texts, "characters")
         options = {"prompt_name": body.prompt_name} if body.prompt_name else {}
 
@@ -214,7 +219,7 @@ class TeiCalls:
 
     async def decode(self, call: Call[DecodeRequest]) -> list[str]:
         """The text of each list of token ids."""
-        lists = [token_ids(ids).tolist() for ids in self._checked(listed(call.body.ids))]
+        lists = [token_ids(ids).tolist() for ids in self.checked(listed(call.body.ids))]
         _check_sizes(lists, "token ids")
         special = not call.body.skip_special_tokens
 
@@ -237,12 +242,12 @@ class TeiCalls:
         self, call: Call[Any], inputs: Sequence[Any], settings: Settings, taps: Sequence[str] = (), *, wait: bool = False
     ) -> tuple[EmbedResult, Cost]:
         began, encoder = time.monotonic(), self._embedder.name(call)
-        items = [_item(one, position) for position, one in enumerate(self._checked(inputs))]
-        options = await self._options(encoder, settings)
+        items = [_item(one, position) for position, one in enumerate(self.checked(inputs))]
+        options = await self.options(encoder, settings)
         result = await self._embedder.embed_taps(call, encoder, items, taps, options, wait=wait)
         return result, cost_of(result, sum(len(item.text) for item in items if isinstance(item, TextItem)), began)
 
-    async def _options(self, encoder: str, settings: Settings) -> dict[str, Any]:
+    async def options(self, encoder: str, settings: Settings) -> dict[str, Any]:
         """The encoder's own options. One that cuts nothing, since it has no limit, is not asked to."""
         declared = request_options.declared_by(await self._embedder.spec(encoder))
         names = {field.name for field in dataclasses.fields(declared)}
@@ -265,7 +270,8 @@ class TeiCalls:
             raise NotReady(f"{encoder} has no rows of tokens", remedy="ask for /embed or Embed: a row a text")
         return of_tokens[0] if of_tokens and TOKENS not in of_tokens else TOKENS
 
-    def _checked(self, inputs: Sequence[T]) -> Sequence[T]:
+    def checked(self, inputs: Sequence[T]) -> Sequence[T]:
+        """The inputs. EmptyInput where there are none, InvalidInput where there are too many."""
         if not inputs:
             raise EmptyInput("there are no inputs", remedy="send at least one")
         if len(inputs) > self.config.max_items:

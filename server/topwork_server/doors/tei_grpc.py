@@ -16,6 +16,7 @@ from topwork_server.doors.answer_stream import AnswerStream
 from topwork_server.doors.grpc_calls import call_of
 from topwork_server.doors.json_calls import FINGERPRINT, Call
 from topwork_server.doors.protocols import tei_pb2
+from topwork_server.doors.tei_predict import Predictions, PredictRequest, TeiPredict
 from topwork_server.doors.tei_rerank_stream import RerankStream
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.services.in_threads import in_thread_if
@@ -23,7 +24,7 @@ from topwork_server.services.request_checks import Context, add_trailing_metadat
 from topwork_server.services.streaming import until_stopped
 from topwork_server.types import Array, Token
 
-SERVICES = ("tei.v1.Info", "tei.v1.Embed", "tei.v1.Rerank", "tei.v1.Tokenize")
+SERVICES = ("tei.v1.Info", "tei.v1.Embed", "tei.v1.Predict", "tei.v1.Rerank", "tei.v1.Tokenize")
 DIRECTIONS: Mapping[int, str] = {tei_pb2.TRUNCATION_DIRECTION_RIGHT: "right", tei_pb2.TRUNCATION_DIRECTION_LEFT: "left"}
 
 #: Answers the message that is the body of a call, with the fingerprint of the rows, "" where there are none; True waits for
@@ -34,8 +35,8 @@ Answer: TypeAlias = Callable[[Call[Any], bool], Awaitable[tuple[Message, str]]]
 class TeiGrpcDoor:
     """Answers the methods. Streams take no more requests once `stopping` is set."""
 
-    def __init__(self, calls: tei.TeiCalls, stopping: asyncio.Event) -> None:
-        self._calls, self._stopping = calls, stopping
+    def __init__(self, calls: tei.TeiCalls, predict: TeiPredict, stopping: asyncio.Event) -> None:
+        self._calls, self._predict, self._stopping = calls, predict, stopping
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """The tables of the services' methods."""
@@ -45,6 +46,10 @@ class TeiGrpcDoor:
                 **self._both("Embed", self._embed, tei_pb2.EmbedRequest),
                 **self._both("EmbedSparse", self._embed_sparse, tei_pb2.EmbedSparseRequest),
                 **self._both("EmbedAll", self._embed_all, tei_pb2.EmbedAllRequest),
+            },
+            {
+                **self._both("Predict", self._predict_text, tei_pb2.PredictRequest),
+                **self._both("PredictPair", self._predict_pair, tei_pb2.PredictPairRequest),
             },
             {
                 "Rerank": self._unary(self._rerank, tei_pb2.RerankRequest),
@@ -99,6 +104,21 @@ class TeiGrpcDoor:
         reply = await in_thread_if(rows.size > tei.BRIEF, _token_rows, rows, cost)
         return check_reply_size(reply, "send a shorter text"), cost.fingerprint
 
+    async def _predict_text(self, call: Call[Any], wait: bool) -> tuple[Message, str]:
+        return await self._predicted(call, call.body.inputs, wait)
+
+    async def _predict_pair(self, call: Call[Any], wait: bool) -> tuple[Message, str]:
+        given = list(call.body.inputs)
+        if len(given) != 2:
+            raise InvalidInput(f"{len(given)} texts of a pair", remedy="send two, or ask for Predict")
+        return await self._predicted(call, [given], wait)
+
+    async def _predicted(self, call: Call[Any], inputs: Any, wait: bool) -> tuple[Message, str]:
+        asked = call.body
+        request = PredictRequest(inputs=inputs, raw_scores=asked.raw_scores, **_truncation(asked))
+        found = await self._predict.predict(replace(call, body=request), wait=wait)
+        return await in_thread_if(found.scores.size > tei.BRIEF, _predictions, found), found.cost.fingerprint
+
     async def _rerank(self, call: Call[Any], wait: bool) -> tuple[Message, str]:
         request = _rerank_settings(call.body, texts=list(call.body.texts))
         return _ranks(*await self._calls.rerank(replace(call, body=request)))
@@ -123,13 +143,13 @@ class TeiGrpcDoor:
         return tei_pb2.DecodeResponse(text=text), ""
 
     async def _info(self, call: Call[Any], wait: bool) -> tuple[Message, str]:
-        found, config = await self._calls.describe(call), self._calls.config
+        found, config = await self._predict.describe(call), self._calls.config
         reply = tei_pb2.InfoResponse(
             version=__version__,
             model_id=found.name,
             model_sha=found.fingerprint,
             model_dtype=found.dtype,
-            model_type=tei_pb2.MODEL_TYPE_RERANKER if found.ranks else tei_pb2.MODEL_TYPE_EMBEDDING,
+            model_type=_model_type(found),
             max_concurrent_requests=config.queue,
             max_input_length=found.max_tokens,
             max_batch_tokens=found.max_batch_tokens,
@@ -185,6 +205,12 @@ def _ranks(found: Sequence[tei.Rank], cost: tei.Cost) -> tuple[tei_pb2.RerankRes
     return check_reply_size(reply, "rank fewer texts, or leave return_text out"), cost.fingerprint
 
 
+def _model_type(found: tei.ModelInfo) -> tei_pb2.ModelType:
+    if found.labels:
+        return tei_pb2.MODEL_TYPE_CLASSIFIER
+    return tei_pb2.MODEL_TYPE_RERANKER if found.ranks else tei_pb2.MODEL_TYPE_EMBEDDING
+
+
 def _metadata(cost: tei.Cost) -> tei_pb2.Metadata:
     return tei_pb2.Metadata(
         compute_chars=cost.characters,
@@ -194,6 +220,11 @@ def _metadata(cost: tei.Cost) -> tei_pb2.Metadata:
         queue_time_ns=round(cost.queue * 1e9),
         inference_time_ns=round(cost.inference * 1e9),
     )
+
+
+def _predictions(found: Predictions) -> tei_pb2.PredictResponse:
+    [ranked] = found.ranked()
+    return tei_pb2.PredictResponse(predictions=[tei_pb2.Prediction(**one) for one in ranked], metadata=_metadata(found.cost))
 
 
 def _token_rows(rows: Array, cost: tei.Cost) -> tei_pb2.EmbedAllResponse:

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from topwork_server import __version__
 from topwork_server.doors import http_errors
-from topwork_server.doors.json_calls import FINGERPRINT, Call, Operation
+from topwork_server.doors.json_calls import FINGERPRINT, Call, Operation, decoded
 from topwork_server.doors.json_reply import json_reply
 from topwork_server.doors.request_body import SlowBody
 from topwork_server.doors.tei import (
@@ -26,6 +26,7 @@ from topwork_server.doors.tei import (
     EmbedAllRequest,
     EmbedRequest,
     EmptyInput,
+    ModelInfo,
     Rank,
     RerankRequest,
     SimilarityRequest,
@@ -33,6 +34,7 @@ from topwork_server.doors.tei import (
     TokenizeRequest,
     every,
 )
+from topwork_server.doors.tei_predict import PredictRequest, TeiPredict, is_batch
 from topwork_server.errors import InvalidInput, TooLarge, TopworkError, Unavailable
 from topwork_server.services.in_threads import in_thread_if
 from topwork_server.types import Token
@@ -66,13 +68,15 @@ class TeiDoor:
     """Answers TEI's routes. `why_not_ready` tells why an encoder, or the server for "", would not answer now; "" where it
     would."""
 
-    def __init__(self, calls: TeiCalls, why_not_ready: Callable[[str], Awaitable[str]]) -> None:
-        self._calls, self._why_not_ready = calls, why_not_ready
+    def __init__(self, calls: TeiCalls, predict: TeiPredict, why_not_ready: Callable[[str], Awaitable[str]]) -> None:
+        self._calls, self._predict, self._why_not_ready = calls, predict, why_not_ready
 
     def operations(self) -> list[Operation]:
         embed = "Embed texts"
         return [
-            *(Operation(path, "Tei.Embed", embed, self.embed, EmbedRequest) for path in ("/embed", "/", "/invocations")),
+            *(Operation(path, "Tei.Embed", embed, self.embed, EmbedRequest) for path in ("/embed", "/invocations")),
+            Operation("/", "Tei.Embed", "Embed or classify texts, as the model does", self.by_kind, EmbedRequest, raw=True),
+            Operation("/predict", "Tei.Predict", "Classify texts and pairs of texts", self.predict, PredictRequest),
             Operation("/embed_all", "Tei.EmbedAll", "Embed each token of texts", self.embed_all, EmbedAllRequest),
             Operation("/embed_sparse", "Tei.EmbedSparse", "Embed texts as sparse rows", self.embed_sparse, EmbedAllRequest),
             Operation("/similarity", "Tei.Similarity", "Compare texts with one", self.similarity, SimilarityRequest),
@@ -86,6 +90,17 @@ class TeiDoor:
     async def embed(self, call: Call[EmbedRequest]) -> Response:
         rows, cost = await self._calls.embed(call)
         return await in_thread_if(rows.size > BRIEF, _reply, rows, cost)
+
+    async def by_kind(self, call: Call[Any]) -> Response:
+        if await self._predict.head(call):
+            return await self.predict(replace(call, body=await decoded(call.body, _PREDICT)))
+        return await self.embed(replace(call, body=await decoded(call.body, _EMBED)))
+
+    async def predict(self, call: Call[PredictRequest]) -> Response:
+        found = await self._predict.predict(call)
+        ranked = await in_thread_if(found.scores.size > BRIEF, found.ranked)
+        body = ranked if is_batch(call.body.inputs) else ranked[0]
+        return await in_thread_if(found.scores.size > BRIEF, _reply, body, found.cost)
 
     async def embed_all(self, call: Call[EmbedAllRequest]) -> Response:
         rows, cost = await self._calls.embed_all(call)
@@ -116,13 +131,13 @@ class TeiDoor:
         return await asyncio.to_thread(json_reply, {"predictions": [rows for rows, _ in found]})
 
     async def info(self, call: Call[None]) -> Response:
-        found, config = await self._calls.describe(call), self._calls.config
+        found, config = await self._predict.describe(call), self._calls.config
         body = {
             "model_id": found.name,
             "model_sha": found.fingerprint,
             "model_dtype": found.dtype,
             "served_model_name": found.name,
-            "model_type": {"reranker": ONE_LABEL} if found.ranks else {"embedding": {"pooling": found.pooling}},
+            "model_type": _model_type(found),
             "max_concurrent_requests": config.queue,
             "max_input_length": found.max_tokens,
             "max_batch_tokens": found.max_batch_tokens,
@@ -137,9 +152,21 @@ class TeiDoor:
         return json_reply(body, headers={FINGERPRINT: found.fingerprint})
 
     async def health(self, call: Call[None]) -> Response:
-        if reason := await self._why_not_ready(call.model or self._calls.config.default_encoder):
-            raise Unavailable(reason, remedy="try again; `GetEncoder(NAME)` tells the encoder's state")
+        if reason := await self._why_unhealthy(call):
+            raise Unavailable(reason, remedy="try again; `GetEncoder(NAME)` and `GetHead(NAME)` tell the state of a model")
         return Response()
+
+    async def _why_unhealthy(self, call: Call[None]) -> str:
+        model = call.model or self._calls.config.default_encoder
+        try:
+            head = await self._predict.head(call) if model else None
+        except TopworkError as error:
+            return str(error)
+        reasons = [await self._why_not_ready(encoder) for encoder in (head.encoders if head else (model,))]
+        return next(filter(None, reasons), "")
+
+
+_EMBED, _PREDICT = msgspec.json.Decoder(EmbedRequest), msgspec.json.Decoder(PredictRequest)
 
 
 def error_form(error: TopworkError) -> Response:
@@ -147,6 +174,13 @@ def error_form(error: TopworkError) -> Response:
     of_class = next(((kind, status) for one, kind, status in _BY_CLASS if isinstance(error, one)), None)
     kind, status = of_class or _BY_CODE.get(error.code, _OTHERS)
     return json_reply({"error": str(error), "error_type": kind}, status or http_errors.status(error), http_errors.headers(error))
+
+
+def _model_type(found: ModelInfo) -> dict[str, Any]:
+    if not found.labels:
+        return {"reranker": ONE_LABEL} if found.ranks else {"embedding": {"pooling": found.pooling}}
+    by_id = {str(i): label for i, label in enumerate(found.labels)}
+    return {"classifier": {"id2label": by_id, "label2id": {label: i for i, label in enumerate(found.labels)}}}
 
 
 def _reply(body: Any, cost: Cost) -> Response:

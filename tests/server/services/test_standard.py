@@ -125,6 +125,8 @@ async def test_reflection_lists_all_services_and_describes_each(tmp_path, versio
             "inference.GRPCInferenceService",
             "tei.v1.Embed",
             "tei.v1.Info",
+            "tei.v1.Predict",
+            "tei.v1.Rerank",
             "tei.v1.Tokenize",
             "topwork.v1.Encoders",
             "topwork.v1.FeatureSets",
