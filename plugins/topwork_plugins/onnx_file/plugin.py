@@ -53,6 +53,10 @@ class OnnxTensor(OnnxEncoder):
         super().__init__(spec, folder)
         self._reader = TensorReader.read(folder)
 
+    @property
+    def array(self) -> tuple[str, Sequence[int]]:
+        return self._reader.dtype, [axis if isinstance(axis, int) else -1 for axis in self._reader.axes]
+
     def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
         return [self._reader.sample(item)]
 

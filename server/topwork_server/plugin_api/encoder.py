@@ -182,6 +182,12 @@ class Encoder(ABC):
         """The most tokens of a text, special ones included; 0 where there is no such bound."""
         return 0
 
+    @property
+    def array(self) -> tuple[str, Sequence[int]] | None:
+        """The dtype of the arrays that an encoder of tensors reads, by numpy's name, and their shape, -1 for an axis of several
+        lengths; None where that is not known."""
+        return None
+
     def tokenize(self, text: str, options: Any) -> Sequence[Token]:
         """The tokens of a text, those of its prompt and special ones included; where this encoder has a tokenizer. It is called
         in any thread."""

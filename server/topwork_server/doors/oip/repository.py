@@ -128,9 +128,13 @@ class ModelRepository:
     async def _described(self, model: str, version: str) -> ModelDescription:
         check_version(model, version)
         head = await self._heads.of_model(model)
-        if head:
-            return head_model(head, await self._heads.reads(head))
-        return encoder_model(await asyncio.to_thread(self._catalog.entry, model))
+        reads = await self._heads.reads(head) if head else ()
+
+        def describe() -> ModelDescription:
+            entry = self._catalog.entry(head.encoder if head else model)
+            return head_model(head, entry, reads) if head else encoder_model(entry)
+
+        return await asyncio.to_thread(describe)
 
     async def _entries(self) -> Sequence[CatalogEntry]:
         return await asyncio.to_thread(readable_entries, self._catalog)

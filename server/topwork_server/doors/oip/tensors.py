@@ -59,7 +59,7 @@ class OutputTensor:
 
     @property
     def datatype(self) -> str:
-        return BYTES if self.values.dtype == object else _DATATYPES[self.values.dtype.newbyteorder("<").str]
+        return datatype_of(self.values.dtype)
 
     def raw(self) -> bytes:
         """The values as bytes; each text after its length in four bytes."""
@@ -72,6 +72,11 @@ class OutputTensor:
         """The values as JSON has them, in row-major order: an array of numbers, or a list of texts."""
         flat = self.values.reshape(-1)
         return flat.tolist() if self.datatype == BYTES else flat
+
+
+def datatype_of(dtype: np.dtype[Any]) -> str:
+    """The protocol's name of a dtype; BYTES for objects."""
+    return BYTES if dtype.kind == "O" else _DATATYPES[dtype.newbyteorder("<").str]
 
 
 def items_of(tensor: InputTensor, modality: Modality, most: int) -> list[Item]:
