@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import socket
 import threading
 import time
+import weakref
 from typing import Any
 
 import grpc
@@ -319,3 +321,22 @@ def test_a_fast_server_gets_all_that_it_can_take() -> None:
 def test_a_client_that_cannot_be_opened(kind: Any, wrong: dict[str, Any], pattern: str) -> None:
     with pytest.raises(topwork.InvalidInput, match=pattern):
         kind(**wrong)
+
+
+def test_what_a_failed_call_held_goes_with_its_error(client: topwork.Client) -> None:
+    class Held:
+        pass
+
+    def fail() -> weakref.ref[Held]:
+        held = Held()
+        try:
+            client.encoder("nosuch")
+        except topwork.NotFound:
+            return weakref.ref(held)
+        pytest.fail("there is no such encoder")
+
+    gc.disable()
+    try:
+        assert fail()() is None
+    finally:
+        gc.enable()

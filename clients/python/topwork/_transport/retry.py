@@ -91,5 +91,8 @@ class UnaryRetries:
         self._session.heard(found)
         pause = self._patience.pause(found)
         if pause is None:
-            raise found.shifted(self._call.start) from None
+            try:
+                raise found.shifted(self._call.start) from None
+            finally:  # else the error and this frame hold each other, and what all callers hold, until garbage is collected
+                del found
         return pause
