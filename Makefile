@@ -45,6 +45,22 @@ test-tritonclient: install  ## the Open Inference Protocol by Triton's own clien
 	test -d $(TRITON) || { $(PYTHON) -m venv $(TRITON) && $(TRITON)/bin/python -m pip install --quiet 'tritonclient[http,grpc]==2.73.0'; }
 	TRITONCLIENT=$(CURDIR)/$(TRITON)/bin/python $(BIN)/python -m pytest tests/server/doors/test_tritonclient.py
 
+INTEGRATIONS := sklearn langchain llama-index haystack
+.PHONY: test-integrations $(INTEGRATIONS:%=test-integrations-%)
+test-integrations: $(INTEGRATIONS:%=test-integrations-%)  ## topwork.integrations with the real packages, each in an environment of its own, in .venvs
+
+# Packages of the tests alone, beside those that the extra of the client installs.
+of-sklearn := pandas pillow
+of-langchain := langchain-tests==1.1.9
+of-llama-index := pillow
+of-haystack := pillow
+
+$(INTEGRATIONS:%=test-integrations-%): test-integrations-%: install
+	test -f .venvs/$*/installed || { $(PYTHON) -m venv .venvs/$* && .venvs/$*/bin/python -m pip install --quiet \
+		-e 'clients/python[$*]' pytest==9.2.0 pytest-timeout==2.4.0 $(of-$*) && touch .venvs/$*/installed; }
+	TOPWORK_WHOLE=1 TOPWORK_PYTHON=$(CURDIR)/$(BIN)/python .venvs/$*/bin/python -m pytest --confcutdir=tests/integrations \
+		tests/integrations/test_$(subst -,_,$*).py
+
 .PHONY: weights
 weights: install
 	@for name in all-minilm-l6-v2 efficientnet-lite0 resnet50-thin i3d-resnet50-thin glove-6b-50d; do \
@@ -102,4 +118,4 @@ memory: install weights  ## resident memory of the server, idle and with all off
 	$(BIN)/python -m benchmarks.memory
 
 clean:
-	rm -rf $(VENV) site .bench-peers $(SKLEARN) $(TRITON) .topwork .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) site .bench-peers $(SKLEARN) $(TRITON) .venvs .topwork .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -32,6 +32,10 @@ HEAVY = {
     "google.rpc",
     "topwork_server",
     "grpc_status",
+    "sklearn",
+    "langchain_core",
+    "llama_index",
+    "haystack",
 }
 
 
@@ -44,6 +48,13 @@ def imported_by(program: str) -> set[str]:
 
 def test_importing_it_imports_nothing_heavy() -> None:
     assert not imported_by("import topwork") & HEAVY
+
+
+def test_a_missing_library_of_an_integration_is_told_with_the_extra_that_installs_it() -> None:
+    program = "import sys; sys.modules['sklearn'] = None; import topwork.integrations.sklearn"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "ImportError: scikit-learn" in done.stderr
+    assert "pip install 'topwork[sklearn]'" in done.stderr
 
 
 def test_its_command_imports_nothing_heavy() -> None:

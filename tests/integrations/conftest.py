@@ -1,0 +1,64 @@
+"""A server for the tests of integrations, in a process of its own: their packages may be in another environment than its."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import topwork
+
+os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
+os.environ.setdefault("LANGSMITH_TRACING", "false")
+
+
+PAGE = Path(__file__).parents[2] / "docs/integrations.md"
+#: What the toy server has instead of what the page shows.
+NAMES = {"all-minilm-l6-v2": "letters"}
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server with the encoders of toy_server.py; $TOPWORK_PYTHON is a Python that has the server."""
+    command = [os.environ.get("TOPWORK_PYTHON", sys.executable), str(Path(__file__).with_name("toy_server.py"))]
+    environment = {**os.environ, "TOPWORK_HTTP": "off", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    with (
+        (tmp_path_factory.mktemp("server") / "log").open("w+") as log,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True, env=environment) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        log.seek(0)
+        assert address, log.read()
+        yield address
+        process.stdin.close()
+
+
+@pytest.fixture
+def client(server: str) -> Iterator[topwork.Client]:
+    with topwork.Client(server) as client:
+        yield client
+
+
+@pytest.fixture
+def shown(server: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
+    """Run what docs/integrations.md shows of a module; its variables."""
+
+    def run(module: str) -> dict[str, Any]:
+        monkeypatch.setenv("TOPWORK_SERVER", server)
+        blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+        [block] = [block for block in blocks if f"topwork.integrations.{module} " in block]
+        for name, toy in NAMES.items():
+            block = block.replace(name, toy)
+        found: dict[str, Any] = {}
+        exec(block, found)
+        return found
+
+    return run
