@@ -58,8 +58,8 @@ of-haystack := pillow
 $(INTEGRATIONS:%=test-integrations-%): test-integrations-%: install
 	test -f .venvs/$*/installed || { $(PYTHON) -m venv .venvs/$* && .venvs/$*/bin/python -m pip install --quiet \
 		-e 'clients/python[$*]' pytest==9.2.0 pytest-timeout==2.4.0 $(of-$*) && touch .venvs/$*/installed; }
-	TOPWORK_WHOLE=1 TOPWORK_PYTHON=$(CURDIR)/$(BIN)/python .venvs/$*/bin/python -m pytest --confcutdir=tests/integrations \
-		tests/integrations/test_$(subst -,_,$*).py
+	TOPWORK_WHOLE=1 TOPWORK_PYTHON=$(CURDIR)/$(BIN)/python .venvs/$*/bin/python -m pytest -c tests/integrations/environments.ini --rootdir=. \
+		tests/integrations/test_$(subst -,_,$*)*.py
 
 .PHONY: weights
 weights: install

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
 os.environ.setdefault("LANGSMITH_TRACING", "false")
 
 
+#: Tests of packages that are only in environments of `make test-integrations`.
+OPTIONAL = {"test_langchain_standard.py": "langchain_tests", "test_llama_index.py": "llama_index"}
+collect_ignore = [file for file, package in OPTIONAL.items() if find_spec(package) is None]
 PAGE = Path(__file__).parents[2] / "docs/integrations.md"
 #: What the toy server has instead of what the page shows.
 NAMES = {"all-minilm-l6-v2": "letters"}

@@ -30,7 +30,7 @@ class PromptedLetters(Letters):
     """Queries are in small letters."""
 
     def role_options(self, role: Role, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"case": "lower", **options} if role == Role.QUERY else options
+        return {**options, "case": "lower"} if role == Role.QUERY else options
 
 
 class Pictures(toy_pictures.Patches):
