@@ -105,6 +105,12 @@ bench-search: install  ## writes and searches beside in-process FAISS and embedd
 		hnswlib==0.8.0 lancedb==0.40.0 chromadb==1.5.9 pymilvus==3.0.2 milvus-lite==3.2.2; }
 	$(BIN)/python -m benchmarks.search --rows 100000 --peers $(PEERS)/bin/python hnswlib lancedb chroma milvus_lite
 
+.PHONY: bench-doors
+bench-doors: install weights  ## each door beside native gRPC; the clients of OpenAI and Triton at us, at infinity and at Triton
+	$(BIN)/python -c 'import aiohttp' || $(BIN)/python -m pip install --quiet -e '.[bench]'
+	$(BIN)/python -m benchmarks.serving.peers.environments pytriton infinity
+	$(BIN)/python -m benchmarks.doors --peers
+
 SKLEARN := .bench-sklearn
 bench-heads: install weights  ## train to first prediction, latency beside a training; the linear sweep beside one fit of scikit-learn
 	test -d $(SKLEARN) || { $(PYTHON) -m venv $(SKLEARN) && $(SKLEARN)/bin/python -m pip install --quiet scikit-learn==1.9.1; }
