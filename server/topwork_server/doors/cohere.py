@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -15,16 +15,15 @@ from topwork_server.doors.json_calls import FINGERPRINT, Call, Operation
 from topwork_server.doors.json_reply import json_reply
 from topwork_server.doors.media import item_of
 from topwork_server.doors.openai import BRIEF, MOST_INPUTS, Part
-from topwork_server.doors.text_inputs import dimensions
+from topwork_server.doors.text_inputs import ROLES, dimensions
 from topwork_server.doors.typed_rows import EmbeddingType, typed
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.features import EmbedResult
 from topwork_server.inference.output_format import OutputFormat, RowType, format_rows
 from topwork_server.services.in_threads import in_thread_if
-from topwork_server.types import Item, Modality, Role, TextItem
+from topwork_server.types import Item, Modality, TextItem
 
 InputType = Literal["search_document", "search_query", "classification", "clustering", "image"]
-ROLES: Mapping[str, Role] = {"search_query": Role.QUERY, "search_document": Role.DOCUMENT}
 
 
 class EmbedInput(msgspec.Struct):

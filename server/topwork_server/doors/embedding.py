@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from topwork_server.doors.json_calls import MODEL, Call
+from topwork_server.doors.text_inputs import ROLES
 from topwork_server.errors import InvalidInput
 from topwork_server.features import EmbedResult, TapRows
 from topwork_server.inference.engine import EmbedParams, Engine
@@ -54,6 +55,16 @@ class Embedder:
         declared = request_options.declared_by(await self.spec(encoder))
         return option in {field.name for field in dataclasses.fields(declared)}
 
+    async def prompt(self, encoder: str, name: str) -> tuple[dict[str, Any], Role | None]:
+        """Return the options, or the role, that the name of a prompt stands for: where the encoder has a prompt for a role, and
+        none of that name, the names that protocols have for the role stand for it. NotFound where there is no such encoder."""
+        if role := ROLES.get(name):
+            async with self._engine.acquire(encoder):  # exported first, if need be: only then its prompts are known
+                prompts = await asyncio.to_thread(lambda: self._catalog.entry(encoder).prompts)
+            if role in {prompt.role for prompt in prompts} and name not in {prompt.name for prompt in prompts}:
+                return {}, role
+        return ({"prompt_name": name} if name else {}), None
+
     async def entry(self, encoder: str) -> CatalogEntry:
         """Return what is known of an encoder. NotFound where there is none of that name."""
         return await asyncio.to_thread(self._catalog.entry, encoder)
@@ -72,10 +83,16 @@ class Embedder:
         return entry.manifest.numerics if entry.manifest else None
 
     async def ask(
-        self, call: Call[Any], encoder: str, places: int, work: Callable[[Encoder, Any], T], options: Mapping[str, Any]
+        self,
+        call: Call[Any],
+        encoder: str,
+        places: int,
+        work: Callable[[Encoder, Any], T],
+        options: Mapping[str, Any],
+        role: Role | None = None,
     ) -> T:
         """Return what `work` makes of the encoder of texts and of the options, as `Engine.ask_encoder` runs it."""
-        params = EmbedParams(encoder, (), options, deadline=call.deadline, client=call.client, priority=call.priority)
+        params = EmbedParams(encoder, (), options, deadline=call.deadline, client=call.client, priority=call.priority, role=role)
         return await self._engine.ask_encoder(params, places, work)
 
     async def embed(

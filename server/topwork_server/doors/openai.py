@@ -22,7 +22,7 @@ from topwork_server.doors.embedding import Embedder, one_row_each
 from topwork_server.doors.json_calls import FINGERPRINT, Call, Operation
 from topwork_server.doors.json_reply import json_reply
 from topwork_server.doors.media import is_data_uri, item_of
-from topwork_server.doors.text_inputs import dimensions, listed, token_ids
+from topwork_server.doors.text_inputs import ROLES, dimensions, listed, token_ids
 from topwork_server.doors.typed_rows import EmbeddingType, base64_rows, typed
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.features import EmbedResult
@@ -32,17 +32,10 @@ from topwork_server.models.catalog_entry import CatalogEntry
 from topwork_server.models.chunk_taps import CHUNKS
 from topwork_server.services.encoders import readable_entries
 from topwork_server.services.in_threads import in_thread_if
-from topwork_server.types import Array, Item, Modality, Role, TextItem
+from topwork_server.types import Array, Item, Modality, TextItem
 
 #: Inputs of one request, as OpenAI has it.
 MOST_INPUTS = 2048
-#: What the inputs are for, as Jina's `task` and NIM's `input_type` have it.
-ROLES: Mapping[str, Role] = {
-    "retrieval.query": Role.QUERY,
-    "query": Role.QUERY,
-    "retrieval.passage": Role.DOCUMENT,
-    "passage": Role.DOCUMENT,
-}
 #: Numbers in a reply that are formatted on the event loop.
 BRIEF = 1 << 14
 
@@ -92,7 +85,7 @@ class EmbeddingsRequest(msgspec.Struct):
     options: dict[str, Any] = msgspec.field(default_factory=dict)
     normalize: bool = True
     task: Literal["", "retrieval.query", "retrieval.passage", "text-matching", "classification", "separation"] = ""
-    input_type: Literal["", "query", "passage"] = ""
+    input_type: Literal["", "query", "passage", "document", "search_query", "search_document"] = ""
     embedding_type: EmbeddingType | None = None
     normalized: bool | None = None
     truncate: bool | None = None

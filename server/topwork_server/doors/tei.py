@@ -209,13 +209,14 @@ class TeiCalls:
         body = call.body
         texts = self.checked([body.inputs] if isinstance(body.inputs, str) else body.inputs)
         _check_sizes(texts, "characters")
-        options = {"prompt_name": body.prompt_name} if body.prompt_name else {}
+        encoder = self._embedder.name(call)
+        options, role = await self._embedder.prompt(encoder, body.prompt_name or "")
 
-        def tokens(encoder: Encoder, chosen: Any) -> list[Sequence[Token]]:
-            found = _each(texts, lambda text: encoder.tokenize(text, chosen))
+        def tokens(opened: Encoder, chosen: Any) -> list[Sequence[Token]]:
+            found = _each(texts, lambda text: opened.tokenize(text, chosen))
             return found if body.add_special_tokens else [[one for one in tokens if one.chars] for tokens in found]
 
-        return await self._embedder.ask(call, self._embedder.name(call), len(texts), tokens, options)
+        return await self._embedder.ask(call, encoder, len(texts), tokens, options, role)
 
     async def decode(self, call: Call[DecodeRequest]) -> list[str]:
         """The text of each list of token ids."""
@@ -243,15 +244,21 @@ class TeiCalls:
     ) -> tuple[EmbedResult, Cost]:
         began, encoder = time.monotonic(), self._embedder.name(call)
         items = [_item(one, position) for position, one in enumerate(self.checked(inputs))]
-        options = await self.options(encoder, settings)
-        result = await self._embedder.embed_taps(call, encoder, items, taps, options, wait=wait)
+        options, role = await self._embedder.prompt(encoder, settings.prompt_name or "")
+        options |= await self._truncation(encoder, settings)
+        result = await self._embedder.embed_taps(call, encoder, items, taps, options, role, wait=wait)
         return result, cost_of(result, sum(len(item.text) for item in items if isinstance(item, TextItem)), began)
 
     async def options(self, encoder: str, settings: Settings) -> dict[str, Any]:
-        """The encoder's own options. One that cuts nothing, since it has no limit, is not asked to."""
+        """The encoder's own options, of requests without a role."""
+        named = {"prompt_name": settings.prompt_name} if settings.prompt_name else {}
+        return {**named, **await self._truncation(encoder, settings)}
+
+    async def _truncation(self, encoder: str, settings: Settings) -> dict[str, Any]:
+        """The encoder's options that cut texts. One that cuts nothing, since it has no limit, is not asked to."""
         declared = request_options.declared_by(await self._embedder.spec(encoder))
         names = {field.name for field in dataclasses.fields(declared)}
-        found: dict[str, Any] = {"prompt_name": settings.prompt_name} if settings.prompt_name else {}
+        found: dict[str, Any] = {}
         if settings.truncate and "truncate" in names:
             found["truncate"] = True
             if settings.truncation_direction.lower() == "left":

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from topwork_server.errors import InvalidInput
-from topwork_server.types import Array
+from topwork_server.types import Array, Role
+
+#: What texts are for in retrieval, as NIM, Jina, Cohere and sentence-transformers name it.
+ROLES: Mapping[str, Role] = {
+    "query": Role.QUERY,
+    "search_query": Role.QUERY,
+    "retrieval.query": Role.QUERY,
+    "document": Role.DOCUMENT,
+    "passage": Role.DOCUMENT,
+    "search_document": Role.DOCUMENT,
+    "retrieval.passage": Role.DOCUMENT,
+}
 
 
 def listed(given: str | Sequence[Any] | None) -> Sequence[Any]:

@@ -159,7 +159,7 @@ async def test_the_fields_of_jina_and_nim_are_taken(tmp_path):
         given = [{"text": "hello"}, {"image": PNG}, {"image": PNG.partition(",")[2]}]
         reply = await post(server.ready.http, PATH, {"model": "ready", "input": given, "normalized": False})
         assert [one["embedding"][0] for one in reply.json["data"]] == [5, 6, 6]
-        for fields, role in (({"task": "retrieval.query"}, "query"), ({"input_type": "passage"}, "document"), ({}, None)):
+        for fields, role in (({"task": "retrieval.query"}, "query"), ({"input_type": "search_document"}, "document"), ({}, None)):
             assert (await post(server.ready.http, PATH, {"model": "ready", "input": "x", **fields})).status == 200
             assert server.engine.asked[-1][0].role == role
         bits = await post(server.ready.http, PATH, {"model": "ready", "input": "x", "embedding_type": "ubinary"})

@@ -13,6 +13,7 @@ import pytest
 from http_calls import get, post
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
+from topwork_server import Prompt, Role
 from topwork_server.doors.protocols import tei_pb2 as pb
 from topwork_server.errors import ExportFailed, InvalidInput, NotReady, Overloaded, Unavailable
 
@@ -40,6 +41,22 @@ def online(monkeypatch):
 
 def inference(server):
     return InferenceClient(f"http://{server.ready.http}", headers=READY, timeout=30)
+
+
+async def test_a_name_of_a_role_stands_for_the_prompt_that_the_model_has_for_it(tmp_path, monkeypatch):
+    prompts = [Prompt("search_query", "Q: ", Role.QUERY), Prompt("passage", "P: ", Role.DOCUMENT)]
+    monkeypatch.setattr(fake_engine.FakeEncoder, "prompts", classmethod(lambda cls, folder: prompts))
+    async with fake_engine.served(tmp_path, http="127.0.0.1:0", default_encoder="ready") as server:
+        for name, role, options in (
+            ("query", Role.QUERY, {}),
+            ("document", Role.DOCUMENT, {}),
+            ("passage", None, {"prompt_name": "passage"}),
+            ("title", None, {"prompt_name": "title"}),
+        ):
+            reply = await post(server.ready.http, "/embed", {"inputs": "hi", "prompt_name": name})
+            assert reply.status == 200
+            asked = server.engine.asked[-1][0]
+            assert (asked.role, asked.options) == (role, options)
 
 
 async def test_the_hubs_client_gets_rows_of_unit_length(online, tmp_path):
