@@ -3,48 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import signal
-import socket
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs_pb2_grpc, sets_pb2_grpc
 
 from topwork_server import __version__
+from topwork_server.addresses import bind, listening_socket
 from topwork_server.atomic_store import use_temporary_folder
 from topwork_server.config import ANY_ORIGIN, OFF, Config
-from topwork_server.doors import cohere, lightly, metrics, openai, tei_grpc, tei_http
-from topwork_server.doors.cohere import CohereDoor
-from topwork_server.doors.embedding import Embedder
-from topwork_server.doors.health import health_routes
-from topwork_server.doors.http_app import HttpApplication
-from topwork_server.doors.http_server import HttpServer
-from topwork_server.doors.json_calls import JsonCalls
-from topwork_server.doors.lightly import LightlyDoor
-from topwork_server.doors.metrics import TopworkMetrics
-from topwork_server.doors.oip import error_form as oip_errors
-from topwork_server.doors.oip.grpc_door import OipGrpcDoor
-from topwork_server.doors.oip.http_door import OipHttpDoor
-from topwork_server.doors.oip.inference import Inference
-from topwork_server.doors.oip.repository import ModelRepository
-from topwork_server.doors.oip.shared_memory import SharedMemory
-from topwork_server.doors.openai import OpenAiDoor
-from topwork_server.doors.openapi import ApiDocs
-from topwork_server.doors.peer_metrics import TeiMetrics, TritonMetrics
-from topwork_server.doors.prediction import HeadPredictor
-from topwork_server.doors.ranking import Ranker
-from topwork_server.doors.rerank import RerankDoor
+from topwork_server.doors.protocol_calls import SERVICES as OTHERS
+from topwork_server.doors.protocol_calls import ProtocolCalls
 from topwork_server.doors.service_methods import ServiceMethods
-from topwork_server.doors.tei import TeiCalls
-from topwork_server.doors.tei_grpc import TeiGrpcDoor
-from topwork_server.doors.tei_http import TeiDoor
-from topwork_server.doors.tei_predict import TeiPredict
 from topwork_server.errors import DataLoss, StartError
 from topwork_server.heads.serving.predictor import Predictor
 from topwork_server.inference.engine import Engine
@@ -70,14 +47,16 @@ from topwork_server.shutdown_watchdog import ShutdownWatchdog
 from topwork_server.telemetry import OFF as NO_TELEMETRY
 from topwork_server.telemetry import Telemetry, from_environment
 
+if TYPE_CHECKING:
+    from topwork_server.doors.http_server import HttpServer
+
 SERVICES = (
     "topwork.v1.Encoders",
     "topwork.v1.FeatureSets",
     "topwork.v1.Indexes",
     "topwork.v1.Heads",
     "topwork.v1.Jobs",
-    "inference.GRPCInferenceService",
-    *tei_grpc.SERVICES,
+    *OTHERS,
     "grpc.health.v1.Health",
 )
 OPTIONS = (
@@ -130,16 +109,12 @@ class App:
         self.requests, self.budget = RequestTracker(telemetry), MessageBudget(config.message_budget, MemoryTrimmer().freed)
         self._receiver, self._methods = MessageReceiver(self.budget), ServiceMethods()
         self._server = grpc.aio.server(interceptors=[RequestInterceptor(self.requests, self._receiver)], options=OPTIONS)
-        self._embedder = Embedder(self.engine, catalog, config.default_encoder)
-        self._ranker = Ranker(self._embedder)
         self._predictor = Predictor(self.engine, catalog, self.state.heads.store, config.threads)
-        self._heads = HeadPredictor(self._embedder, self._predictor, self.state.heads)
-        self._tei = TeiCalls(self._embedder, self._ranker, config)
-        self._tei_predict = TeiPredict(self._heads, self._tei)
-        self._shared_memory = SharedMemory(allowed=config.shared_memory)
-        self._oip_grpc, self._oip_http = self._oip_doors()
+        self._protocols = ProtocolCalls(
+            self.engine, catalog, config, self._predictor, self.state.heads, self.health, self._serves
+        )
         self._add_services(plugins)
-        self._http = None if config.http == OFF else HttpServer(self._http_application())
+        self._http = None if config.http == OFF else self._http_server()
 
     def _add_services(self, plugins: PluginRegistry) -> None:
         server, engine, catalog, config, state = self._server, self.engine, self._catalog, self.config, self.state
@@ -159,39 +134,13 @@ class App:
             heads_pb2_grpc.add_HeadsServicer_to_server(heads, doors)  # type: ignore[no-untyped-call]
             jobs_pb2_grpc.add_JobsServicer_to_server(jobs, doors)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
-        server.add_generic_rpc_handlers(
-            (self._oip_grpc.handler(), *TeiGrpcDoor(self._tei, self._tei_predict, stopping).handlers())
-        )
+        server.add_generic_rpc_handlers(self._protocols.grpc_handlers(stopping))
         add_reflection(server, SERVICES)
 
-    def _http_application(self) -> HttpApplication:
-        calls = JsonCalls(self.requests)
-        routes = calls.routes(OpenAiDoor(self._embedder, self._catalog).operations(), openai.error_form)
-        routes += calls.routes(self._oip_http.operations(), oip_errors.error_form) + self._oip_http.plain_routes()
-        tei = TeiDoor(self._tei, self._tei_predict, self.health.why_not_ready)
-        routes += calls.routes(tei.operations(), tei_http.error_form)
-        ranks = RerankDoor(self._embedder, self._ranker, tei.rerank)
-        routes += calls.routes([*CohereDoor(self._embedder).operations(), *ranks.operations()], cohere.error_form)
-        studio = LightlyDoor(self._embedder, self.config.max_items, self.health.why_not_ready)
-        routes += calls.routes(studio.operations(), lightly.error_form)
-        routes += health_routes(self.health, self.config.default_encoder)
-        collectors = [
-            TopworkMetrics(self.requests, self.budget, self.engine, self.state),
-            TeiMetrics(self.engine),
-            TritonMetrics(self.engine),
-        ]
-        routes += metrics.routes(collectors)
-        routes += ApiDocs(self._methods.methods.values(), calls.operations).routes()
-        return HttpApplication(self._methods, routes, self.requests, self._receiver, self.config.allow_origin)
+    def _http_server(self) -> HttpServer:
+        from topwork_server.doors.http_doors import http_server
 
-    def _oip_doors(self) -> tuple[OipGrpcDoor, OipHttpDoor]:
-        memory = self._shared_memory
-        inference = Inference(self._embedder, self._heads, memory, self.config.max_items)
-        repository = ModelRepository(
-            self.engine, self._catalog, self._heads, self._serves, ("system_shared_memory",) if memory.allowed else ()
-        )
-        parts = (inference, repository, memory, self.health)
-        return OipGrpcDoor(*parts, self.requests.stopping), OipHttpDoor(*parts)
+        return http_server(self._protocols, self._methods, self.requests, self._receiver, self.state)
 
     def _whole(self, kind: str, name: str) -> bool:
         """Tell whether no damage of a set or an index is known. NotFound where there is none of that name."""
@@ -231,7 +180,7 @@ class App:
         closing = [self._server.stop(FAREWELL), *([self._http.close()] if self._http else [])]
         await asyncio.gather(*closing)
         self._receiver.close()
-        self._shared_memory.close()
+        self._protocols.close()
         await self.state.close()
         await self.engine.close()
         await asyncio.to_thread(self.telemetry.close)
@@ -293,63 +242,3 @@ def _on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, received, number)
     return stopping
-
-
-def bind(server: grpc.aio.Server, listen: str) -> str:
-    """Bind to HOST:PORT (port 0: any free one) and return the address with the port that it got."""
-    remedy = "--listen HOST:PORT"
-    if parse_address(listen)[1]:  # tells why an address is refused, where gRPC only says that it is
-        listening_socket(listen, remedy)[0].close()
-    else:
-        _warn_if_reached(listen)
-    try:
-        bound = server.add_insecure_port(listen)
-    except RuntimeError as error:
-        raise _cannot_listen(listen, error, remedy) from error
-    return f"{listen.rpartition(':')[0]}:{bound}"
-
-
-def listening_socket(listen: str, remedy: str) -> tuple[socket.socket, str]:
-    """A socket bound to HOST:PORT, and its address. StartError where it cannot be had; `remedy` says how to choose another."""
-    host, port = parse_address(listen)
-    try:
-        bound = socket.create_server((host, port), family=_family(host))
-    except OSError as error:
-        raise _cannot_listen(listen, error, remedy) from error
-    _warn_if_reached(listen)
-    return bound, f"{listen.rpartition(':')[0]}:{bound.getsockname()[1]}"
-
-
-def _warn_if_reached(listen: str) -> None:
-    if not _is_loopback(parse_address(listen)[0]):
-        log.warning("listening on %s: anyone who reaches this port may use it, there is no authentication", listen)
-
-
-def _cannot_listen(listen: str, error: Exception, remedy: str) -> StartError:
-    return StartError(
-        f"cannot listen on {listen}: {bind_failure(error)}", remedy=f"stop what listens there, or choose another with {remedy}"
-    )
-
-
-def bind_failure(error: Exception) -> str:
-    """The system's own words; `socket.create_server` adds the address to them, which the caller names better."""
-    return str(getattr(error, "strerror", None) or error).partition(" (while")[0]
-
-
-def parse_address(listen: str) -> tuple[str, int]:
-    """Parse an address: ("::1", 50051) of "[::1]:50051"."""
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise StartError(f"{listen!r} is no address to listen on", remedy="write HOST:PORT, such as 127.0.0.1:50051")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -271,7 +271,7 @@ def address(listen: str) -> Finding:
 
 def _cannot_bind(listen: str) -> str:
     """Tell why an address cannot be had, as the system does; "" where it can."""
-    from topwork_server.app import bind_failure, parse_address
+    from topwork_server.addresses import bind_failure, parse_address
 
     host, port = parse_address(listen)
     try:

@@ -10,8 +10,9 @@ import msgspec
 from starlette.responses import Response
 
 from topwork_server.doors import http_errors
+from topwork_server.doors.calls import FINGERPRINT, Call
 from topwork_server.doors.embedding import Embedder, one_row_each
-from topwork_server.doors.json_calls import FINGERPRINT, Call, Operation
+from topwork_server.doors.json_calls import Operation
 from topwork_server.doors.json_reply import json_reply
 from topwork_server.doors.media import item_of
 from topwork_server.doors.openai import BRIEF, MOST_INPUTS, Part

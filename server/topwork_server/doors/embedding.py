@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from topwork_server.doors.json_calls import MODEL, Call
+from topwork_server.doors.calls import MODEL, Call
 from topwork_server.doors.text_inputs import ROLES
 from topwork_server.errors import InvalidInput
 from topwork_server.features import EmbedResult, TapRows

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 import msgspec
 from starlette.requests import Request
@@ -17,38 +17,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from topwork_server.doors.calls import FINGERPRINT, MODEL, PRIORITY, REQUEST_ID, TIMEOUT, Call, priority_of
 from topwork_server.doors.http_errors import WrongMethod
 from topwork_server.doors.request_body import RequestBody
 from topwork_server.errors import Cancelled, DeadlineExceeded, InvalidInput, TopworkError
 from topwork_server.services.in_threads import in_thread_if
 from topwork_server.services.request_tracker import RequestTracker, release
 from topwork_server.telemetry import TRACERESPONSE
-from topwork_server.types import Priority
 
 #: Where the application keeps the body of a request.
 BODY = "topwork.body"
-#: Headers that any request may have.
-MODEL, FINGERPRINT, PRIORITY, TIMEOUT, REQUEST_ID = "x-model", "x-fingerprint", "x-priority", "x-timeout-ms", "x-request-id"
 #: Bytes of JSON that are decoded on the event loop.
 BRIEF = 64 << 10
-
-B = TypeVar("B")
-
-
-@dataclass(frozen=True, slots=True)
-class Call(Generic[B]):
-    """One request: its body, and what its path and its headers say. `deadline` is in time.monotonic(); `headers` are all of
-    them, found by their names in any case."""
-
-    body: B
-    path: Mapping[str, str]
-    model: str
-    fingerprint: str
-    priority: Priority
-    deadline: float | None
-    client: Hashable
-    headers: Mapping[str, str] = field(default_factory=dict)
-
 
 #: Answers a call, or raises TopworkError.
 Handler = Callable[[Call[Any]], Awaitable[Response]]
@@ -178,13 +158,6 @@ def _decoded(data: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
         raise InvalidInput(f"the body is not as it should be: {error}", remedy="/docs shows what to send") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(f"the body is no JSON: {error}", remedy="send JSON in UTF-8") from None
-
-
-def priority_of(name: str) -> Priority:
-    """The priority that a header names. InvalidInput where there is none such."""
-    if name.upper() not in Priority.__members__:
-        raise InvalidInput(f"there is no priority {name[:40]!r}", remedy=f"set {PRIORITY} to low, normal or high")
-    return Priority[name.upper()]
 
 
 def _deadline(milliseconds: str | None) -> float | None:

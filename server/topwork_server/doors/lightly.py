@@ -11,9 +11,10 @@ import msgspec
 from starlette.responses import Response
 
 from topwork_server.doors import http_errors
+from topwork_server.doors.calls import FINGERPRINT, Call
 from topwork_server.doors.embedding import Embedder, one_row_each
 from topwork_server.doors.file_parts import KIND, files_of
-from topwork_server.doors.json_calls import BRIEF, FINGERPRINT, Call, Operation
+from topwork_server.doors.json_calls import BRIEF, Operation
 from topwork_server.doors.json_reply import json_reply
 from topwork_server.doors.media import KINDS
 from topwork_server.errors import InvalidInput, NotReady, TooLarge, TopworkError, Unavailable

@@ -16,7 +16,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from topwork_server import __version__
-from topwork_server.doors.json_calls import FINGERPRINT, MODEL, PRIORITY, REQUEST_ID, TIMEOUT, Operation
+from topwork_server.doors.calls import FINGERPRINT, MODEL, PRIORITY, REQUEST_ID, TIMEOUT
+from topwork_server.doors.json_calls import Operation
 from topwork_server.doors.service_methods import ServiceMethod
 
 #: A parameter of a path, as Starlette writes it: {name} or {name:path}.

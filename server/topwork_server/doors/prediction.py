@@ -8,8 +8,8 @@ from typing import Any
 
 from topwork._display.excerpts import excerpt
 
+from topwork_server.doors.calls import Call
 from topwork_server.doors.embedding import Embedder
-from topwork_server.doors.json_calls import Call
 from topwork_server.errors import InvalidInput, NotFound, NotReady
 from topwork_server.heads.head_manager import HeadManager
 from topwork_server.heads.head_status import HeadDescription

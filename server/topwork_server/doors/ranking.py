@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from topwork_server.doors.calls import Call
 from topwork_server.doors.embedding import Embedder, one_row_each
-from topwork_server.doors.json_calls import Call
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.features import EmbedResult
 from topwork_server.types import Array, TextItem

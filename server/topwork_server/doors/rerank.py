@@ -16,8 +16,9 @@ import msgspec
 from starlette.responses import Response
 
 from topwork_server.doors import cohere, tei, tei_http
+from topwork_server.doors.calls import FINGERPRINT, Call
 from topwork_server.doors.embedding import Embedder
-from topwork_server.doors.json_calls import FINGERPRINT, Call, ErrorForm, Operation
+from topwork_server.doors.json_calls import ErrorForm, Operation
 from topwork_server.doors.json_reply import json_reply
 from topwork_server.doors.ranking import Pair, Ranker, Scored, ranked
 from topwork_server.errors import InvalidInput

@@ -14,8 +14,8 @@ import msgspec
 
 from topwork_server.blocking_calls import check_caller
 from topwork_server.config import Config
+from topwork_server.doors.calls import Call
 from topwork_server.doors.embedding import Embedder, one_row_each
-from topwork_server.doors.json_calls import Call
 from topwork_server.doors.ranking import Pair, Ranker, Scored, ranked
 from topwork_server.doors.text_inputs import dimensions, listed, token_ids
 from topwork_server.errors import InvalidInput, NotReady, TooLarge, TopworkError

@@ -13,8 +13,7 @@ from google.protobuf.message import Message
 from topwork_server import __version__
 from topwork_server.doors import tei
 from topwork_server.doors.answer_stream import AnswerStream
-from topwork_server.doors.grpc_calls import call_of
-from topwork_server.doors.json_calls import FINGERPRINT, Call
+from topwork_server.doors.calls import FINGERPRINT, Call, call_of
 from topwork_server.doors.protocols import tei_pb2
 from topwork_server.doors.tei_predict import Predictions, PredictRequest, TeiPredict
 from topwork_server.doors.tei_rerank_stream import RerankStream

@@ -16,7 +16,8 @@ from starlette.responses import Response
 
 from topwork_server import __version__
 from topwork_server.doors import http_errors
-from topwork_server.doors.json_calls import FINGERPRINT, Call, Operation, decoded
+from topwork_server.doors.calls import FINGERPRINT, Call
+from topwork_server.doors.json_calls import Operation, decoded
 from topwork_server.doors.json_reply import json_reply
 from topwork_server.doors.request_body import SlowBody
 from topwork_server.doors.tei import (

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from topwork_server.doors import tei
-from topwork_server.doors.json_calls import Call
+from topwork_server.doors.calls import Call
 from topwork_server.doors.prediction import HeadPredictor, check_classifies
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.head_types import Head

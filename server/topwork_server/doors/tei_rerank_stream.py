@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from topwork_server.doors.json_calls import Call
+from topwork_server.doors.calls import Call
 from topwork_server.doors.ranking import Pair
 from topwork_server.doors.tei import Cost, EmptyInput, Rank, RerankRequest, TeiCalls, cost_of, ranks
 from topwork_server.errors import InvalidInput, TopworkError

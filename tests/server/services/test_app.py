@@ -23,7 +23,8 @@ from topwork.v1 import encoders_pb2 as pb
 from topwork.v1 import encoders_pb2_grpc
 from topwork.v1 import types_pb2 as t
 from topwork_server import app
-from topwork_server.app import App, parse_address, serve
+from topwork_server.addresses import parse_address
+from topwork_server.app import App, serve
 from topwork_server.config import Config
 from topwork_server.errors import StartError
 from topwork_server.home_lock import HomeLock
@@ -34,6 +35,22 @@ from topwork_server.services.streaming import MESSAGES
 
 def ask(*words):
     return pb.EmbedRequest(settings=pb.EmbedSettings(encoder="ready"), items=[t.Item(text=word) for word in words])
+
+
+@pytest.mark.parametrize(("http", "loaded"), [("off", False), ("127.0.0.1:0", True)])
+def test_the_libraries_of_http_are_loaded_where_it_is_on_alone(http, loaded, tmp_path):
+    """They take some 8 MiB."""
+    code = f"""
+import asyncio, pathlib, sys, fake_engine
+async def serve():
+    async with fake_engine.served(pathlib.Path({str(tmp_path)!r}), http={http!r}):
+        print(*sys.modules)
+asyncio.run(serve())"""
+    command, tests = [sys.executable, "-c", code], Path(__file__).parents[2]
+    modules = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tests).stdout.split()
+    assert "topwork_server.doors.tei_grpc" in modules
+    for name in ("starlette", "uvicorn", "connectrpc", "orjson", "prometheus_client"):
+        assert (name in modules) == loaded, name
 
 
 async def test_a_free_port_is_said_and_answers(tmp_path):

@@ -10,8 +10,7 @@ import grpc
 from topwork._display.excerpts import excerpt
 
 from topwork_server.doors.answer_stream import AnswerStream
-from topwork_server.doors.grpc_calls import call_of
-from topwork_server.doors.json_calls import Call
+from topwork_server.doors.calls import Call, call_of
 from topwork_server.doors.oip.inference import BRIEF, VERSION, Inference, InferRequest
 from topwork_server.doors.oip.repository import ModelRepository
 from topwork_server.doors.oip.shared_memory import OFFSET, REGION, SIZE, SharedMemory, place_of

@@ -12,7 +12,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from topwork._display.excerpts import excerpt
 
-from topwork_server.doors.json_calls import FINGERPRINT, Call, DoorRoute, Operation, decoded
+from topwork_server.doors.calls import FINGERPRINT, Call
+from topwork_server.doors.json_calls import DoorRoute, Operation, decoded
 from topwork_server.doors.json_reply import json_reply
 from topwork_server.doors.oip.error_form import error_form
 from topwork_server.doors.oip.inference import BRIEF, VERSION, Inference, InferRequest

@@ -13,8 +13,8 @@ import numpy as np
 from topwork._display.excerpts import excerpt
 from topwork.v1 import heads_pb2
 
+from topwork_server.doors.calls import Call
 from topwork_server.doors.embedding import Embedder
-from topwork_server.doors.json_calls import Call
 from topwork_server.doors.oip.head_outputs import check_outputs, output_tensors
 from topwork_server.doors.oip.shared_memory import Place, SharedMemory
 from topwork_server.doors.oip.tensors import CLASSES, InputTensor, OutputTensor, RequestedOutput, items_of
