@@ -36,6 +36,8 @@ HEAVY = {
     "langchain_core",
     "llama_index",
     "haystack",
+    "datasets",
+    "ray",
 }
 
 

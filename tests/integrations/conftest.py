@@ -16,10 +16,16 @@ import topwork
 
 os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
 os.environ.setdefault("LANGSMITH_TRACING", "false")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 #: Tests of packages that are only in environments of `make test-integrations`.
-OPTIONAL = {"test_langchain_standard.py": "langchain_tests", "test_llama_index.py": "llama_index"}
+OPTIONAL = {
+    "test_langchain_standard.py": "langchain_tests",
+    "test_llama_index.py": "llama_index",
+    "test_datasets.py": "datasets",
+    "test_ray.py": "ray",
+}
 collect_ignore = [file for file, package in OPTIONAL.items() if find_spec(package) is None]
 PAGE = Path(__file__).parents[2] / "docs/integrations.md"
 #: What the toy server has instead of what the page shows.
@@ -59,7 +65,7 @@ def shown(server: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[
         monkeypatch.setenv("TOPWORK_SERVER", server)
         blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
         [block] = [block for block in blocks if f"topwork.integrations.{module} " in block]
-        for name, toy in NAMES.items():
+        for name, toy in {**NAMES, "127.0.0.1:50051": server}.items():
             block = block.replace(name, toy)
         found: dict[str, Any] = {}
         exec(block, found)

@@ -53,12 +53,18 @@ class RemoteEncoder:
     fingerprint: str | None = None
 
     @property
+    def is_plain(self) -> bool:
+        """Tell whether rows come as they are in a set of the encoder: no settings but the tap change them."""
+        return not (self.options or self.query_options or self.document_options or self.normalize or self.dimensions)
+
+    @property
     def client(self) -> Client:
         return client_of(self.server)
 
-    def features(self, items: Sequence[Any], role: Role | None = None) -> Features:
-        """Features of items, one row each. Raises a TopworkError: InvalidInput with the position of a bad item, or for a tap that
-        has several rows an item; NotFound for an encoder that the server does not have; Unavailable without a server."""
+    def features(self, items: Sequence[Any], role: Role | None = None, *, skip_bad_items: bool = False) -> Features:
+        """Features of items, one row each, or none where a bad one is skipped. Raises a TopworkError: InvalidInput with the
+        position of a bad item, or for a tap that has several rows an item; NotFound for an encoder that the server does not have;
+        Unavailable without a server."""
         found = self.client.embed(
             self.encoder,
             items,
@@ -67,6 +73,7 @@ class RemoteEncoder:
             normalize=self.normalize,
             dimensions=self.dimensions,
             fingerprint=self.fingerprint,
+            skip_bad_items=skip_bad_items,
         )
         if found.granularity != "item":
             raise InvalidInput(
