@@ -45,7 +45,7 @@ test-tritonclient: install  ## the Open Inference Protocol by Triton's own clien
 	test -d $(TRITON) || { $(PYTHON) -m venv $(TRITON) && $(TRITON)/bin/python -m pip install --quiet 'tritonclient[http,grpc]==2.73.0'; }
 	TRITONCLIENT=$(CURDIR)/$(TRITON)/bin/python $(BIN)/python -m pytest tests/server/doors/test_tritonclient.py
 
-INTEGRATIONS := sklearn langchain llama-index haystack datasets ray
+INTEGRATIONS := sklearn langchain llama-index haystack datasets ray fiftyone
 .PHONY: test-integrations $(INTEGRATIONS:%=test-integrations-%)
 test-integrations: $(INTEGRATIONS:%=test-integrations-%)  ## topwork.integrations with the real packages, each in an environment of its own, in .venvs
 
@@ -55,6 +55,7 @@ of-langchain := langchain-tests==1.1.9
 of-llama-index := pillow
 of-haystack := pillow
 of-datasets := pillow
+of-fiftyone := pillow secantusdb==0.7.0b3
 
 $(INTEGRATIONS:%=test-integrations-%): test-integrations-%: install
 	test -f .venvs/$*/installed || { $(PYTHON) -m venv .venvs/$* && .venvs/$*/bin/python -m pip install --quiet \

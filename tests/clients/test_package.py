@@ -38,6 +38,7 @@ HEAVY = {
     "haystack",
     "datasets",
     "ray",
+    "fiftyone",
 }
 
 

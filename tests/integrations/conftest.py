@@ -25,11 +25,12 @@ OPTIONAL = {
     "test_llama_index.py": "llama_index",
     "test_datasets.py": "datasets",
     "test_ray.py": "ray",
+    "test_fiftyone.py": "secantus",
 }
 collect_ignore = [file for file, package in OPTIONAL.items() if find_spec(package) is None]
 PAGE = Path(__file__).parents[2] / "docs/integrations.md"
 #: What the toy server has instead of what the page shows.
-NAMES = {"all-minilm-l6-v2": "letters"}
+NAMES = {"all-minilm-l6-v2": "letters", "clip-vit-base-patch32": "colors"}
 
 
 @pytest.fixture(scope="session")

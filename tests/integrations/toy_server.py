@@ -18,8 +18,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import real_server
 import sets_harness
 import toy_pictures
+import toy_towers
 from PIL import Image
 from topwork_server import Encoder, EncoderSpec, Granularity, ImageItem, InvalidInput, Item, Modality, Role, Sample, Tap, Trunk
+from topwork_server.runtime.export import publish_towers
 from topwork_server.types import Array
 from toys import Letters, letters_spec
 
@@ -92,12 +94,13 @@ SPECS = [
 class Toys(real_server.ToyEncoders):
     def __init__(self) -> None:
         super().__init__()
-        self.specs = SPECS
+        self.specs = [*SPECS, toy_towers.colors_spec()]
 
 
 def serve() -> None:
     with TemporaryDirectory() as folder:
         home = sets_harness.export(Path(folder), SPECS)
+        publish_towers(home, toy_towers.colors_spec(), lambda tower: Path())
         with real_server.served(home, Toys()) as address:
             print(address, flush=True)
             sys.stdin.read()

@@ -6,6 +6,7 @@ topwork.integrations.llama_index  TopworkEmbedding, TopworkMultiModalEmbedding  
 topwork.integrations.haystack     TopworkTextEmbedder, TopworkDocumentEmbedder, ...          topwork[haystack]
 topwork.integrations.datasets     TopworkEmbedder                                            topwork[datasets]
 topwork.integrations.ray          TopworkBatchEmbedder                                       topwork[ray]
+topwork.integrations.fiftyone     TopworkModel, TopworkSimilarityConfig                      topwork[fiftyone]
 
 All take `server`: "HOST:PORT" (None: $TOPWORK_SERVER, or 127.0.0.1:50051), or an open `topwork.Client`, for TLS, metadata and
 timeouts. Objects for one address share one connection of their process. They hold none themselves: they pickle, and another
