@@ -54,6 +54,14 @@ def test_settings_and_two_processes(client: topwork.Client) -> None:
     np.testing.assert_allclose(found["row"][:], client.embed("letters", TEXTS, **settings).rows, atol=1e-6)
 
 
+def test_items_are_documents_unless_another_role_is_named(client: topwork.Client) -> None:
+    data = of_texts("ab")
+    for role, mark in (("document", "!"), ("query", "?"), (None, "*")):
+        embedder = TopworkEmbedder("marked", "text", **({} if role == "document" else {"role": role}))
+        expected = client.embed("marked", ["ab"], options={"prompt": mark}).rows
+        np.testing.assert_array_equal(data.map(embedder, batched=True)["embedding"][:], expected)
+
+
 def test_pictures_come_decoded_and_not(client: topwork.Client, tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.png" for i in range(2)]
     for path, seed in zip(paths, (0, 1), strict=True):

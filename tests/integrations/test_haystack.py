@@ -44,6 +44,22 @@ def test_texts_and_documents_get_rows(client: topwork.Client) -> None:
     assert embedder.known_fingerprint() == client.embed("letters", ["a"]).fingerprint
 
 
+def test_texts_are_queries_and_documents_are_documents(client: topwork.Client) -> None:
+    expected = {mark: client.embed("marked", ["ab"], options={"prompt": mark}).rows[0].tolist() for mark in ("?", "!", "#")}
+
+    def rows(**settings: Any) -> list[Any]:
+        embedded = TopworkDocumentEmbedder("marked", **settings).run([Document(content="ab")])
+        return [TopworkTextEmbedder("marked", **settings).run("ab")["embedding"], embedded["documents"][0].embedding]
+
+    assert rows() == [expected["?"], expected["!"]]
+    assert rows(role="document") == [expected["!"]] * 2
+    assert rows(role=None, options={"prompt": "#"}) == [expected["#"]] * 2
+    with pytest.raises(topwork.InvalidInput, match=r"prompt.*contradict"):
+        rows(options={"prompt": "#"})
+    with pytest.raises(topwork.InvalidInput, match="passage"):
+        rows(role="passage")
+
+
 def test_pictures(client: topwork.Client, tmp_path: Path) -> None:
     path = tmp_path / "red.png"
     Image.new("RGB", (40, 30), (200, 10, 10)).save(path)
@@ -84,7 +100,15 @@ def test_a_pipeline_finds_and_is_read_again_from_yaml() -> None:
 
 @pytest.mark.parametrize("kind", [TopworkTextEmbedder, TopworkDocumentEmbedder, TopworkDocumentImageEmbedder])
 def test_settings_are_written_down(kind: Any, client: topwork.Client) -> None:
-    settings = {"encoder": "e", "tap": "t", "options": {"a": 1}, "normalize": True, "dimensions": 2, "fingerprint": "f"}
+    settings = {
+        "encoder": "e",
+        "tap": "t",
+        "options": {"a": 1},
+        "role": None,
+        "normalize": True,
+        "dimensions": 2,
+        "fingerprint": "f",
+    }
     written = kind(**settings, server="h:1").to_dict()
     assert written["type"] == f"{MODULE}.{kind.__name__}"
     assert written["init_parameters"].items() >= {**settings, "server": "h:1"}.items()

@@ -42,23 +42,41 @@ def name(client: topwork.Client) -> Iterator[str]:
 def store(request: pytest.FixtureRequest, name: str) -> TopworkVectorStore:
     kinds: dict[str, Any] = {
         "encoder": "letters",
-        "embeddings": TopworkEmbeddings("letters", query_options={"case": "lower"}),
+        "embeddings": TopworkEmbeddings("letters", options={"repeat": 2}, dimensions=6),
         "vectors": DeterministicFakeEmbedding(size=6),
     }
     return TopworkVectorStore.from_texts(TEXTS, kinds[request.param], METADATAS, ids=IDS, name=name)
 
 
-def test_documents_and_queries_are_embedded_with_options_of_their_own(client: topwork.Client) -> None:
-    embeddings = TopworkEmbeddings("letters", query_options={"case": "lower"}, document_options={"repeat": 2}, normalize=True)
+def test_documents_and_queries_are_embedded_with_the_settings(client: topwork.Client) -> None:
+    embeddings = TopworkEmbeddings("letters", options={"repeat": 2}, normalize=True)
     assert embeddings.embed_documents([]) == []
     expected = client.embed("letters", ["AB", "xY"], options={"repeat": 2}, normalize=True).rows
     np.testing.assert_allclose(embeddings.embed_documents(["AB", "xY"]), expected, atol=1e-6)
-    expected = client.embed("letters", ["ab"], normalize=True).rows[0]
+    expected = client.embed("letters", ["ab"], options={"repeat": 2}, normalize=True).rows[0]
     np.testing.assert_allclose(embeddings.embed_query("AB"), expected, atol=1e-6)
     np.testing.assert_allclose(asyncio.run(embeddings.aembed_query("AB")), expected, atol=1e-6)
     again = pickle.loads(pickle.dumps(embeddings))
     assert again.embed_query("AB") == embeddings.embed_query("AB")
     assert embeddings.fingerprint == client.embed("letters", ["a"]).fingerprint
+
+
+def test_documents_and_queries_have_the_prompts_of_their_roles(client: topwork.Client, name: str) -> None:
+    expected = {mark: client.embed("marked", ["ab"], options={"prompt": mark}).rows[0].tolist() for mark in ("?", "!", "#")}
+    embeddings = TopworkEmbeddings("marked")
+    assert (embeddings.embed_query("ab"), embeddings.embed_documents(["ab"])) == (expected["?"], [expected["!"]])
+    own = TopworkEmbeddings("marked", query_prompt="#")
+    assert (own.embed_query("ab"), own.embed_documents(["ab"])) == (expected["#"], [expected["!"]])
+    bare = TopworkEmbeddings("marked", query_prompt="#", document_prompt="")
+    assert bare.embed_documents(["ab"]) == client.embed("marked", ["ab"], options={"prompt_name": "none"}).rows.tolist()
+    for embeddings in (own, TopworkEmbeddings("marked")):  # vectors made here, and rows that the server makes
+        store = TopworkVectorStore.from_texts(["ab"], embeddings, ids=["1"], name=name)
+        [(_, score)] = store.similarity_search_with_score("ab", k=1)
+        rows = np.array([expected["#" if embeddings is own else "?"], expected["!"]])
+        assert score == pytest.approx(rows[0] @ rows[1] / np.prod(np.linalg.norm(rows, axis=1)), abs=1e-5)
+        client.drop_set(name)
+    with pytest.raises(topwork.InvalidInput, match=r"prompt.*contradict"):
+        TopworkEmbeddings("marked", options={"prompt": "#"}).embed_query("ab")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +86,8 @@ def test_documents_and_queries_are_embedded_with_options_of_their_own(client: to
         (TopworkEmbeddings("letters", server="127.0.0.1:1"), topwork.Unavailable, "127.0.0.1:1"),
         (TopworkEmbeddings("letters", tap="letters"), topwork.InvalidInput, "token"),
         (TopworkEmbeddings("letters", fingerprint="0" * 64), topwork.NotReady, "fingerprint"),
-        (TopworkEmbeddings("letters", query_options={"nosuch": 1}), topwork.InvalidInput, "nosuch"),
+        (TopworkEmbeddings("letters", options={"nosuch": 1}), topwork.InvalidInput, "nosuch"),
+        (TopworkEmbeddings("letters", query_prompt="q: "), topwork.InvalidInput, "prompt"),
     ],
 )
 def test_what_cannot_be_embedded_is_refused(embeddings: Any, error: type[Exception], word: str) -> None:

@@ -25,22 +25,28 @@ def usual_server(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def embedding() -> TopworkEmbedding:
-    return TopworkEmbedding(
-        model_name="letters", query_options={"case": "lower"}, text_options={"repeat": 2}, normalize=True, embed_batch_size=2
-    )
+    return TopworkEmbedding(model_name="letters", options={"repeat": 2}, normalize=True, embed_batch_size=2)
 
 
-def test_queries_and_texts_have_options_of_their_own(embedding: TopworkEmbedding, client: topwork.Client) -> None:
+def test_queries_and_texts_are_embedded_with_the_settings(embedding: TopworkEmbedding, client: topwork.Client) -> None:
     texts = ["AB", "xY", "zzz"]
     expected = client.embed("letters", texts, options={"repeat": 2}, normalize=True).rows
     np.testing.assert_allclose(embedding.get_text_embedding_batch(texts), expected, atol=1e-6)
     np.testing.assert_allclose(embedding.get_text_embedding("AB"), expected[0], atol=1e-6)
     np.testing.assert_allclose(asyncio.run(embedding.aget_text_embedding_batch(texts)), expected, atol=1e-6)
     np.testing.assert_allclose(asyncio.run(embedding.aget_text_embedding("AB")), expected[0], atol=1e-6)
-    expected = client.embed("letters", ["ab"], normalize=True).rows[0]
+    expected = client.embed("letters", ["ab"], options={"repeat": 2}, normalize=True).rows[0]
     np.testing.assert_allclose(embedding.get_query_embedding("AB"), expected, atol=1e-6)
     np.testing.assert_allclose(asyncio.run(embedding.aget_query_embedding("AB")), expected, atol=1e-6)
     assert embedding.fingerprint == client.embed("letters", ["a"]).fingerprint
+
+
+def test_queries_and_texts_have_the_prompts_of_their_roles(client: topwork.Client) -> None:
+    expected = {mark: client.embed("marked", ["ab"], options={"prompt": mark}).rows[0].tolist() for mark in ("?", "!", "#")}
+    embedding = TopworkEmbedding(model_name="marked")
+    assert (embedding.get_query_embedding("ab"), embedding.get_text_embedding("ab")) == (expected["?"], expected["!"])
+    own = TopworkEmbedding(model_name="marked", document_prompt="#")
+    assert (own.get_query_embedding("ab"), own.get_text_embedding("ab")) == (expected["?"], expected["#"])
 
 
 def test_it_goes_into_other_processes_and_into_json(embedding: TopworkEmbedding) -> None:

@@ -46,6 +46,11 @@ def test_actors_add_a_column(server: str, client: topwork.Client) -> None:
     assert found[0]["embedding"].dtype == np.float32
 
 
+def test_items_are_documents(server: str, client: topwork.Client) -> None:
+    [found] = embedded(of_texts("ab"), server=server, encoder="marked").take_all()
+    np.testing.assert_array_equal(found["embedding"], client.embed("marked", ["ab"], options={"prompt": "!"}).rows[0])
+
+
 def test_the_page_shows_it(shown: Any) -> None:
     assert [row["embedding"].shape for row in shown("ray")["rows"]] == [(8,)] * 3
 

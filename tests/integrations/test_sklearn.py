@@ -139,6 +139,12 @@ def test_output_has_names_and_settings(client: topwork.Client) -> None:
     assert clone(transformer).get_params() == transformer.get_params()
 
 
+def test_items_have_a_role_where_one_is_named(client: topwork.Client) -> None:
+    for role, mark in (("query", "?"), ("document", "!"), (None, "*")):
+        rows = clone(TopworkTransformer("marked", role=role)).fit_transform(["ab"])
+        np.testing.assert_array_equal(rows, client.embed("marked", ["ab"], options={"prompt": mark}).rows)
+
+
 def test_data_frames() -> None:
     pandas = pytest.importorskip("pandas", reason="it is in the environment of `make test-integrations`")
     frame = pandas.DataFrame({"text": TEXTS, "length": [len(text) for text in TEXTS]}, index=range(5, 17))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,10 +20,24 @@ import sets_harness
 import toy_pictures
 import toy_towers
 from PIL import Image
-from topwork_server import Encoder, EncoderSpec, Granularity, ImageItem, InvalidInput, Item, Modality, Role, Sample, Tap, Trunk
+from topwork_server import (
+    Encoder,
+    EncoderSpec,
+    Granularity,
+    ImageItem,
+    InvalidInput,
+    Item,
+    Modality,
+    Role,
+    Sample,
+    Tap,
+    TextItem,
+    Trunk,
+    option,
+)
 from topwork_server.runtime.export import publish_towers
 from topwork_server.types import Array
-from toys import Letters, letters_spec
+from toys import LetterOptions, Letters, letters_spec
 
 NUMBERS = (Tap("both", 2, Granularity.ITEM),)
 
@@ -33,6 +47,29 @@ class PromptedLetters(Letters):
 
     def role_options(self, role: Role, options: Mapping[str, Any]) -> Mapping[str, Any]:
         return {**options, "case": "lower"} if role == Role.QUERY else options
+
+
+@dataclass(frozen=True)
+class MarkOptions(LetterOptions):
+    prompt: str = option("", "put before the text")
+    prompt_name: str = option("", "one of MARKS")
+
+
+MARKS = {"query": "?", "document": "!", "none": ""}
+
+
+class MarkedLetters(Letters):
+    """Puts ? before queries and ! before documents, and * before what is neither, unless a prompt is set."""
+
+    options = MarkOptions
+
+    def role_options(self, role: Role, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        chosen = options.get("prompt") or options.get("prompt_name") == "none"
+        return options if chosen else {**options, "prompt_name": role.value}
+
+    def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
+        prompt = options.prompt or MARKS.get(options.prompt_name, "*")
+        return super().preprocess(TextItem(prompt + item.text) if isinstance(item, TextItem) else item, options)
 
 
 class Pictures(toy_pictures.Patches):
@@ -86,6 +123,7 @@ class Numbers(Encoder):
 
 SPECS = [
     letters_spec(encoder=PromptedLetters),
+    letters_spec("marked", MarkedLetters),
     replace(toy_pictures.spec(), encoder=Pictures),
     EncoderSpec("numbers", Numbers, "none:", Modality.TENSOR, "both", NUMBERS),
 ]

@@ -10,7 +10,7 @@ import numpy as np
 
 from topwork.errors import InvalidInput
 from topwork.features import Array
-from topwork.integrations._encoder import RemoteEncoder, Server
+from topwork.integrations._encoder import RemoteEncoder, Role, Server
 
 
 class ColumnEmbedder:
@@ -24,13 +24,14 @@ class ColumnEmbedder:
         output: str = "embedding",
         tap: str | None = None,
         options: Mapping[str, Any] | None = None,
+        role: Role | None = "document",
         normalize: bool = False,
         dimensions: int = 0,
         fingerprint: str | None = None,
         skip_bad_items: bool = False,
         server: Server = None,
     ) -> None:
-        self.column, self.output, self.skip_bad_items = column, output, skip_bad_items
+        self.column, self.output, self.role, self.skip_bad_items = column, output, role, skip_bad_items
         self._remote = RemoteEncoder(
             encoder, server, tap, options, normalize=normalize, dimensions=dimensions, fingerprint=fingerprint
         )
@@ -42,7 +43,7 @@ class ColumnEmbedder:
         items = [item_of(value) for value in batch[self.column]]
         if not items:
             return np.empty((0, 0), np.float32), np.empty(0, bool)
-        found = self._remote.features(items, skip_bad_items=self.skip_bad_items)
+        found = self._remote.features(items, self.role, skip_bad_items=self.skip_bad_items)
         is_good = found.counts > 0
         rows = np.full((len(items), found.dim), np.nan, np.float32)
         rows[is_good] = found.rows

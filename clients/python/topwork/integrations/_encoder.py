@@ -35,8 +35,9 @@ class RemoteEncoder:
     """An encoder by its name, and how its rows are asked for.
 
     tap                 its default tap where None; one with a row for each item
-    options             what the encoder declares, for every item; `query_options` and `document_options` are added for items of
-                        that role, such as {"prompt_name": "query"}
+    options             what the encoder declares, for every item
+    query_prompt        put before queries, in the place of the encoder's own prompt for them; "" for none at all
+    document_prompt     put before documents, likewise
     normalize           rows of unit length
     dimensions          keep the first so many; 0 keeps all
     fingerprint         refuse rows of another (NotReady)
@@ -46,8 +47,8 @@ class RemoteEncoder:
     server: Server = None
     tap: str | None = None
     options: Mapping[str, Any] | None = None
-    query_options: Mapping[str, Any] | None = None
-    document_options: Mapping[str, Any] | None = None
+    query_prompt: str | None = None
+    document_prompt: str | None = None
     normalize: bool = False
     dimensions: int = 0
     fingerprint: str | None = None
@@ -55,21 +56,29 @@ class RemoteEncoder:
     @property
     def is_plain(self) -> bool:
         """Tell whether rows come as they are in a set of the encoder: no settings but the tap change them."""
-        return not (self.options or self.query_options or self.document_options or self.normalize or self.dimensions)
+        return not (self.options or self.has_prompts or self.normalize or self.dimensions)
+
+    @property
+    def has_prompts(self) -> bool:
+        """Tell whether queries or documents have another prompt than the encoder's own."""
+        return self.query_prompt is not None or self.document_prompt is not None
 
     @property
     def client(self) -> Client:
         return client_of(self.server)
 
     def features(self, items: Sequence[Any], role: Role | None = None, *, skip_bad_items: bool = False) -> Features:
-        """Features of items, one row each, or none where a bad one is skipped. Raises a TopworkError: InvalidInput with the
-        position of a bad item, or for a tap that has several rows an item; NotFound for an encoder that the server does not have;
+        """Features of items, one row each, or none where a bad one is skipped. The prompt for the role goes before them: the one
+        given here, or else the encoder's own. Raises a TopworkError: InvalidInput with the position of a bad item, for a tap that
+        has several rows an item, or for options against the role; NotFound for an encoder that the server does not have;
         Unavailable without a server."""
+        prompt = {"query": self.query_prompt, "document": self.document_prompt}.get(role or "")
         found = self.client.embed(
             self.encoder,
             items,
             tap=self.tap,
-            options=self.options_for(role),
+            options={**(self.options or {}), **_prompt_options(prompt)} or None,
+            role=role if prompt is None else None,
             normalize=self.normalize,
             dimensions=self.dimensions,
             fingerprint=self.fingerprint,
@@ -90,10 +99,6 @@ class RemoteEncoder:
         """Rows as lists of floats. Raises as `features`."""
         return self.rows(items, role).tolist() if len(items) else []
 
-    def options_for(self, role: Role | None) -> dict[str, Any] | None:
-        own = {"query": self.query_options, "document": self.document_options, None: None}[role]
-        return {**(self.options or {}), **(own or {})} or None
-
     def known_fingerprint(self) -> str:
         """The fingerprint of the tap's features on the server: rows compare only where it is equal. Empty before the encoder's
         first use there. Raises NotFound for an encoder, InvalidInput for a tap that the server does not have."""
@@ -102,3 +107,10 @@ class RemoteEncoder:
         if tap is None and info.taps:
             raise InvalidInput(f"{self.encoder} has no tap {self.tap!r}", remedy="`topwork encoders NAME` lists its taps")
         return tap.fingerprint if tap else ""
+
+
+def _prompt_options(prompt: str | None) -> dict[str, Any]:
+    """Return the options of an encoder that put a prompt before items; "" keeps its own away too."""
+    if prompt is None:
+        return {}
+    return {"prompt": prompt} if prompt else {"prompt_name": "none"}

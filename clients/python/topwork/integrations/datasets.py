@@ -8,7 +8,7 @@ from typing import Any
 from topwork.errors import InvalidInput, NotReady
 from topwork.features import Array
 from topwork.integrations._columns import ColumnEmbedder
-from topwork.integrations._encoder import Server
+from topwork.integrations._encoder import Role, Server
 from topwork.integrations._extras import needs
 
 with needs("datasets", "datasets"):
@@ -23,6 +23,7 @@ class TopworkEmbedder(ColumnEmbedder):
     output          the new column: a list of numbers (float32) an item, of fixed length where `features` are passed
     tap             one with a row for each item; None: the encoder's default
     options         what the encoder declares, such as {"truncate": True}
+    role            "document" or "query": the prompt that the encoder has for it goes before each item; None: its usual one
     normalize       rows of unit length
     dimensions      keep the first so many numbers of a row; 0 keeps all
     fingerprint     refuse another encoder than this
@@ -42,6 +43,7 @@ class TopworkEmbedder(ColumnEmbedder):
         output: str = "embedding",
         tap: str | None = None,
         options: Mapping[str, Any] | None = None,
+        role: Role | None = "document",
         normalize: bool = False,
         dimensions: int = 0,
         fingerprint: str | None = None,
@@ -54,6 +56,7 @@ class TopworkEmbedder(ColumnEmbedder):
             output=output,
             tap=tap,
             options=options,
+            role=role,
             normalize=normalize,
             dimensions=dimensions,
             skip_bad_items=skip_bad_items,

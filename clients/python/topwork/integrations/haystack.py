@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from topwork.errors import InvalidInput
-from topwork.integrations._encoder import RemoteEncoder, Server
+from topwork.integrations._encoder import RemoteEncoder, Role, Server
 from topwork.integrations._extras import needs
 
 with needs("haystack-ai", "haystack"):
@@ -22,7 +22,8 @@ class _Embedder:
 
     encoder      its name on the server
     tap          one with a row for each text; None: the encoder's default
-    options      what the encoder declares, such as {"prompt_name": "query"}
+    options      what the encoder declares, such as {"truncate": True}
+    role         "query" or "document": the prompt that the encoder has for it goes before each; None: options choose
     normalize    rows of unit length
     dimensions   keep the first so many numbers of a row; 0 keeps all
     fingerprint  refuse (NotReady) where the server's rows have another
@@ -35,6 +36,7 @@ class _Embedder:
         *,
         tap: str | None = None,
         options: dict[str, Any] | None = None,
+        role: Role | None = "document",
         normalize: bool = False,
         dimensions: int = 0,
         fingerprint: str | None = None,
@@ -43,6 +45,7 @@ class _Embedder:
         self.encoder = encoder
         self.tap = tap
         self.options = options
+        self.role = role
         self.normalize = normalize
         self.dimensions = dimensions
         self.fingerprint = fingerprint
@@ -79,12 +82,37 @@ class _Embedder:
         )
 
     def _rows(self, items: Sequence[Any]) -> list[list[float]]:
-        return self._remote().lists(items)
+        return self._remote().lists(items, self.role)
 
 
 @component
 class TopworkTextEmbedder(_Embedder):
-    """Embeds one text, such as a query. Its settings are those of TopworkDocumentEmbedder."""
+    """Embeds one text, a query unless `role` says otherwise. Its other settings are those of TopworkDocumentEmbedder, without its
+    last two."""
+
+    def __init__(
+        self,
+        encoder: str,
+        *,
+        tap: str | None = None,
+        options: dict[str, Any] | None = None,
+        role: Role | None = "query",
+        normalize: bool = False,
+        dimensions: int = 0,
+        fingerprint: str | None = None,
+        server: Server = None,
+    ) -> None:
+        _Embedder.__init__(  # not super(): `component` makes another class of this one
+            self,
+            encoder,
+            tap=tap,
+            options=options,
+            role=role,
+            normalize=normalize,
+            dimensions=dimensions,
+            fingerprint=fingerprint,
+            server=server,
+        )
 
     @component.output_types(embedding=list[float])
     def run(self, text: str) -> dict[str, Any]:
@@ -118,7 +146,8 @@ class TopworkDocumentEmbedder(_DocumentsEmbedder):
 
     encoder               its name on the server
     tap                   one with a row for each text; None: the encoder's default
-    options               what the encoder declares, such as {"prompt_name": "passage"}
+    options               what the encoder declares, such as {"truncate": True}
+    role                  "document" or "query": the prompt that the encoder has for it goes before each; None: options choose
     normalize             rows of unit length
     dimensions            keep the first so many numbers of a row; 0 keeps all
     fingerprint           refuse (NotReady) where the server's rows have another
@@ -132,6 +161,7 @@ class TopworkDocumentEmbedder(_DocumentsEmbedder):
         *,
         tap: str | None = None,
         options: dict[str, Any] | None = None,
+        role: Role | None = "document",
         normalize: bool = False,
         dimensions: int = 0,
         fingerprint: str | None = None,
@@ -144,6 +174,7 @@ class TopworkDocumentEmbedder(_DocumentsEmbedder):
             encoder,
             tap=tap,
             options=options,
+            role=role,
             normalize=normalize,
             dimensions=dimensions,
             fingerprint=fingerprint,

@@ -29,16 +29,17 @@ RESERVED = frozenset({"id", *COLUMNS})
 
 
 class TopworkEmbeddings(Embeddings):
-    """Embeds texts with an encoder of the server.
+    """Embeds texts with an encoder of the server, queries and documents each with the prompt that it has for them.
 
-    encoder           its name on the server
-    tap               one with a row for each text; None: the encoder's default
-    options           what the encoder declares; `query_options` are added for queries, `document_options` for documents, such as
-                      {"prompt_name": "query"}
-    normalize         rows of unit length
-    dimensions        keep the first so many numbers of a row; 0 keeps all
-    fingerprint       refuse (NotReady) where the server's rows have another
-    server            "HOST:PORT", or an open Client; None: $TOPWORK_SERVER, or 127.0.0.1:50051
+    encoder          its name on the server
+    tap              one with a row for each text; None: the encoder's default
+    options          what the encoder declares, such as {"truncate": True}
+    query_prompt     put before queries, in the place of the encoder's own prompt for them; "" for none at all
+    document_prompt  put before documents, likewise
+    normalize        rows of unit length
+    dimensions       keep the first so many numbers of a row; 0 keeps all
+    fingerprint      refuse (NotReady) where the server's rows have another
+    server           "HOST:PORT", or an open Client; None: $TOPWORK_SERVER, or 127.0.0.1:50051
 
     Errors are those of the SDK: NotFound for the encoder, Unavailable without a server, InvalidInput with the text's position.
     """
@@ -49,15 +50,15 @@ class TopworkEmbeddings(Embeddings):
         *,
         tap: str | None = None,
         options: Mapping[str, Any] | None = None,
-        query_options: Mapping[str, Any] | None = None,
-        document_options: Mapping[str, Any] | None = None,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
         normalize: bool = False,
         dimensions: int = 0,
         fingerprint: str | None = None,
         server: Server = None,
     ) -> None:
         self.remote = RemoteEncoder(
-            encoder, server, tap, options, query_options, document_options, normalize, dimensions, fingerprint
+            encoder, server, tap, options, query_prompt, document_prompt, normalize, dimensions, fingerprint
         )
 
     @property
@@ -253,8 +254,7 @@ class TopworkVectorStore(VectorStore):
     def _remote(self) -> RemoteEncoder | None:
         """The encoder that embeds on the server; None where rows are made here and kept as vectors."""
         remote = self._embedding.remote if isinstance(self._embedding, TopworkEmbeddings) else None
-        cut = remote is not None and (remote.dimensions or remote.query_options or remote.document_options)
-        return None if cut else remote
+        return None if remote is None or remote.dimensions or remote.has_prompts else remote
 
     def _written(self, texts: list[str]) -> dict[str, Any]:
         """What `Client.write` is passed of texts."""

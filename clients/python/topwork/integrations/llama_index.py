@@ -19,7 +19,7 @@ with needs("llama-index-core", "llama-index"):
 
 
 class TopworkEmbedding(BaseEmbedding):
-    """Embeds texts with an encoder of the server, named `model_name`.
+    """Embeds texts with an encoder of the server, named `model_name`; queries and texts each with its prompt for them.
 
     Errors are those of the SDK: NotFound for the encoder, Unavailable without a server, InvalidInput with the text's position in
     its batch.
@@ -27,8 +27,10 @@ class TopworkEmbedding(BaseEmbedding):
 
     tap: str | None = Field(default=None, description="One with a row for each text; None: the encoder's default.")
     options: dict[str, Any] | None = Field(default=None, description="What the encoder declares.")
-    query_options: dict[str, Any] | None = Field(default=None, description='Added for queries: {"prompt_name": "query"}.')
-    text_options: dict[str, Any] | None = Field(default=None, description="Added for texts to be found.")
+    query_prompt: str | None = Field(
+        default=None, description='Put before queries, in the place of the encoder\'s own prompt for them; "" for none at all.'
+    )
+    document_prompt: str | None = Field(default=None, description="Put before texts to be found, likewise.")
     normalize: bool = Field(default=False, description="Rows of unit length.")
     dimensions: int = Field(default=0, description="Keep the first so many numbers of a row; 0 keeps all.")
     required_fingerprint: str | None = Field(default=None, description="Refuse (NotReady) rows of another fingerprint.")
@@ -51,8 +53,8 @@ class TopworkEmbedding(BaseEmbedding):
             self.server,
             self.tap,
             self.options,
-            self.query_options,
-            self.text_options,
+            self.query_prompt,
+            self.document_prompt,
             self.normalize,
             self.dimensions,
             self.required_fingerprint,
@@ -86,7 +88,7 @@ class TopworkMultiModalEmbedding(TopworkEmbedding, MultiModalEmbedding):
 
     def _get_image_embeddings(self, img_file_paths: Sequence[Any]) -> list[Embedding]:
         pictures = [one.getvalue() if isinstance(one, BytesIO) else Path(one) for one in img_file_paths]
-        return self._remote().lists(pictures)
+        return self._remote().lists(pictures, "document")
 
     async def _aget_image_embedding(self, img_file_path: Any) -> Embedding:
         return await asyncio.to_thread(self._get_image_embedding, img_file_path)

@@ -20,6 +20,7 @@ class TopworkBatchEmbedder(ColumnEmbedder):
     output          the new column, "embedding": (n, dim) float32
     tap             one with a row for each item; None: the encoder's default
     options         what the encoder declares, such as {"truncate": True}
+    role            "document" or "query": the prompt that the encoder has for it goes before each item; None: its usual one
     normalize       rows of unit length
     dimensions      keep the first so many numbers of a row; 0 keeps all
     fingerprint     refuse another encoder than this

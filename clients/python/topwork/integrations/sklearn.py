@@ -11,7 +11,7 @@ import numpy as np
 
 from topwork.errors import InvalidInput, TopworkError
 from topwork.features import Array
-from topwork.integrations._encoder import RemoteEncoder, Server, client_of
+from topwork.integrations._encoder import RemoteEncoder, Role, Server, client_of
 from topwork.integrations._extras import needs
 from topwork.integrations._owned_heads import OWNED_HEADS
 
@@ -43,6 +43,7 @@ class TopworkTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     normalize       rows of unit length
     dimensions      keep the first so many numbers of a row; 0 keeps all
     options         what the encoder declares, such as {"truncate": True}
+    role            "query" or "document": the prompt that the encoder has for it goes before each item; None: its usual one
     server          "HOST:PORT"; None: $TOPWORK_SERVER, or 127.0.0.1:50051
 
     After `fit`: `fingerprint_` of the rows. `transform` raises NotReady where the server's encoder has changed since.
@@ -56,6 +57,7 @@ class TopworkTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         normalize: bool = False,
         dimensions: int = 0,
         options: Mapping[str, Any] | None = None,
+        role: Role | None = None,
         server: Server = None,
     ) -> None:
         self.encoder = encoder
@@ -63,6 +65,7 @@ class TopworkTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.normalize = normalize
         self.dimensions = dimensions
         self.options = options
+        self.role = role
         self.server = server
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: N803
@@ -70,7 +73,7 @@ class TopworkTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         items = items_of(self, X, reset=True)
         if not items:
             raise InvalidInput("there is no item to fit on", remedy="pass one at least")
-        first = self._remote().features(items[:1])
+        first = self._remote().features(items[:1], self.role)
         self.fingerprint_ = first.fingerprint
         self._n_features_out = first.dim
         return self
@@ -81,7 +84,7 @@ class TopworkTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         items = items_of(self, X, reset=False)
         if not items:
             return np.empty((0, self._n_features_out), np.float32)
-        return self._remote(self.fingerprint_).rows(items)
+        return self._remote(self.fingerprint_).rows(items, self.role)
 
     def _remote(self, fingerprint: str | None = None) -> RemoteEncoder:
         return RemoteEncoder(

@@ -113,7 +113,7 @@ class TopworkModel(EmbeddingsMixin, PromptMixin, Model):
 
     def embed_all(self, args: Iterable[Any]) -> Array:
         """(n, dim) float32. Raises a TopworkError with the position of a bad one."""
-        self._embeddings = self.remote.rows([item_of(arg) for arg in args])
+        self._embeddings = self.remote.rows([item_of(arg) for arg in args], "document")
         return self._embeddings
 
     def embed_prompt(self, arg: str) -> Array:
