@@ -14,6 +14,8 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
+ROLES = ("query", "document")
+
 
 def input_of(wire, *texts):
     tensor = wire.InferInput("TEXT", [len(texts)], "BYTES")
@@ -82,6 +84,10 @@ def told(wire, client):
         "shapes": [both.as_numpy(name).shape for name in ("cells", "pooled")],
         "no model": error_of(lambda: client.infer("nosuch", input_of(wire, b"a"))),
         "bad": error_of(lambda: client.infer("ready", input_of(wire, b"a", b"bad"))),
+        "roles": [
+            len(client.infer("ready", input_of(wire, b"a"), parameters={"role": role}).as_numpy("pooled")) for role in ROLES
+        ],
+        "no role": error_of(lambda: client.infer("ready", input_of(wire, b"a"), parameters={"role": "passage"})),
         "head": predicted(wire, client),
         "classes": error_of(
             lambda: client.infer("ready", input_of(wire, b"a"), outputs=[wire.InferRequestedOutput("pooled", class_count=2)])

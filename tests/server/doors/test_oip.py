@@ -102,6 +102,16 @@ async def test_parameters_are_priority_timeout_fingerprint_and_options(tmp_path)
         assert (params.priority, params.options, params.deadline) == (Priority.LOW, {"unknown": "zero"}, None)
 
 
+async def test_items_have_the_role_that_a_parameter_names(tmp_path):
+    async with served(tmp_path) as server:
+        request = asked(b"hello")
+        request.parameters["role"].string_param = "document"
+        await called(server, "ModelInfer", request)
+        body = {"inputs": [{"name": "TEXT", "datatype": "BYTES", "shape": [1], "data": ["x"]}], "parameters": {"role": "query"}}
+        assert (await post(server.ready.http, INFER, body)).status == 200
+        assert [(params.role, params.options) for params, _ in server.engine.asked] == [("document", {}), ("query", {})]
+
+
 async def test_token_ids_are_arrays(tmp_path):
     async with served(tmp_path) as server:
         ids = np.array([[1, 2], [3, 4]], np.int32)
@@ -303,6 +313,9 @@ WRONG = {
         "fingerprint",
     ),
     "priority": (changed(lambda one: set_parameter(one, "priority", 9)), INVALID, "priority"),
+    "role": (changed(lambda one: set_parameter(one, "role", "passage")), INVALID, "send query or document"),
+    "no role": (changed(lambda one: set_parameter(one, "role", "")), INVALID, "role"),
+    "role of a number": (changed(lambda one: set_parameter(one, "role", 1)), INVALID, "role '1'"),
     "timeout": (changed(lambda one: set_parameter(one, "timeout", -1)), INVALID, "timeout"),
     "sequence": (changed(lambda one: set_parameter(one, "sequence_id", 1)), INVALID, "sequence"),
     "no value": (changed(lambda one: one.parameters["scale"]), INVALID, "scale"),
@@ -357,6 +370,7 @@ WRONG_BODIES = {
     "too few values": (*binary({"inputs": [{"name": "TEXT", "datatype": "INT64", "shape": [1, 2], "data": [1]}]}), 400, "2 of"),
     "version": (*binary({"inputs": [{**TEXT, "data": ["a"]}]}), 404, "version"),
     "priority of a list": (*binary({"inputs": [{**TEXT, "data": ["a"]}], "parameters": {"priority": []}}), 400, "priority"),
+    "role of a list": (*binary({"inputs": [{**TEXT, "data": ["a"]}], "parameters": {"role": ["query"]}}), 400, "role"),
     "crash": (*binary({"inputs": [{**TEXT, "data": ["crash"]}]}), 500, "internal"),
 }
 

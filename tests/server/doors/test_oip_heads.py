@@ -192,6 +192,11 @@ async def test_the_call_has_the_limits_and_settings_of_our_own(tmp_path):
             (lambda one: setattr(one.inputs[0], "name", "IMAGE"), "INVALID_ARGUMENT", "IMAGE"),
             (lambda one: one.outputs.add(name="pooled"), "NOT_FOUND", "its outputs are probabilities, labels"),
             (lambda one: setattr(one, "model_version", "2"), "NOT_FOUND", "version"),
+            (
+                lambda one: one.parameters["role"].CopyFrom(oip_pb2.InferParameter(string_param="query")),
+                "INVALID_ARGUMENT",
+                "mood is a head",
+            ),
         ):
             wrong = asked(b"hello", model_name="mood")
             change(wrong)

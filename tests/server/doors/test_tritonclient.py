@@ -25,6 +25,7 @@ async def test_both_wires_of_the_client(tmp_path):
         done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         told = json.loads(done.stdout)
+        assert [params.role for params, _ in server.engine.asked if params.role] == ["query", "document"] * 2
     for wire, missing, invalid in (("grpc", "StatusCode.NOT_FOUND", "StatusCode.INVALID_ARGUMENT"), ("http", "404", "400")):
         one = told[wire]
         assert one["ready"] == [True, True, True, False]
@@ -32,6 +33,7 @@ async def test_both_wires_of_the_client(tmp_path):
         assert one["shapes"] == [[2, 2, fake_engine.DIM], [2, fake_engine.DIM]]
         assert (one["no model"][0], "nosuch" in one["no model"][1]) == (missing, True)
         assert one["bad"] == [invalid, "item 1: the text is bad (send a good one)"]
+        assert (one["roles"], one["no role"][0], "passage" in one["no role"][1]) == ([1, 1], invalid, True)
         assert (one["classes"][0], "classes" in one["classes"][1]) == (invalid, True)
         head = one["head"]
         assert head["labels"] == ["long", "short"]

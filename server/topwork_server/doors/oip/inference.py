@@ -25,7 +25,7 @@ from topwork_server.heads.head_types import Head, Task
 from topwork_server.heads.serving.head_decoding import USUAL_BOXES, BoxQuery
 from topwork_server.services.convert import head_messages
 from topwork_server.services.in_threads import in_thread_if
-from topwork_server.types import Granularity, Item, Modality, Priority
+from topwork_server.types import Granularity, Item, Modality, Priority, Role
 
 #: The one version that each model has.
 VERSION = "1"
@@ -64,7 +64,11 @@ class Inference:
         head = await self._heads.of_model(request.model)
         _check_outputs(head, request.outputs)
         reads = await self._reads(request.model, head)
-        call, options = _settings(call, request.parameters)
+        call, options, role = _settings(call, request.parameters)
+        if head and role:
+            raise InvalidInput(
+                f"the model {request.model} is a head, whose items have no role", remedy="leave the parameter `role` out"
+            )
         if call.fingerprint and len(request.outputs) > 1 and not head:
             raise InvalidInput("a fingerprint belongs to one output", remedy="ask for one output, or leave it out")
         tensor, modality = _sole_input(request, reads)
@@ -76,7 +80,7 @@ class Inference:
             outputs = await self._predicted(call, head, items, request.outputs, options, wait=wait)
         else:
             taps = [one.name for one in request.outputs]
-            result = await self._embedder.embed_taps(call, request.model, items, taps, options, wait=wait)
+            result = await self._embedder.embed_taps(call, request.model, items, taps, options, role, wait=wait)
             outputs = [_output(rows) for rows in result.taps]
         for i, asked in enumerate(request.outputs):
             if asked.place is not None:
@@ -138,13 +142,16 @@ def _boxes(parameters: dict[str, Any]) -> BoxQuery:
         raise InvalidInput(f"the parameters {given} choose no boxes: {error}", remedy="send numbers from 0 up") from None
 
 
-def _settings(call: Call[Any], parameters: Mapping[str, Any]) -> tuple[Call[Any], dict[str, Any]]:
-    """The call with what the parameters say of it, and the rest of them, which are the encoder's options."""
+def _settings(call: Call[Any], parameters: Mapping[str, Any]) -> tuple[Call[Any], dict[str, Any], Role | None]:
+    """The call with what the parameters say of it, the rest of them, which are the encoder's options, and the role of the
+    items."""
     options = {name: value for name, value in parameters.items() if name != FINAL_RESPONSE}
     if any(name in options for name in SEQUENCE):
         raise InvalidInput("the request belongs to a sequence, and models keep no state", remedy="leave sequences out")
     priority, timeout = options.pop("priority", None), options.pop("timeout", 0)
-    fingerprint = options.pop("fingerprint", "")
+    fingerprint, role = options.pop("fingerprint", ""), options.pop("role", None)
+    if role is not None and role not in tuple(Role):
+        raise InvalidInput(f"there is no role {excerpt(str(role))}", remedy=f"send {' or '.join(Role)}, or leave it out")
     if not isinstance(fingerprint, str):
         raise InvalidInput("the parameter `fingerprint` is no text", remedy="send what the model's metadata tell")
     if priority is not None and (type(priority) is not int or priority not in PRIORITIES):
@@ -164,6 +171,7 @@ def _settings(call: Call[Any], parameters: Mapping[str, Any]) -> tuple[Call[Any]
             fingerprint=fingerprint or call.fingerprint,
         ),
         options,
+        Role(role) if role is not None else None,
     )
 
 
