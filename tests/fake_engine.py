@@ -166,7 +166,7 @@ class FakeEngine:
     """
 
     def __init__(self, catalog: Any, config: Config, on_health: Callable[[str, bool], None], telemetry: Any = None) -> None:
-        self.on_health = on_health
+        self._catalog, self.on_health = catalog, on_health
         self.loaded: dict[str, Any] = {}
         self.chosen: PlanSet | None = None
         self.provider_names, self.loaded_encoder = "cpu", self.loaded.get
@@ -183,7 +183,9 @@ class FakeEngine:
 
     @asynccontextmanager
     async def acquire(self, name: str) -> AsyncIterator[Any]:
-        loaded = SimpleNamespace(spec=spec(name), serving=True, counters=Counter(samples=3, batches=2))
+        entry = self._catalog.entry(name)
+        counters = Counter(samples=3, batches=2)
+        loaded = SimpleNamespace(spec=entry.spec, taps=entry.taps, serving=True, counters=counters)
         yield self.loaded.setdefault(name, loaded)
 
     def unload(self, name: str) -> bool:

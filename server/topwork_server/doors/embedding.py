@@ -75,6 +75,14 @@ class Embedder:
             return loaded.taps
         return (await self.entry(encoder)).taps
 
+    async def usual_tap(self, encoder: str) -> FingerprintedTap:
+        """The default tap of an encoder. NotFound where there is none of that name."""
+        if not await self.taps(encoder):
+            async with self._engine.acquire(encoder):  # exported first: only then its taps are known
+                pass
+        name = (await self.spec(encoder)).default_tap
+        return next(info for info in await self.taps(encoder) if info.tap.name == name)
+
     def numerics(self, entry: CatalogEntry) -> Numerics | None:
         """Return what computes the encoder's usual tap here, or did so at its export; None before that."""
         plans = self._engine.plans_of(entry)

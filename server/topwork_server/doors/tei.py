@@ -25,7 +25,7 @@ from topwork_server.plugin_api import options as request_options
 from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.services.in_threads import in_thread_if
 from topwork_server.services.message_budget import MAX_MESSAGE
-from topwork_server.types import Array, Granularity, Item, TextItem, Token
+from topwork_server.types import Array, FingerprintedTap, Granularity, Item, TextItem, Token
 
 #: The tap of token rows, where an encoder has several.
 TOKENS = "tokens"
@@ -233,11 +233,14 @@ class TeiCalls:
         """Describe the encoder, which is loaded for it."""
         name = self._embedder.name(call)
         longest, budget = await self._embedder.ask(call, name, 0, lambda encoder, _: (encoder.max_tokens, encoder.budget), {})
-        entry = await self._embedder.entry(name)
-        default, numerics = entry.spec.default_tap, self._embedder.numerics(entry)
-        found = next(info for info in await self._embedder.taps(name) if info.tap.name == default)
+        numerics = self._embedder.numerics(await self._embedder.entry(name))
+        found = await self._embedder.usual_tap(name)
         precision = DTYPES.get(numerics.precision, numerics.precision) if numerics else "float32"
-        return ModelInfo(name, found.fingerprint, precision, default, longest, budget, found.tap.dim == 1)
+        return ModelInfo(name, found.fingerprint, precision, found.tap.name, longest, budget, _ranks(found))
+
+    async def ranks(self, call: Call[Any]) -> bool:
+        """Tell whether the encoder gives a score for a pair of texts, in place of a row for a text."""
+        return _ranks(await self._embedder.usual_tap(self._embedder.name(call)))
 
     async def _embedded(
         self, call: Call[Any], inputs: Sequence[Any], settings: Settings, taps: Sequence[str] = (), *, wait: bool = False
@@ -303,6 +306,10 @@ def cost_of(result: EmbedResult, characters: int, began: float) -> Cost:
         result.numerics.provider,
         result.taps[0].tap.fingerprint,
     )
+
+
+def _ranks(usual: FingerprintedTap) -> bool:
+    return usual.tap.dim == 1
 
 
 def _item(given: str | list[int], position: int) -> Item:

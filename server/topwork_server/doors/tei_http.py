@@ -73,10 +73,10 @@ class TeiDoor:
         self._calls, self._predict, self._why_not_ready = calls, predict, why_not_ready
 
     def operations(self) -> list[Operation]:
-        embed = "Embed texts"
+        by_kind = "Embed, classify or rank texts, as the model does"
         return [
-            *(Operation(path, "Tei.Embed", embed, self.embed, EmbedRequest) for path in ("/embed", "/invocations")),
-            Operation("/", "Tei.Embed", "Embed or classify texts, as the model does", self.by_kind, EmbedRequest, raw=True),
+            Operation("/embed", "Tei.Embed", "Embed texts", self.embed, EmbedRequest),
+            *(Operation(path, "Tei.ByKind", by_kind, self.by_kind, EmbedRequest, raw=True) for path in ("/", "/invocations")),
             Operation("/predict", "Tei.Predict", "Classify texts and pairs of texts", self.predict, PredictRequest),
             Operation("/embed_all", "Tei.EmbedAll", "Embed each token of texts", self.embed_all, EmbedAllRequest),
             Operation("/embed_sparse", "Tei.EmbedSparse", "Embed texts as sparse rows", self.embed_sparse, EmbedAllRequest),
@@ -95,6 +95,8 @@ class TeiDoor:
     async def by_kind(self, call: Call[Any]) -> Response:
         if await self._predict.head(call):
             return await self.predict(replace(call, body=await decoded(call.body, _PREDICT)))
+        if await self._calls.ranks(call):
+            return await self.rerank(replace(call, body=await decoded(call.body, _RERANK)))
         return await self.embed(replace(call, body=await decoded(call.body, _EMBED)))
 
     async def predict(self, call: Call[PredictRequest]) -> Response:
@@ -167,7 +169,7 @@ class TeiDoor:
         return next(filter(None, reasons), "")
 
 
-_EMBED, _PREDICT = msgspec.json.Decoder(EmbedRequest), msgspec.json.Decoder(PredictRequest)
+_EMBED, _PREDICT, _RERANK = (msgspec.json.Decoder(kind) for kind in (EmbedRequest, PredictRequest, RerankRequest))
 
 
 def error_form(error: TopworkError) -> Response:

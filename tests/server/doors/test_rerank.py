@@ -71,6 +71,17 @@ async def test_equal_scores_stay_in_the_order_of_the_documents(tmp_path):
         assert [one["index"] for one in reply.json["results"]] == [1, 0, 2, 3]
 
 
+@pytest.mark.parametrize("path", ["/", "/invocations"])
+async def test_teis_root_ranks_where_the_model_does(path, tmp_path):
+    async with served(tmp_path, default_encoder="ranker") as server:
+        reply = await post(server.ready.http, path, {**TEI, "raw_scores": True})
+        assert reply.json == [{"index": i, "score": score} for i, score in ((1, 2.0), (0, 0.0), (2, -1.0))]
+        wrong = await post(server.ready.http, path, {"inputs": "aa"})
+        assert (wrong.status, wrong.json["error_type"], "query" in wrong.json["error"]) == (422, "Validation", True)
+        wrong = await post(server.ready.http, path, TEI, {"x-model": "ready"})
+        assert (wrong.status, wrong.json["error_type"], "inputs" in wrong.json["error"]) == (422, "Validation", True)
+
+
 async def test_texts_tell_teis_form(tmp_path):
     async with served(tmp_path, default_encoder="ranker") as server:
         reply = await post(server.ready.http, "/rerank", {**TEI, "return_text": True})

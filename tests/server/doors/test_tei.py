@@ -67,7 +67,7 @@ async def test_the_hubs_client_gets_rows_of_unit_length(online, tmp_path):
         raw = await asyncio.to_thread(inference(server).feature_extraction, "hello", normalize=False, truncate=True)
         assert raw[0, 0] == 5
         assert server.engine.asked[-1][0].options == {"truncate": True}
-        assert server.app.requests.counts["Tei.Embed", "OK"] == 2
+        assert server.app.requests.counts["Tei.ByKind", "OK"] == 2
 
 
 async def test_the_hubs_client_compares_sentences_and_tells_what_was_wrong(online, tmp_path):

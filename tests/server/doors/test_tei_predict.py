@@ -108,7 +108,8 @@ async def test_the_root_and_info_are_by_the_kind_of_the_model(monkeypatch, tmp_p
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)  # it would refuse this machine's address too
     async with served(tmp_path, default_encoder="ready") as server:
         assert len((await post(server.ready.http, "/", {"inputs": "hello"})).json[0]) == fake_engine.DIM
-        assert (await post(server.ready.http, "/", {"inputs": "hello"}, MOOD)).json[0]["label"] == "long"
+        for path in ("/", "/invocations"):
+            assert (await post(server.ready.http, path, {"inputs": "hello"}, MOOD)).json[0]["label"] == "long"
         client = InferenceClient(f"http://{server.ready.http}", headers=MOOD, timeout=30)
         found = await asyncio.to_thread(client.text_classification, "hello")
         assert found.label == "long"  # of TEI's list, which the client takes for one of several
