@@ -23,6 +23,8 @@ from topwork_server.services.request_checks import Context, add_trailing_metadat
 from topwork_server.services.streaming import until_stopped
 from topwork_server.types import Array, Token
 
+#: Codes of failures of the model itself, such as an export that failed: TEI's backend, for which it has FAILED_PRECONDITION.
+OF_BACKEND = (grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS)
 SERVICES = ("tei.v1.Info", "tei.v1.Embed", "tei.v1.Predict", "tei.v1.Rerank", "tei.v1.Tokenize")
 DIRECTIONS: Mapping[int, str] = {tei_pb2.TRUNCATION_DIRECTION_RIGHT: "right", tei_pb2.TRUNCATION_DIRECTION_LEFT: "left"}
 
@@ -124,9 +126,12 @@ class TeiGrpcDoor:
 
     async def _rerank_stream(self, requests: AsyncIterator[Any], context: Context) -> Message:
         stream = RerankStream(self._calls, call_of(context, object()))
-        async for one in until_stopped(requests, self._stopping):
-            await stream.add(one.query, one.text, _rerank_settings(one))
-        reply, fingerprint = _ranks(*await stream.finish())
+        try:
+            async for one in until_stopped(requests, self._stopping):
+                await stream.add(one.query, one.text, _rerank_settings(one))
+            reply, fingerprint = _ranks(*await stream.finish())
+        except TopworkError as error:
+            raise _with_teis_code(error, error.item) from error
         add_trailing_metadata(context, (FINGERPRINT, fingerprint))
         return reply
 
@@ -163,12 +168,19 @@ async def _answered(answer: Answer, call: Call[None], request: Any, context: Con
     try:
         reply, fingerprint = await answer(replace(call, body=request), wait)
     except TopworkError as error:
-        if isinstance(request, tei_pb2.RerankRequest):
-            raise
-        raise error.at(None) from error  # a message has one text
+        several = isinstance(request, tei_pb2.RerankRequest)  # any other message has one text
+        raise _with_teis_code(error, error.item if several else None) from error
     if fingerprint:
         add_trailing_metadata(context, (FINGERPRINT, fingerprint))
     return reply
+
+
+def _with_teis_code(error: TopworkError, item: int | None) -> TopworkError:
+    """A copy of the error that blames that item, with the code that TEI has for its kind."""
+    found = error.at(item)
+    if found.code in OF_BACKEND:
+        found.code = grpc.StatusCode.FAILED_PRECONDITION
+    return found
 
 
 def _bytes_of(reply: Message) -> bytes:

@@ -227,7 +227,7 @@ async def test_a_full_queue_and_a_deadline_are_told(tmp_path, monkeypatch):
     [
         (Unavailable("stopping"), 503, "Unhealthy", grpc.StatusCode.UNAVAILABLE),
         (NotReady("no weights"), 424, "Backend", grpc.StatusCode.FAILED_PRECONDITION),
-        (ExportFailed("no graph"), 424, "Backend", grpc.StatusCode.INTERNAL),
+        (ExportFailed("no graph"), 424, "Backend", grpc.StatusCode.FAILED_PRECONDITION),
         (Overloaded("full"), 429, "Overloaded", grpc.StatusCode.RESOURCE_EXHAUSTED),
         (InvalidInput("too long"), 422, "Validation", grpc.StatusCode.INVALID_ARGUMENT),
         (RuntimeError("a secret"), 424, "Backend", grpc.StatusCode.INTERNAL),
@@ -257,7 +257,14 @@ async def test_each_kind_of_error_has_teis_status_on_both_wires(error, status, k
             ("Rerank/Rerank", pb.RerankRequest(query="x", texts=["y"])),
         ):
             call = unary(server, method, pb.EmbedResponse)
-            assert (await fake_engine.refusal(call(request.SerializeToString())))[0] is code
+            found, _, info = await fake_engine.refusal(call(request.SerializeToString()))
+            assert (found, info.reason) == (code, "TopworkError" if isinstance(error, RuntimeError) else type(error).__name__)
+        embed = stream(server, "Embed/EmbedStream", pb.EmbedResponse)(iter([pb.EmbedRequest(inputs="x")]))
+        assert (await fake_engine.refusal(anext(aiter(embed))))[0] is code
+        rank = server.channel.stream_unary(
+            "/tei.v1.Rerank/RerankStream", lambda one: one.SerializeToString(), pb.RerankResponse.FromString
+        )
+        assert (await fake_engine.refusal(rank(iter([pb.RerankStreamRequest(query="x", text="y")]))))[0] is code
 
 
 async def test_a_body_over_the_limit_is_413(tmp_path):
