@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -139,6 +139,13 @@ class FakeCatalog:
             "absent": CatalogEntry(spec("absent"), "fake 1.0", EncoderState.ABSENT, "run `topwork pull absent`"),
         }
         self.broken: list[str] = []
+
+    def add_ranker(self) -> None:
+        """Add `ranker`, a cross-encoder, whose one tap is its score."""
+        ready = self.entries["ready"]
+        assert ready.manifest
+        spec = replace(ready.spec, name="ranker", taps=(SCORE.tap,), default_tap="score")
+        self.entries["ranker"] = replace(ready, spec=spec, manifest=replace(ready.manifest, taps=(SCORE,)))
 
     def names(self) -> list[str]:
         return [*self.entries, *self.broken]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -86,10 +86,9 @@ class RerankDoor:
         documents = _documents(body)
         if documents is None:
             return await self._of_tei(replace(call, model=body.model or call.model))
-        options = _options(body, truncate=body.truncate is not False)
-        if body.max_tokens_per_doc is not None:
-            options["pair_tokens"] = body.max_tokens_per_doc
-        encoder, scored = await self._scored(call, [(body.query, document) for document in documents], options)
+        longest = {} if body.max_tokens_per_doc is None else {"pair_tokens": body.max_tokens_per_doc}
+        pairs = [(body.query, document) for document in documents]
+        encoder, scored = await self._scored(call, pairs, truncate=body.truncate is not False, options=longest)
         best = ranked(scored.scores, body.top_n)
         shown = [{"document": {"text": documents[i]}} if body.return_documents else {} for i in best]
         results = [{"index": i, "relevance_score": scored.scores[i], **document} for i, document in zip(best, shown, strict=True)]
@@ -99,18 +98,22 @@ class RerankDoor:
 
     async def score(self, call: Call[ScoreRequest]) -> Response:
         body = call.body
-        encoder, scored = await self._scored(call, _pairs(body), _options(body, truncate=body.truncate))
+        encoder, scored = await self._scored(call, _pairs(body), truncate=body.truncate)
         data = [{"index": i, "object": "score", "score": score} for i, score in enumerate(scored.scores)]
         reply = {"id": f"score-{uuid.uuid4().hex}", "object": "list", "created": int(time.time()), "model": encoder}
         return json_reply({**reply, "data": data, "usage": _usage(scored)}, headers={FINGERPRINT: scored.fingerprint})
 
-    async def _scored(self, call: Call[Any], pairs: Sequence[Pair], options: dict[str, Any]) -> tuple[str, Scored]:
-        """The encoder's name, and a score for each pair."""
+    async def _scored(
+        self, call: Call[Any], pairs: Sequence[Pair], *, truncate: bool, options: Mapping[str, Any] | None = None
+    ) -> tuple[str, Scored]:
+        """The encoder's name, and a score for each pair. `options` are set beside those of the body."""
         body = call.body
         encoder = self._embedder.name(call, body.model)
         if not 0 < len(pairs) <= MOST_PAIRS:
             raise InvalidInput(f"{len(pairs)} documents", remedy=f"send 1 to {MOST_PAIRS:,}")
-        return encoder, await self._ranker.score(call, encoder, pairs, options, tap=body.tap, raw=body.raw_scores)
+        cuts = truncate and await self._embedder.takes(encoder, "truncate")
+        chosen = {**({"truncate": True} if cuts else {}), **body.options, **(options or {})}
+        return encoder, await self._ranker.score(call, encoder, pairs, chosen, tap=body.tap, raw=body.raw_scores)
 
 
 def _own_form(body: bytes) -> ErrorForm:
@@ -160,11 +163,6 @@ def _either(name: str, given: str | list[str] | None, other_name: str, other: st
         raise InvalidInput(f"{what} set", remedy="set one of them")
     found = given if given is not None else other
     return [found] if isinstance(found, str) else list(found or ())
-
-
-def _options(body: RerankRequest | ScoreRequest, *, truncate: bool) -> dict[str, Any]:
-    """The encoder's options of a request."""
-    return {**({"truncate": True} if truncate else {}), **body.options}
 
 
 def _usage(scored: Scored) -> dict[str, int]:

@@ -145,6 +145,7 @@ async def test_the_snippets_of_the_pages_run(page, tmp_path):
     assert snippets
     assert curls
     async with served(tmp_path) as server:
+        server.catalog.add_ranker()
         for snippet in snippets:
             code = snippet.replace("127.0.0.1:8080", server.ready.http).replace("all-minilm-l6-v2", "ready")
             found: dict[str, object] = {}

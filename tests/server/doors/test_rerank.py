@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cohere
 import fake_engine
@@ -23,12 +23,8 @@ TEI = {"query": "aa", "texts": DOCUMENTS}
 
 @asynccontextmanager
 async def served(home, **settings):
-    """The catalog has the encoder `ranker`, whose one tap is its score."""
     async with fake_engine.served(home, http="127.0.0.1:0", **settings) as server:
-        ready = server.catalog.entries["ready"]
-        spec = replace(ready.spec, name="ranker", taps=(fake_engine.SCORE.tap,), default_tap="score")
-        manifest = replace(ready.manifest, taps=(fake_engine.SCORE,))
-        server.catalog.entries["ranker"] = replace(ready, spec=spec, manifest=manifest)
+        server.catalog.add_ranker()
         yield server
 
 
@@ -306,3 +302,19 @@ async def test_the_request_may_insist_on_a_fingerprint_and_on_its_time(tmp_path)
         assert (other.status, "fingerprint" in other.json["message"]) == (400, True)
         late = await post(server.ready.http, "/rerank", {**RANK, "query": "wait"}, {"x-timeout-ms": "50"})
         assert late.status == 504
+
+
+async def test_what_has_no_truncation_is_not_asked_to_cut(tmp_path):
+    @dataclass(frozen=True)
+    class Options:
+        """None."""
+
+    class Uncut(fake_engine.FakeEncoder):
+        options = Options
+
+    async with served(tmp_path) as server:
+        ranker = server.catalog.entries["ranker"]
+        server.catalog.entries["ranker"] = replace(ranker, spec=replace(ranker.spec, encoder=Uncut))
+        for path, body in (("/rerank", RANK), ("/score", {"model": "ranker", "queries": "aa", "documents": "a"})):
+            assert (await post(server.ready.http, path, body)).status == 200
+        assert [asked.options for asked, _ in server.engine.asked] == [{}, {}]
