@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Mapping
 
 from topwork._display.excerpts import excerpt
@@ -18,25 +19,38 @@ KINDS: Mapping[Modality, Callable[[bytes], Item]] = {
 }
 
 
+#: Characters at the beginning of a URI that have its scheme and, of a data URI, the kind of its media type.
+LONGEST_TYPE = 64
+#: The scheme of a URI (RFC 3986, section 3.1). Base64 has no colon.
+_SCHEME = re.compile(r"\s*([a-z][a-z0-9+.-]{0,31}):", re.IGNORECASE)
+
+
 def is_data_uri(text: str) -> bool:
     """Tell whether a text is a data URI of a kind that can be read."""
-    return text.startswith("data:") and modality_of_uri(text) is not None
+    return _scheme(text) == "data" and modality_of_uri(text) is not None
 
 
 def modality_of_uri(uri: str) -> Modality | None:
     """The modality that the media type of a data URI names."""
-    kind = uri[len("data:") :].partition("/")[0]
+    kind = uri[:LONGEST_TYPE].partition(":")[2].partition("/")[0].lower()
     return next((one for one in KINDS if one == kind), None)
+
+
+def _scheme(text: str) -> str:
+    """The scheme of a URI in small letters; "" of what is none."""
+    found = _SCHEME.match(text[:LONGEST_TYPE])
+    return found[1].lower() if found else ""
 
 
 def item_of(uri: str, modality: Modality | None = None) -> Item:
     """The item of a data URI, or of base64 where its modality is known. InvalidInput for what is neither, and for other URIs."""
-    if uri.startswith(("http://", "https://", "file:", "ftp:")):
+    scheme = _scheme(uri)
+    if scheme not in ("", "data"):
         raise InvalidInput(f"{excerpt(uri)}: this server fetches no URLs", remedy="send the file's own bytes as a data URI")
-    if uri.startswith("data:"):
+    if scheme:
         head, _, data = uri.partition(",")
         modality = modality_of_uri(uri)
-        if not head.endswith(";base64") or modality is None:
+        if head[-7:].lower() != ";base64" or modality is None:
             raise InvalidInput(
                 f"{excerpt(uri)} is no data URI of a picture, video or recording",
                 remedy="write data:image/png;base64, and the bytes in base64",
