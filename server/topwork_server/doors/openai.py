@@ -158,8 +158,8 @@ def _part(message: ChatMessage) -> str | Part:
 def _item(given: str | list[int] | Part | JinaInput, modality: Modality | None, reads: Sequence[Modality], position: int) -> Item:
     try:
         match given:
-            case Part(type="image_url", image_url=ImageUrl(url)):
-                return item_of(url, Modality.IMAGE)
+            case Part(type="image_url", image_url=place):
+                return item_of(place.url if place else "", Modality.IMAGE)
             case Part():
                 return TextItem(given.text)
             case JinaInput(str(text), None):
