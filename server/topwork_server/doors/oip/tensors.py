@@ -30,8 +30,8 @@ _DATATYPES = {np.dtype(dtype).str: name for name, dtype in NUMBERS.items() if na
 RAW_ONLY = ("FP16", "BF16")
 #: The axes, behind that of the items, of pairs of texts.
 PAIR = (2,)
-#: Axes of a tensor: the most that numpy has, by half.
-MOST_AXES = 32
+#: Axes of a tensor: the most that numpy has, by half. The length of each is an int64 on the wire of gRPC.
+MOST_AXES, LONGEST_AXIS = 32, (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
 
 def items_of(tensor: InputTensor, modality: Modality, most: int) -> list[Item]:
     """The items of an input, at most so many. InvalidInput names the input, and the position of an item that is wrong."""
-    if not 0 < len(tensor.shape) <= MOST_AXES or min(tensor.shape) < 0:
+    if not 0 < len(tensor.shape) <= MOST_AXES or min(tensor.shape) < 0 or max(tensor.shape) > LONGEST_AXIS:
         raise InvalidInput(f"{tensor} has no such shape", remedy="give the length of each axis, of the items first")
     if not 0 < tensor.shape[0] <= most:
         raise InvalidInput(f"{tensor} has {tensor.shape[0]:,} items", remedy=f"send 1 to {most:,} in a request")
@@ -115,7 +115,8 @@ def _of_values(tensor: InputTensor, values: Sequence[Any]) -> Array:
     dtype = np.dtype(NUMBERS[tensor.datatype])
     try:
         found = np.asarray(values)
-        array = found.astype(dtype).reshape(tensor.shape)
+        with np.errstate(invalid="ignore"):  # what does not fit is seen below
+            array = found.astype(dtype).reshape(tensor.shape)
     except (ValueError, TypeError, OverflowError):
         found = array = np.empty(0, object)
     exact = found.dtype.kind == dtype.kind or (found.dtype.kind in "iu" and dtype.kind in "iuf")
