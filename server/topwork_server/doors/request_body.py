@@ -8,14 +8,15 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from topwork_server.errors import Cancelled, DeadlineExceeded, InvalidInput, TooLarge
+from topwork_server.services.in_threads import in_thread_if
 from topwork_server.services.message_budget import COUNTED, MAX_MESSAGE, MessageBudget
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 #: Seconds that a sender may pause, and bytes a second that a body has at least to come with, after the first such pause.
 PAUSE, LEAST_RATE = 20.0, 16 << 10
-#: Of a compressed body, decompressed in a thread.
-BRIEF = 64 << 10
+#: Bytes of a compressed body that is decompressed on the event loop: they are a thousand times as many at most.
+BRIEF = 4 << 10
 #: Names of content encodings (RFC 9110, section 8.4.1) with the window bits that zlib reads them by.
 ENCODINGS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
@@ -44,9 +45,9 @@ class RequestBody:
             return body
         if encoding not in ENCODINGS:
             raise InvalidInput(f"the body's encoding {encoding[:40]!r} is not known", remedy="send gzip, deflate, or it as it is")
-        if len(body) > BRIEF or self._budget.used:
-            return await asyncio.to_thread(_decompressed, body, encoding)
-        return _decompressed(body, encoding)
+        whole = await in_thread_if(len(body) > BRIEF or self._budget.used > 0, _decompressed, body, encoding)
+        await self._count(len(whole))
+        return whole
 
     async def receive(self) -> MutableMapping[str, Any]:
         """The next event of the request, as ASGI has it."""
@@ -117,6 +118,8 @@ def _decompressed(body: bytes, encoding: str) -> bytes:
         raise _too_large(len(whole))
     if not stream.eof:
         raise InvalidInput(f"the body's {encoding} is cut off", remedy="send all of it")
+    if stream.unused_data:
+        raise InvalidInput(f"{len(stream.unused_data):,} bytes behind the body's {encoding}", remedy="send it as one stream")
     return whole
 
 
