@@ -6,6 +6,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from topwork_server.doors import http_errors
+from topwork_server.doors.json_calls import DoorRoute
 from topwork_server.services.health import HealthService
 
 
@@ -19,4 +21,5 @@ def health_routes(health: HealthService, default_encoder: str) -> list[Route]:
         reason = await health.why_not_ready(request.query_params.get("encoder", default_encoder))
         return JSONResponse({"ready": not reason, "reason": reason}, 503 if reason else 200)
 
-    return [Route("/health/live", live), Route("/health/ready", ready)]
+    served = (("/health/live", live), ("/health/ready", ready))
+    return [DoorRoute(path, answer, "GET", http_errors.error_form) for path, answer in served]

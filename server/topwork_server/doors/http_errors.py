@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import grpc
+from starlette.responses import JSONResponse, Response
 
 from topwork_server.doors.request_body import SlowBody
 from topwork_server.errors import DiskFull, TooLarge, TopworkError
@@ -40,6 +41,11 @@ def status(error: TopworkError) -> int:
     """The HTTP status of an error (RFC 9110, section 15); 500 for what is the server's fault."""
     of_class = next((status for kind, status in _BY_CLASS if isinstance(error, kind)), None)
     return of_class or _BY_CODE.get(error.code, 500)
+
+
+def error_form(error: TopworkError) -> Response:
+    """{"code": ..., "message": ...}, of paths that are of no other protocol."""
+    return JSONResponse({"code": error.code.name.lower(), "message": str(error)}, status(error), headers(error))
 
 
 def headers(error: TopworkError) -> dict[str, str]:

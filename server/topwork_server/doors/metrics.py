@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from topwork_server.doors import http_errors
+from topwork_server.doors.json_calls import DoorRoute
 from topwork_server.histogram import BucketHistogram
 from topwork_server.inference.engine import Engine
 from topwork_server.server_state import ServerState
@@ -141,4 +143,4 @@ def routes(collectors: Iterable[Collector]) -> list[Route]:
         encode, kind = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), media_type=kind)
 
-    return [Route("/metrics", metrics)]
+    return [DoorRoute("/metrics", metrics, "GET", http_errors.error_form)]

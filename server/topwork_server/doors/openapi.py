@@ -16,8 +16,9 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from topwork_server import __version__
+from topwork_server.doors import http_errors
 from topwork_server.doors.calls import FINGERPRINT, MODEL, PRIORITY, REQUEST_ID, TIMEOUT
-from topwork_server.doors.json_calls import Operation
+from topwork_server.doors.json_calls import DoorRoute, Operation
 from topwork_server.doors.service_methods import ServiceMethod
 
 #: A parameter of a path, as Starlette writes it: {name} or {name:path}.
@@ -56,7 +57,8 @@ class ApiDocs:
         self._methods, self._operations = list(methods), list(operations)
 
     def routes(self) -> list[Route]:
-        return [Route("/openapi.json", self._json), Route("/docs", self._page)]
+        served = (("/openapi.json", self._json), ("/docs", self._page))
+        return [DoorRoute(path, answer, "GET", http_errors.error_form) for path, answer in served]
 
     async def _json(self, request: Request) -> Response:
         return Response(self._document, media_type="application/json")

@@ -29,6 +29,8 @@ from topwork_server.services.in_threads import in_thread_if
 HEADER = "inference-header-content-length"
 #: Parts of Triton's protocol that are not served, and how each is called.
 UNSERVED = {"cudasharedmemory": "CUDA regions", "trace": "trace settings", "logging": "log settings"}
+#: Methods of HTTP that are told so.
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 MEMORY = "/v2/systemsharedmemory"
 #: Numbers of a reply in JSON, or bytes of a raw one, that are packed on the event loop.
 BRIEF_NUMBERS, BRIEF_BYTES = 1 << 14, 1 << 20
@@ -106,11 +108,7 @@ class OipHttpDoor:
         return [
             DoorRoute("/v2/health/live", _live, "GET", error_form),
             DoorRoute("/v2/health/ready", self._ready, "GET", error_form),
-            *[
-                Route(f"/v2/{part}{rest}", _unserved(what), methods=["GET", "POST"])
-                for part, what in UNSERVED.items()
-                for rest in rests
-            ],
+            *[Route(f"/v2/{part}{rest}", _unserved(what), methods=METHODS) for part, what in UNSERVED.items() for rest in rests],
         ]
 
     async def _ready(self, request: Request) -> Response:
