@@ -90,53 +90,62 @@ class JsonCalls:
     def _route(self, operation: Operation, error_form: ErrorForm) -> Route:
         posted = operation.body is not None
         decoder = msgspec.json.Decoder(operation.body) if posted and not operation.raw else None
+        usual = operation.error_form_of(b"") if operation.error_form_of else error_form
 
         async def answer(request: Request) -> Response:
             headers = {REQUEST_ID: request.headers.get(REQUEST_ID, "")[:100] or f"req_{secrets.token_hex(12)}"}
-            form = operation.error_form_of(b"") if operation.error_form_of else error_form
+            form = usual
             try:
                 async with _while_connected(request) as scope:
-                    data = await _body_of(request).read() if posted else None
-                    if data and operation.error_form_of:
-                        form = operation.error_form_of(data)
-                    call = await _call_of(request, data, decoder)
-                    del data  # its bytes are not held while the call is answered
-                    if call.deadline is not None:
-                        scope.reschedule(asyncio.get_running_loop().time() + call.deadline - time.monotonic())
-                    response = await self._serve(operation, call, partial(headers.__setitem__, TRACERESPONSE))
+                    # its bytes are not held while the call is answered: who decodes it takes them out
+                    held = [await _body_of(request).read()] if posted else []
+                    if held and held[0] and operation.error_form_of:
+                        form = operation.error_form_of(held[0])
+                    if (deadline := _deadline(request.headers.get(TIMEOUT))) is not None:
+                        scope.reschedule(asyncio.get_running_loop().time() + deadline - time.monotonic())
+                    came = partial(_call_of, request, held, decoder, deadline)
+                    response = await self._serve(operation, request, came, partial(headers.__setitem__, TRACERESPONSE))
             except TopworkError as error:
                 response = form(error)
                 release(error)
             response.headers.update(headers)
             return response
 
-        return DoorRoute(operation.path, answer, "POST" if posted else "GET", error_form)
+        return DoorRoute(operation.path, answer, "POST" if posted else "GET", usual)
 
-    async def _serve(self, operation: Operation, call: Call[Any], traced: Callable[[str], object]) -> Response:
+    async def _serve(
+        self, operation: Operation, request: Request, came: Callable[[], Awaitable[Call[Any]]], traced: Callable[[str], object]
+    ) -> Response:
+        async def work() -> Response:
+            return await operation.handler(await came())
+
         task = asyncio.current_task()
         assert task is not None
+        peer, carrier = str(_client_of(request)), request.headers
         return await self._requests.serve(
-            operation.counted_as,
-            lambda: operation.handler(call),
-            str(call.client),
-            task.add_done_callback,
-            carrier=call.headers,
-            traced=traced,
+            operation.counted_as, work, peer, task.add_done_callback, carrier=carrier, traced=traced
         )
 
 
-async def _call_of(request: Request, data: bytes | None, decoder: msgspec.json.Decoder[Any] | None) -> Call[Any]:
-    headers = request.headers
+async def _call_of(
+    request: Request, held: list[bytes], decoder: msgspec.json.Decoder[Any] | None, deadline: float | None
+) -> Call[Any]:
+    """The call of a request, whose body, if it has one, is taken out of `held`."""
+    headers, data = request.headers, held.pop() if held else None
     return Call(
         data if data is None or decoder is None else await decoded(data, decoder),
         request.path_params,
         headers.get(MODEL, ""),
         headers.get(FINGERPRINT, ""),
         priority_of(headers.get(PRIORITY, "normal")),
-        _deadline(headers.get(TIMEOUT)),
-        f"{request.client.host}:{request.client.port}" if request.client else "http",
+        deadline,
+        _client_of(request),
         headers,
     )
+
+
+def _client_of(request: Request) -> str:
+    return f"{request.client.host}:{request.client.port}" if request.client else "http"
 
 
 def _body_of(request: Request) -> RequestBody:
@@ -163,7 +172,7 @@ def _decoded(data: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
 def _deadline(milliseconds: str | None) -> float | None:
     if milliseconds is None:
         return None
-    if not milliseconds.isdecimal() or not 0 < int(milliseconds) < 1 << 40:
+    if not milliseconds.isdecimal() or len(milliseconds) > 20 or not 0 < int(milliseconds) < 1 << 40:
         raise InvalidInput(f"{TIMEOUT} is {milliseconds[:40]!r}", remedy="set it to a number of milliseconds")
     return time.monotonic() + int(milliseconds) / 1000
 
