@@ -16,6 +16,9 @@ import tiny_berts
 import topwork
 from both_clients import ClientFactory, EitherClient
 from topwork import cli
+from topwork._transport.calls import unary
+from topwork._transport.methods import FILL
+from topwork.v1 import encoders_pb2, types_pb2
 from topwork_plugins.bert.plugin import BertEncoder
 from topwork_plugins.word2vec import output_vectors
 from topwork_plugins.word2vec.plugin import WordVectors
@@ -37,6 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
     for name, kind in MODELS.items():
         tiny_berts.write(root / name, name, kind=kind)
+    (root / "bert" / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"query": "the blue: "}}))
     for name, settings in WORDS.items():
         model = word_model(name)
         (root / name).mkdir()
@@ -250,20 +254,33 @@ def test_what_cannot_be_filled_is_refused_with_its_place(what: str, client: topw
 
 
 def test_a_picture_on_the_wire_is_refused(client: topwork.Client) -> None:
-    from topwork._transport.methods import FILL
-    from topwork.v1 import encoders_pb2, types_pb2
-
-    settings = encoders_pb2.EmbedSettings(encoder="bert")
-    request = encoders_pb2.FillRequest(settings=settings, items=[types_pb2.Item(image=b"png")])
     with pytest.raises(topwork.InvalidInput, match="an image") as caught:
-        client._run(_once(FILL, request))
+        _filled(client, types_pb2.Item(image=b"png"))
     assert caught.value.item == 0
 
 
-def _once(method: Any, request: Any) -> Any:
-    from topwork._transport.calls import unary
+def test_the_prompt_of_a_role_goes_before_the_text(client: topwork.Client) -> None:
+    def entries(**settings: Any) -> list[int]:
+        [result] = _filled(client, types_pb2.Item(text="a [MASK] bird"), **settings).results
+        [gap] = result.gaps
+        assert (gap.start, gap.end) == (2, 8)
+        return [word.entry for word in gap.words]
 
-    return (yield from unary(method, request, None))
+    prompted = client.fill("bert", ["a [MASK] bird"], options={"prompt": "the blue: "})[0].words
+    assert entries(role=encoders_pb2.ROLE_QUERY) == [word.entry for word in prompted]
+    assert entries(role=encoders_pb2.ROLE_DOCUMENT) == entries() != entries(role=encoders_pb2.ROLE_QUERY)
+    with pytest.raises(topwork.InvalidInput, match="role query and the option prompt"):
+        entries(role=encoders_pb2.ROLE_QUERY, options={"prompt": "another: "})
+
+
+def _filled(client: topwork.Client, item: types_pb2.Item, **settings: Any) -> Any:
+    """The reply to a request that no client makes."""
+
+    def steps() -> Any:
+        request = encoders_pb2.FillRequest(settings={"encoder": "bert", **settings}, items=[item])
+        return (yield from unary(FILL, request, None))
+
+    return client._run(steps())
 
 
 def test_an_encoder_without_such_a_head_says_what_to_do(client: topwork.Client) -> None:
