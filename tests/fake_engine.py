@@ -9,7 +9,7 @@ import asyncio
 import sys
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -139,6 +139,8 @@ class FakeCatalog:
             "absent": CatalogEntry(spec("absent"), "fake 1.0", EncoderState.ABSENT, "run `topwork pull absent`"),
         }
         self.broken: list[str] = []
+        #: What the specs of encoders have before their export tells more.
+        self.before_export: dict[str, Mapping[str, Any]] = {}
 
     def add_ranker(self) -> None:
         """Add `ranker`, a cross-encoder, whose one tap is its score."""
@@ -146,6 +148,7 @@ class FakeCatalog:
         assert ready.manifest
         spec = replace(ready.spec, name="ranker", taps=(SCORE.tap,), default_tap="score")
         self.entries["ranker"] = replace(ready, spec=spec, manifest=replace(ready.manifest, taps=(SCORE,)))
+        self.before_export["ranker"] = {"default_tap": ready.spec.default_tap}
 
     def names(self) -> list[str]:
         return [*self.entries, *self.broken]
@@ -157,7 +160,7 @@ class FakeCatalog:
         return {}
 
     def spec(self, name: str) -> EncoderSpec:
-        return self.entry(name).spec
+        return replace(self.entry(name).spec, **self.before_export.get(name, {}))
 
     def entry(self, name: str) -> CatalogEntry:
         if name not in self.entries:

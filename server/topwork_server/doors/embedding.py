@@ -77,11 +77,11 @@ class Embedder:
 
     async def usual_tap(self, encoder: str) -> FingerprintedTap:
         """The default tap of an encoder. NotFound where there is none of that name."""
-        if not await self.taps(encoder):
-            async with self._engine.acquire(encoder):  # exported first: only then its taps are known
+        known = self._engine.loaded_encoder(encoder) or await self.entry(encoder)
+        if not known.taps:
+            async with self._engine.acquire(encoder) as known:  # exported first: only then its taps are known
                 pass
-        name = (await self.spec(encoder)).default_tap
-        return next(info for info in await self.taps(encoder) if info.tap.name == name)
+        return next(info for info in known.taps if info.tap.name == known.spec.default_tap)
 
     def numerics(self, entry: CatalogEntry) -> Numerics | None:
         """Return what computes the encoder's usual tap here, or did so at its export; None before that."""
