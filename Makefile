@@ -52,7 +52,7 @@ test-integrations: $(INTEGRATIONS:%=test-integrations-%)  ## topwork.integration
 # Packages of the tests alone, beside those that the extra of the client installs.
 of-sklearn := pandas pillow
 of-langchain := langchain-tests==1.1.9
-of-llama-index := pillow
+of-llama-index := pillow llama-index-embeddings-text-embeddings-inference==0.6.0
 of-haystack := pillow
 of-datasets := pillow
 of-fiftyone := pillow secantusdb==0.7.0b3

@@ -23,6 +23,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 OPTIONAL = {
     "test_langchain_standard.py": "langchain_tests",
     "test_llama_index.py": "llama_index",
+    "test_llama_index_tei.py": "llama_index",
     "test_datasets.py": "datasets",
     "test_ray.py": "ray",
     "test_fiftyone.py": "secantus",
@@ -34,10 +35,11 @@ NAMES = {"all-minilm-l6-v2": "letters", "clip-vit-base-patch32": "colors"}
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server with the encoders of toy_server.py; $TOPWORK_PYTHON is a Python that has the server."""
+def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """The addresses of a server with the encoders of toy_server.py, of gRPC and of HTTP; $TOPWORK_PYTHON is a Python that has the
+    server."""
     command = [os.environ.get("TOPWORK_PYTHON", sys.executable), str(Path(__file__).with_name("toy_server.py"))]
-    environment = {**os.environ, "TOPWORK_HTTP": "off", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
     with (
         (tmp_path_factory.mktemp("server") / "log").open("w+") as log,
@@ -45,11 +47,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ):
         assert process.stdin is not None
         assert process.stdout is not None
-        address = process.stdout.readline().strip()
+        found = process.stdout.readline().split()
         log.seek(0)
-        assert address, log.read()
-        yield address
+        assert found, log.read()
+        yield found
         process.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def server(addresses: list[str]) -> str:
+    return addresses[0]
+
+
+@pytest.fixture(scope="session")
+def http_server(addresses: list[str]) -> str:
+    return f"http://{addresses[1]}"
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 """A real server with toy encoders of texts, pictures and arrays, for packages in an environment without the server's: prints its
-address, and ends with its standard input."""
+addresses, of gRPC and of HTTP, and ends with its standard input."""
 
 from __future__ import annotations
 
@@ -139,8 +139,8 @@ def serve() -> None:
     with TemporaryDirectory() as folder:
         home = sets_harness.export(Path(folder), SPECS)
         publish_towers(home, toy_towers.colors_spec(), lambda tower: Path())
-        with real_server.served(home, Toys()) as address:
-            print(address, flush=True)
+        with real_server.started(home, Toys(), http="127.0.0.1:0", default_encoder="marked") as ready:
+            print(ready.address, ready.http, flush=True)
             sys.stdin.read()
 
 
