@@ -43,7 +43,7 @@ def inference(server):
     return InferenceClient(f"http://{server.ready.http}", headers=READY, timeout=30)
 
 
-async def test_a_name_of_a_role_stands_for_the_prompt_that_the_model_has_for_it(tmp_path, monkeypatch):
+async def test_a_name_of_a_role_stands_for_the_prompt_that_the_model_has_for_it(online, tmp_path, monkeypatch):
     prompts = [Prompt("search_query", "Q: ", Role.QUERY), Prompt("passage", "P: ", Role.DOCUMENT)]
     monkeypatch.setattr(fake_engine.FakeEncoder, "prompts", classmethod(lambda cls, folder: prompts))
     async with fake_engine.served(tmp_path, http="127.0.0.1:0", default_encoder="ready") as server:
@@ -53,8 +53,7 @@ async def test_a_name_of_a_role_stands_for_the_prompt_that_the_model_has_for_it(
             ("passage", None, {"prompt_name": "passage"}),
             ("title", None, {"prompt_name": "title"}),
         ):
-            reply = await post(server.ready.http, "/embed", {"inputs": "hi", "prompt_name": name})
-            assert reply.status == 200
+            await asyncio.to_thread(inference(server).feature_extraction, "hi", prompt_name=name)
             asked = server.engine.asked[-1][0]
             assert (asked.role, asked.options) == (role, options)
 
