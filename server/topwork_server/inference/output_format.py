@@ -51,7 +51,7 @@ def truncate(rows: Array, dimensions: int) -> Array:
     """Keep the first so many columns. InvalidInput for more than there are, since the caller would read them wrongly."""
     dim = rows.shape[1]
     if not 0 <= dimensions <= dim:
-        raise InvalidInput(f"{dimensions} dimensions of a tap that has {dim}", remedy=f"ask for 1 to {dim}, or 0 for all")
+        raise InvalidInput(f"{dimensions} dimensions of a tap that has {dim}", remedy=f"ask for 1 to {dim}, or leave it out")
     return rows[:, :dimensions] if dimensions else rows
 
 
