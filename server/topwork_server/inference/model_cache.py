@@ -17,7 +17,7 @@ import psutil
 
 from topwork_server import process_resources
 from topwork_server.config import Config
-from topwork_server.errors import NotReady, Overloaded, TooLarge
+from topwork_server.errors import ExportFailed, InvalidInput, NotReady, Overloaded, TooLarge
 from topwork_server.inference.admission import AdmissionController
 from topwork_server.inference.batcher import Backend, Batcher
 from topwork_server.jobs.child_processes import ChildProcesses
@@ -242,6 +242,8 @@ class ModelCache:
         log.info("exporting %s", name)
         try:
             await asyncio.to_thread(self._catalog.export, name, children=self._children)
+        except InvalidInput as error:  # of the weights: the request that asks for them is not to blame
+            raise ExportFailed(f"{name} cannot be exported: {error.message}", remedy=error.remedy) from error
         finally:
             self._exporting.discard(name)
         return await asyncio.to_thread(self._catalog.entry, name)

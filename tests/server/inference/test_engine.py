@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_berts
 from topwork_server import EncoderSpec, Granularity, Item, Modality, Sample, Tap, TextItem
 from topwork_server.config import Config
-from topwork_server.errors import InvalidInput, NotFound, NotReady, Overloaded, TooLarge, TopworkError
+from topwork_server.errors import ExportFailed, InvalidInput, NotFound, NotReady, Overloaded, TooLarge, TopworkError
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.inference.preprocessing import AHEAD
 from topwork_server.models import artifacts
 from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.runtime.export import export_encoder
 from toys import DIM, FakePlugins, Gate, Letters, letters_spec
 
@@ -299,6 +301,17 @@ def test_a_damaged_artifact_is_refused(home: Path, runner: asyncio.Runner, tmp_p
     broken = engine(tmp_path / "copy")
     with pytest.raises(NotReady, match="topwork export letters --force"):
         runner.run(broken.embed(EmbedParams("letters"), texts("a")))
+    runner.run(broken.close())
+
+
+def test_weights_that_cannot_be_exported_are_not_the_requests_fault(runner: asyncio.Runner, tmp_path: Path) -> None:
+    weights = tiny_berts.write(tmp_path / "cut", "bert") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:3000])
+    catalog = Catalog(PluginRegistry.load(), tmp_path / "home")
+    catalog.add(f"file:{weights.parent}")
+    broken = Engine(catalog, Config(home=tmp_path / "home", provider="cpu"))
+    with pytest.raises(ExportFailed, match=r"cut cannot be exported: .*model.safetensors is cut off"):
+        runner.run(broken.embed(EmbedParams("cut"), texts("a")))
     runner.run(broken.close())
 
 
