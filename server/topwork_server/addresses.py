@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
 import socket
+from collections.abc import Sequence
 
 import grpc
 
@@ -36,6 +38,25 @@ def listening_socket(listen: str, remedy: str) -> tuple[socket.socket, str]:
         raise _cannot_listen(listen, error, remedy) from error
     _warn_if_reached(listen)
     return bound, f"{listen.rpartition(':')[0]}:{bound.getsockname()[1]}"
+
+
+def first_free_socket(listens: Sequence[str], remedy: str) -> tuple[socket.socket, str]:
+    """A socket bound to the first of these addresses that no other program has, and its address; a warning tells where it is not
+    the first of all. StartError as of `listening_socket`, of the first address where all are taken."""
+    taken: StartError | None = None
+    for listen in listens:
+        try:
+            found = listening_socket(listen, remedy)
+        except StartError as error:
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EADDRINUSE:
+                raise
+            taken = taken or error
+            continue
+        if taken:
+            log.warning("%s; listening on %s instead (choose another with %s)", taken.message, found[1], remedy)
+        return found
+    assert taken is not None, "there is an address"
+    raise taken
 
 
 def _warn_if_reached(listen: str) -> None:

@@ -16,9 +16,9 @@ from grpc_health.v1 import health_pb2_grpc
 from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs_pb2_grpc, sets_pb2_grpc
 
 from topwork_server import __version__
-from topwork_server.addresses import bind, listening_socket
+from topwork_server.addresses import bind, first_free_socket
 from topwork_server.atomic_store import use_temporary_folder
-from topwork_server.config import ANY_ORIGIN, OFF, Config
+from topwork_server.config import ANY_ORIGIN, OFF, USUAL_HTTP, Config
 from topwork_server.doors.protocol_calls import SERVICES as OTHERS
 from topwork_server.doors.protocol_calls import ProtocolCalls
 from topwork_server.doors.service_methods import ServiceMethods
@@ -158,7 +158,8 @@ class App:
     async def _start_http(self) -> str | None:
         if self._http is None:
             return None
-        listener, address = listening_socket(self.config.http, "--http HOST:PORT, or leave HTTP out with --http off")
+        listens = [self.config.http] if self.config.http else USUAL_HTTP
+        listener, address = first_free_socket(listens, "--http HOST:PORT, or leave HTTP out with --http off")
         if ANY_ORIGIN in self.config.allow_origin:
             log.warning("pages of every web site that a browser here opens may use this server (--allow-origin '*')")
         await self._http.start(listener)

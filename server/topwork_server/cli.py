@@ -77,7 +77,7 @@ _home = flags(
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="debug logs requests")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="json: an object a line")
 def serve(arguments: SimpleNamespace) -> int:
-    """serve encoders over gRPC, until SIGTERM or Ctrl-C"""
+    """serve encoders over gRPC and HTTP, until SIGTERM or Ctrl-C"""
     from topwork_server.commands import serve as serve_command
 
     return serve_command.run(arguments)

@@ -14,6 +14,8 @@ from topwork_server.process_resources import usable_memory
 GIB = 1 << 30
 #: In the place of the address of HTTP: do not listen for it.
 OFF = "off"
+#: The addresses of HTTP where none is asked for: the first that is free.
+USUAL_HTTP = tuple(f"127.0.0.1:{port}" for port in range(8080, 8100))
 #: In the place of an origin: pages of all.
 ANY_ORIGIN = "*"
 #: Ports that browsers leave out of an origin.
@@ -72,18 +74,19 @@ def _sixteenth_of_memory() -> int:
 
 @dataclass(frozen=True)
 class Config:
-    """`listen` is the address of gRPC, and `http` that of HTTP, or `off`; `default_encoder` embeds for those whose protocol names
-    none; `allow_origin` are the origins of the web pages that may call it over HTTP, beside its own; `provider` is `auto`, what
-    was measured to be fastest here for each encoder, or one by name; `threads` are those of each session, and for preprocessing;
-    `queue` counts the items that an encoder may have in the system; `memory_budget` is in bytes, over all encoders,
-    `message_budget` over all messages in work; `max_items` bounds one unary request and `max_video_bytes` one video or recording
-    that comes in parts; `shared_memory` lets clients of the Open Inference Protocol name shared memory of this machine;
-    `drain_seconds` are what accepted requests have after SIGTERM, and `end_seconds` what the end itself may take after that;
-    `feature_cache` is the bytes on disk for features that writes to any set may use again, 0 for none."""
+    """`listen` is the address of gRPC, and `http` that of HTTP, `off`, or "" for the first of the usual ones that is free;
+    `default_encoder` embeds for those whose protocol names none; `allow_origin` are the origins of the web pages that may call
+    it over HTTP, beside its own; `provider` is `auto`, what was measured to be fastest here for each encoder, or one by name;
+    `threads` are those of each session, and for preprocessing; `queue` counts the items that an encoder may have in the system;
+    `memory_budget` is in bytes, over all encoders, `message_budget` over all messages in work; `max_items` bounds one unary
+    request and `max_video_bytes` one video or recording that comes in parts; `shared_memory` lets clients of the Open Inference
+    Protocol name shared memory of this machine; `drain_seconds` are what accepted requests have after SIGTERM, and `end_seconds`
+    what the end itself may take after that; `feature_cache` is the bytes on disk for features that writes to any set may use
+    again, 0 for none."""
 
     home: Path = field(default_factory=default_home)
     listen: str = "127.0.0.1:50051"
-    http: str = field(default_factory=lambda: os.environ.get("TOPWORK_HTTP") or "127.0.0.1:8080")
+    http: str = field(default_factory=lambda: os.environ.get("TOPWORK_HTTP", ""))
     allow_origin: tuple[str, ...] = field(default_factory=lambda: tuple(os.environ.get("TOPWORK_ALLOW_ORIGIN", "").split()))
     default_encoder: str = ""
     provider: str = "auto"

@@ -209,6 +209,16 @@ def test_the_address_of_http_is_off_free_or_taken():
     assert "is free" in checks.http_address(address).detail
 
 
+def test_the_usual_address_of_http_may_be_taken(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as stranger, socket.create_server(("127.0.0.1", 0)) as other:
+        taken, free = (f"127.0.0.1:{one.getsockname()[1]}" for one in (stranger, other))
+        other.close()
+        threading.Thread(target=_answer_with_nonsense, args=[stranger], daemon=True).start()
+        monkeypatch.setattr(checks, "USUAL_HTTP", (taken, free))
+        found = checks.http_address("")
+    assert (found.grade, taken in found.detail, "next free port" in found.remedy) == (Grade.WARN, True, True)
+
+
 def _answer_with_nonsense(server):
     caller, _ = server.accept()
     with caller:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from topwork_server.config import OFF
+from topwork_server.config import OFF, USUAL_HTTP
 from topwork_server.plugin_api import example_inputs
 
 GIB = 1 << 30
@@ -282,11 +282,13 @@ def _cannot_bind(listen: str) -> str:
 
 
 def http_address(http: str) -> Finding:
-    """The address of HTTP: off, free, or held by a Topwork server that answers."""
+    """The address of HTTP: off, free, or held by a Topwork server that answers. "" is the usual one, in whose place a server
+    takes another."""
     import urllib.request
 
     if http == OFF:
         return Finding(Grade.OK, "HTTP is off (TOPWORK_HTTP)")
+    asked, http = bool(http), http or USUAL_HTTP[0]
     if not (refusal := _cannot_bind(http)):
         return Finding(Grade.OK, f"{http} is free")
     try:
@@ -295,6 +297,9 @@ def http_address(http: str) -> Finding:
                 return Finding(Grade.OK, f"a Topwork server answers on {http}")
     except (OSError, ValueError, LookupError, TypeError):
         pass
+    if not asked and any(not _cannot_bind(other) for other in USUAL_HTTP):
+        remedy = "`topwork serve` takes the next free port, and says which; choose one with --http HOST:PORT"
+        return Finding(Grade.WARN, f"{http}: {refusal}", remedy)
     return Finding(Grade.FAIL, f"{http}: {refusal}", "choose another with --http HOST:PORT, or leave HTTP out with --http off")
 
 

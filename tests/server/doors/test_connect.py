@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
+import socket
 import struct
 import zlib
 
@@ -20,6 +21,7 @@ from connectrpc.protocol import ProtocolType
 from google.rpc import error_details_pb2
 from http_calls import get, post
 from topwork.v1 import encoders_pb2, jobs_pb2, types_pb2
+from topwork_server import app
 from topwork_server.doors import request_body
 from topwork_server.errors import StartError
 from topwork_server.services.message_budget import MAX_MESSAGE
@@ -216,5 +218,23 @@ async def test_a_taken_port_is_named_with_the_flag(tmp_path):
         config = fake_engine.Config(home=tmp_path / "second", listen="127.0.0.1:0", http=server.ready.http)
         second = fake_engine.App(fake_engine.FakeCatalog(), config, fake_engine.FakeEngine)
         with pytest.raises(StartError, match="--http"):
+            await second.start()
+        await second.close()
+
+
+async def test_the_usual_port_may_be_taken(tmp_path, monkeypatch, caplog):
+    """The ports are stand-ins for 8080 and those behind it, which other programs here may have."""
+    monkeypatch.setenv("TOPWORK_HTTP", "")
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        taken = f"127.0.0.1:{stranger.getsockname()[1]}"
+        monkeypatch.setattr(app, "USUAL_HTTP", (taken, taken, "127.0.0.1:0"))
+        async with fake_engine.served(tmp_path / "first") as server:
+            assert server.ready.http not in (taken, "127.0.0.1:0")
+            assert (await post(server.ready.http, EMBED, HELLO)).status == 200
+        assert all(word in caplog.text for word in (taken, "in use", server.ready.http, "--http"))
+        monkeypatch.setattr(app, "USUAL_HTTP", (taken,))
+        config = fake_engine.Config(home=tmp_path / "second", listen="127.0.0.1:0")
+        second = app.App(fake_engine.FakeCatalog(), config, fake_engine.FakeEngine)
+        with pytest.raises(StartError, match=taken):
             await second.start()
         await second.close()
