@@ -197,7 +197,7 @@ class App:
 
 
 async def serve(config: Config, announce: Callable[[ReadyMessage], None] = lambda ready: None) -> int:
-    """Serve until SIGTERM or SIGINT, then drain. Returns the exit status; StartError where it cannot start."""
+    """Serve until SIGTERM, SIGINT or SIGHUP, then drain. Returns the exit status; StartError where it cannot start."""
     check_provider(config.provider)
     plugins, watch, telemetry = PluginRegistry.load(), ShutdownWatchdog(), from_environment(__version__)
     try:
@@ -233,13 +233,19 @@ def _no_bound(seconds: float, doing: str, status: int = 1) -> None:
 
 
 def _on_signals() -> asyncio.Event:
+    """The event that a signal sets; a second signal ends the process.
+
+    SIGHUP, of a terminal that is closed, ends nothing at once: a shell that ends sends it, and the kernel again. Under `nohup`
+    it stays without effect.
+    """
     stopping = asyncio.Event()
 
     def received(number: int) -> None:
-        if stopping.is_set():
+        if stopping.is_set() and number != signal.SIGHUP:
             os._exit(128 + number)
         stopping.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    for number in (signal.SIGTERM, signal.SIGINT, *hangup):
         asyncio.get_running_loop().add_signal_handler(number, received, number)
     return stopping

@@ -280,7 +280,8 @@ class Process:
         self.process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("_interruptible")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_drains_and_the_process_ends_well(tmp_path, number):
     with Process(tmp_path, drain_seconds=60) as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
@@ -294,6 +295,7 @@ async def test_a_signal_drains_and_the_process_ends_well(tmp_path, number):
             await server.item_waits()  # so the second message is accepted
             server.process.send_signal(number)
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            server.process.send_signal(signal.SIGHUP)  # which never ends it at once
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await encoders_pb2_grpc.EncodersStub(channel).Embed(ask("late"))
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
