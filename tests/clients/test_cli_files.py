@@ -116,6 +116,9 @@ def test_a_byte_order_mark_a_tab_and_a_semicolon(write: Writes, tmp_path: Path) 
     odd = written(tmp_path / "b.csv", "text;n\none;1\n")
     assert "say --separator ';'" in write.refused(odd)
     assert write(odd, "--separator", ";") == {"b:1": ("one", {"n": 1})}
+    tabbed = written(tmp_path / "b.csv", "text\tn\none\t1\n")
+    assert r"--separator '\t'" in write.refused(tabbed)
+    assert write(tabbed, "--separator", r"\t") == write(tabbed, "--separator", "\t") == {"b:1": ("one", {"n": 1})}
     assert "one character" in write.refused(odd, "--separator", ";;")
     assert "has no separator" in write.refused(written(tmp_path / "c.txt", "a"), "--separator", ";")
 

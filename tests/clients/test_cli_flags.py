@@ -52,6 +52,7 @@ def topwork(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         ("pretrain words --from-set birds --column body --name mine", "--column", "--from"),
         ("pretrain words --from-set birds --from a.txt --name mine", "--from-set", "--from"),
         ("pretrain words --from - --encoding latin-1 --name mine", "--encoding", "stdin"),
+        ("pretrain words --from - --separator ; --name mine", "--separator", "stdin"),
         ("pretrain words --option dim=8", "--name", "kind"),
     ],
 )

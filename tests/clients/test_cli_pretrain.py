@@ -39,19 +39,20 @@ def sent(topwork: StubCommand) -> list[dict[str, Any]]:
 
 
 def test_what_is_said_of_it_is_passed_on(topwork: StubCommand, sent: list[dict[str, Any]]) -> None:
-    words = "pretrain mlm letters --from corpus.jsonl --column body --encoding latin-1 --name mine --option epochs=2 --seed 7"
-    assert topwork(*words.split()) == 0
+    words = r"pretrain mlm letters --from corpus.csv --column body --separator \t --encoding latin-1 --name mine"
+    assert topwork(*words.split(), "--option", "epochs=2", "--seed", 7) == 0
     [asked] = sent
     del asked["progress"]
     assert asked == {
         "kind": "mlm",
-        "texts": Path("corpus.jsonl"),
+        "texts": Path("corpus.csv"),
         "name": "mine",
         "encoder": "letters",
         "set": "",
         "where": "",
         "version": 0,
         "column": "body",
+        "separator": "\t",
         "encoding": "iso8859-1",
         "options": {"epochs": 2},
         "seed": 7,

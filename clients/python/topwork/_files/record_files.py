@@ -163,10 +163,9 @@ class DelimitedFile(RecordFile):
         others = [other for other in (";", "\t", ",", "|") if other != self._separator]
         found = next((other for other in others if len(header) == 1 and other in header[0]), None)
         if found:
-            separator = "$'\\t'" if found == "\t" else f"'{found}'"
             raise InvalidInput(
                 f"the columns of {self.path} seem to be separated by {found!r}, not {self._separator!r}",
-                remedy=f"say --separator {separator}",
+                remedy=f"say `separator={found!r}`",
             )
 
 
@@ -265,10 +264,10 @@ def opened(path: Path, separator: str | None = None, encoding: str | None = None
         raise InvalidInput(f"{path} is not a list of items", remedy=f"give one of {', '.join(TABLES)}")
     if suffix in SEPARATORS:
         if separator and len(separator) != 1:
-            raise InvalidInput(f"{separator!r} cannot separate columns", remedy="say one character with --separator")
+            raise InvalidInput(f"{separator!r} cannot separate columns", remedy="say one character with `separator`")
         return DelimitedFile(path, separator or SEPARATORS[suffix], encoding)
     if separator:
-        raise InvalidInput(f"{path} has no separator of columns", remedy="leave --separator out")
+        raise InvalidInput(f"{path} has no separator of columns", remedy="leave `separator` out")
     if encoding and suffix == ".parquet":
         raise InvalidInput(f"{path} knows its encoding", remedy="leave `encoding` out")
     return TABLES[suffix](path, encoding)

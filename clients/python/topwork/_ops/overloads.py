@@ -138,6 +138,7 @@ class PretrainSettings(TypedDict, total=False):
     where: str
     version: int | str
     column: str
+    separator: str
     encoding: str
     options: Mapping[str, Any] | None
     seed: int

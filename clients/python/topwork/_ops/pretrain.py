@@ -49,6 +49,7 @@ def pretrain(
     where: str = "",
     version: int | str = 0,
     column: str = "",
+    separator: str = "",
     encoding: str = "",
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -65,6 +66,7 @@ def pretrain(
     encoder     the one that is trained further, for kinds that need one
     set         instead of `texts`: a set that keeps its inputs; `where` is SQL over id and metadata, `version` a number or a pin
     column      of a file that has columns: the one with the texts (default: text, or the only one)
+    separator   of a .csv: what is between its columns (default: a comma)
     encoding    of a file's letters (default: UTF-8)
     options     of the kind, such as {"epochs": 3}: see `pretrainers()`
     seed        the same seed and texts give the same encoder, on one machine with one thread
@@ -91,7 +93,7 @@ def pretrain(
         source=source or (Path(texts).name if isinstance(texts, os.PathLike) else ""),
     )
     given = session.blocking(texts) if isinstance(texts, AsyncIterable) else texts
-    read = _reader(given, set, column, encoding)
+    read = _reader(given, set, column, separator, encoding)
     opened: list[Iterator[encoders_pb2.PretrainRequest] | None] = []
     begun: list[Job] = []
 
@@ -116,15 +118,15 @@ def pretrain(
     return PretrainReport.of((yield from jobs_ops.done(session, begun[0], name, progress, jobs_ops.left(timeout, started))))
 
 
-def _reader(texts: TextSource | None, set: str, column: str, encoding: str) -> Callable[[], Iterator[str] | None]:
+def _reader(texts: TextSource | None, set: str, column: str, separator: str, encoding: str) -> Callable[[], Iterator[str] | None]:
     """A function that gives the texts from the first; None where they cannot be had a second time."""
     if (texts is None) == (not set):
         raise InvalidInput("the texts are not clear", remedy="pass texts, or the set that keeps them, and not both")
     if isinstance(texts, os.PathLike):
         path = Path(texts)
-        return lambda: texts_of_file(path, column, encoding)
-    if column or encoding:
-        raise InvalidInput("column and encoding are of files", remedy="pass a Path as texts, or leave them out")
+        return lambda: texts_of_file(path, column, separator, encoding)
+    if column or separator or encoding:
+        raise InvalidInput("column, separator and encoding are of files", remedy="pass a Path as texts, or leave them out")
     if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable | None):
         raise InvalidInput(f"texts are {describe(texts)}", remedy="pass a list of str, or a pathlib.Path of a file")
     given = () if texts is None else texts  # an array of numpy has no truth value
@@ -138,11 +140,11 @@ def _once(texts: Iterator[str]) -> Callable[[], Iterator[str] | None]:
     return lambda: given.pop() if given else None
 
 
-def texts_of_file(path: Path, column: str = "", encoding: str = "") -> Iterator[str]:
+def texts_of_file(path: Path, column: str = "", separator: str = "", encoding: str = "") -> Iterator[str]:
     """Read the texts of a file of records. Raises InvalidInput with the place of what is no text."""
     from topwork._files import record_files, record_values
 
-    table = record_files.opened(path, None, encoding or None)
+    table = record_files.opened(path, separator or None, encoding or None)
     chosen = record_values.item_column(table, column or None, ["text"])
     for record in table.records([chosen]):
         text = record_values.text_of(table, chosen, record)

@@ -20,7 +20,7 @@ from topwork._files import record_files
 from topwork._files.record_values import item_column, text_of
 from topwork._files.text_encoding import decoded
 from topwork.cli.output import NAMED, say_first
-from topwork.cli.verb import PATH, encoding_name, flags, key_value
+from topwork.cli.verb import PATH, encoding_name, flags, key_value, separator
 from topwork.errors import InvalidInput, TopworkError
 from topwork.file_kinds import ENOUGH, file_kind
 
@@ -66,7 +66,7 @@ def blamed(names: Sequence[Any]) -> Iterator[None]:
 source_flags = flags(
     click.option("--from", "source", type=PATH, metavar="FILE", help=".txt, .csv, .tsv, .jsonl, .parquet, or a folder"),
     click.option("--column", metavar="C", help="its column of texts or paths (default: text or path, or the only one)"),
-    click.option("--separator", metavar="S", help="what is between the columns of a .csv (default: a comma)"),
+    click.option("--separator", type=separator, metavar="S", help="what is between the columns of a .csv (default: a comma)"),
     click.option(
         "--encoding", type=encoding_name, metavar="E", help="of the file's letters: cp1252, latin-1, utf-16 ... (default: utf-8)"
     ),

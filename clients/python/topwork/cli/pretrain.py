@@ -9,9 +9,9 @@ import click
 
 from topwork.cli import kinds, output
 from topwork.cli.connection import connected, connection
-from topwork.cli.inputs import stdin_lines
+from topwork.cli.inputs import OF_A_FILE, stdin_lines
 from topwork.cli.jobs import awaited
-from topwork.cli.verb import PATH, by_name, encoding_name, key_value, verb, version
+from topwork.cli.verb import PATH, by_name, encoding_name, key_value, separator, verb, version
 from topwork.pretraining import PretrainerInfo, PretrainReport
 
 #: What is said of a pretraining that is to begin; without any of it, kinds are shown.
@@ -32,13 +32,14 @@ examples:
 
 @verb(
     EXAMPLES,
-    only_with={**dict.fromkeys(("where", "version"), ("set",)), **dict.fromkeys(("column", "encoding"), ("source",))},
+    only_with={**dict.fromkeys(("where", "version"), ("set",)), **OF_A_FILE},
     not_with={"set": ("source",)},
 )
 @click.argument("kind", required=False, default="", metavar="[KIND]")
 @click.argument("encoder", required=False, default="", metavar="[ENCODER]")
 @click.option("--from", "source", type=PATH, metavar="FILE", help=".txt (a text a line), .jsonl, .csv, .parquet; .gz; - is stdin")
 @click.option("--column", default="", metavar="C", help="its column of texts (default: text, or the only one)")
+@click.option("--separator", type=separator, metavar="S", help="what is between the columns of a .csv (default: a comma)")
 @click.option("--encoding", type=encoding_name, metavar="E", help="of the file's letters (default: utf-8)")
 @click.option("--from-set", "set", default="", metavar="SET", help="the texts that a set keeps (write --keep-inputs)")
 @click.option("--where", default="", metavar="SQL", help="only items of the set of which this is true, over id and metadata")
@@ -56,8 +57,8 @@ def pretrain(arguments: SimpleNamespace) -> int:
     if (arguments.source is None) == (not arguments.set):
         raise click.UsageError("name the texts: --from FILE, or --from-set SET")
     from_stdin = arguments.source == Path("-")
-    if from_stdin and (arguments.column or arguments.encoding):
-        raise click.UsageError("--column and --encoding are of files: stdin has a text a line")
+    if from_stdin and (arguments.column or arguments.separator or arguments.encoding):
+        raise click.UsageError("--column, --separator and --encoding are of files: stdin has a text a line")
     with connected(arguments) as client, awaited(arguments.json or arguments.no_wait) as progress:
         made = client.pretrain(
             arguments.kind,
@@ -68,6 +69,7 @@ def pretrain(arguments: SimpleNamespace) -> int:
             where=arguments.where,
             version=arguments.version,
             column=arguments.column,
+            separator=arguments.separator or "",
             encoding=arguments.encoding or "",
             options=by_name("--option", arguments.option),
             seed=arguments.seed,

@@ -12,7 +12,7 @@ from topwork._display.number_text import counted
 from topwork._files.column_types import KINDS, TypeInference, convert
 from topwork.cli import output, write_sources
 from topwork.cli.connection import connected, connection
-from topwork.cli.verb import PATH, encoding_name, verb, version
+from topwork.cli.verb import PATH, encoding_name, separator, verb, version
 from topwork.cli.write_sources import InputSelection
 from topwork.client import Client
 from topwork.errors import DataLoss, InvalidInput
@@ -70,7 +70,7 @@ def _assignment(text: str) -> tuple[str, str]:
 )
 @click.option("--from", "source", type=PATH, metavar="FILE", help="update: .csv, .tsv, .jsonl or .parquet")
 @click.option("--id", metavar="COLUMN", help="update --from: the file's column of ids")
-@click.option("--separator", metavar="S", help="update --from: what is between the columns of a .csv")
+@click.option("--separator", type=separator, metavar="S", help="update --from: what is between the columns of a .csv")
 @click.option("--encoding", type=encoding_name, metavar="E", help="update --from: of the file's letters (default: utf-8)")
 @connection
 def sets(arguments: SimpleNamespace) -> int:

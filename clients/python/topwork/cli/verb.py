@@ -186,6 +186,11 @@ def names(text: str) -> list[str]:
     return found
 
 
+def separator(text: str) -> str:
+    r"""Read what is between columns; \t is a tab."""
+    return "\t" if text == r"\t" else text
+
+
 def encoding_name(text: str) -> str:
     """Check a flag that names an encoding of Python's."""
     try:
