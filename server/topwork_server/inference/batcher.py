@@ -230,22 +230,18 @@ class Batcher:
         feeds = self._collate(batch)
         outputs = dict(zip(names, self._sessions.slot_for(batch[0].group[0], worker).run(names, feeds), strict=True))
         results = [self._extract_rows(queued, outputs, i) for i, queued in enumerate(batch)]
-        seconds = time.monotonic() - started
+        seconds, costs = time.monotonic() - started, [queued.cost for queued in batch]
+        cost, padded_cost = sum(costs), max(costs) * len(costs)
         with self._changed:
             self.counters["batches"] += 1
             self.counters["samples"] += len(batch)
-            self.counters["cost"] += sum([queued.cost for queued in batch])
-            self.counters["padded_cost"] += self._padded_cost(batch)
-            self._deadlines.record_batch(batch, started, time.monotonic())
+            self.counters["cost"] += cost
+            self.counters["padded_cost"] += padded_cost if self._encoder.pads else cost
+            self._deadlines.record_batch(batch[0].group[0], cost, padded_cost, started, time.monotonic())
             for request in {queued.request for queued in batch}:
                 request.queue_seconds = max(request.queue_seconds, started - request.created)
                 request.compute_seconds += seconds
         self._settle(batch, results)
-
-    def _padded_cost(self, batch: Sequence[RequestSample]) -> int:
-        """Compute what a batch costs with its padding, in the encoder's unit."""
-        costs = [queued.cost for queued in batch]
-        return max(costs) * len(costs) if self._encoder.pads else sum(costs)
 
     def _collate(self, batch: Sequence[RequestSample]) -> dict[str, Array]:
         try:

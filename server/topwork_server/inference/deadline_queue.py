@@ -43,10 +43,9 @@ class DeadlineQueue:
         or DeadlineExceeded where it cannot be done."""
         if request.error is not None:
             raise request.error.at(None)
-        cost = sum([sample.cost for sample in batch_request.queued_samples])
         request.submitted += items
-        request.cost += cost
-        request.cost_left += cost
+        request.cost += batch_request.cost
+        request.cost_left += batch_request.cost
         request.backend, request.client, request.priority = backend, client, priority
         (self._partial.add if request.submitted < request.items else self._partial.discard)(request)
         known = self._requests.get(request)
@@ -126,12 +125,11 @@ class DeadlineQueue:
             if sample.request.timed_request is not None:
                 sample.request.timed_request.begun = True
 
-    def record_batch(self, batch: Sequence[RequestSample], started: float, now: float) -> None:
+    def record_batch(self, backend: int, cost: int, padded_cost: int, started: float, now: float) -> None:
         """Record how long a batch kept the session: since the end of the previous batch, if it waited for that."""
         since = self._ended if self._chained or started < self._ended else started
         self._ended, self._chained = now, bool(len(self._scheduler))
-        costs = [sample.cost for sample in batch]
-        self._rates[batch[0].group[0]].record_batch(sum(costs), max(costs) * len(costs), now - since)
+        self._rates[backend].record_batch(cost, padded_cost, now - since)
 
     def _waiting_cost(self) -> float:
         """Cost of all queued samples, and of those that requests with deadlines are still to bring."""

@@ -79,6 +79,7 @@ class Simulation:
         self.owner[ticket] = one
         timed = one.request is not None
         ticket.queued_samples = [RequestSample(cost, (0, None), ticket, i, timed=timed) for i, cost in enumerate(one.costs)]
+        ticket.cost = sum(one.costs)
         try:
             if one.request:
                 self._give_up(self.due.register(one.request, ticket, len(one.costs), 0, one.flow, one.priority, self.now))
@@ -105,8 +106,9 @@ class Simulation:
         self.due.mark_begun(riders)
         started = self.now
         costs = [rider.cost for rider in riders]
-        self.now += (OVERHEAD * BUDGET + max(costs) * len(costs)) / self.rate
-        self.due.record_batch(riders, started, self.now)
+        padded_cost = max(costs) * len(costs)
+        self.now += (OVERHEAD * BUDGET + padded_cost) / self.rate
+        self.due.record_batch(0, sum(costs), padded_cost, started, self.now)
         for rider in riders:
             one = self.owner[rider.request]
             self.served[one.flow] += rider.cost
