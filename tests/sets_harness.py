@@ -127,7 +127,12 @@ async def served(home: Path, specs: Sequence[EncoderSpec] = SPECS, **settings: A
             await asyncio.to_thread(drop, name)
 
         servicer = FeatureSetsService(
-            harness.ingest, harness.spool, harness.config.max_items, lambda name: [f"index-of-{name}"], drop_set
+            harness.ingest,
+            harness.spool,
+            harness.config.max_items,
+            lambda name: [f"index-of-{name}"],
+            drop_set,
+            requests.stopping,
         )
         sets_pb2_grpc.add_FeatureSetsServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
         port = server.add_insecure_port("127.0.0.1:0")

@@ -12,12 +12,12 @@ from google.protobuf.message import Message
 
 from topwork_server import __version__
 from topwork_server.doors import tei
-from topwork_server.doors.answer_stream import AnswerStream
 from topwork_server.doors.calls import FINGERPRINT, Call, call_of
 from topwork_server.doors.protocols import tei_pb2
 from topwork_server.doors.tei_predict import Predictions, PredictRequest, TeiPredict
 from topwork_server.doors.tei_rerank_stream import RerankStream
 from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.services.answer_stream import AnswerStream
 from topwork_server.services.in_threads import in_thread_if
 from topwork_server.services.request_checks import Context, add_trailing_metadata, check_reply_size
 from topwork_server.services.streaming import until_stopped

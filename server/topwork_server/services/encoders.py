@@ -81,9 +81,9 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
         config: Config,
         plugins: PluginRegistry,
         pretraining: PretrainingManager,
-        stopping: asyncio.Event | None = None,
+        stopping: asyncio.Event,
     ) -> None:
-        self._engine, self._stopping = engine, stopping or asyncio.Event()
+        self._engine, self._stopping = engine, stopping
         self._plugins, self._pretraining = plugins, pretraining
         self._catalog = catalog
         self._filler = Filler(engine, catalog, config.threads)

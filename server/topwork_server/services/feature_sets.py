@@ -36,11 +36,6 @@ log = logging.getLogger(__name__)
 DropSet: TypeAlias = Callable[[str, Callable[[str], None]], Awaitable[None]]
 
 
-async def _drop_set_alone(name: str, drop: Callable[[str], None]) -> None:
-    """Drop a set that has no indexes."""
-    await asyncio.to_thread(drop, name)
-
-
 class FeatureSetsService(sets_pb2_grpc.FeatureSetsServicer):
     """`indexes_of` lists the names of a set's indexes; `drop_set` deletes them, then the set by what it is given."""
 
@@ -49,9 +44,9 @@ class FeatureSetsService(sets_pb2_grpc.FeatureSetsServicer):
         ingest: IngestPipeline,
         spool: UploadStore,
         max_items: int,
-        indexes_of: Callable[[str], Sequence[str]] = lambda name: (),
-        drop_set: DropSet = _drop_set_alone,
-        stopping: asyncio.Event | None = None,
+        indexes_of: Callable[[str], Sequence[str]],
+        drop_set: DropSet,
+        stopping: asyncio.Event,
     ) -> None:
         self._ingest, self._sets = ingest, ingest.sets
         self._spool = spool

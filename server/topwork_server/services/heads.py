@@ -52,7 +52,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         predictor: Predictor,
         config: Config,
         spool: UploadStore,
-        stopping: asyncio.Event | None = None,
+        stopping: asyncio.Event,
     ) -> None:
         self._stopping = stopping
         self._heads, self._sets, self._plugins, self._spool = heads, sets, plugins, spool

@@ -29,8 +29,8 @@ from topwork_server.config import Config
 from topwork_server.errors import StartError
 from topwork_server.home_lock import HomeLock
 from topwork_server.models.catalog_entry import EncoderState
+from topwork_server.services.answer_stream import MESSAGES
 from topwork_server.services.message_budget import MAX_MESSAGE
-from topwork_server.services.streaming import MESSAGES
 
 
 def ask(*words):

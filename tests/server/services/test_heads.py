@@ -68,6 +68,7 @@ async def served(home: Path, **settings: Any) -> AsyncIterator[ServedHeads]:
             Predictor(parts.engine, parts.catalog, parts.heads.store),
             parts.config,
             spool,  # type: ignore[arg-type]
+            requests.stopping,
         )
         heads_pb2_grpc.add_HeadsServicer_to_server(service, server)  # type: ignore[no-untyped-call]
         port = server.add_insecure_port("127.0.0.1:0")

@@ -9,7 +9,6 @@ from typing import Any
 import grpc
 from topwork._display.excerpts import excerpt
 
-from topwork_server.doors.answer_stream import AnswerStream
 from topwork_server.doors.calls import Call, call_of
 from topwork_server.doors.oip.inference import BRIEF, VERSION, Inference, InferRequest
 from topwork_server.doors.oip.repository import ModelRepository
@@ -17,6 +16,7 @@ from topwork_server.doors.oip.shared_memory import OFFSET, REGION, SIZE, SharedM
 from topwork_server.doors.oip.tensors import InputTensor, OutputTensor, requested_output
 from topwork_server.doors.protocols import oip_pb2
 from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.services.answer_stream import AnswerStream
 from topwork_server.services.health import HealthService
 from topwork_server.services.in_threads import in_thread_if
 from topwork_server.services.request_checks import Context, check_reply_size
