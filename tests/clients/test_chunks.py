@@ -186,6 +186,16 @@ def test_a_set_remembers_its_chunks_and_hits_tell_the_passage(client: topwork.Cl
     assert hits[0].span == tuple(stored.spans[best])
 
 
+def test_sets_without_chunks_and_other_taps_beside_them_are_searched_by_texts(client: topwork.Client) -> None:
+    texts, by_tokens = ["the red bird sings", "the dog"], {"chunk_by": "tokens", "chunk_tokens": 6}
+    client.write("plain", texts, ids=["bird", "dog"], encoder="bert")
+    assert client.search("plain", ["the dog"], k=1)[0].ids == ["dog"]
+    client.write("both", texts, ids=["bird", "dog"], encoder="bert", taps=["pooled", "chunks"], options=by_tokens)
+    for tap in ("pooled", "chunks"):
+        client.create_index("both", tap=tap)
+        assert client.search("both", ["the dog"], k=1, index=tap)[0].ids == ["dog"]
+
+
 def test_given_chunks_are_part_of_what_is_written(client: topwork.Client) -> None:
     text = "the bird sings and the cat sees it"
     first, second = topwork.DividedText(text, [(0, 14), (15, 34)]), topwork.DividedText(text, [(0, 34)])

@@ -10,7 +10,8 @@ from topwork._display.excerpts import excerpt
 from topwork_server.errors import InvalidInput
 from topwork_server.inference.model_cache import LoadedEncoder
 from topwork_server.plugin_api import options as request_options
-from topwork_server.types import Role
+from topwork_server.plugin_api.chunk_options import CHUNK_OPTIONS
+from topwork_server.types import Granularity, Role, Tap
 
 
 def options_in_role(loaded: LoadedEncoder, role: Role, given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -38,6 +39,15 @@ def options_of_documents(loaded: LoadedEncoder, given: Mapping[str, Any]) -> Map
                 remedy=f"leave it out: {_told(Role.DOCUMENT, found)}",
             )
     return found
+
+
+def options_of_queries(loaded: LoadedEncoder, given: Mapping[str, Any], tap: Tap) -> Mapping[str, Any]:
+    """Return the options of queries to one tap of a set, of those that the set was written with: chunks are of the tap of chunks
+    alone."""
+    found = loaded.role_options(Role.QUERY, given)
+    if tap.granularity is Granularity.CHUNK:
+        return found
+    return {name: value for name, value in found.items() if name not in CHUNK_OPTIONS}
 
 
 def _chosen(loaded: LoadedEncoder, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from topwork_server.feature_sets.set_names import MOST_ID_BYTES
 from topwork_server.indexes.index import OpenedIndex
 from topwork_server.indexes.index_types import MOST_HITS, SearchQuery
 from topwork_server.inference.engine import EmbedParams, Engine
+from topwork_server.inference.roles import options_of_queries
 from topwork_server.models.catalog import Catalog
 from topwork_server.services.convert import index_messages, item_messages
 from topwork_server.types import Array, FingerprintedTap, Item, Role, Timings, check_modality
@@ -75,7 +76,7 @@ class QueryResolver:
             whose = f"the set {wanted.name}, of {name} (fingerprint {tap.fingerprint}),"
             check_modality(items, wanted.modalities, whose, "search it with what its encoder reads")
             async with self._engine.acquire(name) as loaded:
-                options = loaded.role_options(Role.QUERY, wanted.options)
+                options = options_of_queries(loaded, wanted.options, tap.tap)
             params = EmbedParams(name, (tap.tap.name,), options, deadline, client=client)
         else:
             other = await asyncio.to_thread(self._tap_of_other, name, tap)
