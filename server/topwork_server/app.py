@@ -16,9 +16,11 @@ from grpc_health.v1 import health_pb2_grpc
 from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs_pb2_grpc, sets_pb2_grpc
 
 from topwork_server import __version__
+from topwork_server.access.fetch_policy import FetchPolicy
 from topwork_server.addresses import bind, first_free_socket
 from topwork_server.atomic_store import use_temporary_folder
 from topwork_server.config import ANY_ORIGIN, OFF, USUAL_HTTP, Config
+from topwork_server.doors.links import LinkReader
 from topwork_server.doors.protocol_calls import SERVICES as OTHERS
 from topwork_server.doors.protocol_calls import ProtocolCalls
 from topwork_server.doors.service_methods import ServiceMethods
@@ -43,6 +45,7 @@ from topwork_server.services.message_budget import MAX_MESSAGE, MessageBudget
 from topwork_server.services.message_receiver import MessageReceiver
 from topwork_server.services.reflection import add_reflection
 from topwork_server.services.request_tracker import RequestTracker
+from topwork_server.services.uploads import UploadStore
 from topwork_server.shutdown_watchdog import ShutdownWatchdog
 from topwork_server.telemetry import OFF as NO_TELEMETRY
 from topwork_server.telemetry import Telemetry, from_environment
@@ -98,7 +101,8 @@ class App:
         plugins: PluginRegistry | None = None,
         telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
-        """Compose a server. StartError where another server has the home."""
+        """Compose a server. StartError where another server has the home, or `--allow-fetch` names no host."""
+        allowed = FetchPolicy(config.allow_fetch)
         self._catalog = catalog
         self.config = config
         self.health = HealthService(SERVICES, self._serves, self._whole)
@@ -109,9 +113,11 @@ class App:
         self.requests, self.budget = RequestTracker(telemetry), MessageBudget(config.message_budget, MemoryTrimmer().freed)
         self._receiver, self._methods = MessageReceiver(self.budget), ServiceMethods()
         self._server = grpc.aio.server(interceptors=[RequestInterceptor(self.requests, self._receiver)], options=OPTIONS)
+        self._spool = UploadStore(config.home / "spool", config.max_video_bytes)
+        self._spool.sweep()
         self._predictor = Predictor(self.engine, catalog, self.state.heads.store, config.threads)
         self._protocols = ProtocolCalls(
-            self.engine, catalog, config, self._predictor, self.state.heads, self.health, self._serves
+            self.engine, catalog, config, self._predictor, self.state.heads, self.health, self._serves, self._links(allowed)
         )
         self._add_services(plugins)
         self._http = None if config.http == OFF else self._http_server()
@@ -119,14 +125,14 @@ class App:
     def _add_services(self, plugins: PluginRegistry) -> None:
         server, engine, catalog, config, state = self._server, self.engine, self._catalog, self.config, self.state
         stopping = self.requests.stopping
-        encoders = EncodersService(engine, catalog, config, plugins, state.pretraining, stopping)
+        encoders = EncodersService(engine, catalog, config, plugins, state.pretraining, self._spool, stopping)
         drop_set = state.indexes.drop_set
-        sets = FeatureSetsService(state.ingest, encoders.spool, config.max_items, state.indexes.all_names, drop_set, stopping)
+        sets = FeatureSetsService(state.ingest, self._spool, config.max_items, state.indexes.all_names, drop_set, stopping)
         indexes = IndexesService(
             state.indexes, state.search_executor, state.jobs, plugins, engine, catalog, config, state.live_recall
         )
         jobs = JobsService(state.jobs)
-        heads = HeadsService(state.heads, state.sets, plugins, self._predictor, config, encoders.spool, stopping)
+        heads = HeadsService(state.heads, state.sets, plugins, self._predictor, config, self._spool, stopping)
         for doors in (server, self._methods):
             encoders_pb2_grpc.add_EncodersServicer_to_server(encoders, doors)  # type: ignore[no-untyped-call]
             sets_pb2_grpc.add_FeatureSetsServicer_to_server(sets, doors)  # type: ignore[no-untyped-call]
@@ -136,6 +142,16 @@ class App:
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         server.add_generic_rpc_handlers(self._protocols.grpc_handlers(stopping))
         add_reflection(server, SERVICES)
+
+    def _links(self, allowed: FetchPolicy) -> LinkReader:
+        """What fetches items by URL. Its library is imported where fetching is on."""
+        if not allowed.rules or self.config.http == OFF:
+            return LinkReader(None, self._spool, self.budget)
+        from topwork_server.access.url_fetcher import UrlFetcher
+
+        if allowed.open_to_all:
+            log.warning("pictures and videos of every public server may be fetched, for all callers (--allow-fetch '*')")
+        return LinkReader(UrlFetcher(allowed), self._spool, self.budget)
 
     def _http_server(self) -> HttpServer:
         from topwork_server.doors.http_doors import http_server

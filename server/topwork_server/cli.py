@@ -43,7 +43,7 @@ _home = flags(
 )
 
 
-@verb(not_with={"allow_origin": ("http=off",)})
+@verb(not_with={"allow_origin": ("http=off",), "allow_fetch": ("http=off",)})
 @_home
 @click.option("--listen", metavar="HOST:PORT", help="of gRPC (default 127.0.0.1:50051); port 0 takes any free one")
 @click.option("--http", metavar="HOST:PORT|off", help="of HTTP (default: $TOPWORK_HTTP, else 127.0.0.1:8080)")
@@ -53,6 +53,14 @@ _home = flags(
     multiple=True,
     metavar="ORIGIN...",
     help="of web pages that may call over HTTP, such as http://localhost:3000; '*' for all (default: $TOPWORK_ALLOW_ORIGIN)",
+)
+@click.option(
+    "--allow-fetch",
+    cls=Several,
+    multiple=True,
+    metavar="HOST...",
+    help="to fetch pictures and videos from by URL: images.example.com, '*.example.com', HOST:PORT, http://HOST where it has no "
+    "TLS, '*' for all (default: $TOPWORK_ALLOW_FETCH)",
 )
 @click.option("--default-encoder", metavar="NAME", help="embeds for clients whose protocol names no model")
 @click.option("--provider", help="what computes: auto, cpu, openvino, cuda, tensorrt (default auto)")

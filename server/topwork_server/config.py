@@ -76,7 +76,8 @@ def _sixteenth_of_memory() -> int:
 class Config:
     """`listen` is the address of gRPC, and `http` that of HTTP, `off`, or "" for the first of the usual ones that is free;
     `default_encoder` embeds for those whose protocol names none; `allow_origin` are the origins of the web pages that may call
-    it over HTTP, beside its own; `provider` is `auto`, what was measured to be fastest here for each encoder, or one by name;
+    it over HTTP, beside its own; `allow_fetch` are the hosts from which it fetches pictures, videos and recordings by URL;
+    `provider` is `auto`, what was measured to be fastest here for each encoder, or one by name;
     `threads` are those of each session, and for preprocessing; `queue` counts the items that an encoder may have in the system;
     `memory_budget` is in bytes, over all encoders, `message_budget` over all messages in work; `max_items` bounds one unary
     request and `max_video_bytes` one video or recording that comes in parts; `shared_memory` lets clients of the Open Inference
@@ -88,6 +89,7 @@ class Config:
     listen: str = "127.0.0.1:50051"
     http: str = field(default_factory=lambda: os.environ.get("TOPWORK_HTTP", ""))
     allow_origin: tuple[str, ...] = field(default_factory=lambda: tuple(os.environ.get("TOPWORK_ALLOW_ORIGIN", "").split()))
+    allow_fetch: tuple[str, ...] = field(default_factory=lambda: tuple(os.environ.get("TOPWORK_ALLOW_FETCH", "").split()))
     default_encoder: str = ""
     provider: str = "auto"
     threads: int = field(default_factory=usable_cores)
@@ -104,3 +106,4 @@ class Config:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "allow_origin", tuple(map(parse_origin, self.allow_origin)))
+        object.__setattr__(self, "allow_fetch", tuple(self.allow_fetch))

@@ -80,6 +80,7 @@ def test_every_field_of_the_configuration_has_a_flag(configured, tmp_path):
         "listen": "0.0.0.0:1",
         "http": "0.0.0.0:2",
         "allow_origin": ("http://localhost:3000", "*"),
+        "allow_fetch": ("images.example.com", "http://127.0.0.1:9000"),
         "default_encoder": "some",
         "provider": "cpu",
         "threads": 3,

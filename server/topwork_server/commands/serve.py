@@ -42,6 +42,7 @@ def config_of(arguments: SimpleNamespace) -> Config:
     """The flags that were given; Config has the defaults of the rest."""
     given = {field.name: getattr(arguments, field.name) for field in fields(Config)}
     given |= {"home": usable_home(arguments.home), "allow_origin": arguments.allow_origin or None}
+    given["allow_fetch"] = arguments.allow_fetch or None
     return Config(**{name: value for name, value in given.items() if value is not None})
 
 

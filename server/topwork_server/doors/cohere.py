@@ -14,7 +14,7 @@ from topwork_server.doors.calls import FINGERPRINT, Call
 from topwork_server.doors.embedding import Embedder, one_row_each
 from topwork_server.doors.json_calls import Operation
 from topwork_server.doors.json_reply import json_reply
-from topwork_server.doors.media import item_of
+from topwork_server.doors.media import Link, linked_item_of
 from topwork_server.doors.openai import BRIEF, MOST_INPUTS, Part
 from topwork_server.doors.text_inputs import ROLES, dimensions
 from topwork_server.doors.typed_rows import EmbeddingType, typed
@@ -34,7 +34,7 @@ class EmbedInput(msgspec.Struct):
 
 
 class CohereEmbedRequest(msgspec.Struct):
-    """One of `texts`, `images` (data URIs) and `inputs` is set. `tap` and `options` are Topwork's."""
+    """One of `texts`, `images` (data URIs, or URLs that may be fetched) and `inputs` is set; `tap` and `options` are ours."""
 
     model: str = ""
     input_type: InputType | None = None
@@ -80,7 +80,7 @@ def error_form(error: TopworkError) -> Response:
     return json_reply({"message": str(error)}, http_errors.status(error), http_errors.headers(error))
 
 
-def _items(body: CohereEmbedRequest) -> list[Item]:
+def _items(body: CohereEmbedRequest) -> list[Item | Link]:
     given = [one for one in (body.texts, body.images, body.inputs) if one is not None]
     if len(given) != 1:
         what = "there are no inputs" if not given else "more than one of texts, images and inputs is set"
@@ -96,21 +96,21 @@ def _items(body: CohereEmbedRequest) -> list[Item]:
     return [_item(one, position) for position, one in enumerate(given[0])]
 
 
-def _item(given: Any, position: int) -> Item:
+def _item(given: Any, position: int) -> Item | Link:
     try:
         if isinstance(given, str):
-            return item_of(given, Modality.IMAGE)
+            return linked_item_of(given, Modality.IMAGE)
         if len(given.content) != 1:
             raise InvalidInput(f"an input of {len(given.content)} parts", remedy="send each text and each picture as an input")
         [part] = given.content
         if part.type == "text":
             return TextItem(part.text)
-        return item_of(part.image_url.url if part.image_url else "", Modality.IMAGE)
+        return linked_item_of(part.image_url.url if part.image_url else "", Modality.IMAGE)
     except InvalidInput as error:
         raise error.at(position) from None
 
 
-def _reply(body: CohereEmbedRequest, items: Sequence[Item], result: EmbedResult, wanted: OutputFormat) -> Response:
+def _reply(body: CohereEmbedRequest, items: Sequence[Item | Link], result: EmbedResult, wanted: OutputFormat) -> Response:
     rows = format_rows(one_row_each(result).rows, wanted).values
     texts = [item.text for item in items if isinstance(item, TextItem)]
     billed = {"input_tokens": result.cost} if texts else {"images": len(items)}

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from topwork_server.doors.calls import MODEL, Call
+from topwork_server.doors.links import LinkReader
+from topwork_server.doors.media import Link
 from topwork_server.doors.text_inputs import ROLES
 from topwork_server.errors import InvalidInput
 from topwork_server.features import EmbedResult, TapRows
@@ -23,10 +25,10 @@ T = TypeVar("T")
 
 
 class Embedder:
-    """Embeds for doors. `default` is the encoder of requests that name none."""
+    """Embeds for doors. `default` is the encoder of requests that name none; `links` fetches items that are links."""
 
-    def __init__(self, engine: Engine, catalog: Catalog, default: str) -> None:
-        self._engine, self._catalog, self._default = engine, catalog, default
+    def __init__(self, engine: Engine, catalog: Catalog, default: str, links: LinkReader) -> None:
+        self._engine, self._catalog, self._default, self._links = engine, catalog, default, links
 
     def name(self, call: Call[Any], model: str = "") -> str:
         """The encoder that a request is for: as its body has it, its headers, or else the server's default."""
@@ -107,7 +109,7 @@ class Embedder:
         self,
         call: Call[Any],
         encoder: str,
-        items: Sequence[Item],
+        items: Sequence[Item | Link],
         *,
         tap: str = "",
         options: Mapping[str, Any] | None = None,
@@ -123,7 +125,7 @@ class Embedder:
         self,
         call: Call[Any],
         encoder: str,
-        items: Sequence[Item],
+        items: Sequence[Item | Link],
         taps: Sequence[str],
         options: Mapping[str, Any],
         role: Role | None = None,
@@ -143,7 +145,8 @@ class Embedder:
             priority=call.priority,
             role=role,
         )
-        result = await self._engine.embed(params, items)
+        async with self._links.read(items) as whole:
+            result = await self._engine.embed(params, whole)
         check_fingerprint(call.fingerprint, encoder, result.taps[0].tap)
         return result
 

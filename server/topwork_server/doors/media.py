@@ -1,4 +1,4 @@
-"""Pictures, videos and recordings within JSON: data URIs (RFC 2397), or plain base64."""
+"""Pictures, videos and recordings within JSON: data URIs (RFC 2397), plain base64, or links to them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from topwork._display.excerpts import excerpt
 
@@ -25,6 +26,14 @@ LONGEST_TYPE = 64
 _SCHEME = re.compile(r"\s*([a-z][a-z0-9+.-]{0,31}):", re.IGNORECASE)
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An item at a URL of http or https, which links.py fetches. `modality` is None where the type of the file tells it."""
+
+    url: str
+    modality: Modality | None
+
+
 def is_data_uri(text: str) -> bool:
     """Tell whether a text is a data URI of a kind that can be read."""
     return _scheme(text) == "data" and modality_of_uri(text) is not None
@@ -42,11 +51,18 @@ def _scheme(text: str) -> str:
     return found[1].lower() if found else ""
 
 
+def linked_item_of(uri: str, modality: Modality | None = None) -> Item | Link:
+    """The item of a URI as `item_of` makes it, or the link that a URL of http or https is."""
+    return Link(uri.strip(), modality) if _scheme(uri) in ("http", "https") else item_of(uri, modality)
+
+
 def item_of(uri: str, modality: Modality | None = None) -> Item:
     """The item of a data URI, or of base64 where its modality is known. InvalidInput for what is neither, and for other URIs."""
     scheme = _scheme(uri)
     if scheme not in ("", "data"):
-        raise InvalidInput(f"{excerpt(uri)}: this server fetches no URLs", remedy="send the file's own bytes as a data URI")
+        raise InvalidInput(
+            f"{excerpt(uri)}: this server fetches no URLs of {scheme} here", remedy="send the file's own bytes as a data URI"
+        )
     if scheme:
         head, _, data = uri.partition(",")
         modality = modality_of_uri(uri)

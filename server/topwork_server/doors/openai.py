@@ -22,7 +22,7 @@ from topwork_server.doors.calls import FINGERPRINT, Call
 from topwork_server.doors.embedding import Embedder, one_row_each
 from topwork_server.doors.json_calls import Operation
 from topwork_server.doors.json_reply import json_reply
-from topwork_server.doors.media import is_data_uri, item_of
+from topwork_server.doors.media import Link, is_data_uri, linked_item_of
 from topwork_server.doors.text_inputs import ROLES, dimensions, listed, token_ids
 from topwork_server.doors.typed_rows import EmbeddingType, base64_rows, typed
 from topwork_server.errors import InvalidInput, TopworkError
@@ -42,7 +42,7 @@ BRIEF = 1 << 14
 
 
 class ImageUrl(msgspec.Struct):
-    """The place of a picture: a data URI."""
+    """The place of a picture: a data URI, or a URL that may be fetched."""
 
     url: str
 
@@ -63,7 +63,7 @@ class ChatMessage(msgspec.Struct):
 
 
 class JinaInput(msgspec.Struct):
-    """A text, or a picture as a data URI or in base64."""
+    """A text, or a picture as a data URI, in base64, or at a URL that may be fetched."""
 
     text: str | None = None
     image: str | None = None
@@ -138,7 +138,7 @@ def error_form(error: TopworkError) -> Response:
     return json_reply(body, status, http_errors.headers(error))
 
 
-def _items(body: EmbeddingsRequest, reads: Sequence[Modality]) -> list[Item]:
+def _items(body: EmbeddingsRequest, reads: Sequence[Modality]) -> list[Item | Link]:
     if (body.input is None) == (body.messages is None):
         raise InvalidInput("there is no input" if body.input is None else "input and messages are both set", remedy="set one")
     given = [_part(message) for message in body.messages or ()] if body.input is None else listed(body.input)
@@ -155,31 +155,33 @@ def _part(message: ChatMessage) -> str | Part:
     return message.content[0]
 
 
-def _item(given: str | list[int] | Part | JinaInput, modality: Modality | None, reads: Sequence[Modality], position: int) -> Item:
+def _item(
+    given: str | list[int] | Part | JinaInput, modality: Modality | None, reads: Sequence[Modality], position: int
+) -> Item | Link:
     try:
         match given:
             case Part(type="image_url", image_url=place):
-                return item_of(place.url if place else "", Modality.IMAGE)
+                return linked_item_of(place.url if place else "", Modality.IMAGE)
             case Part():
                 return TextItem(given.text)
             case JinaInput(str(text), None):
                 return TextItem(text)
             case JinaInput(None, str(image)):
-                return item_of(image, Modality.IMAGE)
+                return linked_item_of(image, Modality.IMAGE)
             case JinaInput():
                 raise InvalidInput("an input has not one of text and image", remedy="set one of them")
             case list():
                 return token_ids(given)
             case str() if modality not in (None, Modality.TEXT):
-                return item_of(given, modality)
+                return linked_item_of(given, modality)
             case str() if Modality.TEXT not in reads or (len(reads) > 1 and is_data_uri(given)):
-                return item_of(given)
+                return linked_item_of(given)
         return TextItem(given)
     except InvalidInput as error:
         raise error.at(position) from None
 
 
-def _joined(items: Sequence[Item]) -> TextItem:
+def _joined(items: Sequence[Item | Link]) -> TextItem:
     """Join texts, with a blank between, as one text of which each is a chunk."""
     texts, chunks, start = list[str](), list[tuple[int, int]](), 0
     for position, item in enumerate(items):

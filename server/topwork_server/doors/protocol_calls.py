@@ -10,6 +10,7 @@ import grpc
 from topwork_server.config import Config
 from topwork_server.doors import tei_grpc
 from topwork_server.doors.embedding import Embedder
+from topwork_server.doors.links import LinkReader
 from topwork_server.doors.oip import grpc_door as oip_grpc
 from topwork_server.doors.oip.grpc_door import OipGrpcDoor
 from topwork_server.doors.oip.inference import Inference
@@ -31,7 +32,7 @@ SERVICES = (oip_grpc.SERVICE, *tei_grpc.SERVICES)
 
 
 class ProtocolCalls:
-    """Composes the calls. `serves` tells whether an encoder would answer now, by its name."""
+    """Composes the calls. `serves` tells whether an encoder would answer now, by its name; `links` fetches items by URL."""
 
     def __init__(
         self,
@@ -42,9 +43,10 @@ class ProtocolCalls:
         heads: HeadManager,
         health: HealthService,
         serves: Callable[[str], bool],
+        links: LinkReader,
     ) -> None:
         self.engine, self.catalog, self.config, self.health = engine, catalog, config, health
-        self.embedder = Embedder(engine, catalog, config.default_encoder)
+        self.embedder = Embedder(engine, catalog, config.default_encoder, links)
         self.ranker = Ranker(self.embedder)
         self.heads = HeadPredictor(self.embedder, predictor, heads)
         self.tei = TeiCalls(self.embedder, self.ranker, config)

@@ -9,7 +9,7 @@ from typing import Any
 
 from topwork_server.errors import Cancelled, DeadlineExceeded, InvalidInput, TooLarge
 from topwork_server.services.in_threads import in_thread_if
-from topwork_server.services.message_budget import COUNTED, MAX_MESSAGE, MessageBudget
+from topwork_server.services.message_budget import MAX_MESSAGE, CountedBytes, MessageBudget
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -30,8 +30,7 @@ class RequestBody:
 
     def __init__(self, receive: Receive, headers: Mapping[str, str], budget: MessageBudget) -> None:
         self._receive, self._headers, self._budget = receive, headers, budget
-        self._taken: list[int] = []
-        self._free = 0  # bytes that are not counted yet
+        self._counted = CountedBytes(budget)
         #: Set when all of it has come, or its sender has left.
         self.has_ended = asyncio.Event()
 
@@ -46,7 +45,7 @@ class RequestBody:
         if encoding not in ENCODINGS:
             raise InvalidInput(f"the body's encoding {encoding[:40]!r} is not known", remedy="send gzip, deflate, or it as it is")
         whole = await in_thread_if(len(body) > BRIEF or self._budget.used > 0, _decompressed, body, encoding)
-        await self._count(len(whole))
+        await self._counted.add(len(whole))
         return whole
 
     async def receive(self) -> MutableMapping[str, Any]:
@@ -68,9 +67,7 @@ class RequestBody:
         return closing
 
     def close(self) -> None:
-        for size in self._taken:
-            self._budget.release(size)
-        self._taken.clear()
+        self._counted.release()
 
     def _check_length(self) -> None:
         length = self._headers.get("content-length", "")
@@ -94,18 +91,10 @@ class RequestBody:
             chunk = message.get("body", b"")
             if len(body) + len(chunk) > MAX_MESSAGE:
                 raise _too_large(len(body) + len(chunk))
-            await self._count(len(chunk))
+            await self._counted.add(len(chunk))
             body += chunk
             if not message.get("more_body", False):
                 return bytes(body)
-
-    async def _count(self, size: int) -> None:
-        """Count what came; small bodies are not counted, as small messages are not."""
-        self._free += size
-        if self._free >= COUNTED:
-            await self._budget.take(self._free)
-            self._taken.append(self._free)
-            self._free = 0
 
 
 def _decompressed(body: bytes, encoding: str) -> bytes:

@@ -81,6 +81,7 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
         config: Config,
         plugins: PluginRegistry,
         pretraining: PretrainingManager,
+        spool: UploadStore,
         stopping: asyncio.Event,
     ) -> None:
         self._engine, self._stopping = engine, stopping
@@ -88,8 +89,7 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
         self._catalog = catalog
         self._filler = Filler(engine, catalog, config.threads)
         self._max_items = config.max_items
-        self.spool = UploadStore(config.home / "spool", config.max_video_bytes)
-        self.spool.sweep()
+        self.spool = spool
 
     async def ListEncoders(  # noqa: N802
         self, request: encoders_pb2.ListEncodersRequest, context: Context

@@ -155,3 +155,25 @@ class MessageBudget:
     def _again(self) -> None:
         self._timer = None
         self._give_turns()
+
+
+class CountedBytes:
+    """Bytes of one request, counted in the budget as they come, until `release`. Few are not counted, as of small messages."""
+
+    def __init__(self, budget: MessageBudget) -> None:
+        self._budget, self._taken = budget, list[int]()
+        self.size = self._free = 0  # in all, and those that are not counted yet
+
+    async def add(self, size: int) -> None:
+        """Count so many more. Overloaded where they find no room."""
+        self.size += size
+        self._free += size
+        if (taken := self._free) >= COUNTED:
+            self._free = 0
+            await self._budget.take(taken)
+            self._taken.append(taken)
+
+    def release(self) -> None:
+        for size in self._taken:
+            self._budget.release(size)
+        self._taken.clear()
