@@ -121,11 +121,13 @@ def test_ctrl_c_ends_the_watching_not_the_job(topwork: StubCommand, verb: str) -
 
 def test_trainers(topwork: StubCommand) -> None:
     assert topwork("trainers") == 0
-    lines = [line.split() for line in topwork.stdout.splitlines()]
-    assert lines[1] == "linear softmax classification, regression 2 examples a class topwork".split()
-    assert lines[2] == "zero-shot by text classification raw inputs, classes described topwork".split()
+    titles, *lines = [line.split() for line in topwork.stdout.splitlines()]
+    assert titles == ["kind", "tasks", "needs", "description"]
+    assert lines[0] == "linear classification, regression 2 examples a class softmax".split()
+    assert lines[1] == "zero-shot classification raw inputs, classes described by text".split()
     assert topwork.stdout.endswith("`topwork trainers KIND` says what --option may set\n")
     assert topwork("trainers", "linear") == 0
+    assert "plugin  topwork" in topwork.stdout
     assert topwork.stdout.splitlines()[-1].split()[:3] == ["strengths", "int", "45"]
     assert topwork("trainers", "zero-shot", "--json") == 0
     assert (topwork.json["kind"], topwork.json["needs_inputs"]) == ("zero-shot", True)

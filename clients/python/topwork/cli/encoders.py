@@ -87,7 +87,7 @@ def _print_one(info: EncoderInfo) -> None:
         _print_devices(console, one)
     if info.options:
         console.print()
-        options = output.table("option", "type", "default", "")
+        options = output.table("option", "type", "default", "description")
         for option in info.options:
             options.add_row(option.name, option.type, option.default, option.description)
         console.print(options)

@@ -120,12 +120,13 @@ def _kinds(found: list[IndexKind], as_json: bool) -> int:
         output.as_json(found)
         return 0
     output.rows(
-        output.table("kind", "", "plugin", whole=("kind",)), ((kind.kind, kind.description, kind.plugin) for kind in found)
+        output.table("kind", "description", "plugin", whole=("kind",)),
+        ((kind.kind, kind.description, kind.plugin) for kind in found),
     )
     options = [(kind.kind, o.name, o.type, o.default, o.description) for kind in found for o in kind.options]
     if options:
         print()
-        output.rows(output.table("kind", "option", "type", "default", ""), options)
+        output.rows(output.table("kind", "option", "type", "default", "description"), options)
     return 0
 
 

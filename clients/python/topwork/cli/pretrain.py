@@ -93,9 +93,8 @@ def _list(arguments: SimpleNamespace) -> int:
     with connected(arguments) as client:
         found = client.pretrainers()
     hint = "`topwork pretrain KIND` says what --option may set"
-    return kinds.show(found, arguments.kind, arguments.json, _print_pretrainers, hint)
 
+    def about(one: PretrainerInfo) -> dict[str, str]:
+        return {"needs": "an encoder" if one.needs_encoder else ""}
 
-def _print_pretrainers(found: list[PretrainerInfo]) -> None:
-    table = output.table("kind", "", "needs", "plugin", whole=("kind",))
-    output.rows(table, ((one.kind, one.description, "an encoder" if one.needs_encoder else "", one.plugin) for one in found))
+    return kinds.show(found, arguments.kind, arguments.json, about, hint)

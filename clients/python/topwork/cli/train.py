@@ -218,12 +218,11 @@ def trainers(arguments: SimpleNamespace) -> int:
     tasks = list(dict.fromkeys(task for one in found for task in one.tasks))
     if kind in tasks and kind not in [one.kind for one in found]:
         found, kind = [one for one in found if kind in one.tasks], None
-    return kinds.show(found, kind, arguments.json, _print_trainers, hint, tasks)
+    return kinds.show(found, kind, arguments.json, lambda one: {"tasks": _tasks(one), "needs": _needs(one)}, hint, tasks)
 
 
-def _print_trainers(found: list[TrainerInfo]) -> None:
-    table = output.table("kind", "", "tasks", "needs", "plugin", whole=("kind",))
-    output.rows(table, ((t.kind, t.description, _tasks(t), _needs(t), t.plugin) for t in found))
+#: Tasks whose targets have no classes.
+CLASSLESS = {"regression", "question-answering", "alignment"}
 
 
 def _tasks(trainer: TrainerInfo) -> str:
@@ -236,7 +235,8 @@ def _tasks(trainer: TrainerInfo) -> str:
 def _needs(trainer: TrainerInfo) -> str:
     inputs = "raw inputs" if trainer.needs_inputs else ""
     described = "classes described" if trainer.needs_descriptions else ""
-    least = f"{counted(trainer.min_per_class, 'example')} a class" if trainer.min_per_class else ""
+    of_classes = trainer.min_per_class and set(trainer.tasks) - CLASSLESS
+    least = f"{counted(trainer.min_per_class, 'example')} a class" if of_classes else ""
     return ", ".join(need for need in (least, inputs, described) if need)
 
 
