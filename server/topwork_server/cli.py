@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from types import SimpleNamespace
 
 import click
+from topwork.cli.confirmation import yes_flag
 from topwork.cli.verb import COUNT, PATH, Number, Several, flags, verb
 
 #: Our own distribution, and the group of entry points that plugins stand in.
@@ -139,6 +140,7 @@ def quantize(arguments: SimpleNamespace) -> int:
 @verb()
 @click.argument("name")
 @_home
+@yes_flag
 def forget(arguments: SimpleNamespace) -> int:
     """forget a pulled or quantized encoder, with its files"""
     from topwork_server.commands import forget as forget_command
@@ -146,9 +148,10 @@ def forget(arguments: SimpleNamespace) -> int:
     return forget_command.forget(arguments)
 
 
-@verb()
+@verb(not_with={"yes": ("dry_run",)})
 @_home
 @click.option("--dry-run", is_flag=True, help="list them, and delete nothing")
+@yes_flag
 def prune(arguments: SimpleNamespace) -> int:
     """delete exported encoders that no name refers to any more"""
     from topwork_server.commands import forget as forget_command

@@ -101,7 +101,7 @@ def test_export(topwork: StubCommand, tmp_path: Path) -> None:
 
 def test_drop(topwork: StubCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     assert topwork("heads", "drop", "birds-label") == 1
-    assert "dropping head birds-label takes a yes" in topwork.stderr
+    assert "drop head birds-label needs a yes" in topwork.stderr
     assert topwork.client.calls == []
     assert topwork("heads", "drop", "birds-label", "--yes") == 0
     assert topwork.stdout == "head birds-label is dropped\n"

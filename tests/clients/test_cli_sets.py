@@ -121,7 +121,7 @@ def test_delete(topwork: StubCommand) -> None:
     assert topwork.stderr == "topwork: 1 id not in the set: zzz\n"
     assert topwork("delete", "birds", "a", "zzz", "--json") == 0
     assert topwork.json["missing"] == ["zzz"]
-    assert topwork("delete", "birds", "--where", "year < 2020", "--json") == 0
+    assert topwork("delete", "birds", "--where", "year < 2020", "--yes", "--json") == 0
     assert topwork.json == {"set": "birds", "deleted": 7}
     assert topwork.asked("delete")["ids"] is None
 
@@ -136,11 +136,39 @@ def test_drop_asks(topwork: StubCommand, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
     assert topwork("drop", "birds") == 1
     question = "drop set birds with 5,000 items, all versions and 1 index? [y/N] "
-    assert topwork.stderr == f"{question}topwork: nothing was dropped\n"
+    assert topwork.stderr == f"{question}topwork: nothing was changed\n"
     assert topwork.client.calls == []
     monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
     assert topwork("drop", "birds") == 0
     assert (topwork.stdout, topwork.client.calls) == ("set birds is dropped\n", [("drop_set", {"name": "birds"})])
+
+
+DESTRUCTIVE = [
+    ("drop birds", "drop set birds with 5,000 items", "drop_set"),
+    ("drop birds --index small", "drop index small of birds", "drop_index"),
+    ("delete birds --where n>1", "delete the items of birds where n>1: 7 items", "delete"),
+    ("versions birds --prune 7d", "prune versions of birds that are older than 7d and not pinned", "prune"),
+    ("heads drop birds-label", "drop head birds-label with its report", "drop_head"),
+]
+
+
+@pytest.mark.parametrize(("words", "question", "call"), DESTRUCTIVE)
+def test_what_cannot_be_taken_back_is_asked_for(
+    topwork: StubCommand, monkeypatch: pytest.MonkeyPatch, words: str, question: str, call: str
+) -> None:
+    topwork.client.known = {"birds": set_info()}
+    topwork.client.count = lambda set, where="", version=0: 7  # type: ignore[method-assign]
+    done = lambda: [name for name, _ in topwork.client.calls]  # noqa: E731
+    for stdin, told in ((io.StringIO("y\n"), "no terminal to ask (say --yes)"), (Terminal("\n"), f"{question}")):
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert topwork(*words.split()) == 1
+        assert told in topwork.stderr
+        assert done() == []
+    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
+    assert topwork(*words.split()) == 0
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert topwork(*words.split(), "--yes") == 0
+    assert done() == [call] * 2
 
 
 def test_drop_does_not_ask_nobody(topwork: StubCommand, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +195,7 @@ def test_pin_unpin_and_prune(topwork: StubCommand) -> None:
     assert topwork.asked("pin") == {"set": "birds", "pin": "then", "version": 3}
     assert topwork("versions", "birds", "--unpin", "now") == 0
     assert topwork.asked("unpin") == {"set": "birds", "pin": "now"}
-    assert topwork("versions", "birds", "--prune", "7d") == 0
+    assert topwork("versions", "birds", "--prune", "7d", "--yes") == 0
     assert topwork.stdout == "3 versions removed, 4.1 MB given back\n"
     assert topwork.asked("prune") == {"set": "birds", "older_than": 7 * 86400}
 

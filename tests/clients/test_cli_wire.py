@@ -97,11 +97,11 @@ def test_features_go_from_embed_into_a_set(topwork: Command, server: FakeServer,
 def test_versions_deletions_and_the_end(topwork: Command, reviews: Path) -> None:
     write(topwork, reviews)
     assert topwork("versions", "reviews", "--pin", "all") == 0
-    assert topwork.json("delete", "reviews", "--where", "stars > 2")["deleted"] > 0
+    assert topwork.json("delete", "reviews", "--where", "stars > 2", "--yes")["deleted"] > 0
     assert topwork.json("delete", "reviews", "r1", "r2")["deleted"] == 2
     assert topwork.json("read", "reviews", "--version", "all", "--limit", "1")["total"] == 300
     assert topwork.json("read", "reviews", "--limit", "1")["total"] < 298
-    assert topwork.json("versions", "reviews", "--prune", "30m")["removed"] > 0
+    assert topwork.json("versions", "reviews", "--prune", "30m", "--yes")["removed"] > 0
     assert topwork("drop", "reviews", "--yes") == 0
     assert topwork.json("sets") == []
     assert topwork("read", "reviews", "--json") == 1

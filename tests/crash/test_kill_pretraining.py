@@ -74,5 +74,5 @@ def test_a_full_disk_fails_the_job_and_leaves_nothing(small_disk: Path) -> None:
         assert [path for path in remains(small_disk) if "large" in path.name] == []
     finally:
         kill(server)
-    assert cli.main(["forget", "small", "--home", str(small_disk)]) == 0
+    assert cli.main(["forget", "small", "--yes", "--home", str(small_disk)]) == 0
     assert [path for path in remains(small_disk) if "small" in path.name] == []

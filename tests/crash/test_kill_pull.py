@@ -65,7 +65,7 @@ def test_a_name_that_was_there_keeps_its_meaning(
         end(process, number, home)
     assert [path.name for path in (home / "encoders").iterdir()] == ["mine.json"]
     capsys.readouterr()
-    assert main(["prune", "--home", str(home), "--json"]) == 0
+    assert main(["prune", "--yes", "--home", str(home), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["artifacts"] == {}
     assert [path.name for path in (home / "artifacts").iterdir()] == before
     entry = catalog(home).entry("mine")
@@ -82,7 +82,7 @@ def test_a_name_means_what_it_did_until_the_new_encoder_is_ready(tmp_path: Path,
     try:
         with begin(home, f"file:{tmp_path / 'others.vec'}") as process, Client(address) as client:
             assert client.embed("mine", ["word1"]).rows.shape == (1, 2)
-            assert main(["prune", "--home", str(home)]) == 0
+            assert main(["prune", "--yes", "--home", str(home)]) == 0
             assert main(["pull", f"file:{tmp_path / 'words.vec'}", "--name", "mine", "--home", str(home)]) == 1
             assert "is being made" in capsys.readouterr().err
             assert process.poll() is None, "the new encoder was ready before the old one was asked"

@@ -147,7 +147,7 @@ def test_an_encoder_whose_record_is_damaged_can_be_forgotten(
             with pytest.raises(topwork.DataLoss, match=r"pulled\.json") as caught:
                 client.encoder("pulled")
             assert "topwork forget pulled" in caught.value.remedy
-        for verb in (["prune", "--dry-run"], ["forget", "pulled"]):
+        for verb in (["prune", "--dry-run"], ["forget", "pulled", "--yes"]):
             assert cli.main([*verb, "--json", "--home", str(home)]) == 0, (how, verb)
         assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"forgotten": "pulled"}
         assert not (home / "encoders" / "pulled.json").exists()

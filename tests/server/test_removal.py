@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,9 @@ def test_prune_deletes_what_no_encoder_refers_to(home: Path, capsys: pytest.Capt
     status, answer = topwork(capsys, "prune", "--dry-run", "--home", home)
     assert (status, answer) == (0, {"artifacts": wanted, "bytes": 6, "deleted": False})
     assert len(list((home / "artifacts").iterdir())) == 5
-    assert topwork(capsys, "prune", "--home", home)[1] == answer | {"deleted": True}
+    assert topwork(capsys, "prune", "--yes", "--home", home)[1] == answer | {"deleted": True}
     assert left(home) == {"mine", "glove-6b-50d"}
-    assert topwork(capsys, "prune", "--home", home)[1] == {"artifacts": {}, "bytes": 0, "deleted": True}
+    assert topwork(capsys, "prune", "--yes", "--home", home)[1] == {"artifacts": {}, "bytes": 0, "deleted": True}
 
 
 @pytest.mark.parametrize("folder", ["artifacts/mine", "packages/glove-1.0"])
@@ -59,11 +60,11 @@ def test_prune_deletes_what_a_killed_export_or_download_left_and_nothing_of_a_li
     left_over = place.with_name(f".{place.name}.abc.part")
     left_over.mkdir()
     with atomic_store.folder_lock(place):
-        topwork(capsys, "prune", "--home", home)
+        topwork(capsys, "prune", "--yes", "--home", home)
         assert left_over.is_dir()
     lock = place.with_name(f".{place.name}.lock")
     lock.touch()
-    topwork(capsys, "prune", "--home", home)
+    topwork(capsys, "prune", "--yes", "--home", home)
     assert not left_over.exists()
     assert not lock.exists()
 
@@ -72,15 +73,31 @@ def test_artifacts_of_an_encoder_that_cannot_be_told_stay(home: Path, capsys: py
     """Its plugin may come back."""
     record = home / "encoders" / "mine.json"
     record.write_text(record.read_text().replace("word2vec", "uninstalled"))
-    assert list(topwork(capsys, "prune", "--home", home)[1]["artifacts"]) == ["gone-0123456789ab"]
+    assert list(topwork(capsys, "prune", "--yes", "--home", home)[1]["artifacts"]) == ["gone-0123456789ab"]
 
 
 def test_forget_takes_the_name_and_the_artifact_and_leaves_the_weights(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert topwork(capsys, "forget", "mine", "--home", home) == (0, {"forgotten": "mine"})
+    assert topwork(capsys, "forget", "mine", "--yes", "--home", home) == (0, {"forgotten": "mine"})
     assert "mine" not in Catalog(PluginRegistry.load(), home).names()
     assert not (home / "encoders" / "mine.json").exists()
     assert (home.parent / "mine.txt").exists()
-    assert topwork(capsys, "forget", "mine", "--home", home)[1]["code"] == "NOT_FOUND"
+    assert topwork(capsys, "forget", "mine", "--yes", "--home", home)[1]["code"] == "NOT_FOUND"
+
+
+@pytest.mark.parametrize(("words", "question"), [(["forget", "mine"], "forget mine"), (["prune"], "2 artifacts")])
+def test_it_is_asked_whether_to_delete(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], question: str
+) -> None:
+    before = sorted((home / "artifacts").iterdir())
+    status, answer = topwork(capsys, *words, "--home", home)
+    assert (status, answer["code"], "--yes" in answer["remedy"]) == (1, "INVALID_ARGUMENT", True)
+    for said, status in (("\n", 1), ("y\n", 0)):
+        assert sorted((home / "artifacts").iterdir()) == before
+        monkeypatch.setattr("sys.stdin", io.StringIO(said))
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+        assert cli.main([*words, "--home", str(home)]) == status
+        assert question in capsys.readouterr().err
+    assert set((home / "artifacts").iterdir()) < set(before)
 
 
 def test_what_plugins_register_is_not_forgotten(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,7 +108,7 @@ def test_what_plugins_register_is_not_forgotten(home: Path, capsys: pytest.Captu
 
 def test_nothing_is_forgotten_under_a_server(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with HomeLock(home):
-        status, answer = topwork(capsys, "forget", "mine", "--home", home)
+        status, answer = topwork(capsys, "forget", "mine", "--yes", "--home", home)
     assert status == 2
     assert "is in use by" in answer["message"]
     assert "mine" in Catalog(PluginRegistry.load(), home).names()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
+
+from topwork._display.number_text import counted
+from topwork.cli.confirmation import confirmed
 
 from topwork_server.commands import pull
 from topwork_server.errors import InvalidInput, NotReady
@@ -22,6 +26,8 @@ def forget(arguments: SimpleNamespace) -> int:
         users = _users(catalog, name)
         if users:
             raise NotReady(f"on {name} stand {', '.join(users)}", remedy="drop or forget those first")
+        if not confirmed(arguments, f"forget {name}", lambda: " with its files"):
+            return 1
         catalog.delete(name)
     print(json.dumps({"forgotten": name}) if arguments.json else f"forgot {name}, and deleted what was made for it")
     return 0
@@ -31,6 +37,10 @@ def prune(arguments: SimpleNamespace) -> int:
     catalog = pull.opened(arguments)
     folders = {path: bytes_below(path) for path in catalog.unused_artifacts()}
     if not arguments.dry_run:
+        if folders and not confirmed(arguments, f"delete {_counted(folders)}"):
+            return 1
+        unused = catalog.unused_artifacts()  # one may have come into use while the question stood
+        folders = {path: size for path, size in folders.items() if path in unused}
         for path in folders:
             artifacts.discard(path)
         artifacts.sweep(catalog.home)
@@ -47,7 +57,11 @@ def _report(folders: dict[Path, int], arguments: SimpleNamespace) -> None:
     for path, size in folders.items():
         print(f"{_shown(size):>9}  {path.name}")
     verb = "would be deleted" if arguments.dry_run else "deleted"
-    print(f"{len(folders)} artifacts that no encoder refers to, {_shown(total)}: {verb}" if folders else "nothing to prune")
+    print(f"{_counted(folders)}: {verb}" if folders else "nothing to prune")
+
+
+def _counted(folders: Mapping[Path, int]) -> str:
+    return f"{counted(len(folders), 'artifact')} that no encoder refers to, {_shown(sum(folders.values()))}"
 
 
 def _shown(size: int) -> str:

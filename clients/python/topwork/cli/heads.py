@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from topwork.cli import output
+from topwork.cli.confirmation import confirmed, yes_flag
 from topwork.cli.connection import connected, connection
 from topwork.cli.output import cut
 from topwork.cli.train import source, with_interval
@@ -34,7 +35,7 @@ examples:
 @click.argument("items", nargs=-1, metavar="[[export | drop] NAME]")
 @click.option("--encoder", default="", metavar="E", help="only those on this one")
 @click.option("-o", "--out", type=PATH, metavar="FILE", help="of export: the .onnx, trunk and head in one")
-@click.option("--yes", is_flag=True, help="of drop: do not ask")
+@yes_flag
 @connection
 def heads(arguments: SimpleNamespace) -> int:
     words = arguments.items
@@ -86,8 +87,7 @@ def _about(about: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 def _drop(arguments: SimpleNamespace, name: str) -> int:
     with connected(arguments) as client:
-        if not arguments.yes and not output.agreed(f"head {name}", lambda: " with its report"):
-            output.say("nothing was dropped")
+        if not confirmed(arguments, f"drop head {name}", lambda: " with its report"):
             return 1
         client.drop_head(name)
     if arguments.json:

@@ -14,7 +14,6 @@ import numpy as np
 
 from topwork._display.number_text import counted
 from topwork.cli.wording import in_commands
-from topwork.errors import InvalidInput
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,14 +79,6 @@ def say_first(verb: str, lines: Sequence[str], count: int) -> None:
         say(f"{verb} {line}")
     if count > NAMED:
         say(f"{verb} {count - NAMED:,} more")
-
-
-def agreed(what: str, held: Callable[[], str]) -> bool:
-    """Ask the terminal whether it may be dropped, with what it holds."""
-    if not sys.stdin.isatty():
-        raise InvalidInput(f"dropping {what} takes a yes, and there is no terminal to ask", remedy="say --yes")
-    print(f"drop {what}{held()}? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def as_json(found: Any) -> None:

@@ -11,6 +11,7 @@ import click
 from topwork._display.number_text import counted
 from topwork._files.column_types import KINDS, TypeInference, convert
 from topwork.cli import output, write_sources
+from topwork.cli.confirmation import confirmed, yes_flag
 from topwork.cli.connection import connected, connection
 from topwork.cli.verb import PATH, encoding_name, separator, verb, version
 from topwork.cli.write_sources import InputSelection
@@ -129,15 +130,22 @@ def _facts(info: SetInfo) -> Iterable[tuple[str, str]]:
     yield "path", info.path
 
 
-@verb(DELETE_EXAMPLES)
+@verb(DELETE_EXAMPLES, only_with={"yes": ("where",)})
 @click.argument("set", metavar="SET")
 @click.argument("items", nargs=-1, metavar="[ID]...")
 @click.option("--where", default="", metavar="SQL", help="those of which this is true, over id and metadata")
+@yes_flag
 @connection
 def delete(arguments: SimpleNamespace) -> int:
     if bool(arguments.items) == bool(arguments.where):
         raise click.UsageError("name ids, or say which with --where (one of the two)")
     with connected(arguments) as client:
+        if arguments.where and not confirmed(
+            arguments,
+            f"delete the items of {arguments.set} where {arguments.where}",
+            lambda: f": {counted(client.count(arguments.set, arguments.where), 'item')}",
+        ):
+            return 1
         missing = _missing(client, arguments.set, arguments.items) if arguments.items else []
         deleted = client.delete(arguments.set, arguments.items or None, where=arguments.where)
     if arguments.json:
@@ -156,13 +164,12 @@ def _missing(client: Client, name: str, ids: list[str]) -> list[str]:
 @verb()
 @click.argument("set", metavar="SET")
 @click.option("--index", metavar="NAME", help="this index alone; the set stays")
-@click.option("--yes", is_flag=True, help="do not ask")
+@yes_flag
 @connection
 def drop(arguments: SimpleNamespace) -> int:
     what = f"index {arguments.index} of {arguments.set}" if arguments.index else f"set {arguments.set}"
     with connected(arguments) as client:
-        if not arguments.yes and not output.agreed(what, lambda: "" if arguments.index else _held(client, arguments.set)):
-            output.say("nothing was dropped")
+        if not confirmed(arguments, f"drop {what}", lambda: "" if arguments.index else _held(client, arguments.set)):
             return 1
         if arguments.index:
             client.drop_index(arguments.set, arguments.index)

@@ -9,6 +9,7 @@ import click
 
 from topwork._display.number_text import counted
 from topwork.cli import output
+from topwork.cli.confirmation import confirmed, yes_flag
 from topwork.cli.connection import connected, connection
 from topwork.cli.verb import verb
 from topwork.client import Client
@@ -23,20 +24,21 @@ examples:
 """
 
 
-def _age(text: str) -> float:
-    """Read 30m, 12h or 7d as seconds."""
+def _age(text: str) -> tuple[str, float]:
+    """Read 30m, 12h or 7d, as it is written and in seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
     if not found:
         raise click.BadParameter(f"{text!r} is no age: say 30m, 12h or 7d")
-    return float(found[1]) * UNITS[found[2]]
+    return text, float(found[1]) * UNITS[found[2]]
 
 
-@verb(EXAMPLES, only_with={"version": ("pin",)})
+@verb(EXAMPLES, only_with={"version": ("pin",), "yes": ("prune",)})
 @click.argument("set", metavar="SET")
 @click.option("--pin", metavar="NAME", help="keep a version from pruning, under this name")
 @click.option("--version", type=int, default=0, metavar="N", help="which (default: the current one)")
 @click.option("--unpin", metavar="NAME", help="let it be pruned")
 @click.option("--prune", type=_age, metavar="AGE", help="delete versions that are older (30m, 12h, 7d) and not pinned")
+@yes_flag
 @connection
 def versions(arguments: SimpleNamespace) -> int:
     if sum(flag is not None for flag in (arguments.pin, arguments.unpin, arguments.prune)) > 1:
@@ -84,7 +86,10 @@ def _unpin(client: Client, arguments: SimpleNamespace) -> int:
 
 
 def _prune(client: Client, arguments: SimpleNamespace) -> int:
-    pruned = client.prune(arguments.set, arguments.prune)
+    age, seconds = arguments.prune
+    if not confirmed(arguments, f"prune versions of {arguments.set} that are older than {age} and not pinned"):
+        return 1
+    pruned = client.prune(arguments.set, seconds)
     if arguments.json:
         output.as_json(pruned)
     else:

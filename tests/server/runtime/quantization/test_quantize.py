@@ -90,7 +90,7 @@ def test_an_int8_encoder_is_made_served_and_forgotten(home: Path, pictures: Path
     again = topwork(capsys, "quantize", "small-int8", "--calibrate", pictures, "--home", home)[1]
     assert "is int8 already" in again["message"]
     assert "stand the encoder small-int8" in topwork(capsys, "forget", "small", "--home", home)[1]["message"]
-    assert topwork(capsys, "forget", "small-int8", "--home", home) == (0, {"forgotten": "small-int8"})
+    assert topwork(capsys, "forget", "small-int8", "--yes", "--home", home) == (0, {"forgotten": "small-int8"})
     assert catalog.names()[-1] == "small"
     assert [path.name for path in home.rglob("*int8*")] == []
 
