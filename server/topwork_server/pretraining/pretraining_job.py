@@ -88,6 +88,8 @@ def _learn(job: PretrainingJob, catalog: Catalog, plugins: PluginRegistry, folde
     if not job.count:
         raise InvalidInput("there are no texts to learn from", remedy="give a file with a text a line")
     base, options = base_encoder(spec, request.encoder, catalog), parsed_options(spec, request.options)
+    if base:
+        catalog.weights(request.encoder, base.spec)  # those that learn further are the ones that were downloaded
     corpus = CorpusFile(job.corpus, job.count)
     return spec.pretrainer.pretrain(corpus, base, options, request.seed, job.threads, folder, report)
 

@@ -106,4 +106,4 @@ def base_encoder(spec: PretrainerSpec, name: str, catalog: Catalog) -> BaseEncod
     if made:
         of = base.tuned.base if base.tuned else base.int8.base if base.int8 else ""
         raise InvalidInput(f"{name} was {made} here: its file is not one that {spec.kind} reads", remedy=f"train {of} further")
-    return BaseEncoder(base, catalog.family(name), catalog.weights(name, base))
+    return BaseEncoder(base, catalog.family(name), catalog.find_weights(name, base))

@@ -137,7 +137,7 @@ class TrainRequests:
                 f"{encoder} is {base.aligned.base} with a map to the space of texts",
                 remedy=f"train {spec.kind} on a set of {base.aligned.base}, and align the new encoder",
             )
-        self._catalog.weights(encoder, base)  # its artifact is not enough
+        self._catalog.find_weights(encoder, base)  # its artifact is not enough
 
     def _resolve_others(self, request: TrainRequest, spec: TrainerSpec, name: str, caller: Check) -> tuple[HeadDefinition, ...]:
         """Resolve what is trained together with the head `name`, each as a request of its own. The errors name the column."""
