@@ -33,10 +33,14 @@ class RequestBody:
         self._counted = CountedBytes(budget)
         #: Set when all of it has come, or its sender has left.
         self.has_ended = asyncio.Event()
+        if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:  # RFC 9112, section 6.3
+            self.has_ended.set()
 
     async def read(self) -> bytes:
         """The whole body, decompressed. TooLarge, SlowBody, Overloaded, InvalidInput where it is not as its encoding says,
         Cancelled where the caller left."""
+        if self.has_ended.is_set():
+            return b""
         self._check_length()
         body = await self._read()
         encoding = self._headers.get("content-encoding", "identity").strip().lower()
