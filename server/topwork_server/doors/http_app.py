@@ -74,7 +74,7 @@ class HttpApplication:
     def _foreign_origin(self, headers: Headers) -> Response | None:
         """Refuse what a page of another site sends, unless its origin is allowed: its reader has not asked for it."""
         origin = headers.get("origin")
-        if origin is None or urlsplit(origin).netloc == headers.get("host"):
+        if origin is None or headers.get("host", "") == (_host_of(origin) or None):
             return None
         if ANY_ORIGIN in self._allowed_origins or origin in self._allowed_origins:
             return None
@@ -105,6 +105,14 @@ async def _nothing_there(scope: Scope, receive: Receive, send: Send) -> None:
     also = {"error": told} if scope["path"].startswith("/v2/") else {}
     refusal = JSONResponse({"code": "unimplemented", "message": told, **also}, 404)
     await refusal(scope, receive, send)
+
+
+def _host_of(origin: str) -> str:
+    """The host of an origin, with its port; "" where it has none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _whole(body: RequestBody) -> Receive:
