@@ -115,3 +115,7 @@ def leaves(arguments: Arguments, report: Report) -> dict[str, Any]:
     if arguments.get("pids"):
         Path(arguments["pids"]).write_text(str(left.pid))
     os._exit(7)
+
+
+def environment(arguments: Arguments, report: Report) -> dict[str, Any]:
+    return dict(os.environ)

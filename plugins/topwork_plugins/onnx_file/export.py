@@ -79,6 +79,8 @@ def _raw_outputs(model: onnx.ModelProto, feeds: Mapping[str, Array], description
         save_onnx(model, path)
         try:
             return dict(zip(names, Session(path).run(names, feeds), strict=True))
+        except MemoryError:
+            raise
         except Exception as error:  # onnxruntime's errors have no common base
             raise InvalidInput(
                 f"{description.file}: the graph does not run on {_shapes(feeds)}: {_first_line(error)}",
@@ -93,6 +95,8 @@ def _check_batches(session: Session, encoder: Encoder, samples: Sequence[Sample]
     feeds = encoder.collate(pair)
     try:
         together = session.run(names, feeds)
+    except MemoryError:
+        raise
     except Exception as error:  # onnxruntime's errors have no common base
         raise InvalidInput(
             f"{file}: the batch axis is fixed in the graph: it fails on {_shapes(feeds)}: {_first_line(error)}", remedy=FIXED

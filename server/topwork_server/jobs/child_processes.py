@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from topwork_server.errors import Unavailable
+from topwork_server.jobs.confinement import child_environment
+from topwork_server.jobs.parent_watch import CONFINED
 
 
-def python(module: str) -> list[str]:
-    """Return the command of a module in a process that ends with this one, for `ChildProcesses.run`. -P: what lies in the
-    working directory must not stand for a module of the same name."""
-    return [sys.executable, "-P", "-m", "topwork_server.jobs.parent_watch", module]
+def python(module: str, memory: int = 0) -> list[str]:
+    """Return the command of a module in a process that ends with this one, for `ChildProcesses.run`; with `memory`, which is in
+    bytes, in one that is confined to it, and has no network. -P: what lies in the working directory must not stand for a module
+    of the same name."""
+    confined = [f"{CONFINED}{memory}"] if memory else []
+    return [sys.executable, "-P", "-m", "topwork_server.jobs.parent_watch", *confined, module]
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class ChildExit:
 
 
 class ChildProcesses:
-    """The child processes of a server, started from any thread."""
+    """The child processes of a server, started from any thread. Of its environment they have what `confinement` names."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -52,10 +58,10 @@ class ChildProcesses:
                     out, err = child.communicate(timeout=seconds)
                 except subprocess.TimeoutExpired:
                     late = True
-                    child.kill()
+                    _kill(child)
                     out, err = child.communicate()
                 except BaseException:
-                    child.kill()
+                    _kill(child)
                     raise
         finally:
             os.close(held)
@@ -69,7 +75,7 @@ class ChildProcesses:
         with self._lock:
             self._closed = True
             for child in self._running:
-                child.kill()
+                _kill(child)
 
     def _start(self, command: Sequence[str]) -> tuple[subprocess.Popen[str], int]:
         """The child, and the end of its stdin that is held open while this process lives: see `parent_watch.py`."""
@@ -79,7 +85,9 @@ class ChildProcesses:
             read, held = os.pipe()
             try:
                 # In a session of its own, so that Ctrl-C in the server's terminal drains the server and leaves the child to it.
-                child = subprocess.Popen(command, stdin=read, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+                child = subprocess.Popen(
+                    command, stdin=read, stdout=pipe, stderr=pipe, text=True, env=child_environment(), start_new_session=True
+                )
             except BaseException:
                 os.close(held)
                 raise
@@ -91,3 +99,10 @@ class ChildProcesses:
     def _check(self) -> None:
         if self._closed:
             raise Unavailable("the server is stopping", remedy="try again when it is back")
+
+
+def _kill(child: subprocess.Popen[str]) -> None:
+    """Kill a child and those that it started: its group bears its number."""
+    with suppress(ProcessLookupError, PermissionError):
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)

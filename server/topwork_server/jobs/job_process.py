@@ -21,6 +21,7 @@ from subprocess import PIPE, Popen
 from typing import IO, Any, TypeAlias
 
 from topwork_server.blocking_calls import Report
+from topwork_server.jobs.confinement import child_environment
 
 Process: TypeAlias = "Popen[bytes]"
 
@@ -51,7 +52,7 @@ class JobProcess:
         order = {"call": call, "arguments": dict(arguments), "path": sys.path}
         self._order = json.dumps(order).encode() + b"\n"
         self._scratch = scratch
-        self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TMPDIR": str(scratch)}
+        self._environment = {**child_environment(), "OMP_NUM_THREADS": str(threads), "TMPDIR": str(scratch)}
         self._report = report
         self._answer: dict[str, Any] = {}
         self._tail = b""

@@ -12,15 +12,17 @@ import argparse
 import json
 import math
 import os
+import resource
 import shutil
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -296,8 +298,6 @@ def _opened(spec: EncoderSpec, trunk: Trunk, graph: Path) -> Session:
     except (OSError, MemoryError, TopworkError):
         raise
     except Exception as error:  # of ONNX Runtime, which has a class for each of its codes
-        if is_out_of_memory(error):
-            raise MemoryError(str(error)) from error
         reason = first_line(error).replace(str(graph), graph.name)  # the folder is deleted now
         raise ExportFailed(
             f"ONNX Runtime does not take the graph of {named(spec, trunk)}: {reason}",
@@ -331,14 +331,30 @@ def main(argv: list[str] | None = None) -> int:
             with room:
                 made = {"folder": str(publish_towers(asked.home, spec, assets, force=asked.force))}
     except TopworkError as error:
-        print(
-            json.dumps({"error": error.message, "remedy": error.remedy, "kind": type(error).__name__}),
-            file=answer,
-            flush=True,
-        )
-        return 1
+        return _answer_error(error, answer)
+    except Exception as error:
+        if not isinstance(error, MemoryError) and not is_out_of_memory(error):
+            raise
+        traceback.print_exc()
+        return _answer_error(_too_large(asked.name), answer)
     print(json.dumps(made), file=answer, flush=True)
     return 0
+
+
+def _answer_error(error: TopworkError, answer: IO[str]) -> int:
+    record = {"error": error.message, "remedy": error.remedy, "kind": type(error).__name__}
+    print(json.dumps(record), file=answer, flush=True)
+    return 1
+
+
+def _too_large(name: str) -> ExportFailed:
+    """The error of an export that ran out of memory."""
+    most = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    bound = "this machine has" if most == resource.RLIM_INFINITY else f"{most / (1 << 30):.1f} GiB, which is all that it may have"
+    return ExportFailed(
+        f"the export of {name} needs more memory than {bound}",
+        remedy="see that its files are what their publisher made; where they are, set $TOPWORK_EXPORT_MEMORY higher",
+    )
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class RunnableSession(Protocol):
 
 
 class Session:
-    """A graph on the CPU in fp32. Its `run` may be called from one thread at a time."""
+    """A graph on the CPU in fp32. Its `run` may be called from one thread at a time. MemoryError where it does not fit."""
 
     workers: int = 1
     _provider: ClassVar[str] = "CPUExecutionProvider"
@@ -52,7 +52,12 @@ class Session:
         # would burn those that preprocessing needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "1")
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        self._session = self._opened(model, options)
+        try:
+            self._session = self._opened(model, options)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise MemoryError(str(error)) from error
+            raise
         self.inputs = tuple(node.name for node in self._session.get_inputs())
         self.outputs = tuple(node.name for node in self._session.get_outputs())
 
