@@ -11,7 +11,9 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 
 import httpcore2
 
@@ -22,6 +24,8 @@ from topwork_server.types import Modality
 
 #: Files that one server fetches at a time.
 PLACES = 64
+#: Names that are looked up at a time.
+RESOLVING = 4
 #: Redirects of one URL.
 MOST_REDIRECTS = 5
 #: Addresses of a host that are tried.
@@ -71,7 +75,7 @@ class UrlFetcher:
     """Fetches for one server. `resolve` finds the addresses of hosts. Made on the running loop."""
 
     def __init__(self, policy: FetchPolicy, resolve: Resolve | None = None) -> None:
-        self._policy, self._resolve = policy, resolve or _resolved
+        self._policy, self._resolve = policy, resolve or _SystemResolver()
         self._tls = httpcore2.default_ssl_context()
         self._places = asyncio.Semaphore(PLACES)
 
@@ -166,9 +170,16 @@ class _PinnedBackend(httpcore2.AnyIOBackend):
         return await super().connect_tcp(self._addresses[-1], port, timeout, local_address, socket_options)
 
 
-async def _resolved(host: str, port: int) -> Sequence[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+class _SystemResolver:
+    """Asks the system, in threads of its own: a name server that does not answer holds up no other work."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(RESOLVING, "resolve")
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 def _location(response: httpcore2.Response) -> str | None:

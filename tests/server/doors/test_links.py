@@ -7,6 +7,7 @@ import base64
 import socket
 import ssl
 import subprocess
+import threading
 
 import cohere
 import fake_engine
@@ -14,7 +15,7 @@ import httpx
 import openai
 import pytest
 from hostile_server import answer, hostile_server, repeats, sends
-from http_calls import post
+from http_calls import get, post
 from topwork_server import ImageItem, VideoItem
 from topwork_server.access import url_fetcher
 from topwork_server.access.fetch_policy import FetchPolicy
@@ -193,9 +194,9 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 async def test_a_server_that_does_its_worst_costs_one_error(case, tmp_path, monkeypatch):
     monkeypatch.setattr(links, "MAX_MESSAGE", 1 << 20)
-    monkeypatch.setattr(url_fetcher, "WHOLE", 1.0)
-    monkeypatch.setattr(url_fetcher, "PAUSE", 0.3)
     behavior, expected, word = WRONG[case]
+    monkeypatch.setattr(url_fetcher, "WHOLE", 0.5 if word == "too slow" else 60)
+    monkeypatch.setattr(url_fetcher, "PAUSE", 0.3 if word == "sent nothing for" else 60)
     async with hostile_server() as remote, served(tmp_path, remote.address) as server:
         remote.paths["/it"] = behavior
         status, told = await refused(server, f"{remote.address}/it")
@@ -234,6 +235,32 @@ async def test_a_request_fetches_a_few_at_a_time_and_ends_all_at_an_error(tmp_pa
         assert (reply.status, "item 1" in reply.json["error"]["message"]) == (400, True)
         while remote.open:
             await asyncio.sleep(0.01)
+
+
+async def test_a_name_server_that_does_not_answer_holds_up_nothing_else(tmp_path, monkeypatch):
+    answered, asked_for, real = threading.Event(), list[str](), socket.getaddrinfo
+
+    def resolve(host, *args, **kwargs):
+        if not host.endswith(".example.org"):
+            return real(host, *args, **kwargs)
+        asked_for.append(host)
+        answered.wait(60)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(url_fetcher, "CONNECT", 60)
+    async with served(tmp_path, "*.example.org") as server:
+        urls = [f"https://slow{i}.example.org/a" for i in range(8)]
+        waiting = [asyncio.create_task(post(server.ready.http, EMBED, asked(*urls))) for _ in range(2)]
+        try:
+            while len(asked_for) < url_fetcher.RESOLVING:
+                await asyncio.sleep(0.01)
+            models = await get(server.ready.http, "/v1/models")  # which the server reads in a thread
+            assert (models.status, any(task.done() for task in waiting)) == (200, False)
+            assert len(asked_for) == url_fetcher.RESOLVING
+        finally:
+            answered.set()
+        assert [reply.status for reply in await asyncio.gather(*waiting)] == [400, 400]
 
 
 async def test_requests_share_the_places_of_the_server(tmp_path, monkeypatch):
