@@ -23,6 +23,7 @@ from topwork_server.doors.service_methods import ServiceMethod
 
 #: A parameter of a path, as Starlette writes it: {name} or {name:path}.
 _IN_PATH = re.compile(r"{(\w+)[^}]*}")
+JSON, CONNECT_STREAM = "application/json", "application/connect+json"
 _SCHEMAS = "#/components/schemas/{name}"
 _HEADERS = {
     MODEL: "the encoder, where the body names none",
@@ -87,6 +88,7 @@ class ApiDocs:
 
 
 def _method(method: ServiceMethod, schemas: dict[str, Any]) -> dict[str, Any]:
+    streams = method.streams_requests or method.streams_replies
     taken = "a stream of messages of this kind, as Connect frames them" if method.streams_requests else ""
     given = "Replies are a stream." if method.streams_replies else ""
     return {
@@ -94,7 +96,10 @@ def _method(method: ServiceMethod, schemas: dict[str, Any]) -> dict[str, Any]:
         "operationId": f"{method.service}.{method.name}",
         "summary": method.name,
         "description": given,
-        "requestBody": {"description": taken, "content": _content(_message(method.kind.DESCRIPTOR, schemas))},
+        "requestBody": {
+            "description": taken,
+            "content": _content(_message(method.kind.DESCRIPTOR, schemas), CONNECT_STREAM if streams else JSON),
+        },
         "responses": {"200": {"description": "the reply"}, "default": {"description": "an error as Connect has it"}},
     }
 
@@ -121,7 +126,7 @@ def _parameter(name: str, place: str, meaning: str = "") -> dict[str, Any]:
     return {"name": name, "in": place, "required": place == "path", "schema": {"type": "string"}, "description": meaning}
 
 
-def _content(schema: Any, kind: str = "application/json") -> dict[str, Any]:
+def _content(schema: Any, kind: str = JSON) -> dict[str, Any]:
     return {kind: {"schema": schema}}
 
 

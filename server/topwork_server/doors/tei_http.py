@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 import msgspec
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from topwork_server import __version__
 from topwork_server.doors import http_errors
@@ -85,7 +85,8 @@ class TeiDoor:
             Operation("/decode", "Tei.Decode", "Tell the text of token ids", self.decode, DecodeRequest),
             Operation("/vertex", "Tei.Vertex", "Embed texts, as Vertex AI asks", self.vertex, VertexRequest),
             Operation("/info", "Tei.Info", "Describe the encoder", self.info),
-            *(Operation(path, "Tei.Health", "Tell whether it serves", self.health) for path in ("/health", "/ping", "/")),
+            *(Operation(path, "Tei.Health", "Tell whether it serves", self.health) for path in ("/health", "/ping")),
+            Operation("/", "Tei.Health", "Tell whether it serves; browsers are sent to /docs", self.root),
         ]
 
     async def embed(self, call: Call[EmbedRequest]) -> Response:
@@ -153,6 +154,12 @@ class TeiDoor:
             "docker_label": None,
         }
         return json_reply(body, headers={FINGERPRINT: found.fingerprint})
+
+    async def root(self, call: Call[None]) -> Response:
+        """The health of the server, and for people its page: its address is what the server prints when it is ready."""
+        if "text/html" in call.headers.get("accept", ""):
+            return RedirectResponse("/docs")
+        return await self.health(call)
 
     async def health(self, call: Call[None]) -> Response:
         if reason := await self._why_unhealthy(call):

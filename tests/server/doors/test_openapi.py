@@ -25,3 +25,10 @@ async def test_the_page_needs_nothing_from_elsewhere(tmp_path):
         assert "openapi.json" in page
         assert "http://" not in page
         assert "https://" not in page
+
+
+async def test_people_are_led_to_the_page_and_probes_are_not(tmp_path):
+    async with fake_engine.served(tmp_path, http="127.0.0.1:0", default_encoder="ready") as server:
+        led = await get(server.ready.http, "/", {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+        assert (led.status, led.headers["location"]) == (307, "/docs")
+        assert (await get(server.ready.http, "/", {"accept": "*/*"})).status == 200
