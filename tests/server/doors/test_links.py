@@ -100,6 +100,12 @@ async def test_nothing_is_fetched_unless_the_server_was_told_to(tmp_path):
         assert not remote.requests
 
 
+@pytest.mark.parametrize(("host", "warned"), [("*", True), ("*.example.com", False)])
+async def test_a_server_that_fetches_from_everywhere_says_so_in_its_log(host, warned, tmp_path, caplog):
+    async with served(tmp_path, host):
+        assert ("--allow-fetch '*'" in caplog.text) == warned
+
+
 @pytest.mark.parametrize(
     ("url", "word"),
     [

@@ -51,6 +51,7 @@ asyncio.run(serve())"""
     assert "topwork_server.doors.tei_grpc" in modules
     for name in ("starlette", "uvicorn", "connectrpc", "orjson", "prometheus_client"):
         assert (name in modules) == loaded, name
+    assert "httpcore2" not in modules  # for fetching by URL, which is off
 
 
 async def test_a_free_port_is_said_and_answers(tmp_path):
