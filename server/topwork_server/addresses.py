@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import logging
 import socket
 from collections.abc import Sequence
@@ -15,15 +14,14 @@ from topwork_server.errors import StartError
 log = logging.getLogger(__name__)
 
 
-def bind(server: grpc.aio.Server, listen: str) -> str:
-    """Bind to HOST:PORT (port 0: any free one) and return the address with the port that it got."""
+def bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None = None) -> str:
+    """Bind to HOST:PORT (port 0: any free one), with TLS where it has credentials, and return the address with the port that it
+    got."""
     remedy = "--listen HOST:PORT"
     if parse_address(listen)[1]:  # tells why an address is refused, where gRPC only says that it is
         listening_socket(listen, remedy)[0].close()
-    else:
-        _warn_if_reached(listen)
     try:
-        bound = server.add_insecure_port(listen)
+        bound = server.add_secure_port(listen, credentials) if credentials else server.add_insecure_port(listen)
     except RuntimeError as error:
         raise _cannot_listen(listen, error, remedy) from error
     return f"{listen.rpartition(':')[0]}:{bound}"
@@ -36,7 +34,6 @@ def listening_socket(listen: str, remedy: str) -> tuple[socket.socket, str]:
         bound = socket.create_server((host, port), family=_family(host))
     except OSError as error:
         raise _cannot_listen(listen, error, remedy) from error
-    _warn_if_reached(listen)
     return bound, f"{listen.rpartition(':')[0]}:{bound.getsockname()[1]}"
 
 
@@ -57,11 +54,6 @@ def first_free_socket(listens: Sequence[str], remedy: str) -> tuple[socket.socke
         return found
     assert taken is not None, "there is an address"
     raise taken
-
-
-def _warn_if_reached(listen: str) -> None:
-    if not _is_loopback(parse_address(listen)[0]):
-        log.warning("listening on %s: anyone who reaches this port may use it, there is no authentication", listen)
 
 
 def _cannot_listen(listen: str, error: Exception, remedy: str) -> StartError:
@@ -85,10 +77,3 @@ def parse_address(listen: str) -> tuple[str, int]:
 
 def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

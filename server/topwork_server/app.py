@@ -16,7 +16,9 @@ from grpc_health.v1 import health_pb2_grpc
 from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs_pb2_grpc, sets_pb2_grpc
 
 from topwork_server import __version__
+from topwork_server.access.exposure import check_exposed
 from topwork_server.access.fetch_policy import FetchPolicy
+from topwork_server.access.tls import ServerTls, server_tls
 from topwork_server.addresses import bind, first_free_socket
 from topwork_server.atomic_store import use_temporary_folder
 from topwork_server.config import ANY_ORIGIN, OFF, USUAL_HTTP, Config
@@ -82,12 +84,13 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class ReadyMessage:
     """A started server's message about itself: where it listens for gRPC, and for HTTP, None where that is off; `encoders` counts
-    names by their state on this disk."""
+    names by their state on this disk; `tls`: both speak TLS."""
 
     address: str
     http: str | None
     provider: str
     encoders: Counter[EncoderState]
+    tls: bool = False
 
 
 class App:
@@ -164,21 +167,31 @@ class App:
 
     async def start(self) -> ReadyMessage:
         """Bind the addresses and serve. StartError where one cannot be had."""
-        address = bind(self._server, self.config.listen)
-        http = await self._start_http()
+        tls = server_tls(self.config)
+        self._check_exposed(tls)
+        address = bind(self._server, self.config.listen, tls.grpc_credentials() if tls else None)
+        http = await self._start_http(tls)
         await self._server.start()
         self.state.lock.listening(address)
         entries = await asyncio.to_thread(readable_entries, self._catalog)
-        return ReadyMessage(address, http, self.engine.provider_names, Counter(entry.state for entry in entries))
+        states = Counter(entry.state for entry in entries)
+        return ReadyMessage(address, http, self.engine.provider_names, states, tls is not None)
 
-    async def _start_http(self) -> str | None:
+    def _check_exposed(self, tls: ServerTls | None) -> None:
+        config = self.config
+        authenticated = tls is not None and config.tls_client_ca is not None
+        for address in (config.listen, config.http if self._http else ""):
+            if address:
+                check_exposed(address, tls=tls is not None, authenticated=authenticated, insecure=config.insecure)
+
+    async def _start_http(self, tls: ServerTls | None) -> str | None:
         if self._http is None:
             return None
         listens = [self.config.http] if self.config.http else USUAL_HTTP
         listener, address = first_free_socket(listens, "--http HOST:PORT, or leave HTTP out with --http off")
         if ANY_ORIGIN in self.config.allow_origin:
             log.warning("pages of every web site that a browser here opens may use this server (--allow-origin '*')")
-        await self._http.start(listener)
+        await self._http.start(listener, tls.http_context() if tls else None)
         return address
 
     async def stop(self, drained: Callable[[], object] = bool) -> None:

@@ -19,7 +19,7 @@ _COSINE = Number(min=0, max=1, min_open=True, max_open=True)
 
 def add_commands(commands: click.Group) -> None:
     """Add all commands of the server and of its plugins: what the entry point of the group `topwork.commands` is called with."""
-    for command in (serve, pull, export, quantize, forget, prune, plugins, doctor, demo):
+    for command in (serve, pull, export, quantize, forget, prune, plugins, doctor, demo, keys):
         commands.add_command(command)
     _add_those_of_plugins(commands)
 
@@ -62,6 +62,19 @@ _home = flags(
     metavar="HOST...",
     help="to fetch pictures and videos from by URL: images.example.com, '*.example.com', HOST:PORT, http://HOST where it has no "
     "TLS, '*' for all (default: $TOPWORK_ALLOW_FETCH)",
+)
+@click.option(
+    "--tls-cert", type=PATH, metavar="FILE", help="of TLS on both ports, PEM with its chain (default: $TOPWORK_TLS_CERT)"
+)
+@click.option("--tls-key", type=PATH, metavar="FILE", help="the private key of the certificate, PEM (default: $TOPWORK_TLS_KEY)")
+@click.option(
+    "--tls-client-ca",
+    type=PATH,
+    metavar="FILE",
+    help="ask clients for certificates of these authorities, PEM (default: $TOPWORK_TLS_CLIENT_CA)",
+)
+@click.option(
+    "--insecure", is_flag=True, help="listen on addresses that others reach without TLS or keys; the log says what that opens"
 )
 @click.option("--default-encoder", metavar="NAME", help="embeds for clients whose protocol names no model")
 @click.option("--provider", help="what computes: auto, cpu, openvino, cuda, tensorrt (default auto)")
@@ -186,6 +199,33 @@ def demo(arguments: SimpleNamespace) -> int:
     from topwork_server.commands import demo as demo_command
 
     return demo_command.run(arguments)
+
+
+@click.group()
+def keys() -> None:
+    """certificates for a first try of TLS"""
+
+
+@verb()
+@click.option(
+    "--host",
+    cls=Several,
+    multiple=True,
+    required=True,
+    metavar="NAME...",
+    help="names and addresses of the server, as clients write them",
+)
+@click.option("--out", type=PATH, default="tls", show_default=True, metavar="FOLDER", help="where the three files are written")
+@click.option("--days", type=COUNT, default=365, show_default=True, help="that the certificate holds")
+@_json
+def self_signed(arguments: SimpleNamespace) -> int:
+    """make an authority and a certificate, for a first try of TLS"""
+    from topwork_server.commands import self_signed as self_signed_command
+
+    return self_signed_command.run(arguments)
+
+
+keys.add_command(self_signed, "self-signed")
 
 
 def _add_those_of_plugins(commands: click.Group) -> None:

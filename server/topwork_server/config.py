@@ -63,6 +63,10 @@ def parse_origin(text: str) -> str:
     return f"{parts.scheme}://{host}" + (f":{port}" if port and port != USUAL_PORTS.get(parts.scheme) else "")
 
 
+def _path_of(variable: str) -> Path | None:
+    return Path(found) if (found := os.environ.get(variable)) else None
+
+
 def _half_of_memory() -> int:
     return usable_memory() // 2
 
@@ -77,6 +81,8 @@ class Config:
     """`listen` is the address of gRPC, and `http` that of HTTP, `off`, or "" for the first of the usual ones that is free;
     `default_encoder` embeds for those whose protocol names none; `allow_origin` are the origins of the web pages that may call
     it over HTTP, beside its own; `allow_fetch` are the hosts from which it fetches pictures, videos and recordings by URL;
+    `tls_cert` and `tls_key` are PEM files of a certificate, with its chain, and its key: both ports speak TLS then, and with
+    `tls_client_ca`, authorities in PEM, ask clients for a certificate; `insecure` opens addresses that others reach without;
     `provider` is `auto`, what was measured to be fastest here for each encoder, or one by name;
     `threads` are those of each session, and for preprocessing; `queue` counts the items that an encoder may have in the system;
     `memory_budget` is in bytes, over all encoders, `message_budget` over all messages in work; `max_items` bounds one unary
@@ -90,6 +96,10 @@ class Config:
     http: str = field(default_factory=lambda: os.environ.get("TOPWORK_HTTP", ""))
     allow_origin: tuple[str, ...] = field(default_factory=lambda: tuple(os.environ.get("TOPWORK_ALLOW_ORIGIN", "").split()))
     allow_fetch: tuple[str, ...] = field(default_factory=lambda: tuple(os.environ.get("TOPWORK_ALLOW_FETCH", "").split()))
+    tls_cert: Path | None = field(default_factory=lambda: _path_of("TOPWORK_TLS_CERT"))
+    tls_key: Path | None = field(default_factory=lambda: _path_of("TOPWORK_TLS_KEY"))
+    tls_client_ca: Path | None = field(default_factory=lambda: _path_of("TOPWORK_TLS_CLIENT_CA"))
+    insecure: bool = False
     default_encoder: str = ""
     provider: str = "auto"
     threads: int = field(default_factory=usable_cores)

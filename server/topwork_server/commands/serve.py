@@ -83,13 +83,24 @@ def _loop() -> Callable[[Coroutine[Any, Any, int]], int]:
 
 def _announce(ready: ReadyMessage) -> None:
     counts = ", ".join(f"{ready.encoders[state]} {state}" for state in EncoderState if ready.encoders[state]) or "none"
-    http = f" · http://{ready.http}" if ready.http else ""
-    print(f"Topwork {__version__} listens on {ready.address}{http} · encoders: {counts} · provider: {ready.provider}", flush=True)
+    grpc, web = ("https://", "https://") if ready.tls else ("", "http://")
+    http = f" · {web}{ready.http}" if ready.http else ""
+    print(
+        f"Topwork {__version__} listens on {grpc}{ready.address}{http} · encoders: {counts} · provider: {ready.provider}",
+        flush=True,
+    )
     if not ready.encoders[EncoderState.READY] + ready.encoders[EncoderState.FETCHED]:
         print("`topwork encoders` lists what could be served; `topwork pull NAME` fetches it", flush=True)
 
 
 def _announce_json(ready: ReadyMessage) -> None:
     encoders = {state.value: ready.encoders[state] for state in EncoderState}
-    event = {"event": "ready", "address": ready.address, "http": ready.http, "provider": ready.provider, "encoders": encoders}
+    event = {
+        "event": "ready",
+        "address": ready.address,
+        "http": ready.http,
+        "tls": ready.tls,
+        "provider": ready.provider,
+        "encoders": encoders,
+    }
     print(json.dumps(event), flush=True)

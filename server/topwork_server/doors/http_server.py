@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import time
 from typing import Any
 
@@ -45,10 +46,11 @@ class HttpServer:
         )
         self._listener: socket.socket | None = None
 
-    async def start(self, listener: socket.socket) -> None:
-        """Accept connections on a socket that is bound; it is this server's from then on."""
+    async def start(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Accept connections, with TLS where there is a context, on a socket that is bound; it is this server's from then on."""
         config, self._listener = self._server.config, listener
         config.load()
+        config.ssl = tls
         self._server.lifespan = config.lifespan_class(config)
         await self._server.startup(sockets=[listener])
 

@@ -93,13 +93,6 @@ async def test_ipv6(tmp_path):
     await app.stop()
 
 
-async def test_an_address_that_others_reach_is_warned_of(tmp_path, caplog):
-    app = App(FakeCatalog(), Config(home=tmp_path, listen="0.0.0.0:0"), FakeEngine)
-    await app.start()
-    assert "no authentication" in caplog.text
-    await app.stop()
-
-
 async def test_an_unknown_provider_stops_the_start(tmp_path):
     with pytest.raises(StartError, match="'warp'"):
         await serve(Config(home=tmp_path, provider="warp"))

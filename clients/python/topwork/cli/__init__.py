@@ -30,6 +30,7 @@ def command(begin: Callable[[], None] | None = None) -> None:
     """Run `main` as a process of its own. After Ctrl-C it ends without the interpreter's cleanup: an interrupt may leave a thread
     of gRPC with a lock that the cleanup would wait for."""
     _open_closed_streams()
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else gRPC writes a line of its own for each TLS handshake that fails
     status = main(begin=begin)
     if status == INTERRUPTED:
         sys.stdout.flush()

@@ -45,7 +45,7 @@ CLIENT_COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
 }
 #: What the server brings, to tell its absence from a typing mistake.
-SERVER_VERBS = ("serve", "pull", "export", "quantize", "forget", "prune", "plugins", "doctor", "demo")
+SERVER_VERBS = ("serve", "pull", "export", "quantize", "forget", "prune", "plugins", "doctor", "demo", "keys")
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 130}
 
 
