@@ -24,7 +24,7 @@ from protobuf.wkt import Any as AnyMessage
 
 from topwork_server.doors.http_context import HttpContext
 from topwork_server.doors.service_methods import ServiceMethod
-from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.errors import Cancelled, InvalidInput, TooLarge, TopworkError
 from topwork_server.services.in_threads import in_thread_if
 from topwork_server.services.interceptor import status_of
 from topwork_server.services.message_budget import MAX_MESSAGE
@@ -144,8 +144,11 @@ class _Method:
         return await self._receiver.decoded(await self._as_binary(payload), self._method.kind, self._path)
 
     async def _binary(self, payloads: AsyncIterator[Payload]) -> AsyncIterator[bytes]:
-        async for payload in payloads:
-            yield await self._as_binary(payload)
+        try:
+            async for payload in payloads:
+                yield await self._as_binary(payload)
+        except ConnectError as error:  # of what is no stream of this protocol
+            raise _as_ours(error) from error
 
     async def _as_binary(self, payload: Payload) -> bytes:
         """The message's bytes. JSON is written as such, so that the same bounds hold for what it may have."""
@@ -174,10 +177,18 @@ _SHAPES: Mapping[tuple[bool, bool], tuple[StreamType, Callable[..., Endpoint[Any
 def connect_error(error: TopworkError) -> ConnectError:
     """The error as Connect tells it: the status's code, the same details that gRPC's callers are sent, and a message that has
     the item and the remedy too: those who call with curl see no more."""
-    status, message = status_of(error), str(error)
+    status, message = status_of(error), str(error).encode("utf-8", "replace").decode()  # a surrogate has no bytes
     release(error)
     details = [ErrorDetail(AnyMessage(type_url=one.type_url, value=one.value)) for one in status.details]
     return ConnectError(CODES[status.code], message, details)
+
+
+def _as_ours(error: ConnectError) -> TopworkError:
+    if error.code is Code.RESOURCE_EXHAUSTED:
+        return TooLarge(error.message, remedy="send smaller messages")
+    if error.code is Code.CANCELED:
+        return Cancelled("the caller left")
+    return InvalidInput(f"the stream is not as Connect has it: {error.message}", remedy="see connectrpc.com/docs/protocol")
 
 
 def _binary_of_json(data: bytes, kind: type[Any]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
+import json
 import socket
 import struct
 import zlib
@@ -238,3 +239,24 @@ async def test_the_usual_port_may_be_taken(tmp_path, monkeypatch, caplog):
         with pytest.raises(StartError, match=taken):
             await second.start()
         await second.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "word"),
+    [
+        (bytes([2, 0, 0, 0, 2]) + b"{}", "invalid_argument", ""),  # the end, which only replies have
+        (bytes([0, 0, 0, 0, 2]) + b"{", "invalid_argument", "got 1"),
+        (bytes([0, 0]), "invalid_argument", "envelope"),
+        (bytes([4, 0, 0, 0, 2]) + b"{}", "invalid_argument", "flags"),
+        (bytes([1, 0, 0, 0, 2]) + b"{}", "invalid_argument", "compress"),
+        (bytes([0, 255, 255, 255, 255]), "resource_exhausted", "larger"),
+        (bytes([0, 0, 0, 0, 11]) + b'"\\ud800\\u0"', "invalid_argument", "JSON"),
+    ],
+)
+async def test_streams_that_are_none_are_the_callers_fault(sent, code, word, tmp_path):
+    async with served(tmp_path) as server:
+        headers = {"content-type": "application/connect+json"}
+        reply = await post(server.ready.http, "/topwork.v1.Encoders/EmbedStream", sent, headers)
+        error = json.loads(reply.body[5:])["error"]
+        assert (error["code"], word in error["message"]) == (code, True), error
+        assert server.app.requests.in_flight == 0
