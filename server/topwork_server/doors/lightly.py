@@ -19,6 +19,7 @@ from topwork_server.doors.json_reply import json_reply
 from topwork_server.doors.media import KINDS
 from topwork_server.errors import InvalidInput, NotReady, TooLarge, TopworkError, Unavailable
 from topwork_server.features import TapRows
+from topwork_server.services.encoders import OtherFingerprint
 from topwork_server.services.in_threads import in_thread_if
 from topwork_server.services.message_budget import MAX_MESSAGE
 from topwork_server.types import Item, Modality, TextItem
@@ -136,7 +137,8 @@ class LightlyDoor:
 
 def error_form(error: TopworkError) -> Response:
     """{"detail": ...}; 503 while the encoder is not ready, as the protocol has it."""
-    status = 503 if isinstance(error, NotReady) else http_errors.status(error)
+    waits = isinstance(error, NotReady) and not isinstance(error, OtherFingerprint)
+    status = 503 if waits else http_errors.status(error)
     return json_reply({"detail": str(error)}, status, http_errors.headers(error))
 
 

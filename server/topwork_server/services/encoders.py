@@ -213,10 +213,14 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
         return encoder_messages.encoder(entry, engine.encoder_status(name), engine.loaded_encoder(name), chosen)
 
 
+class OtherFingerprint(NotReady):
+    """The request insists on a fingerprint that the tap does not have. Callers are told of a NotReady."""
+
+
 def check_fingerprint(wanted: str, encoder: str, found: FingerprintedTap) -> None:
-    """Raise NotReady where a tap has another fingerprint than is wanted; "" takes any."""
+    """Raise OtherFingerprint where a tap has another than is wanted; "" takes any."""
     if wanted and wanted != found.fingerprint:
-        raise NotReady(
+        raise OtherFingerprint(
             f"the tap {found.tap.name} of {encoder} has fingerprint {found.fingerprint}, not {excerpt(wanted)}",
             remedy="these features do not mix with yours: embed again, or serve the encoder that made them",
         )

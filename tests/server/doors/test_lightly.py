@@ -124,7 +124,7 @@ async def test_a_fault_of_the_server_is_no_bad_item(tmp_path):
         (form(b"x", filename="a" * 99999)[0], form()[1], 400, "header"),
         (form(b"x")[0], {**form()[1], "x-model": "nosuch"}, 404, "nosuch"),
         (form(b"x")[0], {**form()[1], "x-model": "letters"}, 400, "reads text"),
-        (form(picture((9, 9, 9)))[0], {**form()[1], "x-fingerprint": "f" * 64}, 503, "fingerprint"),
+        (form(picture((9, 9, 9)))[0], {**form()[1], "x-fingerprint": "f" * 64}, 400, "fingerprint"),
     ],
 )
 def test_what_is_wrong_with_files_is_told(body, headers, status, word, colors):
