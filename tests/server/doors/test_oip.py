@@ -307,11 +307,7 @@ WRONG = {
     ),
     "output": (asked(b"a", outputs=["nosuch"]), MISSING, "nosuch"),
     "rows that differ": (asked(b"a", b"ab", outputs=["tokens"]), INVALID, "tokens"),
-    "fingerprint": (
-        changed(lambda one: set_parameter(one, "fingerprint", "0")),
-        grpc.StatusCode.FAILED_PRECONDITION,
-        "fingerprint",
-    ),
+    "fingerprint": (changed(lambda one: set_parameter(one, "fingerprint", "0")), INVALID, "fingerprint"),
     "priority": (changed(lambda one: set_parameter(one, "priority", 9)), INVALID, "priority"),
     "role": (changed(lambda one: set_parameter(one, "role", "passage")), INVALID, "send query or document"),
     "no role": (changed(lambda one: set_parameter(one, "role", "")), INVALID, "role"),
@@ -386,22 +382,22 @@ async def test_wrong_bodies_over_http(wrong, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "status"),
+    ("kind", "status", "code"),
     [
-        (errors.NotFound, 404),
-        (errors.Unavailable, 503),
-        (errors.Overloaded, 503),
-        (errors.DeadlineExceeded, 503),
-        (errors.Unsupported, 501),
-        (errors.TopworkError, 500),
-        (errors.DataLoss, 500),
-        (errors.InvalidInput, 400),
-        (errors.NotReady, 400),
-        (errors.AlreadyExists, 400),
-        (errors.TooLarge, 413),
+        (errors.NotFound, 404, "NOT_FOUND"),
+        (errors.Unavailable, 503, "UNAVAILABLE"),
+        (errors.Overloaded, 503, "UNAVAILABLE"),
+        (errors.DeadlineExceeded, 503, "UNAVAILABLE"),
+        (errors.NotReady, 503, "UNAVAILABLE"),
+        (errors.Unsupported, 501, "UNIMPLEMENTED"),
+        (errors.TopworkError, 500, "INTERNAL"),
+        (errors.DataLoss, 500, "INTERNAL"),
+        (errors.InvalidInput, 400, "INVALID_ARGUMENT"),
+        (errors.AlreadyExists, 400, "ALREADY_EXISTS"),
+        (errors.TooLarge, 413, "INVALID_ARGUMENT"),
     ],
 )
-async def test_errors_have_the_statuses_of_triton(kind, status, tmp_path):
+async def test_errors_have_the_codes_and_statuses_of_triton(kind, status, code, tmp_path):
     async def embed(ask, items):
         raise kind("what was wrong", remedy="what to do")
 
@@ -409,6 +405,8 @@ async def test_errors_have_the_statuses_of_triton(kind, status, tmp_path):
         server.engine.embed = embed
         reply = await post(server.ready.http, INFER, {"inputs": [{**TEXT, "data": ["a"]}]})
         assert (reply.status, reply.json) == (status, {"error": "what was wrong (what to do)"})
+        found, message, info = await fake_engine.refusal(called(server, "ModelInfer", asked(b"a")))
+        assert (found.name, message, info.reason) == (code, "what was wrong (what to do)", kind.__name__)
 
 
 async def test_other_paths_over_http(tmp_path):
@@ -427,7 +425,7 @@ async def test_other_paths_over_http(tmp_path):
         for path, word in (("cudasharedmemory/status", "CUDA"), ("trace/setting", "trace settings"), ("logging", "log settings")):
             unserved = await get(server.ready.http, f"/v2/{path}")
             assert (unserved.status, unserved.json["error"].startswith(word)) == (501, True)
-        assert (await get(server.ready.http, "/v2/models/absent/config")).status == 400
+        assert (await get(server.ready.http, "/v2/models/absent/config")).status == 503
 
 
 @pytest.fixture

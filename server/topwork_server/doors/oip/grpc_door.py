@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
 from topwork._display.excerpts import excerpt
 
 from topwork_server.doors.calls import Call, call_of
+from topwork_server.doors.oip.error_form import with_code
 from topwork_server.doors.oip.inference import BRIEF, VERSION, Inference, InferRequest
 from topwork_server.doors.oip.repository import ModelRepository
 from topwork_server.doors.oip.shared_memory import OFFSET, REGION, SIZE, SharedMemory, place_of
@@ -59,7 +60,10 @@ class OipGrpcDoor:
             *(self.SystemSharedMemoryStatus, self.SystemSharedMemoryRegister, self.SystemSharedMemoryUnregister),
             *(self.RepositoryIndex, self.RepositoryModelLoad, self.RepositoryModelUnload),
         )
-        methods = {one.__name__: grpc.unary_unary_rpc_method_handler(one, *_codec(one.__name__, one.__name__)) for one in unary}
+        methods = {
+            one.__name__: grpc.unary_unary_rpc_method_handler(_in_codes(one), *_codec(one.__name__, one.__name__))
+            for one in unary
+        }
         stream = grpc.stream_stream_rpc_method_handler(self.ModelStreamInfer, *_codec("ModelInfer", "ModelStreamInfer"))
         return grpc.method_handlers_generic_handler(SERVICE, {**methods, "ModelStreamInfer": stream})
 
@@ -159,6 +163,18 @@ class OipGrpcDoor:
         outputs = await self._inference.infer(call, asked, wait=wait)
         much = sum(one.values.nbytes for one in outputs) > BRIEF_REPLY
         return check_reply_size(await in_thread_if(much, _reply, request, outputs), FEWER)
+
+
+def _in_codes(method: Callable[[Any, Context], Awaitable[Any]]) -> Callable[[Any, Context], Awaitable[Any]]:
+    """The method, whose errors have Triton's codes."""
+
+    async def call(request: Any, context: Context) -> Any:
+        try:
+            return await method(request, context)
+        except TopworkError as error:
+            raise with_code(error) from error
+
+    return call
 
 
 def _codec(request: str, response: str) -> tuple[Any, Any]:
