@@ -7,14 +7,21 @@ import gzip
 import json
 import zlib
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import fake_engine
 import pytest
-from http_calls import call, post
+import sample_heads
+import toy_jobs
+from http_calls import call, get, post
 from oip_calls import asked, called
+from topwork_server.doors.protocols import tei_pb2 as pb
+from topwork_server.heads.training_log import TrainingRecord
 
 TEXTS = {"name": "TEXT", "datatype": "BYTES", "shape": [1], "data": ["hello"]}
 INFER = "/v2/models/ready/infer"
+JSON = {"content-type": "application/json"}
 #: By path: a good body, the status of a bad one, and the keys that lead to the message of an error.
 DOORS = {
     "/v1/embeddings": ({"input": "hello"}, 400, ("error", "message")),
@@ -146,3 +153,50 @@ async def test_a_part_without_its_picture_is_no_text(tmp_path):
         part = {"type": "image_url", "text": "hello"}
         await post(server.ready.http, "/v1/embeddings", {"messages": [{"content": [part]}]})
         assert not [item for _, items in server.engine.asked for item in items if getattr(item, "text", "")]
+
+
+@pytest.mark.parametrize("value", [None, 0, 1.5, "true", [True], {}])
+async def test_flags_that_are_neither_true_nor_false(value, tmp_path):
+    async with served(tmp_path) as server:
+        for path, body, word in (
+            (INFER, {"inputs": [TEXTS], "parameters": {"binary_data_output": value}}, "binary_data_output"),
+            (INFER, {"inputs": [TEXTS], "outputs": [{"name": "pooled", "parameters": {"binary_data": value}}]}, "binary_data"),
+            ("/v2/repository/models/ready/unload", {"parameters": {"unload_dependents": value}}, "unload_dependents"),
+        ):
+            reply = await post(server.ready.http, path, body)
+            assert (reply.status, word in reply.json["error"]) == (400, True), reply.body
+
+
+async def test_errors_tell_of_surrogates_as_far_as_they_can(tmp_path):
+    async with served(tmp_path) as server:
+        for value in (rb'"\ud800"', rb'"\udc00\ud800"', rb'{"\ud800": 1}'):
+            for path, key in (("/topwork.v1.Encoders/Embed", "message"), ("/v2/embed", "message"), ("/embed", "error")):
+                field = {"/v2/embed": b"texts", "/embed": b"inputs"}.get(path, b"items")
+                reply = await post(server.ready.http, path, b'{"%s": %s}' % (field, value), JSON)
+                assert (reply.status in (400, 422), bool(reply.json[key])) == (True, True), reply.body
+
+
+async def test_a_head_in_training_is_not_ready_at_any_door(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(toy_jobs.__file__).parent))
+    async with served(tmp_path) as server:
+        job = server.app.state.jobs.start("train", "late", "toy_jobs:creep", {})
+        record = TrainingRecord(replace(sample_heads.head("late").definition, name="late"), job.id)
+        server.app.state.heads._trainings.add(record)
+        http = server.ready.http
+        for path, body, status, key in (
+            ("/v2/models/late/infer", {"inputs": [TEXTS]}, 503, "error"),
+            ("/predict", {"inputs": "hello"}, 424, "error"),
+            ("/topwork.v1.Heads/Predict", {"settings": {"heads": ["late"]}, "items": {"items": [{"text": "a"}]}}, 400, "message"),
+        ):
+            reply = await post(http, path, body, {"x-model": "late"})
+            assert (reply.status, "in training" in reply.json[key]) == (status, True), reply.body
+            assert "wait" in reply.json[key]
+        assert (await get(http, "/v2/models/late/ready")).status == 400
+        assert (await get(http, "/v2/models/late")).status == 503
+        [found] = [one for one in (await post(http, "/v2/repository/index")).json if one["name"] == "late"]
+        assert (found["state"], "training" in found["reason"]) == ("UNAVAILABLE", True)
+        code, message, _ = await fake_engine.refusal(called(server, "ModelInfer", asked(b"a", model_name="late")))
+        assert (code.name, "in training" in message) == ("UNAVAILABLE", True)
+        stub = server.channel.unary_unary("/tei.v1.Predict/Predict", pb.PredictRequest.SerializeToString)
+        code, message, _ = await fake_engine.refusal(stub(pb.PredictRequest(inputs="a"), metadata=[("x-model", "late")]))
+        assert (code.name, "in training" in message) == ("FAILED_PRECONDITION", True)

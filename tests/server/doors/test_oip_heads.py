@@ -184,7 +184,7 @@ async def test_the_call_has_the_limits_and_settings_of_our_own(tmp_path):
         for change, code, word in (
             (
                 lambda one: one.parameters["fingerprint"].CopyFrom(oip_pb2.InferParameter(string_param="0")),
-                "FAILED_PRECONDITION",
+                "INVALID_ARGUMENT",
                 "fingerprint",
             ),
             (lambda one: one.raw_input_contents.__setitem__(0, b"\3\0\0\0bad"), "INVALID_ARGUMENT", "the text is bad"),
@@ -298,6 +298,9 @@ async def test_heads_are_listed_loaded_unloaded_and_counted(tmp_path):
         assert await reason("ready") == ("READY", "")
         await called(server, "RepositoryModelLoad", oip_pb2.RepositoryModelLoadRequest(model_name="mood"))
         request = oip_pb2.RepositoryModelUnloadRequest(model_name="mood")
+        request.parameters["unload_dependents"].bool_param = False
+        await called(server, "RepositoryModelUnload", request)
+        assert "ready" in server.engine.loaded
         request.parameters["unload_dependents"].bool_param = True
         await called(server, "RepositoryModelUnload", request)
         assert "ready" not in server.engine.loaded
@@ -325,7 +328,7 @@ async def test_a_head_whose_encoder_is_not_there_is_not_ready(tmp_path):
             ready = (await post(server.ready.http, "/v2/repository/index", {"ready": True})).json
             assert name not in [one["name"] for one in ready]
         refused = await get(server.ready.http, "/v2/models/size")
-        assert (refused.status, "topwork.v1.Heads/Predict" in refused.json["error"]) == (400, True)
+        assert (refused.status, "topwork.v1.Heads/Predict" in refused.json["error"]) == (503, True)
 
 
 async def test_a_stream_may_name_heads_and_encoders(tmp_path):

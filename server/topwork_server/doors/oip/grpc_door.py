@@ -106,13 +106,13 @@ class OipGrpcDoor:
     async def RepositoryModelLoad(  # noqa: N802
         self, request: oip_pb2.RepositoryModelLoadRequest, context: Context
     ) -> oip_pb2.RepositoryModelLoadResponse:
-        await self._repository.load(request.model_name, request.parameters)
+        await self._repository.load(request.model_name, parameters_of(request.parameters))
         return oip_pb2.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(  # noqa: N802
         self, request: oip_pb2.RepositoryModelUnloadRequest, context: Context
     ) -> oip_pb2.RepositoryModelUnloadResponse:
-        await self._repository.unload(request.model_name, request.parameters)
+        await self._repository.unload(request.model_name, parameters_of(request.parameters))
         return oip_pb2.RepositoryModelUnloadResponse()
 
     async def SystemSharedMemoryStatus(  # noqa: N802

@@ -20,7 +20,7 @@ from topwork_server.doors.oip.inference import BRIEF, VERSION, Inference, InferR
 from topwork_server.doors.oip.model_path import MODEL
 from topwork_server.doors.oip.repository import ModelRepository
 from topwork_server.doors.oip.shared_memory import OFFSET, REGION, SIZE, SharedMemory, place_of
-from topwork_server.doors.oip.tensors import BYTES, InputTensor, OutputTensor, requested_output
+from topwork_server.doors.oip.tensors import BYTES, InputTensor, OutputTensor, flag, requested_output
 from topwork_server.errors import InvalidInput, Unsupported
 from topwork_server.services.health import HealthService
 from topwork_server.services.in_threads import in_thread_if
@@ -172,12 +172,14 @@ class OipHttpDoor:
     async def infer(self, call: Call[bytes]) -> Response:
         model, version = _model_of(call)
         asked, raw = await self._split(call, model)
-        binary = asked.parameters.pop("binary_data_output", False)
+        binary = flag(asked.parameters, "binary_data_output")
+        asked.parameters.pop("binary_data_output", None)
+        raws = [flag(one.parameters, "binary_data", usual=binary) for one in asked.outputs]
         wanted = [requested_output(one.name, one.parameters) for one in asked.outputs]
         inputs = await in_thread_if(len(call.body) > BRIEF, _inputs, asked.inputs, raw)
         request = InferRequest(model, version, inputs, wanted, asked.parameters)
         outputs = await self._inference.infer(call, request)
-        raws = [bool(one.parameters.get("binary_data", binary)) for one in asked.outputs] or [bool(binary)] * len(outputs)
+        raws = raws or [binary] * len(outputs)
         return await in_thread_if(_is_much(outputs, raws), _reply, model, asked.id, outputs, raws)
 
     async def _split(self, call: Call[bytes], model: str) -> tuple[InferBody, bytes]:

@@ -10,7 +10,7 @@ from topwork_server import __version__
 from topwork_server.doors.oip.head_outputs import TensorSpec
 from topwork_server.doors.oip.inference import VERSION, check_version
 from topwork_server.doors.oip.models import ModelDescription, encoder_model, head_model
-from topwork_server.doors.oip.tensors import BYTES
+from topwork_server.doors.oip.tensors import BYTES, flag
 from topwork_server.doors.prediction import PREFIX, HeadPredictor
 from topwork_server.errors import TopworkError, Unavailable, Unsupported
 from topwork_server.heads.head_status import HeadDescription
@@ -118,10 +118,10 @@ class ModelRepository:
         """Drop a model from memory. Unavailable while an encoder is in use."""
         if not parameters.keys() <= {DEPENDENTS}:
             raise Unsupported("an unload with parameters", remedy=f"leave out all but {DEPENDENTS}")
-        head = await self._heads.of_model(model)
+        dependents, head = flag(parameters, DEPENDENTS), await self._heads.of_model(model)
         if head:
             self._heads.unload(head)
-        for encoder in (head.encoders if parameters.get(DEPENDENTS) else ()) if head else (model,):
+        for encoder in (head.encoders if dependents else ()) if head else (model,):
             if not self._engine.unload(encoder) and self._engine.loaded_encoder(encoder):
                 raise Unavailable(f"the model {encoder} is in use", remedy="unload it when its requests are done")
 

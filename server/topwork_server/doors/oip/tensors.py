@@ -197,3 +197,11 @@ def requested_output(name: str, parameters: Mapping[str, Any]) -> RequestedOutpu
             f"`{CLASSES}` of the output {excerpt(name)} is {excerpt(str(classes))}", remedy="ask for a number of classes"
         )
     return RequestedOutput(name, place_of(parameters), classes)
+
+
+def flag(parameters: Mapping[str, Any], name: str, *, usual: bool = False) -> bool:
+    """The parameter of that name, which is true or false. InvalidInput where it is neither."""
+    found = parameters.get(name, usual)
+    if not isinstance(found, bool):
+        raise InvalidInput(f"the parameter `{name}` is {excerpt(repr(found))}", remedy="send true or false")
+    return found
