@@ -6,14 +6,19 @@ export TOPWORK_HOME ?= $(CURDIR)/.topwork
 # Weight packages and wheels come from pip's own index settings.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# What is tested, with hashes. pip takes the versions alone from it: PyTorch's builds for the CPU and for CUDA both fit.
+LOCK ?= dependencies/tested.txt
+
 .PHONY: install demo test test-all test-fast test-tensorflow lint protos bench bench-peers bench-search bench-heads bench-transfer soak memory docs clean
 
 install: $(VENV)/installed  ## .venv with everything in it: server, plugins, client, development tools
 
-$(VENV)/installed: pyproject.toml clients/python/pyproject.toml
+$(VENV)/installed: pyproject.toml clients/python/pyproject.toml $(LOCK)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e clients/python -e '.[demo,dev]'
+	sed -e '/--hash=/d' -e 's/ \\$$//' $(LOCK) > $(VENV)/constraints.txt
+	$(BIN)/python -m pip install --quiet --upgrade --constraint $(VENV)/constraints.txt pip
+	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --build-constraint $(VENV)/constraints.txt \
+		-e clients/python -e '.[demo,dev]'
 	touch $@
 
 demo: install  ## turn real texts, words, pictures and clips into features over gRPC
@@ -81,6 +86,18 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python protos/check.py
+	$(BIN)/python -m dependencies.check
+
+.PHONY: lock sbom audit
+lock:  ## resolve the tested set again, after a change of pyproject.toml; LOCK_FLAGS=--upgrade takes the newest of all
+	$(BIN)/python -c 'import uv' 2>/dev/null || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv==0.13.9; }
+	$(BIN)/python -m dependencies.lock $(LOCK_FLAGS)
+
+sbom: install  ## what the server is made of, as CycloneDX, in dist/topwork.cdx.json
+	$(BIN)/python -m dependencies.sbom dist/topwork.cdx.json
+
+audit: install  ## known vulnerabilities of the tested set; it fails where it can ask nobody
+	$(BIN)/python -m dependencies.audit
 
 docs: install  ## the pages as a site with an API reference, in site/; a link that leads nowhere fails it
 	$(BIN)/python -c 'import material, mkdocstrings_handlers.python' || $(BIN)/python -m pip install --quiet -e '.[docs]'
