@@ -29,7 +29,13 @@ from topwork_server.plugin_api.sources import SCHEMES
 from topwork_server.types import Granularity, Modality
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "clients/python/README.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "clients/python/README.md",
+]
 
 
 def text(name: str) -> str:
@@ -141,7 +147,7 @@ def test_calls_of_the_sdk_that_are_shown_have_its_parameters(path: Path) -> None
 def test_every_page_is_on_the_site() -> None:
     shown = set(re.findall(r": ([\w/-]+\.md)$", text("mkdocs.yml"), re.MULTILINE))
     pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
-    assert shown == pages | {"index.md", "contributing.md", "python.md"}
+    assert shown == pages | {"index.md", "contributing.md", "reporting.md", "python.md"}
 
 
 def test_every_hook_is_documented_with_its_arguments() -> None:

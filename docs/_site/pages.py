@@ -12,7 +12,12 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
 #: Pages of the site by the file of the repository that they are made of.
-JOINED = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "clients/python/README.md": "python.md"}
+JOINED = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "reporting.md",
+    "clients/python/README.md": "python.md",
+}
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)")
 
 
