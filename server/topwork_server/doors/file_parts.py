@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from topwork_server.errors import InvalidInput, TooLarge
 
 KIND = "multipart/form-data"
+
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every body that is none
 
 
 def files_of(body: bytes, content_type: str, field: str, most: int) -> list[bytes]:
