@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import door_heads
 import fake_engine
 import pytest
 import sample_heads
@@ -200,3 +201,20 @@ async def test_a_head_in_training_is_not_ready_at_any_door(tmp_path, monkeypatch
         stub = server.channel.unary_unary("/tei.v1.Predict/Predict", pb.PredictRequest.SerializeToString)
         code, message, _ = await fake_engine.refusal(stub(pb.PredictRequest(inputs="a"), metadata=[("x-model", "late")]))
         assert (code.name, "in training" in message) == ("FAILED_PRECONDITION", True)
+
+
+async def test_outputs_that_are_named_twice_and_inputs_that_are_sent_twice(tmp_path):
+    door_heads.publish(tmp_path, "mood")
+    region = {"shared_memory_region": "a", "shared_memory_byte_size": 9}
+    async with served(tmp_path) as server:
+        for model, output in (("ready", "pooled"), ("mood", "probabilities")):
+            path, ranked = f"/v2/models/{model}/infer", {"name": output, "parameters": {"classification": 2}}
+            reply = await post(server.ready.http, path, {"inputs": [TEXTS], "outputs": [{"name": output}] * 100_000})
+            assert (reply.status, f"{output}' is named twice" in reply.json["error"]) == (400, True)
+            request = asked(b"a", outputs=[output] * 2, model_name=model)
+            code, message, _ = await fake_engine.refusal(called(server, "ModelInfer", request))
+            assert (code.name, "twice" in message) == ("INVALID_ARGUMENT", True)
+        reply = await post(server.ready.http, path, {"inputs": [TEXTS], "outputs": [{"name": output}, ranked]})
+        assert [one["datatype"] for one in reply.json["outputs"]] == ["FP32", "BYTES"]
+        reply = await post(server.ready.http, INFER, {"inputs": [{**TEXTS, "parameters": region}]})
+        assert (reply.status, "beside shared_memory_region" in reply.json["error"]) == (400, True)

@@ -13,7 +13,7 @@ from topwork_server.doors.calls import Call, call_of
 from topwork_server.doors.oip.error_form import with_code
 from topwork_server.doors.oip.inference import BRIEF, VERSION, Inference, InferRequest
 from topwork_server.doors.oip.repository import ModelRepository
-from topwork_server.doors.oip.shared_memory import OFFSET, REGION, SIZE, SharedMemory, place_of
+from topwork_server.doors.oip.shared_memory import OFFSET, REGION, SIZE, SharedMemory, check_sole_place, place_of
 from topwork_server.doors.oip.tensors import InputTensor, OutputTensor, requested_output
 from topwork_server.doors.protocols import oip_pb2
 from topwork_server.errors import InvalidInput, TopworkError
@@ -191,6 +191,8 @@ def _inputs(request: oip_pb2.ModelInferRequest) -> list[InputTensor]:
     """The inputs, all with raw bytes, or all with values, but for those in shared memory, which have neither."""
     raw = request.raw_input_contents
     places = [place_of(parameters_of(one.parameters)) for one in request.inputs]
+    for one, place in zip(request.inputs, places, strict=True):
+        check_sole_place(one.name, place is not None and one.HasField("contents"))
     sent = [one for one, place in zip(request.inputs, places, strict=True) if place is None]
     both = next((one.name for one in request.inputs if raw and one.HasField("contents")), None)
     if both is not None:

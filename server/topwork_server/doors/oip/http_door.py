@@ -19,7 +19,7 @@ from topwork_server.doors.oip.error_form import error_form
 from topwork_server.doors.oip.inference import BRIEF, VERSION, Inference, InferRequest
 from topwork_server.doors.oip.model_path import MODEL
 from topwork_server.doors.oip.repository import ModelRepository
-from topwork_server.doors.oip.shared_memory import OFFSET, REGION, SIZE, SharedMemory, place_of
+from topwork_server.doors.oip.shared_memory import OFFSET, REGION, SIZE, SharedMemory, check_sole_place, place_of
 from topwork_server.doors.oip.tensors import BYTES, InputTensor, OutputTensor, flag, requested_output
 from topwork_server.errors import InvalidInput, Unsupported
 from topwork_server.services.health import HealthService
@@ -223,6 +223,7 @@ def _inputs(given: Sequence[Input], raw: bytes) -> list[InputTensor]:
     found, at = [], 0
     for one in given:
         if (place := place_of(one.parameters)) is not None:
+            check_sole_place(one.name, one.data is not None or "binary_data_size" in one.parameters)
             found.append(InputTensor(one.name, one.datatype, one.shape, place))
             continue
         size = one.parameters.get("binary_data_size")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -122,7 +123,11 @@ def check_version(model: str, version: str) -> None:
 
 
 def _check_outputs(head: Head | None, outputs: Sequence[RequestedOutput]) -> None:
-    """Raise InvalidInput where classes are asked for and there are none; NotFound for an output that a head does not have."""
+    """Raise InvalidInput where classes are asked for and there are none, and for an output that is named twice, which would make
+    a large reply of a small request; NotFound for an output that a head does not have."""
+    named = Counter((one.name, one.classes > 0) for one in outputs)
+    if twice := next((name for (name, _), count in named.items() if count > 1), None):
+        raise InvalidInput(f"the output {excerpt(twice)} is named twice", remedy="name each once")
     if head is not None:
         check_outputs(head, outputs)
     for asked in outputs:

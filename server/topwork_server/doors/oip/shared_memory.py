@@ -141,6 +141,12 @@ def place_of(parameters: Mapping[str, Any]) -> Place | None:
     return Place(region, size, offset)
 
 
+def check_sole_place(name: str, in_message: bool) -> None:
+    """Raise InvalidInput for an input in shared memory that is in the message too."""
+    if in_message:
+        raise InvalidInput(f"the input {excerpt(name)} has data, beside {REGION}", remedy="send one of them")
+
+
 def _open(key: str) -> int:
     name = key.removeprefix("/")
     if not name or "/" in name or "\0" in name or name in (".", ".."):
