@@ -1,6 +1,6 @@
 """Each door beside native gRPC; with --peers the clients of OpenAI and Triton, unmodified, at us and at infinity and Triton:
 
-    python -m benchmarks.doors [--rounds 3] [--seconds 2] [--loads MiniLM,GloVe,ResNet] [--peers] [--at-rest]
+    python -m benchmarks.doors [--rounds 3] [--seconds 2] [--loads MiniLM,GloVe,ResNet] [--peers]
 
 Doors take turns, round by round, and a ratio is taken within its round. Requests are bytes that were made beforehand, sent by a
 process of its own (`door_load.py`). Beside what callers see is what the server spends on a request: CPU milliseconds of its
@@ -15,7 +15,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -79,7 +78,6 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2, help="of each load")
     parser.add_argument("--loads", default="MiniLM,GloVe,ResNet", help="names of loads, and none for peers alone")
     parser.add_argument("--peers", action="store_true", help="beside infinity and Triton, where `make bench-peers` has made them")
-    parser.add_argument("--at-rest", action="store_true", help="seconds to start and memory, with and without the doors")
     asked = parser.parse_args()
     loads = [load for load in LOADS if load.name in asked.loads.split(",")]
     with scratch_home(default_home()) as home:
@@ -87,8 +85,6 @@ def main() -> int:
             _doors(home, loads, asked.rounds, asked.seconds)
         if asked.peers:
             _peers(home, asked.rounds, asked.seconds)
-        if asked.at_rest:
-            _print_at_rest(home)
     return 0
 
 
@@ -187,24 +183,9 @@ def _print(title: str, measured: Mapping[str, Sequence[Figures]], size: int, bes
     print(f"{table(header, lines)}\nload average at the end {os.getloadavg()[0]:.1f}\n", flush=True)
 
 
-def _print_at_rest(home: Path) -> None:
-    at_rest = {name: _at_rest(home, *flags) for name, flags in {"gRPC alone": (), "all doors": ("--http", _free())}.items()}
-    print(table(["server", "seconds to ready", "MiB at rest"], [[name, *figures] for name, figures in at_rest.items()]))
-
-
 def _free() -> str:
     with socket.create_server(("127.0.0.1", 0)) as found:
         return f"127.0.0.1:{found.getsockname()[1]}"
-
-
-def _at_rest(home: Path, *flags: str) -> tuple[float, float]:
-    """Seconds until a server is ready, and its resident memory then, in MiB: the least of three."""
-    found = []
-    for _ in range(3):
-        began = time.perf_counter()
-        with server(home, *flags) as (_, process):
-            found.append((time.perf_counter() - began, process.memory_info().rss / 2**20))
-    return min(seconds for seconds, _ in found), min(mebibytes for _, mebibytes in found)
 
 
 if __name__ == "__main__":
