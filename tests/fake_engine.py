@@ -223,6 +223,10 @@ class FakeEngine:
         self.asked.append((ask, items))
         return [[(f"{item.text}{i}", 1 - i / 100) for i in range(count)] for item in items if isinstance(item, TextItem)]
 
+    @property
+    def loaded_encoders(self) -> list[Any]:
+        return list(self.loaded.values())
+
     async def close(self) -> None:
         self.closed = True
 

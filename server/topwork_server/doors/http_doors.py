@@ -40,8 +40,8 @@ def http_server(
     studio = LightlyDoor(embedder, config.max_items, health.why_not_ready)
     routes += calls.routes(studio.operations(), lightly.error_form)
     routes += health_routes(health, config.default_encoder)
-    routes += metrics.routes(
-        [TopworkMetrics(requests, receiver.budget, engine, state), TeiMetrics(engine), TritonMetrics(engine)]
-    )
+    heads = protocols.heads.all_statistics
+    peers = [TeiMetrics(engine, heads), TritonMetrics(engine, heads, protocols.catalog.names)]
+    routes += metrics.routes([TopworkMetrics(requests, receiver.budget, engine, state), *peers])
     routes += ApiDocs(methods.methods.values(), calls.operations).routes()
     return HttpServer(HttpApplication(methods, routes, requests, receiver, config.allow_origin))

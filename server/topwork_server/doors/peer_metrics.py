@@ -7,12 +7,14 @@ of no declared type: Prometheus's library would add `_total` to the names of cou
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric, UnknownMetricFamily
 from prometheus_client.registry import Collector
 
 from topwork_server.doors.metrics import add_histogram
+from topwork_server.doors.prediction import PREFIX
+from topwork_server.inference.embed_statistics import EmbedStatistics
 from topwork_server.inference.engine import Engine
 
 #: Triton's reasons of failure, by the names of gRPC statuses; all others are OTHER.
@@ -28,6 +30,12 @@ _TEI_STEPS = {
     "te_embed_inference_duration": "compute",
     "te_request_input_length": "costs",
 }
+_TEI_STEPS_OF_HEADS = {
+    "te_predict_duration": "total",
+    "te_predict_tokenization_duration": "preprocess",
+    "te_predict_queue_duration": "queue",
+    "te_predict_inference_duration": "compute",
+}
 _TRITON_STEPS = {
     "nv_inference_request_duration_us": "total",
     "nv_inference_queue_duration_us": "queue",
@@ -37,13 +45,14 @@ _TRITON_STEPS = {
 
 
 class TeiMetrics(Collector):
-    """Sums over all encoders: TEI serves one model. Requests of one item and of several are not told apart: all are `batch`."""
+    """Sums over all encoders, and over all heads, by whose names `heads` counts: TEI serves one model. What a head predicts of is
+    embedded first, and counts there too. Requests of one item and of several are not told apart: all are `batch`."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, heads: Mapping[str, EmbedStatistics]) -> None:
+        self._engine, self._heads = engine, heads
 
     def collect(self) -> Iterator[Metric]:
-        found = list(self._engine.statistics.values())
+        found, heads = list(self._engine.statistics.values()), list(self._heads.values())
         succeeded = sum(one.succeeded for one in found)
         failures: Counter[str] = sum((one.failures for one in found), Counter())
         for name, requests in (("te_request_count", succeeded + failures.total()), ("te_request_success", succeeded)):
@@ -56,11 +65,15 @@ class TeiMetrics(Collector):
         yield failed
         yield UnknownMetricFamily("te_embed_count", "embed requests", succeeded + failures.total())
         yield UnknownMetricFamily("te_embed_success", "embed requests that were answered", succeeded)
+        predicted = sum(one.succeeded for one in heads)
+        asked = predicted + sum(one.failures.total() for one in heads)
+        yield UnknownMetricFamily("te_predict_count", "predict requests", asked)
+        yield UnknownMetricFamily("te_predict_success", "predict requests that were answered", predicted)
         yield GaugeMetricFamily("te_queue_size", "items in queues", sum(one.queued_items for one in self._engine.loaded_encoders))
-        if found:
-            for name, step in _TEI_STEPS.items():
+        for counted, steps in ((found, _TEI_STEPS), (heads, _TEI_STEPS_OF_HEADS)):
+            for name, step in steps.items() if counted else ():
                 histogram = HistogramMetricFamily(name, f"{step}, in seconds, or tokens")
-                add_histogram(histogram, [], [getattr(one, step) for one in found])
+                add_histogram(histogram, [], [getattr(one, step) for one in counted])
                 yield histogram
 
 
@@ -68,10 +81,11 @@ _TEI_ERRORS = {"RESOURCE_EXHAUSTED": "overloaded", "INVALID_ARGUMENT": "validati
 
 
 class TritonMetrics(Collector):
-    """A model is an encoder, of version 1."""
+    """A model is an encoder or a head, of version 1, under the name that it has over the Open Inference Protocol. `names` tells
+    those of all encoders."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, heads: Mapping[str, EmbedStatistics], names: Callable[[], Collection[str]]) -> None:
+        self._engine, self._heads, self._names = engine, heads, names
 
     def collect(self) -> Iterator[Metric]:
         labels = ["model", "version"]
@@ -80,8 +94,9 @@ class TritonMetrics(Collector):
         count = UnknownMetricFamily("nv_inference_count", "items", labels=labels)
         pending = GaugeMetricFamily("nv_inference_pending_request_count", "requests in work", labels=labels)
         durations = {name: UnknownMetricFamily(name, "microseconds", labels=labels) for name in _TRITON_STEPS}
-        for encoder, statistics in sorted(self._engine.statistics.items()):
-            of = [encoder, "1"]
+        heads = self._models_of_heads()
+        for model, statistics in [*sorted(self._engine.statistics.items()), *heads]:
+            of = [model, "1"]
             success.add_metric(of, statistics.succeeded)
             count.add_metric(of, statistics.items)
             pending.add_metric(of, statistics.pending)
@@ -95,4 +110,10 @@ class TritonMetrics(Collector):
         executions = UnknownMetricFamily("nv_inference_exec_count", "batches", labels=labels)
         for loaded in self._engine.loaded_encoders:
             executions.add_metric([loaded.spec.name, "1"], loaded.counters["batches"])
+        for model, statistics in heads:
+            executions.add_metric([model, "1"], statistics.succeeded)
         yield from (success, failure, count, executions, pending, *durations.values())
+
+    def _models_of_heads(self) -> list[tuple[str, EmbedStatistics]]:
+        encoders = self._names() if self._heads else ()
+        return [(PREFIX * (name in encoders) + name, found) for name, found in sorted(self._heads.items())]

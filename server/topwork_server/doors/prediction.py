@@ -137,6 +137,11 @@ class HeadPredictor:
     def is_loaded(self, head: Head) -> bool:
         return head.name in self._predictor.cache.names()
 
+    @property
+    def all_statistics(self) -> Mapping[str, EmbedStatistics]:
+        """Counts of the requests that named a head, of all doors, by the names of heads."""
+        return self._predictor.statistics
+
     def statistics(self, head: Head) -> EmbedStatistics:
         """Counts of the requests that named a head, of all doors."""
         return self._predictor.statistics.get(head.name) or EmbedStatistics()

@@ -7,6 +7,8 @@ import json
 import re
 from pathlib import Path
 
+import door_heads
+import fake_engine
 import pytest
 import real_server
 from http_calls import call
@@ -88,3 +90,19 @@ def test_the_metrics_of_state_are_declared_where_there_is_nothing_yet(address):
     text = call(address, "GET", "/metrics").body.decode()
     for name in ("topwork_index_live_recall", "topwork_jobs"):
         assert f"# TYPE {name} gauge" in text
+
+
+async def test_heads_are_counted_under_the_names_of_peers(tmp_path):
+    door_heads.publish(tmp_path, "mood", "ready")
+    async with fake_engine.served(tmp_path, http="127.0.0.1:0") as server:
+        for model, text, status in (("mood", "hello", 200), ("mood", "bad", 422), ("head:ready", "hello", 200)):
+            reply = await asyncio.to_thread(call, server.ready.http, "POST", "/predict", {"inputs": text}, {"x-model": model})
+            assert reply.status == status
+        found = await asyncio.to_thread(scraped, server.ready.http)
+        for model, answered, failed in (("mood", 1, 1), ("head:ready", 1, 0)):
+            of = (("model", model), ("version", "1"))
+            assert found["nv_inference_request_success", of] == found["nv_inference_count", of] == answered
+            assert found["nv_inference_exec_count", of] == answered
+            assert found["nv_inference_request_failure", tuple(sorted((*of, ("reason", "OTHER"))))] == failed
+        assert (found["te_predict_count", ()], found["te_predict_success", ()]) == (3, 2)
+        assert found["te_predict_duration_count", ()] == 2
