@@ -46,9 +46,9 @@ test-tensorflow: install  ## conversions of real SavedModels, in an environment 
 
 TRITON := .tritonclient
 .PHONY: test-tritonclient
-test-tritonclient: install  ## the Open Inference Protocol by Triton's own client, in an environment of its own
+test-tritonclient: install weights  ## the Open Inference Protocol by Triton's own client, in an environment of its own
 	test -d $(TRITON) || { $(PYTHON) -m venv $(TRITON) && $(TRITON)/bin/python -m pip install --quiet 'tritonclient[http,grpc]==2.73.0'; }
-	TRITONCLIENT=$(CURDIR)/$(TRITON)/bin/python $(BIN)/python -m pytest tests/server/doors/test_tritonclient.py
+	TRITONCLIENT=$(CURDIR)/$(TRITON)/bin/python $(BIN)/python -m pytest tests/server/doors/test_tritonclient.py tests/test_doors_page.py
 
 INTEGRATIONS := sklearn langchain llama-index haystack datasets ray fiftyone
 .PHONY: test-integrations $(INTEGRATIONS:%=test-integrations-%)

@@ -137,9 +137,8 @@ async def test_a_full_queue_tells_when_to_come_back(tmp_path, monkeypatch):
         assert (reply.status, reply.headers["retry-after-ms"]) == (429, "250")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/doors.md"])
-async def test_the_snippets_of_the_pages_run(page, tmp_path):
-    text = (Path(__file__).parents[3] / page).read_text("utf-8")
+async def test_the_snippets_of_the_first_page_run(tmp_path):
+    text = (Path(__file__).parents[3] / "README.md").read_text("utf-8")
     snippets = [one for one in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "openai" in one]
     curls = re.findall(r"curl -d '(.*?)' .\n +http://127.0.0.1:8080(\S+)", text)
     assert snippets
