@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar
 
@@ -69,6 +69,18 @@ async def shielded(work: Coroutine[Any, Any, T]) -> T:
         await asyncio.wait({task})
         if not task.cancelled() and (error := task.exception()):
             log.warning("what a caller began who has left failed: %s", error)
+        raise
+
+
+async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of coroutines that run side by side. Where one fails, or the caller leaves, the others are ended first."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
         raise
 
 

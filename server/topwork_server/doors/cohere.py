@@ -16,7 +16,7 @@ from topwork_server.doors.json_calls import Operation
 from topwork_server.doors.json_reply import json_reply
 from topwork_server.doors.media import Link, linked_item_of
 from topwork_server.doors.openai import BRIEF, MOST_INPUTS, Part
-from topwork_server.doors.text_inputs import ROLES, dimensions
+from topwork_server.doors.text_inputs import ROLES, dimensions, each
 from topwork_server.doors.typed_rows import EmbeddingType, typed
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.features import EmbedResult
@@ -93,21 +93,18 @@ def _items(body: CohereEmbedRequest) -> list[Item | Link]:
         raise InvalidInput(f"{len(given[0])} inputs", remedy=f"send 1 to {MOST_INPUTS:,}")
     if body.texts is not None:
         return [TextItem(text) for text in body.texts]
-    return [_item(one, position) for position, one in enumerate(given[0])]
+    return each(given[0], _item)
 
 
-def _item(given: Any, position: int) -> Item | Link:
-    try:
-        if isinstance(given, str):
-            return linked_item_of(given, Modality.IMAGE)
-        if len(given.content) != 1:
-            raise InvalidInput(f"an input of {len(given.content)} parts", remedy="send each text and each picture as an input")
-        [part] = given.content
-        if part.type == "text":
-            return TextItem(part.text)
-        return linked_item_of(part.image_url.url if part.image_url else "", Modality.IMAGE)
-    except InvalidInput as error:
-        raise error.at(position) from None
+def _item(given: Any) -> Item | Link:
+    if isinstance(given, str):
+        return linked_item_of(given, Modality.IMAGE)
+    if len(given.content) != 1:
+        raise InvalidInput(f"an input of {len(given.content)} parts", remedy="send each text and each picture as an input")
+    [part] = given.content
+    if part.type == "text":
+        return TextItem(part.text)
+    return linked_item_of(part.image_url.url if part.image_url else "", Modality.IMAGE)
 
 
 def _reply(body: CohereEmbedRequest, items: Sequence[Item | Link], result: EmbedResult, wanted: OutputFormat) -> Response:

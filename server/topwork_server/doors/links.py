@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from topwork._display.excerpts import excerpt
 
+from topwork_server.blocking_calls import together
 from topwork_server.doors.media import Link
 from topwork_server.errors import InvalidInput, TooLarge, TopworkError
 from topwork_server.services.message_budget import MAX_MESSAGE, CountedBytes, MessageBudget
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from topwork_server.access.fetch_policy import RemoteUrl
     from topwork_server.access.url_fetcher import RemoteFile, UrlFetcher
 
-T = TypeVar("T")
 #: Files that are fetched at a time for one request.
 AT_A_TIME = 8
 #: Bytes of a video or recording that are written to disk at a time.
@@ -41,7 +41,7 @@ class LinkReader:
         fetch = _Fetch(self._fetcher, self._spool, self._budget) if links and self._fetcher else None
         try:
             work = [fetch.item(link, url, position) for position, (link, url) in links.items()] if fetch else []
-            fetched = dict(zip(links, await _together(work), strict=True)) if work else {}
+            fetched = dict(zip(links, await together(work), strict=True)) if work else {}
             yield [fetched[i] if isinstance(item, Link) else item for i, item in enumerate(items)]
         finally:
             if fetch:
@@ -125,13 +125,3 @@ def _modality(link: Link, file: RemoteFile) -> Modality:
     if found := wanted or sent:
         return found
     raise InvalidInput(f"{file.url.place} does not tell what it sent", remedy="set `modality`")
-
-
-async def _together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of coroutines that run side by side; where one fails, the others are ended before its error is raised."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in work]
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    return [task.result() for task in tasks]

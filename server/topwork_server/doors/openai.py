@@ -23,7 +23,7 @@ from topwork_server.doors.embedding import Embedder, one_row_each
 from topwork_server.doors.json_calls import Operation
 from topwork_server.doors.json_reply import json_reply
 from topwork_server.doors.media import Link, is_data_uri, linked_item_of
-from topwork_server.doors.text_inputs import ROLES, dimensions, listed, token_ids
+from topwork_server.doors.text_inputs import ROLES, dimensions, each, listed, token_ids
 from topwork_server.doors.typed_rows import EmbeddingType, base64_rows, typed
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.features import EmbedResult
@@ -144,7 +144,7 @@ def _items(body: EmbeddingsRequest, reads: Sequence[Modality]) -> list[Item | Li
     given = [_part(message) for message in body.messages or ()] if body.input is None else listed(body.input)
     if not given or len(given) > MOST_INPUTS:
         raise InvalidInput(f"{len(given)} inputs", remedy=f"send 1 to {MOST_INPUTS:,}")
-    return [_item(one, body.modality, reads, position) for position, one in enumerate(given)]
+    return each(given, lambda one: _item(one, body.modality, reads))
 
 
 def _part(message: ChatMessage) -> str | Part:
@@ -155,30 +155,25 @@ def _part(message: ChatMessage) -> str | Part:
     return message.content[0]
 
 
-def _item(
-    given: str | list[int] | Part | JinaInput, modality: Modality | None, reads: Sequence[Modality], position: int
-) -> Item | Link:
-    try:
-        match given:
-            case Part(type="image_url", image_url=place):
-                return linked_item_of(place.url if place else "", Modality.IMAGE)
-            case Part():
-                return TextItem(given.text)
-            case JinaInput(str(text), None):
-                return TextItem(text)
-            case JinaInput(None, str(image)):
-                return linked_item_of(image, Modality.IMAGE)
-            case JinaInput():
-                raise InvalidInput("an input has not one of text and image", remedy="set one of them")
-            case list():
-                return token_ids(given)
-            case str() if modality not in (None, Modality.TEXT):
-                return linked_item_of(given, modality)
-            case str() if Modality.TEXT not in reads or (len(reads) > 1 and is_data_uri(given)):
-                return linked_item_of(given)
-        return TextItem(given)
-    except InvalidInput as error:
-        raise error.at(position) from None
+def _item(given: str | list[int] | Part | JinaInput, modality: Modality | None, reads: Sequence[Modality]) -> Item | Link:
+    match given:
+        case Part(type="image_url", image_url=place):
+            return linked_item_of(place.url if place else "", Modality.IMAGE)
+        case Part():
+            return TextItem(given.text)
+        case JinaInput(str(text), None):
+            return TextItem(text)
+        case JinaInput(None, str(image)):
+            return linked_item_of(image, Modality.IMAGE)
+        case JinaInput():
+            raise InvalidInput("an input has not one of text and image", remedy="set one of them")
+        case list():
+            return token_ids(given)
+        case str() if modality not in (None, Modality.TEXT):
+            return linked_item_of(given, modality)
+        case str() if Modality.TEXT not in reads or (len(reads) > 1 and is_data_uri(given)):
+            return linked_item_of(given)
+    return TextItem(given)
 
 
 def _joined(items: Sequence[Item | Link]) -> TextItem:

@@ -3,22 +3,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from topwork_server.blocking_calls import check_caller
 from topwork_server.config import Config
 from topwork_server.doors.calls import Call
 from topwork_server.doors.embedding import Embedder, one_row_each
 from topwork_server.doors.ranking import Pair, Ranker, Scored, ranked
-from topwork_server.doors.text_inputs import dimensions, listed, token_ids
-from topwork_server.errors import InvalidInput, NotReady, TooLarge, TopworkError
+from topwork_server.doors.text_inputs import dimensions, each, listed, token_ids
+from topwork_server.errors import InvalidInput, NotReady, TooLarge
 from topwork_server.features import EmbedResult
 from topwork_server.inference.output_format import OutputFormat, format_rows
 from topwork_server.plugin_api import options as request_options
@@ -213,19 +211,19 @@ class TeiCalls:
         options, role = await self._embedder.prompt(encoder, body.prompt_name or "")
 
         def tokens(opened: Encoder, chosen: Any) -> list[Sequence[Token]]:
-            found = _each(texts, lambda text: opened.tokenize(text, chosen))
+            found = each(texts, lambda text: opened.tokenize(text, chosen))
             return found if body.add_special_tokens else [[one for one in tokens if one.chars] for tokens in found]
 
         return await self._embedder.ask(call, encoder, len(texts), tokens, options, role)
 
     async def decode(self, call: Call[DecodeRequest]) -> list[str]:
         """The text of each list of token ids."""
-        lists = [token_ids(ids).tolist() for ids in self.checked(listed(call.body.ids))]
+        lists = each(self.checked(listed(call.body.ids)), lambda ids: token_ids(ids).tolist())
         _check_sizes(lists, "token ids")
         special = not call.body.skip_special_tokens
 
         def texts(encoder: Encoder, chosen: Any) -> list[str]:
-            return _each(lists, lambda ids: encoder.detokenize(ids, special=special))
+            return each(lists, lambda ids: encoder.detokenize(ids, special=special))
 
         return await self._embedder.ask(call, self._embedder.name(call), len(lists), texts, {})
 
@@ -246,7 +244,7 @@ class TeiCalls:
         self, call: Call[Any], inputs: Sequence[Any], settings: Settings, taps: Sequence[str] = (), *, wait: bool = False
     ) -> tuple[EmbedResult, Cost]:
         began, encoder = time.monotonic(), self._embedder.name(call)
-        items = [_item(one, position) for position, one in enumerate(self.checked(inputs))]
+        items = each(self.checked(inputs), _item)
         options, role = await self._embedder.prompt(encoder, settings.prompt_name or "")
         options |= await self._truncation(encoder, settings)
         result = await self._embedder.embed_taps(call, encoder, items, taps, options, role, wait=wait)
@@ -312,36 +310,11 @@ def _ranks(usual: FingerprintedTap) -> bool:
     return usual.tap.dim == 1
 
 
-def _item(given: str | list[int], position: int) -> Item:
-    try:
-        return TextItem(given) if isinstance(given, str) else token_ids(given)
-    except InvalidInput as error:
-        raise error.at(position) from None
+def _item(given: str | list[int]) -> Item:
+    return TextItem(given) if isinstance(given, str) else token_ids(given)
 
 
 def _check_sizes(given: Sequence[str | Sequence[int]], what: str) -> None:
     size = sum(map(len, given))
     if size > MOST_TOKENIZED:
         raise InvalidInput(f"{size:,} {what} in one request", remedy=f"send at most {MOST_TOKENIZED:,} at a time")
-
-
-def _each(given: Sequence[Any], work: Callable[[Any], T]) -> list[T]:
-    """Collect what `work` makes of each; an error names the position of what is to blame."""
-    made: list[T] = []
-    for position, one in enumerate(given):
-        check_caller()
-        try:
-            made.append(work(one))
-        except TopworkError as error:
-            raise error.at(position) from None
-    return made
-
-
-async def every(work: Sequence[Any]) -> list[Any]:
-    """The results of coroutines that run side by side; where one fails, the others are ended."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()

@@ -15,6 +15,7 @@ import msgspec
 from starlette.responses import RedirectResponse, Response
 
 from topwork_server import __version__
+from topwork_server.blocking_calls import together
 from topwork_server.doors import http_errors
 from topwork_server.doors.calls import FINGERPRINT, Call
 from topwork_server.doors.json_calls import Operation, decoded
@@ -33,7 +34,6 @@ from topwork_server.doors.tei import (
     SimilarityRequest,
     TeiCalls,
     TokenizeRequest,
-    every,
 )
 from topwork_server.doors.tei_predict import PredictRequest, TeiPredict, is_batch
 from topwork_server.errors import InvalidInput, TooLarge, TopworkError, Unavailable
@@ -131,7 +131,7 @@ class TeiDoor:
         instances, most = call.body.instances, self._calls.config.max_items
         if not 0 < len(instances) <= most:
             raise InvalidInput(f"{len(instances):,} instances", remedy=f"send 1 to {most:,}")
-        found = await every([self._calls.embed(replace(call, body=one)) for one in instances])
+        found = await together([self._calls.embed(replace(call, body=one)) for one in instances])
         return await asyncio.to_thread(json_reply, {"predictions": [rows for rows, _ in found]})
 
     async def info(self, call: Call[None]) -> Response:

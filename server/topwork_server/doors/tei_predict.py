@@ -15,6 +15,7 @@ import numpy as np
 from topwork_server.doors import tei
 from topwork_server.doors.calls import Call
 from topwork_server.doors.prediction import HeadPredictor, check_classifies
+from topwork_server.doors.text_inputs import each
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.head_types import Head
 from topwork_server.types import Array, TextItem
@@ -67,7 +68,7 @@ class TeiPredict:
     async def predict(self, call: Call[PredictRequest], *, wait: bool = False) -> Predictions:
         """The scores of each input, of which a pair is one."""
         began, body = time.monotonic(), call.body
-        texts = [_text(one, position) for position, one in enumerate(self._calls.checked(sequences(body.inputs)))]
+        texts = each(self._calls.checked(sequences(body.inputs)), _text)
         head = await self._heads.classifier(call)
         options = await self._options(head, body)
         found = await self._heads.predict(call, head, texts, options=options, scores=body.raw_scores, wait=wait)
@@ -106,9 +107,7 @@ def is_batch(inputs: str | Sequence[Any]) -> bool:
     return not isinstance(inputs, str) and bool(inputs) and not isinstance(inputs[0], str)
 
 
-def _text(given: Any, position: int) -> TextItem:
+def _text(given: Any) -> TextItem:
     if not isinstance(given, list | tuple) or not 1 <= len(given) <= 2 or not all(isinstance(one, str) for one in given):
-        raise InvalidInput(
-            "an input is neither a text nor a pair of texts", remedy="send [text] or [text, text] for each", item=position
-        )
+        raise InvalidInput("an input is neither a text nor a pair of texts", remedy="send [text] or [text, text] for each")
     return TextItem(*given)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
-from topwork_server.errors import InvalidInput
+from topwork_server.blocking_calls import check_caller
+from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.types import Array, Role
 
+T = TypeVar("T")
+R = TypeVar("R")
 #: What texts are for in retrieval, as NIM, Jina, Cohere and sentence-transformers name it.
 ROLES: Mapping[str, Role] = {
     "query": Role.QUERY,
@@ -27,6 +30,18 @@ def listed(given: str | Sequence[Any] | None) -> Sequence[Any]:
     if isinstance(given, str) or (given and any(isinstance(one, int) for one in given)):
         return [given]
     return given or []
+
+
+def each(given: Iterable[T], make: Callable[[T], R]) -> list[R]:
+    """Make something of each input. An error names the position of the input that is to blame."""
+    made: list[R] = []
+    for position, one in enumerate(given):
+        check_caller()
+        try:
+            made.append(make(one))
+        except TopworkError as error:
+            raise error.at(position) from None
+    return made
 
 
 def token_ids(given: Sequence[Any]) -> Array:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from topwork._display.excerpts import excerpt, listed
 
+from topwork_server.blocking_calls import together
 from topwork_server.config import Config
 from topwork_server.errors import DeadlineExceeded, InvalidInput, NotFound, Overloaded, TopworkError, Unavailable
 from topwork_server.features import EmbedResult, TapRows, chunk_features, spans_of
@@ -251,12 +252,7 @@ class _Request:
             async with gate:
                 return await self._encode_chunk(start, items[start : start + size])
 
-        tasks = [asyncio.ensure_future(one(start)) for start in range(0, len(items), size)]
-        try:
-            return [encoded for chunk in await asyncio.gather(*tasks) for encoded in chunk]
-        finally:
-            for task in tasks:
-                task.cancel()
+        return [encoded for chunk in await together(map(one, range(0, len(items), size))) for encoded in chunk]
 
     async def _encode_chunk(self, start: int, items: Sequence[Item]) -> list[ItemResult]:
         began = time.monotonic()
@@ -272,7 +268,7 @@ class _Request:
             self._encode_rest(e, p.rest, start + i) for i, (e, p) in enumerate(zip(encoded, prepared, strict=True)) if p.rest
         ]
         if longer:
-            await asyncio.gather(*longer)
+            await together(longer)
         return encoded
 
     async def _encode_rest(self, encoded: ItemResult, rest: Iterator[Sample], position: int) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from topwork_server.blocking_calls import together
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.features import EmbedResult, ItemFeatures, TapRows
 from topwork_server.inference.model_cache import LoadedEncoder, LoadedTower
@@ -29,12 +29,7 @@ class RoutedItems:
     async def embed(self, embed: EmbedInTower) -> EmbedResult:
         """Embed each tower's items by `embed`, in all towers at once, and join the results. An error has its item's position
         among all, and cancels the work of the other towers."""
-        tasks = [asyncio.ensure_future(self._embed_group(embed, *group)) for group in self.groups]
-        try:
-            results = await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
+        results = await together(self._embed_group(embed, *group) for group in self.groups)
         return results[0] if len(results) == 1 and not self.failures else self._joined(results)
 
     async def _embed_group(self, embed: EmbedInTower, tower: LoadedTower, positions: Sequence[int]) -> EmbedResult:

@@ -13,6 +13,7 @@ from topwork._display.excerpts import excerpt, listed
 
 from topwork_server.doors.media import KINDS, item_of
 from topwork_server.doors.oip.shared_memory import Place, place_of
+from topwork_server.doors.text_inputs import each
 from topwork_server.errors import InvalidInput
 from topwork_server.types import Array, Item, Modality, TextItem
 
@@ -86,7 +87,7 @@ def items_of(tensor: InputTensor, modality: Modality, most: int) -> list[Item]:
     if not 0 < tensor.shape[0] <= most:
         raise InvalidInput(f"{tensor} has {tensor.shape[0]:,} items", remedy=f"send 1 to {most:,} in a request")
     if tensor.datatype == BYTES:
-        return [_item(one, modality, i) for i, one in enumerate(_elements(tensor, modality))]
+        return each(_elements(tensor, modality), lambda element: _item(element, modality))
     if modality is Modality.TEXT and tensor.datatype not in ("INT32", "INT64"):
         raise InvalidInput(f"{tensor} holds no texts", remedy="send texts as BYTES, or token ids of one length as INT64")
     if len(tensor.shape) < 2:
@@ -160,23 +161,21 @@ def _flat(values: Sequence[Any]) -> Sequence[Any]:
     return [one[0] if isinstance(one, list) and len(one) == 1 else one for one in values]
 
 
-def _item(element: Any, modality: Modality, position: int) -> Item:
-    try:
-        if isinstance(element, tuple):
-            return TextItem(*(_text(one) for one in element))
-        if modality is Modality.TEXT or not isinstance(element, str | bytes):
-            return TextItem(_text(element))
-        return item_of(element, modality) if isinstance(element, str) else KINDS[modality](element)
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"the text is no UTF-8: {error.reason}", remedy="encode it in UTF-8", item=position) from None
-    except InvalidInput as error:
-        raise error.at(position) from None
+def _item(element: Any, modality: Modality) -> Item:
+    if isinstance(element, tuple):
+        return TextItem(*(_text(one) for one in element))
+    if modality is Modality.TEXT or not isinstance(element, str | bytes):
+        return TextItem(_text(element))
+    return item_of(element, modality) if isinstance(element, str) else KINDS[modality](element)
 
 
 def _text(element: Any) -> str:
     if not isinstance(element, str | bytes):
         raise InvalidInput(f"an element of {BYTES} is {excerpt(repr(element))}", remedy="send a text")
-    return element if isinstance(element, str) else element.decode()
+    try:
+        return element if isinstance(element, str) else element.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"the text is no UTF-8: {error.reason}", remedy="encode it in UTF-8") from None
 
 
 @dataclass(frozen=True, slots=True)
