@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from topwork_server.doors import cohere, tei, tei_http
+from topwork_server.doors import cohere, tei_http, tei_messages
 from topwork_server.doors.calls import FINGERPRINT, Call
 from topwork_server.doors.embedding import Embedder
 from topwork_server.doors.json_calls import ErrorForm, Operation
@@ -40,7 +40,7 @@ class Document(msgspec.Struct):
     text: str
 
 
-class RerankRequest(tei.RerankRequest, kw_only=True):
+class RerankRequest(tei_messages.RerankRequest, kw_only=True):
     """`documents` are ranked, or `texts` in the form of TEI, whose reply is a list. Texts that are too long are cut, in TEI's
     form only where `truncate` is true. `raw_scores`, `top_n`, `tap` and `options` may be set in either form."""
 

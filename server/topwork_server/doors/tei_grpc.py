@@ -11,9 +11,10 @@ import grpc
 from google.protobuf.message import Message
 
 from topwork_server import __version__
-from topwork_server.doors import tei
+from topwork_server.doors import tei_messages
 from topwork_server.doors.calls import FINGERPRINT, Call, call_of
 from topwork_server.doors.protocols import tei_pb2
+from topwork_server.doors.tei import BRIEF, TeiCalls
 from topwork_server.doors.tei_predict import Predictions, PredictRequest, TeiPredict
 from topwork_server.doors.tei_rerank_stream import RerankStream
 from topwork_server.errors import InvalidInput, TopworkError
@@ -36,7 +37,7 @@ Answer: TypeAlias = Callable[[Call[Any], bool], Awaitable[tuple[Message, str]]]
 class TeiGrpcDoor:
     """Answers the methods. Streams take no more requests once `stopping` is set."""
 
-    def __init__(self, calls: tei.TeiCalls, predict: TeiPredict, stopping: asyncio.Event) -> None:
+    def __init__(self, calls: TeiCalls, predict: TeiPredict, stopping: asyncio.Event) -> None:
         self._calls, self._predict, self._stopping = calls, predict, stopping
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
@@ -87,7 +88,7 @@ class TeiGrpcDoor:
 
     async def _embed(self, call: Call[Any], wait: bool) -> tuple[Message, str]:
         asked = call.body
-        request = tei.EmbedRequest(
+        request = tei_messages.EmbedRequest(
             **_settings(asked),
             normalize=asked.normalize if asked.HasField("normalize") else True,
             dimensions=asked.dimensions if asked.HasField("dimensions") else None,
@@ -96,13 +97,13 @@ class TeiGrpcDoor:
         return tei_pb2.EmbedResponse(embeddings=rows[0].tolist(), metadata=_metadata(cost)), cost.fingerprint
 
     async def _embed_sparse(self, call: Call[Any], wait: bool) -> tuple[Message, str]:
-        await self._calls.embed_sparse(replace(call, body=tei.EmbedAllRequest(**_settings(call.body))))
+        await self._calls.embed_sparse(replace(call, body=tei_messages.EmbedAllRequest(**_settings(call.body))))
         return tei_pb2.EmbedSparseResponse(), ""
 
     async def _embed_all(self, call: Call[Any], wait: bool) -> tuple[Message, str]:
-        request = tei.EmbedAllRequest(**_settings(call.body))
+        request = tei_messages.EmbedAllRequest(**_settings(call.body))
         [rows], cost = await self._calls.embed_all(replace(call, body=request), wait=wait)
-        reply = await in_thread_if(rows.size > tei.BRIEF, _token_rows, rows, cost)
+        reply = await in_thread_if(rows.size > BRIEF, _token_rows, rows, cost)
         return check_reply_size(reply, "send a shorter text"), cost.fingerprint
 
     async def _predict_text(self, call: Call[Any], wait: bool) -> tuple[Message, str]:
@@ -118,7 +119,7 @@ class TeiGrpcDoor:
         asked = call.body
         request = PredictRequest(inputs=inputs, raw_scores=asked.raw_scores, **_truncation(asked))
         found = await self._predict.predict(replace(call, body=request), wait=wait)
-        return await in_thread_if(found.scores.size > tei.BRIEF, _predictions, found), found.cost.fingerprint
+        return await in_thread_if(found.scores.size > BRIEF, _predictions, found), found.cost.fingerprint
 
     async def _rerank(self, call: Call[Any], wait: bool) -> tuple[Message, str]:
         request = _rerank_settings(call.body, texts=list(call.body.texts))
@@ -137,12 +138,12 @@ class TeiGrpcDoor:
 
     async def _tokenize(self, call: Call[Any], wait: bool) -> tuple[Message, str]:
         asked = call.body
-        request = tei.TokenizeRequest(asked.inputs, asked.add_special_tokens, asked.prompt_name or None)
+        request = tei_messages.TokenizeRequest(asked.inputs, asked.add_special_tokens, asked.prompt_name or None)
         [tokens] = await self._calls.tokenize(replace(call, body=request))
-        return await in_thread_if(len(tokens) > tei.BRIEF, _tokens, tokens), ""
+        return await in_thread_if(len(tokens) > BRIEF, _tokens, tokens), ""
 
     async def _decode(self, call: Call[Any], wait: bool) -> tuple[Message, str]:
-        request = tei.DecodeRequest([list(call.body.ids)], call.body.skip_special_tokens)
+        request = tei_messages.DecodeRequest([list(call.body.ids)], call.body.skip_special_tokens)
         [text] = await self._calls.decode(replace(call, body=request))
         return tei_pb2.DecodeResponse(text=text), ""
 
@@ -198,9 +199,9 @@ def _truncation(asked: Any) -> dict[str, Any]:
     return {"truncate": asked.truncate, "truncation_direction": DIRECTIONS[asked.truncation_direction]}
 
 
-def _rerank_settings(asked: Any, texts: list[str] | None = None) -> tei.RerankRequest:
+def _rerank_settings(asked: Any, texts: list[str] | None = None) -> tei_messages.RerankRequest:
     """The request that a message is, of `texts`."""
-    return tei.RerankRequest(
+    return tei_messages.RerankRequest(
         query=asked.query,
         texts=texts,
         raw_scores=asked.raw_scores,
@@ -209,20 +210,20 @@ def _rerank_settings(asked: Any, texts: list[str] | None = None) -> tei.RerankRe
     )
 
 
-def _ranks(found: Sequence[tei.Rank], cost: tei.Cost) -> tuple[tei_pb2.RerankResponse, str]:
+def _ranks(found: Sequence[tei_messages.Rank], cost: tei_messages.Cost) -> tuple[tei_pb2.RerankResponse, str]:
     """The reply, and the fingerprint of its scores."""
     rendered = [tei_pb2.Rank(index=one.index, text=one.text, score=one.score) for one in found]
     reply = tei_pb2.RerankResponse(ranks=rendered, metadata=_metadata(cost))
     return check_reply_size(reply, "rank fewer texts, or leave return_text out"), cost.fingerprint
 
 
-def _model_type(found: tei.ModelInfo) -> tei_pb2.ModelType:
+def _model_type(found: tei_messages.ModelInfo) -> tei_pb2.ModelType:
     if found.labels:
         return tei_pb2.MODEL_TYPE_CLASSIFIER
     return tei_pb2.MODEL_TYPE_RERANKER if found.ranks else tei_pb2.MODEL_TYPE_EMBEDDING
 
 
-def _metadata(cost: tei.Cost) -> tei_pb2.Metadata:
+def _metadata(cost: tei_messages.Cost) -> tei_pb2.Metadata:
     return tei_pb2.Metadata(
         compute_chars=cost.characters,
         compute_tokens=cost.tokens,
@@ -238,7 +239,7 @@ def _predictions(found: Predictions) -> tei_pb2.PredictResponse:
     return tei_pb2.PredictResponse(predictions=[tei_pb2.Prediction(**one) for one in ranked], metadata=_metadata(found.cost))
 
 
-def _token_rows(rows: Array, cost: tei.Cost) -> tei_pb2.EmbedAllResponse:
+def _token_rows(rows: Array, cost: tei_messages.Cost) -> tei_pb2.EmbedAllResponse:
     rendered = [tei_pb2.TokenEmbedding(embeddings=row) for row in rows.tolist()]
     return tei_pb2.EmbedAllResponse(token_embeddings=rendered, metadata=_metadata(cost))
 

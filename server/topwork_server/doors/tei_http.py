@@ -21,8 +21,8 @@ from topwork_server.doors.calls import FINGERPRINT, Call
 from topwork_server.doors.json_calls import Operation, decoded
 from topwork_server.doors.json_reply import json_reply
 from topwork_server.doors.request_body import SlowBody
-from topwork_server.doors.tei import (
-    BRIEF,
+from topwork_server.doors.tei import BRIEF, TeiCalls
+from topwork_server.doors.tei_messages import (
     Cost,
     DecodeRequest,
     EmbedAllRequest,
@@ -32,7 +32,6 @@ from topwork_server.doors.tei import (
     Rank,
     RerankRequest,
     SimilarityRequest,
-    TeiCalls,
     TokenizeRequest,
 )
 from topwork_server.doors.tei_predict import PredictRequest, TeiPredict, is_batch

@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from topwork_server.doors import tei
+from topwork_server.doors import tei_messages
 from topwork_server.doors.calls import Call
 from topwork_server.doors.prediction import HeadPredictor, check_classifies
+from topwork_server.doors.tei import TeiCalls
 from topwork_server.doors.text_inputs import each
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.head_types import Head
 from topwork_server.types import Array, TextItem
 
 
-class PredictRequest(tei.Settings, kw_only=True):
+class PredictRequest(tei_messages.Settings, kw_only=True):
     """`inputs` is a text, a pair of texts [text, text], or a list of texts and pairs [[text], [text, text]]. `raw_scores` are
     those that the probabilities are made of."""
 
@@ -35,7 +36,7 @@ class Predictions:
 
     scores: Array
     names: Sequence[str]
-    cost: tei.Cost
+    cost: tei_messages.Cost
 
     def ranked(self) -> list[list[dict[str, Any]]]:
         """Score and label of each class, of each text the best first."""
@@ -50,14 +51,14 @@ class Predictions:
 class TeiPredict:
     """Answers requests of either wire."""
 
-    def __init__(self, heads: HeadPredictor, calls: tei.TeiCalls) -> None:
+    def __init__(self, heads: HeadPredictor, calls: TeiCalls) -> None:
         self._heads, self._calls = heads, calls
 
     async def head(self, call: Call[Any]) -> Head | None:
         """The head that a request names as its model; None where it names an encoder."""
         return await self._heads.of_model(self._calls.model(call))
 
-    async def describe(self, call: Call[Any]) -> tei.ModelInfo:
+    async def describe(self, call: Call[Any]) -> tei_messages.ModelInfo:
         """Describe the model that a request names, a head by its encoder too."""
         if (head := await self.head(call)) is None:
             return await self._calls.describe(call)
@@ -75,7 +76,7 @@ class TeiPredict:
         output, times = found.outputs[0], found.timings
         scores = output.scores if body.raw_scores else output.probabilities
         assert scores is not None, "the head gives classes"
-        cost = tei.Cost(
+        cost = tei_messages.Cost(
             sum(len(one.text) + len(one.pair or "") for one in texts),
             found.cost,
             time.monotonic() - began,

@@ -12,7 +12,8 @@ import numpy as np
 
 from topwork_server.doors.calls import Call
 from topwork_server.doors.ranking import Pair
-from topwork_server.doors.tei import Cost, EmptyInput, Rank, RerankRequest, TeiCalls, cost_of, ranks
+from topwork_server.doors.tei import TeiCalls, cost_of, ranks
+from topwork_server.doors.tei_messages import Cost, EmptyInput, Rank, RerankRequest
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.types import Array
 
