@@ -55,7 +55,7 @@ def _lost(home: Path) -> Iterator[str]:
 
 def _weights(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
     """List the damage of the file that was fine-tuned, aligned or quantized here, if any."""
-    from topwork_server.models.catalog import INT8_SUFFIX, MAP_SUFFIX, WEIGHTS_SUFFIX
+    from topwork_server.models.encoder_records import INT8_SUFFIX, MAP_SUFFIX, WEIGHTS_SUFFIX
 
     if "sha256" not in record:
         return

@@ -1,4 +1,4 @@
-"""Names -> specs; where weights come from; what is ready. Owns $TOPWORK_HOME/encoders, the encoders that a user pulled by URI."""
+"""The encoders that can be asked for by name: their specs, where their weights come from, and what of them is on this disk."""
 
 from __future__ import annotations
 
@@ -17,18 +17,24 @@ from topwork_server.jobs.child_processes import ChildProcesses
 from topwork_server.models import artifacts, source_refusals, unfinished
 from topwork_server.models.artifacts import Manifest
 from topwork_server.models.catalog_entry import CatalogEntry, EncoderState, join_entries
-from topwork_server.models.encoder_records import EncoderRecords, PretrainedEncoder, made_of
+from topwork_server.models.encoder_records import (
+    INT8_SUFFIX,
+    MAP_SUFFIX,
+    WEIGHTS_SUFFIX,
+    EncoderRecords,
+    PretrainedEncoder,
+    made_of,
+)
 from topwork_server.models.export_process import run_export
+from topwork_server.models.record_loader import RecordLoader
 from topwork_server.names import LONGEST_NAME, check_name, instead
 from topwork_server.plugin_api import saved_models, sources
 from topwork_server.plugin_api.environments import Environment
 from topwork_server.plugin_api.plugin_registry import PluginRegistry, Registered
 from topwork_server.plugin_api.sources import Progress, SourceUri, quiet
-from topwork_server.types import Adapter, AlignedMap, EncoderSpec, Int8Graph, Modality, TunedWeights
+from topwork_server.types import Adapter, EncoderSpec
 
 log = logging.getLogger(__name__)
-
-INT8_SUFFIX, MAP_SUFFIX, WEIGHTS_SUFFIX = ".int8.onnx", ".map.onnx", ".safetensors"
 
 
 def _name_from(source: SourceUri) -> str:
@@ -48,6 +54,7 @@ class Catalog:
         self._registered = plugins.encoders()
         self.home = home
         self._records = EncoderRecords(home / "encoders", proposed)
+        self._loader = RecordLoader(plugins, home, self._records, self._lookup)
 
     def names(self) -> list[str]:
         """List all encoders that can be asked for: registered by plugins, then pulled by URI."""
@@ -119,7 +126,7 @@ class Catalog:
         source_refusals.check_there(source)
         sources.with_files(source, self.home, progress)
         record = {"source": str(source), "family": family, "settings": dict(settings or {})}
-        found = self._load_record(name, record)
+        found = self._loader.load(name, record)
         source_refusals.check_settings(found.spec, settings or {})
         record["family"] = found.plugin  # it is known again where the file that it was read from is gone
         return Catalog(self._plugins, self.home, {name: record})
@@ -173,16 +180,16 @@ class Catalog:
     def add_pretrained(self, name: str, folder: Path, made: PretrainedEncoder) -> EncoderSpec:
         """Remember an encoder that was pretrained here; the folder of its files is moved here. InvalidInput where its family
         does not read it."""
-        place = self._folder(name)
+        place = self._records.folder_of(name)
         publish(folder, place)
         record = asdict(made)
-        spec = self._load_pretrained(name, record).spec
+        spec = self._loader.load_pretrained(name, record).spec
         self._records.write(name, record)
         return spec
 
     def _take_file(self, file: Path, name: str, suffix: str) -> str:
         """Move a file beside the record of its encoder, durably, and return its checksum."""
-        path = self._record_path(name).with_suffix(suffix)
+        path = self._records.path(name).with_suffix(suffix)
         make_folder(path.parent)
         shutil.move(file, path)
         sync(path)
@@ -220,8 +227,8 @@ class Catalog:
             pass
         self.remove(name)
         for suffix in (WEIGHTS_SUFFIX, INT8_SUFFIX, MAP_SUFFIX):
-            self._record_path(name).with_suffix(suffix).unlink(missing_ok=True)
-        delete_if_possible(self._folder(name))
+            self._records.path(name).with_suffix(suffix).unlink(missing_ok=True)
+        delete_if_possible(self._records.folder_of(name))
 
     def added(self) -> list[str]:
         """List the encoders that were pulled by URI, fine-tuned, quantized or pretrained here, those too whose record is damaged;
@@ -284,13 +291,6 @@ class Catalog:
             raise NotReady(f"the weights of {name} are not here", remedy=self.entry(name).detail)
         return run_export(self.home, name, force, children or ChildProcesses(), self._records.proposed.get(name))
 
-    def _folder(self, name: str) -> Path:
-        """The folder of an encoder that was pretrained here."""
-        return self._record_path(name).with_suffix("").absolute()
-
-    def _record_path(self, name: str) -> Path:
-        return self._records.path(name)
-
     def _lookup(self, name: str) -> Registered:
         if name in self._registered:
             return self._registered[name]
@@ -301,70 +301,8 @@ class Catalog:
         if record is None:
             remedy = instead(name, self.names(), "install a plugin, or `topwork pull` one")
             raise NotFound(f"there is no encoder {excerpt(name)}", remedy=remedy)
-        return self._load_record(name, record)
+        return self._loader.load(name, record)
 
     def _added_records(self) -> Mapping[str, Mapping[str, Any]]:
         """Return the encoders whose records are whole."""
         return self._records.read().intact
-
-    def _load_record(self, name: str, record: Mapping[str, Any]) -> Registered:
-        if "int8_of" in record:
-            return self._load_quantized(name, record)
-        if "pretrained" in record:
-            return self._load_pretrained(name, record)
-        if "texts" in record:
-            return self._load_aligned(name, record)
-        return self._load_fine_tuned(name, record) if "base" in record else self._load_pulled(name, record)
-
-    def _load_quantized(self, name: str, record: Mapping[str, Any]) -> Registered:
-        base = self._lookup(record["int8_of"])
-        path = str(self._record_path(name).with_suffix(INT8_SUFFIX))
-        graph = Int8Graph(base.spec.name, path, record["sha256"], record["parity"], record["made"])
-        what = f"{base.spec.name} in int8: {record['made']}"
-        spec = replace(base.spec, name=name, int8=graph, description=what, other_towers=())
-        return Registered(spec, base.plugin, base.owner)
-
-    def _load_fine_tuned(self, name: str, record: Mapping[str, Any]) -> Registered:
-        base = self._lookup(record["base"])
-        adapter = Adapter(**record["adapter"], below=base.spec.tuned) if record.get("adapter") else None
-        path = str(self._record_path(name).with_suffix(WEIGHTS_SUFFIX))
-        weights = TunedWeights(base.spec.name, path, record["sha256"], adapter)
-        declared = {key: record[key] for key in ("default_tap", "trained_on")}
-        description = f"{base.spec.name}, fine-tuned{' by an adapter' if adapter else ''}"
-        spec = replace(base.spec, name=name, tuned=weights, description=description, other_towers=(), **declared)
-        return Registered(spec, base.plugin, base.owner)
-
-    def _load_aligned(self, name: str, record: Mapping[str, Any]) -> Registered:
-        base, texts = self._lookup(record["base"]), self._lookup(record["texts"])
-        path = str(self._record_path(name).with_suffix(MAP_SUFFIX))
-        of_texts = next(tower for tower in texts.spec.towers if tower.modality is Modality.TEXT)
-        spec = replace(
-            base.spec,
-            name=name,
-            aligned=AlignedMap(base.spec.name, path, record["sha256"], tuple(record["taps"])),
-            default_tap=of_texts.default_tap,
-            taps=(),
-            trained_on=record["trained_on"],
-            description=f"{base.spec.name}, aligned with the texts of {of_texts.name}",
-            other_towers=(of_texts,),
-        )
-        return Registered(spec, base.plugin, base.owner)
-
-    def _load_pretrained(self, name: str, record: Mapping[str, Any]) -> Registered:
-        found = self._load_pulled(name, {**record, "source": f"file:{self._folder(name)}"})
-        of = f"{record['made_from']}, trained further" if record["made_from"] else "trained here"
-        spec = replace(found.spec, description=f"{of} ({record['pretrained']})", trained_on=record["trained_on"])
-        return Registered(spec, found.plugin, found.owner)
-
-    def _load_pulled(self, name: str, record: Mapping[str, Any]) -> Registered:
-        source = replace(SourceUri.parse(record["source"], record["family"]), settings=record["settings"])
-        source = sources.with_files(source, self.home)
-        found = self._plugins.resolve_source(name, source)
-        if found is None:
-            families = [plugin.name for plugin in self._plugins.found() if "resolve_source" in plugin.hooks]
-            source_refusals.check_there(source)
-            raise source_refusals.unread(source, self._plugins.refusals(source), families)
-        first, *others = (
-            replace(tower, name=name, settings={**tower.settings, **record["settings"]}) for tower in found.spec.towers
-        )
-        return Registered(replace(first, other_towers=tuple(others)), found.plugin, found.owner)

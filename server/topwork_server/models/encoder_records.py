@@ -16,6 +16,9 @@ from topwork_server import atomic_store, json_records
 from topwork_server.errors import DataLoss
 from topwork_server.models import artifacts
 
+#: What ends the name of the file that was made for an encoder here, beside its record.
+INT8_SUFFIX, MAP_SUFFIX, WEIGHTS_SUFFIX = ".int8.onnx", ".map.onnx", ".safetensors"
+
 
 @dataclass(frozen=True)
 class _Pulled:
@@ -86,6 +89,10 @@ class EncoderRecords:
 
     def path(self, name: str) -> Path:
         return self.folder / f"{artifacts.slug(name)}.json"
+
+    def folder_of(self, name: str) -> Path:
+        """The folder of an encoder that was pretrained here."""
+        return self.path(name).with_suffix("").absolute()
 
     def read(self) -> EncoderRecordsFound:
         """Read all records; a damaged one hides no other."""
