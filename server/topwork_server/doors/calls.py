@@ -33,9 +33,9 @@ class Call(Generic[B]):
 
 def call_of(context: Context, client: Hashable) -> Call[None]:
     """The call of a request over gRPC, without its body. InvalidInput where its metadata says what is not known."""
-    said = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
-    priority = priority_of(said.get(PRIORITY, "normal"))
-    return Call(None, {}, said.get(MODEL, ""), said.get(FINGERPRINT, ""), priority, deadline(context), client, said)
+    metadata = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+    priority = priority_of(metadata.get(PRIORITY, "normal"))
+    return Call(None, {}, metadata.get(MODEL, ""), metadata.get(FINGERPRINT, ""), priority, deadline(context), client, metadata)
 
 
 def priority_of(name: str) -> Priority:

@@ -176,7 +176,7 @@ _SHAPES: Mapping[tuple[bool, bool], tuple[StreamType, Callable[..., Endpoint[Any
 
 def connect_error(error: TopworkError) -> ConnectError:
     """The error as Connect tells it: the status's code, the same details that gRPC's callers are sent, and a message that has
-    the item and the remedy too: those who call with curl see no more."""
+    the item and the remedy too: callers by curl see no more."""
     status, message = status_of(error), str(error).encode("utf-8", "replace").decode()  # a surrogate has no bytes
     release(error)
     details = [ErrorDetail(AnyMessage(type_url=one.type_url, value=one.value)) for one in status.details]

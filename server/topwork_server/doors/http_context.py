@@ -9,8 +9,8 @@ from typing import Any
 
 
 class HttpContext:
-    """`deadline` is in time.monotonic(). Replies of a method that streams are written here and read from `replies`, one at a
-    time, so that a slow reader holds the method back."""
+    """One call: its client, and its `deadline` in time.monotonic(). Replies of a method that streams are written here and read
+    from `replies`, one at a time, so that a slow reader holds the method back."""
 
     def __init__(self, client: str, deadline: float | None = None) -> None:
         self._client, self._deadline = client, deadline

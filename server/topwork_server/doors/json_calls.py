@@ -97,7 +97,7 @@ class JsonCalls:
             form = usual
             try:
                 async with _while_connected(request) as scope:
-                    # its bytes are not held while the call is answered: who decodes it takes them out
+                    # its bytes are not held while the call is answered: `_call_of` takes them out
                     held = [await _body_of(request).read()] if posted else []
                     if held and held[0] and operation.error_form_of:
                         form = operation.error_form_of(held[0])

@@ -74,7 +74,9 @@ def item_of(uri: str, modality: Modality | None = None) -> Item:
     else:
         data = uri
     if modality is None or modality not in KINDS:
-        raise InvalidInput(f"{excerpt(uri)}: it is not said what this is", remedy="send a data URI")
+        raise InvalidInput(
+            f"{excerpt(uri)} is no data URI, and may be a picture, a video or a recording", remedy="send a data URI"
+        )
     try:
         return KINDS[modality](base64.b64decode(data, validate=True))
     except (binascii.Error, ValueError) as error:

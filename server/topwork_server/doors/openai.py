@@ -23,7 +23,7 @@ from topwork_server.doors.embedding import Embedder, one_row_each
 from topwork_server.doors.json_calls import Operation
 from topwork_server.doors.json_reply import json_reply
 from topwork_server.doors.media import Link, is_data_uri, linked_item_of
-from topwork_server.doors.text_inputs import ROLES, dimensions, each, listed, token_ids
+from topwork_server.doors.text_inputs import ROLES, as_list, dimensions, each, token_ids
 from topwork_server.doors.typed_rows import EmbeddingType, base64_rows, typed
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.features import EmbedResult
@@ -141,7 +141,7 @@ def error_form(error: TopworkError) -> Response:
 def _items(body: EmbeddingsRequest, reads: Sequence[Modality]) -> list[Item | Link]:
     if (body.input is None) == (body.messages is None):
         raise InvalidInput("there is no input" if body.input is None else "input and messages are both set", remedy="set one")
-    given = [_part(message) for message in body.messages or ()] if body.input is None else listed(body.input)
+    given = [_part(message) for message in body.messages or ()] if body.input is None else as_list(body.input)
     if not given or len(given) > MOST_INPUTS:
         raise InvalidInput(f"{len(given)} inputs", remedy=f"send 1 to {MOST_INPUTS:,}")
     return each(given, lambda one: _item(one, body.modality, reads))

@@ -137,18 +137,18 @@ def _message(descriptor: Descriptor, schemas: dict[str, Any]) -> Mapping[str, An
         return _WELL_KNOWN[name]
     if name not in schemas:
         schemas[name] = {"type": "object"}
-        schemas[name]["properties"] = {field.json_name: _field(field, schemas) for field in descriptor.fields}
+        schemas[name]["properties"] = {field.json_name: _field_schema(field, schemas) for field in descriptor.fields}
     return {"$ref": _SCHEMAS.format(name=name)}
 
 
-def _field(field: FieldDescriptor, schemas: dict[str, Any]) -> Mapping[str, Any]:
+def _field_schema(field: FieldDescriptor, schemas: dict[str, Any]) -> Mapping[str, Any]:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        return {"type": "object", "additionalProperties": _one(field.message_type.fields_by_name["value"], schemas)}
-    one = _one(field, schemas)
+        return {"type": "object", "additionalProperties": _value_schema(field.message_type.fields_by_name["value"], schemas)}
+    one = _value_schema(field, schemas)
     return {"type": "array", "items": one} if field.is_repeated else one
 
 
-def _one(field: FieldDescriptor, schemas: dict[str, Any]) -> Mapping[str, Any]:
+def _value_schema(field: FieldDescriptor, schemas: dict[str, Any]) -> Mapping[str, Any]:
     if field.message_type is not None:
         return _message(field.message_type, schemas)
     if field.enum_type is not None:

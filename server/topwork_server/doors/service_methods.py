@@ -29,7 +29,7 @@ class ServiceMethods:
         self.methods: dict[str, ServiceMethod] = {}
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        """Ignore what `add_registered_method_handlers` tells more of."""
+        """Ignore the handlers, which `add_registered_method_handlers` is given too, with their names."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler]) -> None:
         """Keep the methods of a service by their path, "/package.Service/Method"."""

@@ -24,7 +24,7 @@ from topwork_server.doors.tei_messages import (
     SimilarityRequest,
     TokenizeRequest,
 )
-from topwork_server.doors.text_inputs import dimensions, each, listed, token_ids
+from topwork_server.doors.text_inputs import as_list, dimensions, each, token_ids
 from topwork_server.errors import InvalidInput, NotReady, TooLarge
 from topwork_server.features import EmbedResult
 from topwork_server.inference.output_format import OutputFormat, format_rows
@@ -59,14 +59,14 @@ class TeiCalls:
     async def embed(self, call: Call[EmbedRequest], *, wait: bool = False) -> tuple[Array, Cost]:
         """A row for each input: (inputs, dim) float32. `wait` waits for room in the encoder's queue."""
         wanted = OutputFormat(normalize=call.body.normalize, dimensions=dimensions(call.body.dimensions))
-        result, cost = await self._embedded(call, listed(call.body.inputs), call.body, wait=wait)
+        result, cost = await self._embedded(call, as_list(call.body.inputs), call.body, wait=wait)
         rows = one_row_each(result).rows
         return (await in_thread_if(rows.size > BRIEF, format_rows, rows, wanted)).values, cost
 
     async def embed_all(self, call: Call[EmbedAllRequest], *, wait: bool = False) -> tuple[list[Array], Cost]:
         """The rows of the tokens of each input: (tokens, dim) float32. Special tokens have none."""
         tap = await self._token_tap(self._embedder.name(call))
-        result, cost = await self._embedded(call, listed(call.body.inputs), call.body, [tap], wait=wait)
+        result, cost = await self._embedded(call, as_list(call.body.inputs), call.body, [tap], wait=wait)
         if result.taps[0].rows.nbytes > MAX_MESSAGE:
             raise TooLarge(
                 f"the reply would have {result.taps[0].rows.nbytes:,} bytes of rows, and may have {MAX_MESSAGE:,}",
@@ -119,7 +119,7 @@ class TeiCalls:
 
     async def decode(self, call: Call[DecodeRequest]) -> list[str]:
         """The text of each list of token ids."""
-        lists = each(self.checked(listed(call.body.ids)), lambda ids: token_ids(ids).tolist())
+        lists = each(self.checked(as_list(call.body.ids)), lambda ids: token_ids(ids).tolist())
         _check_sizes(lists, "token ids")
         special = not call.body.skip_special_tokens
 

@@ -77,21 +77,21 @@ class TeiGrpcDoor:
 
     def _stream(self, answer: Answer, kind: Any) -> grpc.RpcMethodHandler:
         async def call(requests: Any, context: Context) -> None:
-            asked = call_of(context, object())
+            opened = call_of(context, object())
 
             async def one(request: Any) -> Message:
-                return await _answered(answer, asked, request, context, wait=True)
+                return await _answered(answer, opened, request, context, wait=True)
 
             await AnswerStream(one, self._stopping).run(requests, context.write)
 
         return grpc.stream_stream_rpc_method_handler(call, kind.FromString, _bytes_of)
 
     async def _embed(self, call: Call[Any], wait: bool) -> tuple[Message, str]:
-        asked = call.body
+        message = call.body
         request = tei_messages.EmbedRequest(
-            **_settings(asked),
-            normalize=asked.normalize if asked.HasField("normalize") else True,
-            dimensions=asked.dimensions if asked.HasField("dimensions") else None,
+            **_settings(message),
+            normalize=message.normalize if message.HasField("normalize") else True,
+            dimensions=message.dimensions if message.HasField("dimensions") else None,
         )
         rows, cost = await self._calls.embed(replace(call, body=request), wait=wait)
         return tei_pb2.EmbedResponse(embeddings=rows[0].tolist(), metadata=_metadata(cost)), cost.fingerprint
@@ -116,8 +116,8 @@ class TeiGrpcDoor:
         return await self._predicted(call, [given], wait)
 
     async def _predicted(self, call: Call[Any], inputs: Any, wait: bool) -> tuple[Message, str]:
-        asked = call.body
-        request = PredictRequest(inputs=inputs, raw_scores=asked.raw_scores, **_truncation(asked))
+        message = call.body
+        request = PredictRequest(inputs=inputs, raw_scores=message.raw_scores, **_truncation(message))
         found = await self._predict.predict(replace(call, body=request), wait=wait)
         return await in_thread_if(found.scores.size > BRIEF, _predictions, found), found.cost.fingerprint
 
@@ -137,8 +137,8 @@ class TeiGrpcDoor:
         return reply
 
     async def _tokenize(self, call: Call[Any], wait: bool) -> tuple[Message, str]:
-        asked = call.body
-        request = tei_messages.TokenizeRequest(asked.inputs, asked.add_special_tokens, asked.prompt_name or None)
+        message = call.body
+        request = tei_messages.TokenizeRequest(message.inputs, message.add_special_tokens, message.prompt_name or None)
         [tokens] = await self._calls.tokenize(replace(call, body=request))
         return await in_thread_if(len(tokens) > BRIEF, _tokens, tokens), ""
 
@@ -188,25 +188,25 @@ def _bytes_of(reply: Message) -> bytes:
     return reply.SerializeToString()
 
 
-def _settings(asked: Any) -> dict[str, Any]:
+def _settings(message: Any) -> dict[str, Any]:
     """The fields that all messages have which ask for rows."""
-    return {"inputs": asked.inputs, "prompt_name": asked.prompt_name or None, **_truncation(asked)}
+    return {"inputs": message.inputs, "prompt_name": message.prompt_name or None, **_truncation(message)}
 
 
-def _truncation(asked: Any) -> dict[str, Any]:
-    if asked.truncation_direction not in DIRECTIONS:
-        raise InvalidInput(f"truncation_direction is {asked.truncation_direction}", remedy="set it to 0 (right) or 1 (left)")
-    return {"truncate": asked.truncate, "truncation_direction": DIRECTIONS[asked.truncation_direction]}
+def _truncation(message: Any) -> dict[str, Any]:
+    if message.truncation_direction not in DIRECTIONS:
+        raise InvalidInput(f"truncation_direction is {message.truncation_direction}", remedy="set it to 0 (right) or 1 (left)")
+    return {"truncate": message.truncate, "truncation_direction": DIRECTIONS[message.truncation_direction]}
 
 
-def _rerank_settings(asked: Any, texts: list[str] | None = None) -> tei_messages.RerankRequest:
+def _rerank_settings(message: Any, texts: list[str] | None = None) -> tei_messages.RerankRequest:
     """The request that a message is, of `texts`."""
     return tei_messages.RerankRequest(
-        query=asked.query,
+        query=message.query,
         texts=texts,
-        raw_scores=asked.raw_scores,
-        return_text=asked.return_text,
-        **_truncation(asked),
+        raw_scores=message.raw_scores,
+        return_text=message.return_text,
+        **_truncation(message),
     )
 
 

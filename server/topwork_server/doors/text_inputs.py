@@ -25,7 +25,7 @@ ROLES: Mapping[str, Role] = {
 }
 
 
-def listed(given: str | Sequence[Any] | None) -> Sequence[Any]:
+def as_list(given: str | Sequence[Any] | None) -> Sequence[Any]:
     """A list of inputs, each a text or token ids, of what may be one of them by itself."""
     if isinstance(given, str) or (given and any(isinstance(one, int) for one in given)):
         return [given]

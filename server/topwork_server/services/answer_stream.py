@@ -53,8 +53,8 @@ class PendingReply(Generic[R]):
 
 
 class AnswerStream(Generic[Q, R]):
-    """`run` ends when the caller is done or gone, or with the first error, after the replies that came before it. Once `stopping`
-    is set no request is taken any more: those that were are answered, and the stream ends with Unavailable.
+    """Answers one stream: `run` ends when the caller is done or gone, or with the first error, after the replies that came before
+    it. Once `stopping` is set no request is taken any more: those that were are answered, and the stream ends with Unavailable.
 
     `answer` replies to one request. The first steps of the answers are taken in the order of the requests. `share` says what part
     of WHOLE a request takes of the window, and `items` how many items the caller is told to be done when the server stops.

@@ -159,10 +159,10 @@ class OipGrpcDoor:
     async def _infer(
         self, request: oip_pb2.ModelInferRequest, call: Call[None], *, wait: bool = False
     ) -> oip_pb2.ModelInferResponse:
-        asked = await in_thread_if(request.ByteSize() > BRIEF, _asked, request)
-        outputs = await self._inference.infer(call, asked, wait=wait)
-        much = sum(one.values.nbytes for one in outputs) > BRIEF_REPLY
-        return check_reply_size(await in_thread_if(much, _reply, request, outputs), FEWER)
+        decoded = await in_thread_if(request.ByteSize() > BRIEF, _infer_request, request)
+        outputs = await self._inference.infer(call, decoded, wait=wait)
+        is_large = sum(one.values.nbytes for one in outputs) > BRIEF_REPLY
+        return check_reply_size(await in_thread_if(is_large, _reply, request, outputs), FEWER)
 
 
 def _in_codes(method: Callable[[Any, Context], Awaitable[Any]]) -> Callable[[Any, Context], Awaitable[Any]]:
@@ -182,7 +182,7 @@ def _codec(request: str, response: str) -> tuple[Any, Any]:
     return getattr(oip_pb2, f"{request}Request").FromString, getattr(oip_pb2, f"{response}Response").SerializeToString
 
 
-def _asked(request: oip_pb2.ModelInferRequest) -> InferRequest:
+def _infer_request(request: oip_pb2.ModelInferRequest) -> InferRequest:
     outputs = [requested_output(one.name, parameters_of(one.parameters)) for one in request.outputs]
     return InferRequest(request.model_name, request.model_version, _inputs(request), outputs, parameters_of(request.parameters))
 

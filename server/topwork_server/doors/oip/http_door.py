@@ -180,21 +180,22 @@ class OipHttpDoor:
         request = InferRequest(model, version, inputs, wanted, asked.parameters)
         outputs = await self._inference.infer(call, request)
         raws = raws or [binary] * len(outputs)
-        return await in_thread_if(_is_much(outputs, raws), _reply, model, asked.id, outputs, raws)
+        return await in_thread_if(_is_large(outputs, raws), _reply, model, asked.id, outputs, raws)
 
     async def _split(self, call: Call[bytes], model: str) -> tuple[InferBody, bytes]:
         """The JSON of a body, and the bytes behind it."""
-        said, body = call.headers.get(HEADER), call.body
-        if said is None:
+        length, body = call.headers.get(HEADER), call.body
+        if length is None:
             return await decoded(body, _INFER), b""
-        if not said.isdecimal() or len(said) > 20 or int(said) > len(body):
+        if not length.isdecimal() or len(length) > 20 or int(length) > len(body):
             raise InvalidInput(
-                f"{HEADER} is {excerpt(said)}, and the body has {len(body):,} bytes", remedy="send the length of the JSON in it"
+                f"{HEADER} is {excerpt(length)}, and the body has {len(body):,} bytes",
+                remedy="send the length of the JSON in it",
             )
-        if int(said) == 0:
+        if int(length) == 0:
             one = Input(await self._inference.input_name(model), BYTES, [1], data=[body])
             return InferBody([one], parameters={"binary_data_output": True}), b""
-        return await decoded(body[: int(said)], _INFER), body[int(said) :]
+        return await decoded(body[: int(length)], _INFER), body[int(length) :]
 
 
 async def _live(request: Request) -> Response:
@@ -256,7 +257,7 @@ def _flat(data: list[Any], axes: int) -> list[Any]:
     return data
 
 
-def _is_much(outputs: Sequence[OutputTensor], raws: Sequence[bool]) -> bool:
+def _is_large(outputs: Sequence[OutputTensor], raws: Sequence[bool]) -> bool:
     numbers = sum(one.values.size for one, raw in zip(outputs, raws, strict=True) if not raw)
     return numbers > BRIEF_NUMBERS or sum(one.values.nbytes for one in outputs) > BRIEF_BYTES
 

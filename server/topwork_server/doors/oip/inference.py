@@ -75,8 +75,8 @@ class Inference:
         tensor, modality = _sole_input(request, reads)
         if isinstance(tensor.data, Place):
             tensor = replace(tensor, data=await asyncio.to_thread(self._memory.read, tensor.data))
-        much = isinstance(tensor.data, Sequence) and len(tensor.data) > BRIEF
-        items = await in_thread_if(much, items_of, tensor, modality, self._most)
+        is_large = isinstance(tensor.data, Sequence) and len(tensor.data) > BRIEF
+        items = await in_thread_if(is_large, items_of, tensor, modality, self._most)
         if head:
             outputs = await self._predicted(call, head, items, request.outputs, options, wait=wait)
         else:

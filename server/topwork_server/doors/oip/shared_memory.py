@@ -92,7 +92,7 @@ class SharedMemory:
 
     def read(self, place: Place) -> bytes:
         """The bytes of an input."""
-        region = self._holding(place)
+        region = self._region_with(place)
         found = os.pread(region.file, place.size, region.offset + place.offset)
         if len(found) != place.size:
             raise InvalidInput(f"the file of the region {excerpt(place.region)} was cut short", remedy="register it again")
@@ -101,7 +101,7 @@ class SharedMemory:
     def write(self, place: Place, data: bytes) -> int:
         """Write an output into its place, and return how many bytes it has. An error of the status INTERNAL where they are too
         many, as Triton's clients know it."""
-        region = self._holding(place)
+        region = self._region_with(place)
         if len(data) > place.size:
             raise TopworkError(
                 f"an output has {len(data):,} bytes, and its place in the region {excerpt(place.region)} {place.size:,}",
@@ -111,7 +111,7 @@ class SharedMemory:
             raise InvalidInput(f"the file of the region {excerpt(place.region)} was cut short", remedy="register it again")
         return os.pwrite(region.file, data, region.offset + place.offset)
 
-    def _holding(self, place: Place) -> Region:
+    def _region_with(self, place: Place) -> Region:
         self._check_allowed()
         region = self._region(place.region)
         if place.offset + place.size > region.size:
