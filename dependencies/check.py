@@ -94,12 +94,13 @@ def problems(root: Path) -> Iterator[str]:
     except (OSError, ValueError) as error:
         yield str(error)
         return
-    names = set[NormalizedName]()
+    names, whole = set[NormalizedName](), HERE
     for owner, requirement, installed in needed(root):
         name = canonical(requirement.name)
         if owner == "torch" and name not in locked:
             continue  # what its build for CUDA brings: the tests run with the CPU's
         names.add(name)
+        whole &= installed is not None  # else what it requires is not known
         if name not in locked:
             yield f"{owner} requires {requirement}, which {LOCK} lacks: run `make lock`"
         elif not requirement.specifier.contains(locked[name], prereleases=True):
@@ -108,7 +109,7 @@ def problems(root: Path) -> Iterator[str]:
             yield f"{name} is not installed: run `make install`"
         elif Version(Version(installed.version).public) != locked[name]:
             yield f"{name} {installed.version} is installed, and {LOCK} has {locked[name]}: run `make install`"
-    if HERE:
+    if whole:
         yield from (f"{LOCK} has {name}, which nothing requires: run `make lock`" for name in sorted(locked.keys() - names))
 
 
