@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from topwork_server import InvalidInput
+from topwork_server import InvalidInput, check_file
 
 
 def read_json(path: Path, remedy: str = "", *, missing_ok: bool = False) -> dict[str, Any]:
@@ -37,10 +37,25 @@ def code_refusal(folder: str, code: str) -> InvalidInput:
 
 
 def load(path: Path, remedy: str = "") -> Any:
-    """Parse a JSON file. InvalidInput where it is not there, with this `remedy`, or cannot be read."""
+    """Parse a JSON file. InvalidInput where it is not there, with this `remedy`, cannot be read or is too large."""
+    check_file(path)
     try:
         return json.loads(path.read_text("utf-8"))
+    except RecursionError as error:
+        raise InvalidInput(
+            f"{path} cannot be read as JSON: it is nested too deep", remedy="copy the model's folder again"
+        ) from error
     except FileNotFoundError as error:
         raise InvalidInput(f"{path.parent} has no {path.name}", remedy=remedy) from error
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{path} cannot be read as JSON: {error}", remedy="copy the model's folder again") from error
+
+
+def folder_in(folder: Path, path: str, told_in: str) -> Path:
+    """A folder, or a file, that a file of the model's own folder names in it. InvalidInput where it leads out."""
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise InvalidInput(
+            f"{folder.name}: {told_in} names {path!r}, which is not in its folder",
+            remedy="do not trust where the folder came from",
+        )
+    return folder / path

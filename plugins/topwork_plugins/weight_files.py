@@ -10,9 +10,9 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
-from topwork_server import InvalidInput
+from topwork_server import InvalidInput, check_file
 
-from topwork_plugins.json_files import read_json
+from topwork_plugins.json_files import folder_in, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +60,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def check_whole(path: Path) -> None:
     """Raise InvalidInput where a file is cut off, or no weights at all, by its size and its beginning."""
+    check_file(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(23) == b"version https://git-lfs":
@@ -73,6 +74,19 @@ def check_whole(path: Path) -> None:
         fault = _cut(size) if not size or (_is_archive(path) and not zipfile.is_zipfile(path)) else ""
     if fault:
         raise InvalidInput(f"{_named(path)} {fault}", remedy=AGAIN)
+    if path.suffix == ".safetensors":
+        _check_header(path)
+
+
+def _check_header(path: Path) -> None:
+    """Let the library check names, dtypes, shapes and places of all tensors, of which it reads none. InvalidInput where they
+    overlap, leave gaps or do not fit."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        safe_open(path, framework="numpy")
+    except (SafetensorError, OSError) as error:
+        raise unreadable(path, error) from error
 
 
 def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
@@ -122,7 +136,7 @@ def weights_of(folder: Path) -> list[Path]:
             continue
         named = read_json(index).get("weight_map")
         parts = sorted(set(map(str, named.values()))) if isinstance(named, dict) else []
-        missing = [part for part in parts if not (folder / part).exists()]
+        missing = [part for part in parts if not folder_in(folder, part, index.name).exists()]
         if missing or not parts:
             what = f"lacks {missing[0]}, which {index.name} names" if missing else f"has no weight_map in {index.name}"
             raise InvalidInput(f"{folder.name} {what}", remedy="copy or download the model's folder again")
@@ -198,7 +212,7 @@ def _end(header: bytes) -> int | None:
     try:
         entries = [entry for name, entry in json.loads(header).items() if name != "__metadata__"]
         return max((int(entry["data_offsets"][1]) for entry in entries), default=0)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+    except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError):
         return None
 
 

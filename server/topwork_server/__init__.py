@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from topwork_server.models.onnx_files import save as save_onnx
     from topwork_server.models.onnx_graph import node_inputs, node_subgraphs
     from topwork_server.models.torch_compat import prepare_torchvision
+    from topwork_server.models.untrusted_graphs import load_onnx
     from topwork_server.plugin_api.average_precision import mean_average_precision
     from topwork_server.plugin_api.boxes import cell_centers, true_boxes
     from topwork_server.plugin_api.chunk_options import ChunkOptions
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         head_graph,
         linear_graph,
     )
+    from topwork_server.plugin_api.untrusted_files import check_file
     from topwork_server.plugin_api.vector_index import IndexSpec, Metric, VectorIndex, VectorSource
     from topwork_server.plugin_api.weight_checks import check_weights
     from topwork_server.runtime.parity import FP32_FLOOR, difference
@@ -121,6 +123,7 @@ __all__ = [
     "batch_key",
     "cell_centers",
     "check_caller",
+    "check_file",
     "check_weights",
     "difference",
     "example_texts",
@@ -129,6 +132,7 @@ __all__ = [
     "hookimpl",
     "item_kind",
     "linear_graph",
+    "load_onnx",
     "mean_average_precision",
     "node_inputs",
     "node_subgraphs",
@@ -151,6 +155,7 @@ _MODULES = {
     "models.onnx_files": "save_onnx=save",
     "models.onnx_graph": "node_inputs node_subgraphs",
     "models.torch_compat": "prepare_torchvision",
+    "models.untrusted_graphs": "load_onnx",
     "plugin_api.average_precision": "mean_average_precision",
     "plugin_api.boxes": "cell_centers true_boxes",
     "plugin_api.chunk_options": "ChunkOptions",
@@ -164,6 +169,7 @@ _MODULES = {
     "plugin_api.splits": "folds rest",
     "plugin_api.trainer": "Examples FeatureView FineTuneDataset FineTuneResult FineTuner FittedHead PretrainedHead Target "
     "Trainer TrainerSpec TrainingPlan Trial head_graph linear_graph",
+    "plugin_api.untrusted_files": "check_file",
     "plugin_api.vector_index": "IndexSpec Metric VectorIndex VectorSource",
     "plugin_api.weight_checks": "check_weights",
     "runtime.parity": "FP32_FLOOR difference",

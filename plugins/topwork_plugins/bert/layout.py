@@ -111,7 +111,7 @@ def read_layout(folder: Path, pooling: str | Sequence[str] | None = None) -> Lay
     """Read the layout of a folder; `pooling` overrides the folder's own. InvalidInput where the folder is not a model that this
     family reads."""
     modules = _modules(folder)
-    transformer = folder / modules[0]["path"] if modules else folder
+    transformer = json_files.folder_in(folder, str(modules[0]["path"]), "modules.json") if modules else folder
     config = read_json(transformer / "config.json")
     _check_config(folder, config)
     own: tuple[str, ...] = ("mean",)
@@ -255,7 +255,7 @@ def _kind(module: Mapping[str, Any]) -> str:
 def _stages(folder: Path, modules: Sequence[Mapping[str, Any]]) -> Iterator[Stage]:
     for position, module in enumerate(modules):
         kind = _kind(module)
-        place = folder / module["path"]
+        place = json_files.folder_in(folder, str(module["path"]), "modules.json")
         config = read_json(place / "config.json", missing_ok=kind in ("Normalize", "Dropout"))
         if kind not in ("Pooling", "Dense", "Normalize", "Dropout") or (kind == "Pooling" and position):
             raise InvalidInput(f"{folder.name} has a {kind} module (modules.json) that is not supported here")

@@ -9,7 +9,6 @@ JSON only: no weights are opened here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, Literal
 from topwork_server import InvalidInput
 
 from topwork_plugins.idle_keys import without_idle
-from topwork_plugins.json_files import read_json
+from topwork_plugins.json_files import folder_in, load, read_json
 
 CONFIG, OPEN_CLIP_CONFIG = "config.json", "open_clip_config.json"
 WANTED = "name the folder of a CLIP or SigLIP of transformers or open_clip"
@@ -93,11 +92,12 @@ def _is_of_transformers(folder: Path) -> bool:
 def _clip_module(folder: Path) -> Path:
     """The folder of the one module of a sentence-transformers model that is a CLIP; any other folder is itself."""
     try:
-        modules = json.loads((folder / "modules.json").read_text("utf-8"))
+        modules = load(folder / "modules.json")
         [module] = [one for one in modules if str(one["type"]).endswith(".CLIPModel")]
-        return folder / str(module["path"])
+        path = str(module["path"])
     except (OSError, ValueError, TypeError, KeyError):
         return folder
+    return folder_in(folder, path, "modules.json")
 
 
 def _open_clip(folder: Path) -> Layout:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper
 from onnx.inliner import inline_local_functions
-from topwork_server import InvalidInput, node_inputs, node_subgraphs
+from topwork_server import InvalidInput, load_onnx, node_inputs, node_subgraphs
 
 #: What weights are stored as; the rest are shapes and indices.
 WEIGHTS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE})
@@ -27,14 +27,8 @@ class Input:
 
 
 def load(path: Path) -> onnx.ModelProto:
-    """The model with its external data in it and its local functions inlined. InvalidInput where it is not an ONNX file."""
-    try:
-        model = onnx.load(str(path))
-    except Exception as error:  # protobuf's, checker's and file errors have no common base
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise InvalidInput(f"{path.name} is not an ONNX file that can be read: {reason[0]}", remedy="export it again") from error
-    if not model.graph.node:
-        raise InvalidInput(f"{path.name} is not an ONNX file that can be read: it has no nodes", remedy="export it again")
+    """The model with its external data in it and its local functions inlined. InvalidInput as of `load_onnx`."""
+    model = load_onnx(path)
     return inline_local_functions(model) if model.functions else model
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from topwork_server import (
     hookimpl,
 )
 
+from topwork_plugins import json_files
 from topwork_plugins.images.picture_encoder import RECIPE, PictureEncoder
 from topwork_plugins.json_files import read_json
 from topwork_plugins.vision.taps import LAYERS, taps_at_224
@@ -127,7 +127,7 @@ def resolve_source(name: str, source: SourceUri) -> EncoderSpec | None:
 def _timm_config(folder: Path) -> dict[str, Any] | None:
     """config.json of a folder in timm's layout; None of any other (transformers' config.json has no `architecture`)."""
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = json_files.load(folder / "config.json")
     except (OSError, ValueError):
         return None
     return config if isinstance(config, dict) and isinstance(config.get("architecture"), str) else None

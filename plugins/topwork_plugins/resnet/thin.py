@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
-from topwork_server import Array, InvalidInput, PretrainedHead
+from topwork_server import Array, InvalidInput, PretrainedHead, load_onnx
 from torch import Tensor, nn
 
 BLOCKS = (3, 4, 6, 3)
@@ -80,7 +80,7 @@ class ThinResNet(nn.Module):
 
 def load_resnet_thin(onnx_path: Path) -> ThinResNet:
     """The net with the published weights, in evaluation mode. InvalidInput where the file is another graph."""
-    graph = _graph(onnx_path)
+    graph = load_onnx(onnx_path).graph
     net = ThinResNet()
     pairs = list(convolutions_of(net))
     try:
@@ -98,16 +98,9 @@ def load_resnet_thin(onnx_path: Path) -> ThinResNet:
     return net.eval()
 
 
-def _graph(path: Path) -> onnx.GraphProto:
-    try:
-        return onnx.load(path).graph
-    except Exception as error:  # protobuf's own error classes differ between its back ends
-        raise InvalidInput(f"{path.name} is not an ONNX file: {error}", remedy="fetch it again") from error
-
-
 def read_classifier(onnx_path: Path) -> tuple[PretrainedHead, ...]:
     """The published classifier of `pooled`: safe, or not safe, for work. None where the graph ends otherwise."""
-    graph = _graph(onnx_path)
+    graph = load_onnx(onnx_path).graph
     values, users = _constants(graph), _users(graph)
     for product in (node for node in graph.node if node.op_type == "MatMul" and node.input[1] in values):
         weight, total = values[product.input[1]], _next(product, users)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from topwork_server import InvalidInput, prepare_torchvision
 from torch import Tensor, nn
 
+from topwork_plugins import json_files
 from topwork_plugins.config_checks import check_config
 from topwork_plugins.weight_files import NAMES, misshapen, read_tensors, refuse_misfits
 
@@ -70,7 +70,7 @@ def create(architecture: str, **arguments: Any) -> nn.Module:
 
 def read_config(folder: Path) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+        config: dict[str, Any] = json_files.load(folder / "config.json")
     except (OSError, ValueError) as error:
         raise InvalidInput(
             f"{folder} has no config.json that can be read: {error}", remedy="give a folder as timm's hub repositories are"

@@ -26,8 +26,11 @@ ROLES = {
 SAVERS = {"StaticRegexFullMatch", "StringJoin", "ShardedFilename"}
 #: Operators of strings and of encoded files, which ONNX does not have; TensorFlow Text has most of them.
 TEXT_OPERATORS = r"String|Regex|[Ss]entence[Pp]iece|CaseFold|UTF8|Unicode|Wordpiece|WordPiece|Tokeniz|LookupTable|Decode|Substr"
-#: Operators that reach beyond the model: into files, or into Python.
-UNSAFE = {"ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc"}
+#: Operators that reach beyond the model: into files, over the network, or into Python. Not those by which each saves itself.
+UNSAFE = re.compile(
+    r"(Read|Write|Append)\w*File|MatchingFiles|\w*PyFunc\w*|\w*Reader\w*|\w*Dataset\w*|Summary\w*|\w*SummaryWriter\w*"
+    r"|Write\w*Summary|Debug\w*|\w*LMDB\w*|(De|En)codeProto\w*|Rpc\w*|\w*RpcCall\w*|SaveSlices|RestoreSlice|FileSystem\w*|PrintV2"
+)
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,9 @@ def choose(model: SavedModel, settings: Mapping[str, Any]) -> Reading:
     """Choose the signature that the settings name, else a usual one that can be served, else the only one. InvalidInput where
     there is none, with why each cannot, or where there are several."""
     wanted = str(settings.get("signature", ""))
-    if unsafe := sorted(model.operators & UNSAFE):
+    if unsafe := sorted(filter(UNSAFE.fullmatch, model.operators)):
         raise InvalidInput(
-            f"{model.folder.name} runs {', '.join(unsafe)}, which reach into this machine's files or into Python",
+            f"{model.folder.name} runs {', '.join(unsafe)}, which reach into this machine's files, its network or Python",
             remedy="save the model without them",
         )
     if wanted and wanted not in model.signatures:

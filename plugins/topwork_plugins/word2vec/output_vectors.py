@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from topwork_server import Array, InvalidInput
 
+from topwork_plugins import json_files
 from topwork_plugins.word2vec import arrays
 from topwork_plugins.word2vec import files as word_files
 from topwork_plugins.word2vec.table import WordTable
@@ -56,7 +57,7 @@ def training(path: Path) -> dict[str, Any]:
     """Read how the vectors of a file or a folder were trained; {} where nothing says so."""
     file = arrays.array_of(path).with_suffix(".json")
     try:
-        found = json.loads(file.read_text("utf-8"))
+        found = json_files.load(file)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

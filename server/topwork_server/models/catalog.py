@@ -32,6 +32,7 @@ from topwork_server.plugin_api import saved_models, sources
 from topwork_server.plugin_api.environments import Environment
 from topwork_server.plugin_api.plugin_registry import PluginRegistry, Registered
 from topwork_server.plugin_api.sources import Progress, SourceUri, quiet
+from topwork_server.plugin_api.untrusted_files import check_files
 from topwork_server.types import Adapter, EncoderSpec
 
 log = logging.getLogger(__name__)
@@ -272,7 +273,7 @@ class Catalog:
         if found is None:
             source_refusals.check_there(source)
             raise NotReady(f"the weights of {name} are not here", remedy=f"run `topwork pull {name}` where the server runs")
-        sources.check_links(found)
+        check_files(found)
         return found
 
     def weights(self, name: str, tower: EncoderSpec) -> Path:

@@ -13,7 +13,8 @@ from topwork._display.excerpts import excerpt, listed
 
 from topwork_server.errors import InvalidInput
 from topwork_server.names import instead, near
-from topwork_server.plugin_api.sources import MOST_NAMES, SourceUri, check_links
+from topwork_server.plugin_api.sources import MOST_NAMES, SourceUri
+from topwork_server.plugin_api.untrusted_files import check_files, check_links
 from topwork_server.types import EncoderSpec, Refusal
 
 
@@ -30,7 +31,7 @@ def check_there(source: SourceUri) -> None:
         raise InvalidInput(f"{source} cannot be read: {reason}", remedy=_instead(path)) from None
     if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
         raise InvalidInput(f"{source} cannot be read by this user: Permission denied", remedy="change its permissions")
-    check_links(path)
+    check_files(path)
 
 
 def unread(source: SourceUri, refusals: Sequence[tuple[str, Refusal]], families: Sequence[str]) -> InvalidInput:

