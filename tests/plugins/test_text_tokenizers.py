@@ -12,6 +12,7 @@ import sentencepiece
 import tiny_berts
 from sentencepiece import SentencePieceProcessor
 from tiny_berts import Prepared, corpus, prepare
+from topwork_plugins.tokenizer_checks import check_tokenizer
 from topwork_server import InvalidInput, TextItem
 
 TEXTS = ["A small bird sings.", "Bread  and\tbutter 12345", "Naïve café 漢字 😀!"]
@@ -130,3 +131,57 @@ def test_sentence_pieces_that_are_none_are_refused(tmp_path: Path) -> None:
     (source / "spiece.model").write_bytes(b"version https://git-lfs")
     with pytest.raises(InvalidInput, match="could not be converted"):
         prepare(source, tmp_path / "out")
+
+
+def hostile(path: Path, **steps: Any) -> Path:
+    """A tokenizer.json of words with some step of its own."""
+    from tokenizers import Tokenizer, models
+
+    made = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    for name, step in steps.items():
+        setattr(made, name, step)
+    made.save(str(path))
+    return path
+
+
+@pytest.mark.parametrize("pattern", [r"(a+)+$", r"(x+x+)+y", r"^(\w+)*$", r"(\s*\w*\s*)*;", r"(\w+\s?)*!"])
+def test_a_pattern_that_runs_away_is_refused_with_its_name(pattern: str, tmp_path: Path) -> None:
+    from tokenizers import Regex, pre_tokenizers
+
+    file = hostile(tmp_path / "tokenizer.json", pre_tokenizer=pre_tokenizers.Split(Regex(pattern), "isolated"))
+    with pytest.raises(InvalidInput, match=r"the tokenizer of mine (gives up|takes)") as caught:
+        check_tokenizer(file, "mine")
+    assert repr(pattern) in caught.value.message
+    assert caught.value.remedy
+
+
+def test_a_text_that_grows_and_grows_is_refused(tmp_path: Path) -> None:
+    from tokenizers import normalizers, pre_tokenizers
+
+    grows = normalizers.Sequence([normalizers.Replace("a", "a a a a")] * 5)
+    file = hostile(tmp_path / "tokenizer.json", normalizer=grows, pre_tokenizer=pre_tokenizers.Whitespace())
+    with pytest.raises(InvalidInput, match=r"the tokenizer of mine (makes|takes)"):
+        check_tokenizer(file, "mine")
+
+
+def test_a_tokenizer_with_millions_of_added_tokens_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
+    file = hostile(tmp_path / "tokenizer.json")
+    content = json.loads(file.read_text())
+    content["added_tokens"] = [{"id": i, "content": f"t{i}"} for i in range(100_001)]
+    file.write_text(json.dumps(content))
+    with pytest.raises(InvalidInput, match="the tokenizer of mine adds 100,001 tokens"):
+        check_tokenizer(file, "mine")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ],
+    ids=["GPT-2", "Llama 3"],
+)
+def test_patterns_of_published_models_are_fine(pattern: str, tmp_path: Path) -> None:
+    from tokenizers import Regex, pre_tokenizers
+
+    check_tokenizer(hostile(tmp_path / "tokenizer.json", pre_tokenizer=pre_tokenizers.Split(Regex(pattern), "isolated")), "mine")

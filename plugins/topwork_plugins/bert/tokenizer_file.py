@@ -13,6 +13,7 @@ from topwork_server import InvalidInput
 
 from topwork_plugins.bert.layout import read_json
 from topwork_plugins.bert.tokens import FILE
+from topwork_plugins.tokenizer_checks import check_tokenizer
 
 #: Where there is no tokenizer.json: the vocabularies that it is made from, one set of names a family of tokenizers.
 VOCABULARIES = (
@@ -41,14 +42,15 @@ def write_tokenizer(folder: Path, out: Path, *, lower_case: bool, rows: int, fra
     ends = {} if framed else _missing_ends(folder, tokenizer)
     if ends:
         tokenizer["post_processor"] = _with_ends(tokenizer, ends)
-    write(tokenizer, out)
-    _check(folder, out / FILE, rows, framed=framed)
+    _check(folder, write(tokenizer, out, folder.name), rows, framed=framed)
     return digest_of(sources, tokenizer.get("normalizer"), *([ends] if ends else []))
 
 
-def write(tokenizer: dict[str, Any], out: Path) -> None:
-    """Write a tokenizer to `out`/tokenizer.json."""
+def write(tokenizer: dict[str, Any], out: Path, whose: str) -> Any:
+    """Write a tokenizer to `out`/tokenizer.json, and return it as it is read. InvalidInput where it is none to be served (see
+    `check_tokenizer`)."""
     (out / FILE).write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")), "utf-8")
+    return check_tokenizer(out / FILE, whose)
 
 
 def digest_of(sources: Iterable[Path], *changes: Any) -> str:
@@ -142,14 +144,8 @@ def _with_ends(tokenizer: dict[str, Any], ends: dict[str, str]) -> dict[str, Any
     return {"type": "Sequence", "processors": [before, made]} if before else made
 
 
-def _check(folder: Path, file: Path, rows: int, *, framed: bool) -> None:
-    """Raise InvalidInput where the file that was written cannot be read, or is not the model's."""
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises nothing narrower
-        raise InvalidInput(f"the tokenizer of {folder.name} cannot be read: {error}", remedy="copy the model again") from error
+def _check(folder: Path, tokenizer: Any, rows: int, *, framed: bool) -> None:
+    """Raise InvalidInput where the tokenizer that was written is not the model's."""
     check_size(folder.name, tokenizer.get_vocab_size(), rows)
     if framed and not tokenizer.num_special_tokens_to_add(is_pair=False):
         raise InvalidInput(

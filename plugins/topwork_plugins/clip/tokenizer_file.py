@@ -57,7 +57,7 @@ def write_tokenizer(folder: Path, out: Path, rows: int) -> WrittenTokenizer:
             remedy="add a tokenizer.json, which transformers writes with tokenizer.save_pretrained",
         ) from error
     check_size(folder.name, made.get_vocab_size(), rows)
-    write(written, out)
+    write(written, out, folder.name)
     said = read_json(folder / "tokenizer_config.json", missing_ok=True)
     return WrittenTokenizer(
         sha256=digest_of([folder / name for name in SOURCES if (folder / name).exists()], written.get("normalizer")),
@@ -89,7 +89,7 @@ def write_clip_tokenizer(out: Path, rows: int, name: str) -> str:
         special_tokens=[("<start_of_text>", simple.sot_token_id), ("<end_of_text>", simple.eot_token_id)],
     )
     check_size(name, tokenizer.get_vocab_size(), rows)
-    write(json.loads(tokenizer.to_str()), out)
+    write(json.loads(tokenizer.to_str()), out, name)
     return hashlib.sha256(json.dumps([simple.encoder, merges], sort_keys=True).encode()).hexdigest()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from topwork_server import Array, InvalidInput, Item
+from topwork_server import Array, InvalidInput, Item, check_file
 
 from topwork_plugins.bert import tokens as bert_tokens
 from topwork_plugins.bert.settings import Settings
@@ -18,6 +18,7 @@ from topwork_plugins.onnx_file import graph as onnx_graph
 from topwork_plugins.onnx_file.description import TEXT_INPUTS, Description, ImageReads, TensorReads, TextReads
 from topwork_plugins.onnx_file.graph import Input
 from topwork_plugins.onnx_file.reads import PictureReader, TensorReader
+from topwork_plugins.tokenizer_checks import check_tokenizer
 
 #: Examples of an axis of any length have these, times its factor.
 LENGTHS = (16, 24)
@@ -130,6 +131,7 @@ def _copy_tokenizer(path: Path, out: Path, file: str) -> str:
     """Copy a tokenizer without its truncation and padding, which the server does. Returns the SHA-256 of the file."""
     from tokenizers import Tokenizer
 
+    check_file(path)
     try:
         content = path.read_bytes()
         tokenizer = Tokenizer.from_str(content.decode())
@@ -140,4 +142,5 @@ def _copy_tokenizer(path: Path, out: Path, file: str) -> str:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.save(str(out / bert_tokens.FILE), pretty=False)
+    check_tokenizer(out / bert_tokens.FILE, f"{file} ({path.name})")
     return sha256(content).hexdigest()
