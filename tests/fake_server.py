@@ -117,6 +117,8 @@ class FakeServer(encoders_pb2_grpc.EncodersServicer):
     #: What `busy_with` says that an encoder does, by its name.
     doing: dict[str, str] = field(default_factory=dict)
     ended: threading.Event = field(default_factory=threading.Event)
+    #: Of a server with TLS.
+    credentials: grpc.ServerCredentials | None = None
 
     def __enter__(self) -> FakeServer:
         return self.open(0)
@@ -130,7 +132,9 @@ class FakeServer(encoders_pb2_grpc.EncodersServicer):
         self._health.set("topwork.v1.Encoders", health_pb2.HealthCheckResponse.NOT_SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._add_sets()
-        self.target = f"127.0.0.1:{self._server.add_insecure_port(f'127.0.0.1:{port}')}"
+        place, secret = f"127.0.0.1:{port}", self.credentials
+        bound = self._server.add_secure_port(place, secret) if secret else self._server.add_insecure_port(place)
+        self.target = f"127.0.0.1:{bound}"
         self._server.start()
         return self
 

@@ -54,7 +54,10 @@ def other() -> Iterator[str]:
         ("not an address:1", "no address with a port"),
         ("::1:50051", "no address with a port"),
         ("http://127.0.0.1:50051/", "pass HOST:PORT without it: 127.0.0.1:50051"),
-        ("https://example.org", "begins with a scheme"),
+        ("grpcs://example.org", "begins with a scheme"),
+        ("https://", "no address with a port"),
+        ("https://127.0.0.1:50051/v1", "no address with a port"),
+        ("https://me:secret@example.org", "no address with a port"),
     ],
 )
 def test_addresses_that_cannot_be(target: str, key: str) -> None:
@@ -68,6 +71,7 @@ def test_addresses_that_cannot_be(target: str, key: str) -> None:
     "target",
     [
         "localhost:1",
+        "https://localhost:1",
         "[::1]:50051",
         "a-b.example.org:65535",
         "unix:/tmp/a",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, overload
 
@@ -25,7 +25,7 @@ from topwork._ops import search as search_ops
 from topwork._ops import sets as sets_ops
 from topwork._ops import write as write_ops
 from topwork._ops.overloads import Predict, Pretrain, Probe, Search
-from topwork._transport import channel
+from topwork._transport import channel, tls
 from topwork._transport.calls import ClientState, Method, Step, Steps, StreamCall
 from topwork._transport.retry import TIMEOUT
 from topwork._transport.tracing import with_trace_context
@@ -132,11 +132,16 @@ class Connection:
     retry_for: float | None
     gzip: bool
     credentials: grpc.ChannelCredentials | None
-    metadata: Sequence[tuple[str, str]]
+    metadata: Sequence[tuple[str, str]] = field(repr=False)
+    api_key: str | None = field(repr=False)
+    ca: tls.File | None
+    certificate: tls.File | None
+    key: tls.File | None
+    insecure: bool
 
     def __post_init__(self) -> None:
         """Raise InvalidInput that names the parameter."""
-        channel.check_target(self.target)
+        object.__setattr__(self, "target", channel.check_target(self.target))
         if self.credentials is not None and not isinstance(self.credentials, grpc.ChannelCredentials):
             raise InvalidInput(f"credentials are {describe(self.credentials)}", remedy="pass grpc.ssl_channel_credentials(...)")
         pairs = self.metadata
@@ -146,16 +151,42 @@ class Connection:
                 remedy='pass pairs of a name in lower case and its value, such as [("authorization", "Bearer ...")]',
             )
         object.__setattr__(self, "metadata", tuple((key, value) for key, value in pairs))
+        if self.api_key is not None and any(name == "authorization" for name, _ in pairs):
+            raise InvalidInput("api_key and metadata both have an authorization", remedy="pass one of them")
+        files = [name for name in ("ca", "certificate", "key") if getattr(self, name) is not None]
+        if files and self.credentials is not None:
+            raise InvalidInput(f"{files[0]} does nothing beside credentials", remedy="pass one of them")
+        if files and not self.target.startswith(tls.HTTPS):
+            raise InvalidInput(
+                f"{files[0]} is of TLS, and {self.target} is called in plaintext", remedy=f"pass https://{self.target}"
+            )
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self.credentials is not None or self.target.startswith(tls.HTTPS)
+
+    def sent_along(self) -> Sequence[tuple[str, str]]:
+        """The metadata of each call, with the key. Raises InvalidInput for one that must not be sent."""
+        given = any(name == "authorization" for name, _ in self.metadata)
+        key = () if given else tls.key_header(self.api_key, self.target, self.is_encrypted, self.insecure)
+        return (*self.metadata, *key)
+
+    def trusted(self) -> grpc.ChannelCredentials | None:
+        """The credentials of the channel; None for plaintext. Raises InvalidInput that names a file."""
+        if self.credentials is None and self.is_encrypted:
+            return tls.credentials(self.ca, self.certificate, self.key)
+        return self.credentials
 
     def channel(self, api: Any) -> Any:
         """Open a channel of `api`: grpc or grpc.aio."""
-        return channel.connect(api, self.target, self.gzip, self.credentials)
+        return channel.connect(api, self.target, self.gzip, self.trusted())
 
     def state(
         self, blocking: Callable[[AsyncIterable[Any]], Iterator[Any]], inputs: Callable[[str, Sequence[str]], Mapping[str, Any]]
     ) -> ClientState:
         """Make what the verbs of a client share."""
-        return ClientState(self.target, self.timeout, self.retry_for, blocking, inputs)
+        scheme = tls.HTTPS if self.is_encrypted and re.match(r"[^:]+:\d+$|\[", self.target) else ""
+        return ClientState(scheme + self.target, self.timeout, self.retry_for, blocking, inputs)
 
 
 def _is_pair(pair: Any) -> bool:
@@ -242,10 +273,17 @@ class ClientBase:
         gzip: bool = False,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str]] = (),
+        api_key: str | None = None,
+        ca: tls.File | None = None,
+        certificate: tls.File | None = None,
+        key: tls.File | None = None,
+        insecure: bool = False,
     ) -> None:
         settings = {"timeout": timeout, "retry_for": retry_for, "gzip": gzip, "credentials": credentials, "metadata": metadata}
+        settings |= {"api_key": api_key, "ca": ca, "certificate": certificate, "key": key, "insecure": insecure}
         (_, target), settings = arguments.bound(ClientBase.__init__, (self, target), settings)
         self._connection = Connection(target, **settings)
+        self._sent = self._connection.sent_along()
         self._stubs: dict[Method[Any, Any], Any] = {}
         self._closed = False
         self._open()
@@ -292,7 +330,7 @@ class ClientBase:
 
     def _metadata(self) -> Sequence[tuple[str, str]]:
         """What goes with a call that is made now."""
-        return with_trace_context(self._connection.metadata)
+        return with_trace_context(self._sent)
 
     def _stub(self, method: Method[Any, Any]) -> Any:
         if method not in self._stubs:

@@ -27,7 +27,7 @@ T = TypeVar("T")
 class Client(ClientBase):
     """A connection to a Topwork server; safe to use from many threads.
 
-    target       "HOST:PORT"
+    target       "HOST:PORT", or "https://HOST:PORT" of a server with TLS
     timeout      seconds to wait for a reply where a call names none; None waits for ever
     retry_for    seconds in which a call is made again where the server is away (it restarts) or overloaded, with growing pauses
                  (0.1 s, doubling, at most 5 s, with jitter) or after the time that the server asks for; 0: never. A stream goes
@@ -36,9 +36,14 @@ class Client(ClientBase):
                  build of an index, a deletion of a set) unless the server certainly did not begin it.
                  None: 60, but 5 where a client that has never had an answer cannot connect (no server runs, or it is elsewhere)
     gzip         compress what is sent (worth it for texts over a slow network, not for pictures, videos and sound)
-    credentials  grpc.ssl_channel_credentials(...) for a server behind TLS
+    credentials  of gRPC, for what the parameters below cannot say
     metadata     pairs of strings to send with every call, such as [("authorization", "Bearer ...")]. Where a span of
                  OpenTelemetry is active, its trace context (`traceparent`) goes with each call too
+    api_key      the key of the caller, which goes with every call; None: $TOPWORK_API_KEY, if that is set
+    ca           PEM file of the authority of the server's certificate; None: that of $TOPWORK_CA, or the authorities of the web
+    certificate  PEM file of a certificate to show to a server that asks clients for one, and
+    key          that of its private key
+    insecure     send the key in plaintext to another machine; without it only with TLS, or to this machine
 
     Connects at the first call. Use it in a `with` block, or call `close`. Pickled, for another process, it is opened again there.
     """

@@ -49,6 +49,8 @@ class TopworkError(Exception):
     untouched: bool = False
     #: No connection was made: nothing listens there, or there is no host of that name.
     unconnected: bool = False
+    #: To ask again soon would bring the same: the server, or the client, has to be set up in another way.
+    lasting: bool = False
 
     def __init__(
         self,

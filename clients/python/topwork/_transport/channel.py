@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from topwork._transport import tls
 from topwork._transport.calls import Method
 from topwork.errors import InvalidInput
 
@@ -28,19 +29,25 @@ REASONS: Mapping[str, str] = {
 
 def check_target(target: str) -> str:
     """The address as it is. Raises InvalidInput where none can be reached by it."""
-    instead = "pass the server's HOST:PORT, such as 127.0.0.1:50051"
+    instead = "pass the server's HOST:PORT, such as 127.0.0.1:50051, or https://HOST:PORT where it speaks TLS"
     if not target:
         raise InvalidInput("target is empty", remedy=instead)
     if target.startswith(SCHEMES):
         return target
-    if web := re.match(r"(https?|grpcs?|tcp)://(?P<rest>[^/]*)", target):
+    if target.startswith(tls.HTTPS):
+        return tls.HTTPS + _checked(tls.address(target), target, instead)
+    if web := re.match(r"(http|grpcs?|tcp)://(?P<rest>[^/]*)", target):
         remedy = "pass HOST:PORT without it" + (f": {web['rest']}" if re.search(r":\d+$", web["rest"]) else "")
         raise InvalidInput(f"{target!r} begins with a scheme", remedy=remedy)
-    plain = re.sub(r"^dns:(//[^/]*/)?", "", target)
-    found = re.fullmatch(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):(?P<port>\d+)", plain)
+    _checked(re.sub(r"^dns:(//[^/]*/)?", "", target), target, instead)
+    return target
+
+
+def _checked(plain: str, target: str, instead: str) -> str:
+    found = re.fullmatch(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]@]+):(?P<port>\d+)", plain)
     if not found or not 0 < int(found["port"][:6]) < 1 << 16:
         raise InvalidInput(f"{target!r} is no address with a port (1 to 65535)", remedy=instead)
-    return target
+    return plain
 
 
 def is_local(target: str) -> bool:
@@ -68,7 +75,7 @@ def unreached_reason(details: str) -> str:
 
 def unreached_remedy(target: str) -> str:
     """Say what to do about a server that does not answer."""
-    proxy = None if is_local(target) else proxy_variable()
+    proxy = None if is_local(tls.address(target)) else proxy_variable()
     if proxy and not is_proxy(os.environ[proxy]):
         return f"${proxy} is no http://HOST:PORT, so calls go through no proxy: write it so, or unset it"
     if proxy is None:
@@ -81,6 +88,7 @@ LARGEST_MESSAGE = 64 << 20
 
 def connect(api: Any, target: str, gzip: bool, credentials: Any) -> Any:
     """A channel of `api`: grpc or grpc.aio."""
+    target = tls.address(target)
     arguments = options(target)
     compression = grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression
     if credentials is None:

@@ -50,7 +50,7 @@ class RetryPolicy:
 
     def pause(self, error: TopworkError) -> float | None:
         """Seconds to wait before the next try; None where there is none, and the error is the caller's."""
-        if not isinstance(error, Overloaded | Unavailable) or (self._once and not error.untouched):
+        if not isinstance(error, Overloaded | Unavailable) or error.lasting or (self._once and not error.untouched):
             return None
         now = self._clock()
         if self._until is None:

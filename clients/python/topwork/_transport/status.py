@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from topwork import errors
-from topwork._transport import channel
+from topwork._transport import channel, tls
 from topwork._transport.wording import in_calls
 from topwork.errors import TopworkError
 
@@ -133,10 +133,12 @@ def _bare(code: grpc.StatusCode, details: str, target: str, timeout: float | Non
 
 def _unreachable(details: str, target: str) -> errors.Unavailable:
     """Make the error of a server that cannot be reached. Where no connection was made, nothing was sent."""
-    found = errors.Unavailable(
-        f"no answer from {target}: {channel.unreached_reason(details)}", remedy=channel.unreached_remedy(target)
-    )
-    found.untouched = found.unconnected = details.startswith(UNCONNECTED)
+    unconnected = details.startswith(UNCONNECTED)
+    refused = tls.failure(details, target) if unconnected else None
+    reason, remedy = refused or (channel.unreached_reason(details), channel.unreached_remedy(target))
+    found = errors.Unavailable(f"no answer from {target}: {reason}", remedy=remedy)
+    found.untouched = found.unconnected = unconnected
+    found.lasting = refused is not None
     return found
 
 

@@ -21,20 +21,41 @@ QUICK_RETRY = 1.0
 SOON = 2.0
 connection = flags(
     click.option(
-        "--server", envvar="TOPWORK_SERVER", show_envvar=True, default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT"
+        "--server",
+        envvar="TOPWORK_SERVER",
+        show_envvar=True,
+        default="127.0.0.1:50051",
+        show_default=True,
+        metavar="HOST:PORT|https://HOST:PORT",
     ),
+    click.option("--ca", metavar="FILE", help="the authority of the server's certificate, PEM (default: $TOPWORK_CA)"),
+    click.option("--certificate", metavar="FILE", help="to show to a server that asks for one, PEM"),
+    click.option("--key", metavar="FILE", help="the private key of the certificate, PEM"),
+    click.option("--insecure", is_flag=True, help="send the key of $TOPWORK_API_KEY in plaintext to another machine"),
     click.option("--timeout", type=Number(min=0, min_open=True), default=TIMEOUT, show_default=True, metavar="SECONDS"),
     click.option("--json", is_flag=True, help="write JSON, for programs"),
 )
 
 
 def connected(arguments: SimpleNamespace) -> Client:
-    return Client(arguments.server, timeout=arguments.timeout, retry_for=QUICK_RETRY)
+    return _opened(arguments, QUICK_RETRY)
 
 
 def patient(arguments: SimpleNamespace) -> Client:
     """Open a client for long work with a server that has answered already: it outlasts a restart."""
-    return Client(arguments.server, timeout=arguments.timeout, retry_for=RETRY_FOR)
+    return _opened(arguments, RETRY_FOR)
+
+
+def _opened(arguments: SimpleNamespace, retry_for: float) -> Client:
+    return Client(
+        arguments.server,
+        timeout=arguments.timeout,
+        retry_for=retry_for,
+        ca=arguments.ca,
+        certificate=arguments.certificate,
+        key=arguments.key,
+        insecure=arguments.insecure,
+    )
 
 
 @contextmanager
