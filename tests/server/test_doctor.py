@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -10,6 +11,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
+import certificates
+import fake_engine
 import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -176,6 +179,19 @@ def test_the_server_that_clients_are_sent_to_is_looked_for(monkeypatch):
     assert target in finding.detail
     assert "TOPWORK_SERVER" in finding.detail
     assert "is free" in doctor._address(target)().detail
+
+
+async def test_a_server_with_tls_is_looked_for_as_clients_do(monkeypatch, tmp_path):
+    made = certificates.pair(tmp_path / "tls")
+    async with fake_engine.served(tmp_path / "home", **made.settings) as server:
+        monkeypatch.setenv("TOPWORK_SERVER", f"https://{server.ready.address}")
+        monkeypatch.delenv("TOPWORK_CA", raising=False)
+        finding = await asyncio.to_thread(doctor._address(None))
+        assert finding.grade is Grade.WARN
+        assert "authority" in finding.detail
+        assert "TOPWORK_CA" in finding.remedy
+        monkeypatch.setenv("TOPWORK_CA", str(made.ca))
+        assert (await asyncio.to_thread(doctor._address(None))).grade is Grade.OK
 
 
 def test_an_address_is_free_taken_or_ours(tmp_path):

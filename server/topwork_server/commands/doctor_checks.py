@@ -305,10 +305,17 @@ def http_address(http: str) -> Finding:
 
 def server(target: str) -> Finding:
     """Check that a Topwork server answers where TOPWORK_SERVER sends clients."""
-    if _topwork_answers(target):
-        return Finding(Grade.OK, f"a Topwork server answers on {target} (TOPWORK_SERVER)")
-    remedy = f"start one there (`topwork serve --listen {target}`), or set TOPWORK_SERVER to where one listens"
-    return Finding(Grade.WARN, f"no Topwork server answers on {target} (TOPWORK_SERVER)", remedy)
+    from topwork import Client, TopworkError
+
+    try:
+        with Client(target, timeout=PATIENCE, retry_for=0) as client:
+            client.health("topwork.v1.Encoders")
+    except TopworkError as error:
+        remedy = (
+            error.remedy or f"start one there (`topwork serve --listen {target}`), or set TOPWORK_SERVER to where one listens"
+        )
+        return Finding(Grade.WARN, f"TOPWORK_SERVER: {error.message}", remedy)
+    return Finding(Grade.OK, f"a Topwork server answers on {target} (TOPWORK_SERVER)")
 
 
 def _topwork_answers(listen: str) -> bool:
