@@ -89,7 +89,7 @@ def main() -> int:
 
 
 def _doors(home: Path, loads: Sequence[Load], rounds: int, seconds: float) -> None:
-    with server(home, "--shared-memory", "--http", http := _free()) as (address, process), Worker("door_load") as worker:
+    with server(home, "--shared-memory", "--http", http := free_address()) as (address, process), Worker("door_load") as worker:
         for load in loads:
             names = worker.ask(
                 "open", kind="doors", address=address, http=http, encoder=load.encoder, texts=load.texts, size=load.size
@@ -125,7 +125,7 @@ class Client:
 def _clients(home: Path, stack: ExitStack) -> list[Client]:
     """The clients of the peers that are installed. Their servers run side by side, and compute when they are asked alone."""
     flags = ("--provider", "cpu", "--threads", str(usable_cores()), "--feature-cache", "0")
-    address, ours = stack.enter_context(server(home, *flags, "--http", http := _free()))
+    address, ours = stack.enter_context(server(home, *flags, "--http", http := free_address()))
     found: list[Client] = []
 
     def add(name: str, beside: type[Peer], process: psutil.Process, python: str | Path, **target: Any) -> None:
@@ -183,7 +183,7 @@ def _print(title: str, measured: Mapping[str, Sequence[Figures]], size: int, bes
     print(f"{table(header, lines)}\nload average at the end {os.getloadavg()[0]:.1f}\n", flush=True)
 
 
-def _free() -> str:
+def free_address() -> str:
     with socket.create_server(("127.0.0.1", 0)) as found:
         return f"127.0.0.1:{found.getsockname()[1]}"
 
