@@ -23,6 +23,7 @@ import simplejpeg
 from PIL import Image
 from topwork_plugins.i3d.videos import decode, pixels
 from topwork_server import Encoder, ImageItem, Item, TextItem, VideoItem
+from topwork_server.access.passes import EncoderPass, server_pass
 from topwork_server.config import Config
 from topwork_server.inference.engine import EmbedParams, Engine
 
@@ -58,7 +59,7 @@ def words() -> Figures:
 
 async def through_engine(name: str, items: Sequence[Item], options: dict[str, Any]) -> float:
     engine = Engine(models.catalog(), Config(provider="cpu"))
-    params = EmbedParams(name, options=options, wait=True)
+    params = EmbedParams(server_pass(EncoderPass, name), options=options, wait=True)
     await engine.embed(params, items[:8])
     best = float("inf")
     for _ in range(ROUNDS):

@@ -14,6 +14,7 @@ import numpy as np
 import sets_harness
 import toys_trainers
 from local_jobs import LocalJobs
+from passes import of_encoder, of_set
 from topwork.heads import MetricValue
 from topwork.report import Report
 from topwork_server import Examples, FineTuner, Target, TrainerSpec
@@ -179,7 +180,9 @@ class HeadsHarness(sets_harness.SetsHarness):
         return feature_set
 
     async def write(self, feature_set: FeatureSet, texts: Sequence[str], taps: Sequence[str] = ("mean",), **columns: Any) -> None:
-        features = await self.engine.embed(sets_harness.EmbedParams("letters", tuple(taps)), [TextItem(text) for text in texts])
+        features = await self.engine.embed(
+            sets_harness.EmbedParams(of_encoder("letters"), tuple(taps)), [TextItem(text) for text in texts]
+        )
         metadata = tuple(Column(name, _type(values), values) for name, values in columns.items())
         inputs: list[Item | None] = [TextItem(text) for text in texts] if feature_set.definition.keep_inputs else []
         block = ItemBatch([f"i{text}" for text in texts], features.taps, metadata, inputs=inputs)
@@ -187,7 +190,7 @@ class HeadsHarness(sets_harness.SetsHarness):
 
     async def write_vectors(self, name: str, count: int, **columns: Any) -> None:
         """Random rows of the set's first tap."""
-        feature_set = self.sets.get(name)
+        feature_set = self.sets.get(of_set(name))
         info = feature_set.definition.taps[0]
         rows = np.random.default_rng(0).normal(size=(count, info.tap.dim)).astype(np.float32)
         metadata = tuple(Column(name, _type(values), values) for name, values in columns.items())
@@ -196,7 +199,7 @@ class HeadsHarness(sets_harness.SetsHarness):
 
     def pins(self) -> dict[str, int]:
         """Over all sets: of each pin the version."""
-        infos = [info for name in self.sets.names() for info in self.sets.get(name).versions()]
+        infos = [info for name in self.sets.names() for info in self.sets.get(of_set(name)).versions()]
         return {pin: info.version for info in infos for pin in info.pins}
 
 

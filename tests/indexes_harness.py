@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import toys_index
 from local_jobs import LocalJobs
+from passes import of_set
 from topwork_server import IndexSpec, Metric
 from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.feature_set import FeatureSet
@@ -94,7 +95,7 @@ class IndexesHarness:
     kinds: Kinds
 
     async def search(self, vectors: Array, k: int = 10, name: str = "", **more: Any) -> SearchHits:
-        live = await self.indexes.live("birds", name)
+        live = await self.indexes.live(of_set("birds"), name)
         query = SearchQuery(vectors, np.arange(len(vectors)), k, **more)
         return await asyncio.to_thread(live.search, query)
 

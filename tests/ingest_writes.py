@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import numpy as np
+from passes import of_encoder, of_set
 from topwork_server import Granularity, Tap, TextItem
 from topwork_server.feature_sets.set_types import Column, ColumnType
 from topwork_server.features import TapRows
@@ -12,7 +13,7 @@ from topwork_server.inference.engine import EmbedParams
 from topwork_server.ingest.validation import IncomingItems, WriteSettings, incoming_features
 from topwork_server.types import FingerprintedTap
 
-LETTERS = WriteSettings("birds", "letters")
+LETTERS = WriteSettings(of_set("birds"), "letters")
 
 
 def texts(*words, ids=None, **columns):
@@ -34,20 +35,20 @@ async def write(harness, *messages, settings=LETTERS):
 
 async def stored(harness, name="birds"):
     """id -> the numbers of its first tap."""
-    feature_set = await asyncio.to_thread(harness.sets.get, name)
+    feature_set = await asyncio.to_thread(harness.sets.get, of_set(name))
     _, keys = feature_set.keys()
     block = feature_set.fetch(keys, taps=[feature_set.definition.taps[0].tap.name])
     return dict(zip(block.ids, block.taps[0].rows.tolist(), strict=True))
 
 
 async def years(harness, name="birds"):
-    feature_set = await asyncio.to_thread(harness.sets.get, name)
+    feature_set = await asyncio.to_thread(harness.sets.get, of_set(name))
     block = feature_set.fetch(feature_set.keys()[1], columns=["year"])
     return dict(zip(block.ids, block.metadata[0].values, strict=True))
 
 
 async def rows(harness, *words, encoder="letters", **options):
-    features = await harness.engine.embed(EmbedParams(encoder, options=options), [TextItem(word) for word in words])
+    features = await harness.engine.embed(EmbedParams(of_encoder(encoder), options=options), [TextItem(word) for word in words])
     del harness.engine.asked[-1]
     return dict(zip(words, features.taps[0].rows.tolist(), strict=True))
 
@@ -67,4 +68,4 @@ def features(ids, *taps, numerics=None, skip=False):
     return incoming_features(ids, taps, (), numerics, skip_bad_items=skip)
 
 
-VECTORS = WriteSettings("vectors")
+VECTORS = WriteSettings(of_set("vectors"))

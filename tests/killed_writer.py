@@ -16,6 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from passes import of_set
 from sample_batches import POOLED, rows
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets
@@ -50,7 +51,7 @@ def state(numbers: Iterable[int]) -> dict[str, int]:
 
 
 def main() -> None:
-    birds = FeatureSets(Path(sys.argv[1])).get("birds")
+    birds = FeatureSets(Path(sys.argv[1])).get(of_set("birds"))
     waiting: deque[tuple[int, Future[Any]]] = deque()
     for number in count(int(sys.argv[2])):
         waiting.append((number, apply(birds, number)))

@@ -14,6 +14,7 @@ from topwork.v1 import sets_pb2 as pb
 from topwork.v1 import sets_pb2_grpc
 from topwork.v1 import types_pb2 as t
 from topwork_server import EncoderSpec, Item, TextItem
+from topwork_server.access.gate import Gate
 from topwork_server.app import OPTIONS
 from topwork_server.config import Config
 from topwork_server.feature_sets.set_registry import FeatureSets
@@ -118,7 +119,7 @@ class Served:
 async def served(home: Path, specs: Sequence[EncoderSpec] = SPECS, **settings: Any) -> AsyncIterator[Served]:
     """With a server on a free port; at the end it is cut off, so that no test waits for a drain."""
     async with composed(home, specs, **settings) as harness:
-        requests = RequestTracker()
+        requests = RequestTracker(Gate(home))
         server = grpc.aio.server(interceptors=[RequestInterceptor(requests)], options=OPTIONS)
 
         async def drop_set(name: str, drop: Callable[[str], None]) -> None:

@@ -18,6 +18,7 @@ from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs
 from topwork_server import __version__
 from topwork_server.access.exposure import check_exposed
 from topwork_server.access.fetch_policy import FetchPolicy
+from topwork_server.access.gate import Gate
 from topwork_server.access.tls import ServerTls, server_tls
 from topwork_server.addresses import bind, first_free_socket
 from topwork_server.atomic_store import use_temporary_folder
@@ -113,7 +114,9 @@ class App:
         self.engine = engine(catalog, config, self.health.changed, telemetry)
         plugins = plugins or PluginRegistry.load()
         self.state = ServerState(catalog, config, plugins, self.engine, telemetry)
-        self.requests, self.budget = RequestTracker(telemetry), MessageBudget(config.message_budget, MemoryTrimmer().freed)
+        self.gate = _gate(config)
+        self.requests = RequestTracker(self.gate, telemetry)
+        self.budget = MessageBudget(config.message_budget, MemoryTrimmer().freed)
         self._receiver, self._methods = MessageReceiver(self.budget), ServiceMethods()
         self._server = grpc.aio.server(interceptors=[RequestInterceptor(self.requests, self._receiver)], options=OPTIONS)
         self._spool = UploadStore(config.home / "spool", config.max_video_bytes)
@@ -179,7 +182,7 @@ class App:
 
     def _check_exposed(self, tls: ServerTls | None) -> None:
         config = self.config
-        authenticated = tls is not None and config.tls_client_ca is not None
+        authenticated = not self.gate.is_open or (tls is not None and config.tls_client_ca is not None)
         for address in (config.listen, config.http if self._http else ""):
             if address:
                 check_exposed(address, tls=tls is not None, authenticated=authenticated, insecure=config.insecure)
@@ -223,6 +226,14 @@ class App:
             return self._catalog.entry(name).state is EncoderState.READY
         except DataLoss:
             return False
+
+
+def _gate(config: Config) -> Gate:
+    """The gate of the home's keys. StartError where these cannot be read: without them nobody could be told from another."""
+    try:
+        return Gate(config.home)
+    except DataLoss as error:
+        raise StartError(error.message, remedy=error.remedy) from error
 
 
 async def serve(config: Config, announce: Callable[[ReadyMessage], None] = lambda ready: None) -> int:

@@ -47,11 +47,14 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of `path` once it is complete and on disk. A failure leaves what was there."""
+def replacing(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `path` once it is complete and on disk. A failure leaves what was there. `mode`
+    are its permissions, where they are not the usual ones."""
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PART}")  # of this writer alone: threads may write one file
     try:
         with part.open("wb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -64,9 +67,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     sync(path.parent)
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file in UTF-8, in place of an older one."""
-    with replacing(path) as file:
+def write(path: Path, text: str, mode: int | None = None) -> None:
+    """Write a file in UTF-8, in place of an older one, with these permissions where they are not the usual ones."""
+    with replacing(path, mode) as file:
         file.write(text.encode())
 
 

@@ -38,6 +38,14 @@ def _size_or_none(text: str) -> int:
     return 0 if text == "0" else _size(text)
 
 
+def _duration(text: str) -> float:
+    """Parse 90d, 12h, 30m or 45s into seconds."""
+    number, unit = text[:-1], {"d": 86400, "h": 3600, "m": 60, "s": 1}.get(text[-1:])
+    if unit is None or not number.isdecimal() or not 0 < int(number[:9]) * unit < 1 << 33:
+        raise click.BadParameter("must be a time such as 90d, 12h or 30m")
+    return float(int(number) * unit)
+
+
 _json = click.option("--json", is_flag=True, help="print JSON, for programs")
 _home = flags(
     _json, click.option("--home", type=PATH, help="where the server keeps its state (default: $TOPWORK_HOME or ~/.topwork)")
@@ -203,7 +211,45 @@ def demo(arguments: SimpleNamespace) -> int:
 
 @click.group()
 def keys() -> None:
-    """certificates for a first try of TLS"""
+    """keys of callers: add, list and revoke them, while servers run; and a certificate for a first try of TLS"""
+
+
+@verb()
+@click.argument("name")
+@_home
+@click.option("--role", type=click.Choice(["reader", "writer", "trainer", "admin"]), required=True, help="what the caller may do")
+@click.option("--sets", cls=Several, multiple=True, metavar="PATTERN...", help="names of sets that it may use (default: all)")
+@click.option("--encoders", cls=Several, multiple=True, metavar="PATTERN...", help="names of encoders (default: all)")
+@click.option("--expires", type=_duration, metavar="TIME", help="after so long, such as 90d or 12h (default: never)")
+def add(arguments: SimpleNamespace) -> int:
+    """make a key, and print it once"""
+    from topwork_server.commands import keys as keys_command
+
+    return keys_command.add(arguments)
+
+
+@verb()
+@_home
+def list_keys(arguments: SimpleNamespace) -> int:
+    """list the keys, without their secrets"""
+    from topwork_server.commands import keys as keys_command
+
+    return keys_command.list_keys(arguments)
+
+
+@verb()
+@click.argument("name", metavar="NAME|ID")
+@_home
+def revoke(arguments: SimpleNamespace) -> int:
+    """revoke a key: requests with it are refused from then on"""
+    from topwork_server.commands import keys as keys_command
+
+    return keys_command.revoke(arguments)
+
+
+keys.add_command(add)
+keys.add_command(list_keys, "list")
+keys.add_command(revoke)
 
 
 @verb()

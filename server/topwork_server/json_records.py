@@ -33,9 +33,15 @@ def dumps(record: Mapping[str, Any], indent: int | None = None, default: Callabl
     return json.dumps({**plain, CHECKSUM: _checksum(plain)}, indent=indent) + "\n"
 
 
-def write(path: Path, record: Mapping[str, Any], indent: int | None = None, default: Callable[[Any], Any] | None = None) -> None:
-    """Write a record with its checksum, in place of an older one."""
-    atomic_store.write(path, dumps(record, indent, default))
+def write(
+    path: Path,
+    record: Mapping[str, Any],
+    indent: int | None = None,
+    default: Callable[[Any], Any] | None = None,
+    mode: int | None = None,
+) -> None:
+    """Write a record with its checksum, in place of an older one; `mode` is for permissions that are not the usual ones."""
+    atomic_store.write(path, dumps(record, indent, default), mode)
 
 
 def read(path: Path, kind: type[T], remedy: str = "") -> T:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from passes import of_set
 from PIL import Image
 from topwork import Client
 from topwork_server import Granularity, Metric, Tap
@@ -128,9 +129,9 @@ def test_its_kind_of_index_is_built_measured_and_searched(
         kept = sets.create(SetDefinition("birds", (tap,)))
         kept.write(ItemBatch([f"bird {i}" for i in range(300)], (TapRows(tap, rows, np.ones(300, np.int64)),))).result()
         indexes = IndexManager(tmp_path / "indexes", sets, jobs, PluginRegistry.load(), 1, lambda: False)
-        job = (await indexes.create(CreateIndexParams("birds", kind="brute", metric=Metric.L2))).job
+        job = (await indexes.create(CreateIndexParams(of_set("birds"), kind="brute", metric=Metric.L2))).job
         assert (await jobs.wait(job)).state is JobState.DONE
-        described, live = await indexes.wait_for_build("birds"), await indexes.live("birds")
+        described, live = await indexes.wait_for_build(of_set("birds")), await indexes.live(of_set("birds"))
         hits = live.search(SearchQuery(rows[7:8], np.zeros(1, np.int64), k=3))
         assert kept.ids_of(hits.keys)[0] == "bird 7"
         for closing in (indexes.close(), jobs.close(), asyncio.to_thread(sets.close)):

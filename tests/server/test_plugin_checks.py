@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from passes import of_encoder
 from topwork_server import Item, Metric, Sample, Target, TextItem
 from topwork_server.config import Config
 from topwork_server.errors import PluginFault
@@ -67,7 +68,7 @@ def test_a_fault_of_an_encoder_is_told_and_others_are_served(home: Path, text: s
     async def both() -> tuple[Any, Any]:
         engine = Engine(Catalog(FakePlugins([letters_spec("faulty", Faulty)]), home), Config(home=home, provider="cpu"))
         try:
-            asks = [engine.embed(EmbedParams("faulty"), [TextItem(one)]) for one in (text, "owl")]
+            asks = [engine.embed(EmbedParams(of_encoder("faulty")), [TextItem(one)]) for one in (text, "owl")]
             return tuple(await asyncio.gather(*asks, return_exceptions=True))  # type: ignore[return-value]
         finally:
             await engine.close()

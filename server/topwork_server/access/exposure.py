@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 _REMEDY = {
     "TLS": "--tls-cert FILE --tls-key FILE (`topwork keys self-signed` makes a pair for a first try)",
-    "authentication": "--tls-client-ca FILE, which asks clients for certificates",
+    "authentication": "a key (`topwork keys add NAME --role ROLE`), or --tls-client-ca FILE, which asks clients for certificates",
 }
 _OPENS = {
     "TLS": "what is sent to %s and back, keys among it, can be read and changed by whoever is on the way (--insecure)",

@@ -126,7 +126,7 @@ class _Method:
             called.peer(),
             task.add_done_callback,
             full_name=self._path.lstrip("/"),
-            carrier=dict(context.request_headers.allitems()) if self._requests.telemetry.on else None,
+            headers=dict(context.request_headers.allitems()),
             traced=partial(context.response_headers.add, TRACERESPONSE),
         )
 

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from topwork_server.access.passes import encoder_pass, visible_encoders
 from topwork_server.doors.calls import MODEL, Call
 from topwork_server.doors.links import LinkReader
 from topwork_server.doors.media import Link
@@ -31,7 +32,7 @@ class Embedder:
         self._engine, self._catalog, self._default, self._links = engine, catalog, default, links
 
     def name(self, call: Call[Any], model: str = "") -> str:
-        """The encoder that a request is for: as its body has it, its headers, or else the server's default."""
+        """The model that a request is for: as its body has it, its headers, or else the server's default."""
         found = model or call.model or self._default
         if not found:
             raise InvalidInput(
@@ -40,12 +41,12 @@ class Embedder:
         return found
 
     async def names(self) -> Sequence[str]:
-        """The names of all encoders."""
-        return await asyncio.to_thread(self._catalog.names)
+        """The names of all encoders that the caller may use."""
+        return visible_encoders(await asyncio.to_thread(self._catalog.names))
 
     async def spec(self, encoder: str) -> EncoderSpec:
         """The encoder's spec. NotFound where there is none of that name."""
-        loaded = self._engine.loaded_encoder(encoder)
+        loaded = self._engine.loaded_encoder(encoder_pass(encoder))
         return loaded.spec if loaded else await asyncio.to_thread(self._catalog.spec, encoder)
 
     async def modalities(self, encoder: str) -> Sequence[Modality]:
@@ -61,7 +62,7 @@ class Embedder:
         """Return the options, or the role, that the name of a prompt stands for: where the encoder has a prompt for a role, and
         none of that name, the names that protocols have for the role stand for it. NotFound where there is no such encoder."""
         if role := ROLES.get(name):
-            async with self._engine.acquire(encoder):  # exported first, if need be: only then its prompts are known
+            async with self._engine.acquire(encoder_pass(encoder)):  # exported first, if need be: only then its prompts are known
                 prompts = await asyncio.to_thread(lambda: self._catalog.entry(encoder).prompts)
             if role in {prompt.role for prompt in prompts} and name not in {prompt.name for prompt in prompts}:
                 return {}, role
@@ -69,11 +70,11 @@ class Embedder:
 
     async def entry(self, encoder: str) -> CatalogEntry:
         """Return what is known of an encoder. NotFound where there is none of that name."""
-        return await asyncio.to_thread(self._catalog.entry, encoder)
+        return await asyncio.to_thread(self._catalog.entry, encoder_pass(encoder))
 
     async def taps(self, encoder: str) -> Sequence[FingerprintedTap]:
         """The taps of an encoder, of all its towers; none before it is exported. NotFound where there is none of that name."""
-        if loaded := self._engine.loaded_encoder(encoder):
+        if loaded := self._engine.loaded_encoder(encoder_pass(encoder)):
             return loaded.taps
         return (await self.entry(encoder)).taps
 
@@ -81,7 +82,7 @@ class Embedder:
         """The default tap of an encoder. NotFound where there is none of that name."""
         known = self._engine.loaded_encoder(encoder) or await self.entry(encoder)
         if not known.taps:
-            async with self._engine.acquire(encoder) as known:  # exported first: only then its taps are known
+            async with self._engine.acquire(encoder_pass(encoder)) as known:  # exported first: only then its taps are known
                 pass
         return next(info for info in known.taps if info.tap.name == known.spec.default_tap)
 
@@ -102,7 +103,9 @@ class Embedder:
         role: Role | None = None,
     ) -> T:
         """Return what `work` makes of the encoder of texts and of the options, as `Engine.ask_encoder` runs it."""
-        params = EmbedParams(encoder, (), options, deadline=call.deadline, client=call.client, priority=call.priority, role=role)
+        params = EmbedParams(
+            encoder_pass(encoder), (), options, deadline=call.deadline, client=call.client, priority=call.priority, role=role
+        )
         return await self._engine.ask_encoder(params, places, work)
 
     async def embed(
@@ -135,7 +138,7 @@ class Embedder:
     ) -> EmbedResult:
         """Rows of several taps, as `embed`; a fingerprint belongs to the first. `wait` waits for room in the encoder's queue."""
         params = EmbedParams(
-            encoder,
+            encoder_pass(encoder),
             tuple(taps),
             options,
             deadline=call.deadline,

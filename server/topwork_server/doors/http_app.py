@@ -13,11 +13,12 @@ from starlette.routing import Route, Router
 from topwork._display.excerpts import excerpt
 
 from topwork_server.config import ANY_ORIGIN
+from topwork_server.doors import http_errors
 from topwork_server.doors.connect import ConnectApplication, connect_error
 from topwork_server.doors.json_calls import BODY
 from topwork_server.doors.request_body import RequestBody
 from topwork_server.doors.service_methods import ServiceMethods
-from topwork_server.errors import TopworkError
+from topwork_server.errors import Refused, TopworkError
 from topwork_server.services.message_receiver import MessageReceiver
 from topwork_server.services.request_tracker import RequestTracker
 
@@ -44,7 +45,7 @@ class HttpApplication:
         receiver: MessageReceiver,
         allowed_origins: Collection[str] = (),
     ) -> None:
-        self._methods, self._budget = methods.methods, receiver.budget
+        self._methods, self._budget, self._requests = methods.methods, receiver.budget, requests
         self._connect = ConnectApplication(methods.methods.values(), requests, receiver)
         self._routes = Router(routes, redirect_slashes=False, default=_nothing_there)
         self._allowed_origins = allowed_origins
@@ -92,7 +93,15 @@ class HttpApplication:
         scope["headers"] = _without(scope["headers"], *REPLY_ENCODINGS)
         if headers.get("content-type", FORM) == FORM:
             scope["headers"] = [(b"content-type", b"application/json"), *_without(scope["headers"], b"content-type")]
-        if self._methods[scope["path"]].streams_requests:
+        method = self._methods[scope["path"]]
+        try:
+            self._requests.let_in(method.name, headers)
+        except Refused as error:
+            await _refusal(http_errors.status(error), error.code.name.lower(), str(error), **http_errors.headers(error))(
+                scope, body.receive, send
+            )
+            return
+        if method.streams_requests:
             await self._connect(scope, body.receive, send)
             return
         scope["headers"] = _without(scope["headers"], b"content-encoding")

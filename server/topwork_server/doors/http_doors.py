@@ -42,6 +42,6 @@ def http_server(
     routes += health_routes(health, config.default_encoder)
     heads = protocols.heads.all_statistics
     peers = [TeiMetrics(engine, heads), TritonMetrics(engine, heads, protocols.catalog.names)]
-    routes += metrics.routes([TopworkMetrics(requests, receiver.budget, engine, state), *peers])
+    routes += metrics.routes([TopworkMetrics(requests, receiver.budget, engine, state), *peers], requests)
     routes += ApiDocs(methods.methods.values(), calls.operations).routes()
     return HttpServer(HttpApplication(methods, routes, requests, receiver, config.allow_origin))

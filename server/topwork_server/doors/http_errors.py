@@ -21,6 +21,8 @@ class WrongMethod(TopworkError):
 _BY_CODE: Mapping[grpc.StatusCode, int] = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
     grpc.StatusCode.NOT_FOUND: 404,
     grpc.StatusCode.ALREADY_EXISTS: 409,
     grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
@@ -50,8 +52,10 @@ def error_form(error: TopworkError) -> Response:
 
 def headers(error: TopworkError) -> dict[str, str]:
     """Tell when to come back (in whole seconds, and in milliseconds as OpenAI's clients read it), or that another try would end
-    the same."""
+    the same, or that a key is needed (RFC 6750, section 3)."""
     after = retry_after(error)
+    if error.code is grpc.StatusCode.UNAUTHENTICATED:
+        return {"www-authenticate": "Bearer", "x-should-retry": "false"}
     if after is None:
         return {"x-should-retry": "false"}
     return {"retry-after": str(max(1, round(after))), "retry-after-ms": str(round(after * 1000))}

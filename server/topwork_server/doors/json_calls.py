@@ -96,6 +96,7 @@ class JsonCalls:
             headers = {REQUEST_ID: request.headers.get(REQUEST_ID, "")[:100] or f"req_{secrets.token_hex(12)}"}
             form = usual
             try:
+                self._requests.let_in(operation.counted_as, request.headers)
                 async with _while_connected(request) as scope:
                     # its bytes are not held while the call is answered: `_call_of` takes them out
                     held = [await _body_of(request).read()] if posted else []
@@ -121,9 +122,9 @@ class JsonCalls:
 
         task = asyncio.current_task()
         assert task is not None
-        peer, carrier = str(_client_of(request)), request.headers
+        peer = str(_client_of(request))
         return await self._requests.serve(
-            operation.counted_as, work, peer, task.add_done_callback, carrier=carrier, traced=traced
+            operation.counted_as, work, peer, task.add_done_callback, headers=request.headers, traced=traced
         )
 
 

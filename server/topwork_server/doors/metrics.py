@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from topwork_server.doors import http_errors
 from topwork_server.doors.json_calls import DoorRoute
+from topwork_server.errors import Refused
 from topwork_server.histogram import BucketHistogram
 from topwork_server.inference.engine import Engine
 from topwork_server.server_state import ServerState
@@ -132,7 +133,7 @@ def _bound(bound: float) -> str:
     return "+Inf" if bound == float("inf") else f"{bound:.6g}"
 
 
-def routes(collectors: Iterable[Collector]) -> list[Route]:
+def routes(collectors: Iterable[Collector], requests: RequestTracker) -> list[Route]:
     """Return the route of /metrics: of these collectors, and of the process."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -140,6 +141,10 @@ def routes(collectors: Iterable[Collector]) -> list[Route]:
         registry.register(collector)
 
     async def metrics(request: Request) -> Response:
+        try:
+            requests.let_in("Metrics", request.headers)
+        except Refused as error:
+            return http_errors.error_form(error)
         encode, kind = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), media_type=kind)
 

@@ -57,10 +57,11 @@ class HeadPredictor:
         """The head of that name. NotFound where there is none; NotReady where it does not serve yet; InvalidInput for one that
         predicts nothing of items."""
         name = name.removeprefix(PREFIX)
+        allowed = await self._heads.pass_for(name)
         try:
-            return (await asyncio.to_thread(self._predictor.find_predicting, name)).head
+            return (await asyncio.to_thread(self._predictor.find_predicting, allowed)).head
         except NotFound:
-            await self._heads.check_served([name])  # of one that is in training there is more to say
+            await self._heads.check_served([allowed])  # of one that is in training there is more to say
             raise
 
     async def classifier(self, call: Call[Any]) -> Head:
@@ -120,7 +121,7 @@ class HeadPredictor:
             priority=call.priority,
             boxes=boxes,
         )
-        return await self._predictor.predict([head.name], params, items)
+        return await self._predictor.predict([await self._heads.pass_for(head.name)], params, items)
 
     async def listed(self) -> Sequence[HeadDescription]:
         """All heads that predict something of items, by their names, or will once they are trained."""
@@ -128,7 +129,8 @@ class HeadPredictor:
 
     async def load(self, head: Head) -> None:
         """Open a head's graph."""
-        await asyncio.to_thread(self._predictor.cache.open, lambda: self._predictor.find(head.name))
+        name = await self._heads.pass_for(head.name)
+        await asyncio.to_thread(self._predictor.cache.open, lambda: self._predictor.find(name))
 
     def unload(self, head: Head) -> None:
         """Drop a head's graph from memory."""

@@ -49,6 +49,8 @@ _BY_CLASS: tuple[tuple[type[TopworkError], str, int | None], ...] = (
 _BY_CODE: Mapping[grpc.StatusCode, tuple[str, int | None]] = {
     grpc.StatusCode.INVALID_ARGUMENT: ("Validation", 422),
     grpc.StatusCode.NOT_FOUND: ("Validation", None),
+    grpc.StatusCode.UNAUTHENTICATED: ("Unauthorized", None),
+    grpc.StatusCode.PERMISSION_DENIED: ("Unauthorized", None),
     grpc.StatusCode.RESOURCE_EXHAUSTED: ("Overloaded", None),
     grpc.StatusCode.DEADLINE_EXCEEDED: ("Overloaded", None),
     grpc.StatusCode.UNAVAILABLE: ("Unhealthy", 503),

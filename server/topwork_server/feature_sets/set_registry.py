@@ -11,6 +11,7 @@ from pathlib import Path
 from topwork._display.excerpts import excerpt
 
 from topwork_server import atomic_store
+from topwork_server.access.passes import SetPass, require, visible_sets
 from topwork_server.errors import AlreadyExists, DataLoss, NotFound, NotReady, TopworkError
 from topwork_server.feature_sets import lance_io, lance_layout, schema
 from topwork_server.feature_sets.checksums import Checksums
@@ -40,9 +41,12 @@ class FeatureSets:
         found = (path.name.removesuffix(SUFFIX) for path in self.folder.glob(f"*{SUFFIX}") if path.is_dir())
         return sorted(name for name in found if SET_NAME.fullmatch(name))
 
-    def get(self, name: str) -> FeatureSet:
+    def get(self, name: SetPass) -> FeatureSet:
         """Open a set. NotFound (with names near to it), or NotReady where its folder cannot be read: other sets are served all
         the same."""
+        return self._get(require(name, SetPass))
+
+    def _get(self, name: str) -> FeatureSet:
         with self._set_lock(name):
             if name in self._open:
                 return self._open[name]
@@ -59,7 +63,7 @@ class FeatureSets:
     def damage(self, name: str) -> str:
         """Name the damaged file of a set, as far as that is known; "" where none is. NotFound."""
         try:
-            damage = self.get(name).damage()
+            damage = self._get(name).damage()
         except DataLoss as error:
             return error.message
         return damage.message if damage else ""
@@ -72,7 +76,7 @@ class FeatureSets:
         """Create an empty set. AlreadyExists, or InvalidInput for what cannot be stored."""
         with self._new_folder(definition) as making:
             self._publish(making, definition.name)
-        return self.get(definition.name)
+        return self._get(definition.name)
 
     def create_with(
         self, definition: SetDefinition, batch: ItemBatch, numerics: Numerics | None = None
@@ -85,7 +89,7 @@ class FeatureSets:
             finally:
                 unseen.close()
             self._publish(making, definition.name)
-        return self.get(definition.name), written
+        return self._get(definition.name), written
 
     @contextmanager
     def _new_folder(self, definition: SetDefinition) -> Iterator[Path]:
@@ -116,9 +120,9 @@ class FeatureSets:
         if self._path(name).exists():
             raise AlreadyExists(f"there is a feature set {name!r}", remedy="choose another name, or drop it first")
 
-    def drop(self, name: str) -> None:
+    def drop(self, name: SetPass) -> None:
         """Delete a set with all of its versions: gone at once; what a crash leaves on disk goes at the next start."""
-        with self._set_lock(name):
+        with self._set_lock(require(name, SetPass)):
             if not self._exists(name):
                 raise self._not_found(name)
             opened = self._open.pop(name, None)
@@ -157,5 +161,5 @@ class FeatureSets:
                 f"{self._path(name)} is in the way of the feature set {name!r}: it is no folder",
                 remedy="move it away, or delete it",
             )
-        remedy = instead(name, self.names(), "write to it to make it")
+        remedy = instead(name, visible_sets(self.names()), "write to it to make it")
         return NotFound(f"there is no feature set {excerpt(name)}", remedy=remedy)

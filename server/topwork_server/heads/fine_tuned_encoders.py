@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 
+from topwork_server.access.passes import SetPass, server_pass
 from topwork_server.errors import NotReady, TopworkError
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.heads.head_store import HeadStore
@@ -67,7 +68,7 @@ class FineTunedEncoders:
         """Name the sets, heads and encoders that use an encoder, besides the head `but`."""
         for set_name in self._sets.names():
             with suppress(TopworkError):  # a set that cannot be opened uses nothing
-                if self._sets.get(set_name).definition.encoder == encoder:
+                if self._sets.get(server_pass(SetPass, set_name)).definition.encoder == encoder:
                     yield f"the set {set_name}"
         yield from (f"the head {head.name}" for head in self._store.all() if encoder in head.encoders and head.name != but)
         yield from (f"the encoder {other}" for other in self._catalog.derived_from(encoder))

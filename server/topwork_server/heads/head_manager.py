@@ -14,6 +14,8 @@ from weakref import WeakValueDictionary
 from topwork.heads import LabelShift
 from topwork.report import Report
 
+from topwork_server.access.caller import current_caller
+from topwork_server.access.passes import HeadPass, head_pass, require, sees_sources, server_pass
 from topwork_server.blocking_calls import shielded
 from topwork_server.errors import AlreadyExists, InvalidInput, TopworkError
 from topwork_server.feature_sets.set_registry import FeatureSets
@@ -82,22 +84,30 @@ class HeadManager:
                 self._check_free(each, replace=request.replace)
             definition = await self._requests.definition(request)
             await shielded(self._start_training(definition))
-        return await self.get(name)
+        return await self.get(server_pass(HeadPass, name))
 
-    async def get(self, name: str) -> HeadDescription:
+    async def pass_for(self, name: str) -> HeadPass:
+        """Check that the current caller may use a head. Refused (PERMISSION_DENIED) where it is of sets or encoders that the
+        caller may not use; of callers who may use all, nothing is looked up."""
+        if not current_caller().is_scoped:
+            return head_pass(name, tuple)
+        return await asyncio.to_thread(head_pass, name, lambda: self._status.find(name).sources)
+
+    async def get(self, name: HeadPass) -> HeadDescription:
         """Describe a head. NotFound suggests similar names."""
-        return self._status.describe(await asyncio.to_thread(self._status.find, name))
+        return self._status.describe(await asyncio.to_thread(self._status.find, require(name, HeadPass)))
 
     async def list(self, encoder: str = "") -> builtins.list[HeadDescription]:
-        """List heads by name: the trained, the training and the failed ones, then those of encoders. `encoder` "" lists all."""
+        """List heads that the caller may use, by name: the trained, the training and the failed ones, then those of encoders.
+        `encoder` "" lists those of all."""
         found = await asyncio.to_thread(lambda: [*self._status.find_all()])
-        described = [self._status.describe(one) for one in found]
+        described = [self._status.describe(one) for one in found if sees_sources(one.sources)]
         chosen = [one for one in described if not encoder or encoder in one.encoders]
         if encoder and not chosen:
             await asyncio.to_thread(self._catalog.spec, encoder)  # NotFound
         return chosen
 
-    async def report(self, name: str) -> Report:
+    async def report(self, name: HeadPass) -> Report:
         """Read the report of a head that serves. InvalidInput where it was not trained here."""
         described = await self.get(name)
         if serving_head(described).pretrained:
@@ -116,14 +126,14 @@ class HeadManager:
             return None
         return label_shift(report.names, counts, report.confusion) if report.confusion else None
 
-    async def export(self, name: str) -> tuple[bytes, str]:
+    async def export(self, name: HeadPass) -> tuple[bytes, str]:
         """Export trunk and head as one ONNX file, with its model card in JSON. NotReady where the trunk is not here."""
         try:
             return await asyncio.to_thread(export_head, serving_head(await self.get(name)), self.store, self._catalog)
         except FileNotFoundError:  # dropped or replaced while its files were read
             return await asyncio.to_thread(export_head, serving_head(await self.get(name)), self.store, self._catalog)
 
-    async def check_served(self, names: Sequence[str]) -> None:
+    async def check_served(self, names: Sequence[HeadPass]) -> None:
         """Raise NotFound, or NotReady where one of the heads does not serve yet."""
         for name in names:
             serving_head(await self.get(name))
@@ -132,16 +142,16 @@ class HeadManager:
         """Start a probe. The errors are those of `train`."""
         return await asyncio.shield(self._start_probe(await definitions(request, self._requests, self._sets)))
 
-    async def drop(self, name: str) -> None:
+    async def drop(self, name: HeadPass) -> None:
         """Drop a head, its running training, and the encoder that was fine-tuned with it."""
         if "/" in name:
             await self.get(name)
             raise InvalidInput(f"{name!r} came with its encoder", remedy="it goes when the encoder does")
         async with self._lock(name):
-            tuned = await asyncio.to_thread(self._encoder_to_drop, name)
+            tuned = await asyncio.to_thread(self._encoder_to_drop, require(name, HeadPass))
             await shielded(self._drop(name, tuned))
 
-    async def wait_until_trained(self, name: str) -> HeadDescription:
+    async def wait_until_trained(self, name: HeadPass) -> HeadDescription:
         """Wait until no training of the head is running, and describe it."""
         if name in self._running:
             await asyncio.wait({self._running[name]})
@@ -168,8 +178,10 @@ class HeadManager:
             raise AlreadyExists(
                 f"a head named {name!r} is in training", remedy="wait for it, cancel its job, or choose another name"
             )
-        if not replace and name in self.store.names():
-            raise AlreadyExists(f"there is a head named {name!r}", remedy="choose another name, `replace` it, or drop it")
+        if name in self.store.names():
+            if not replace:
+                raise AlreadyExists(f"there is a head named {name!r}", remedy="choose another name, `replace` it, or drop it")
+            head_pass(name, lambda: self._status.find(name).sources)
 
     async def _start_training(self, definition: HeadDefinition) -> None:
         name = definition.name

@@ -58,6 +58,12 @@ class HeadDescription:
         return tuple(source.encoder for source in found.sources) if found else ()
 
     @property
+    def sources(self) -> tuple[tuple[str, str], ...]:
+        """The set and the encoder of each of its sources, "" for none."""
+        found = self.head or self.definition
+        return tuple((source.set, source.encoder) for source in found.sources) if found else ()
+
+    @property
     def state(self) -> HeadState:
         if self.head:
             return HeadState.READY

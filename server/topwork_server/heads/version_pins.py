@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+from topwork_server.access.passes import SetPass, server_pass
 from topwork_server.errors import NotFound, TopworkError
 from topwork_server.feature_sets.dropped_sets import was_dropped
 from topwork_server.feature_sets.set_registry import FeatureSets
@@ -82,14 +83,14 @@ class VersionPins:
         return [
             (name, info.version)
             for name in sets
-            for info in self._sets.get(name).versions()
+            for info in self._sets.get(server_pass(SetPass, name)).versions()
             if pin in (*info.pins, *info.damaged_pins)
         ]
 
     def _pin(self, definition: HeadDefinition, pin: str) -> None:
         """Pin the versions that it reads, replacing stale pins of that name. NotFound where a set was dropped."""
         for source in definition.sources:
-            feature_set = self._sets.get(source.set)
+            feature_set = self._sets.get(server_pass(SetPass, source.set))
             if source.created not in (0.0, feature_set.created):
                 raise was_dropped(source.set)
             with suppress(NotFound):
@@ -100,4 +101,4 @@ class VersionPins:
         for name, pins in self._sets.pins().items():
             if pin in pins:
                 with suppress(NotFound):  # the set was dropped in the meantime, or a user unpinned it
-                    self._sets.get(name).unpin(pin)
+                    self._sets.get(server_pass(SetPass, name)).unpin(pin)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 
+from topwork_server.access.passes import SetPass, server_pass
 from topwork_server.errors import NotFound, TopworkError
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets
@@ -186,7 +187,7 @@ class Index:
         return opened
 
     def _load(self, loop: asyncio.AbstractEventLoop) -> OpenedIndex:
-        feature_set = self._context.sets.get(self.definition.set)
+        feature_set = self._context.sets.get(server_pass(SetPass, self.definition.set))
         if feature_set.describe().created != self._created:
             raise NotFound(f"the index {self.subject} was of another set of that name", remedy="drop it and create it again")
         live = LiveIndex(self.definition, feature_set, self._context.threads)

@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 
 from topwork._display.excerpts import excerpt
 
+from topwork_server.access.passes import SetPass, visible_sets
 from topwork_server.blocking_calls import shielded
 from topwork_server.errors import AlreadyExists, InvalidInput, NotFound
 from topwork_server.feature_sets.feature_set import FeatureSet
@@ -95,24 +96,25 @@ class IndexManager:
             raise
         return await index.describe()
 
-    async def open_unindexed(self, set_name: str, tap: str, metric: Metric) -> OpenedIndex:
+    async def open_unindexed(self, set_name: SetPass, tap: str, metric: Metric) -> OpenedIndex:
         """Open a search that compares with every row of a tap ("" the first). NotFound where there is no such set or tap."""
         feature_set = await asyncio.to_thread(self._context.sets.get, set_name)
         return self._open_unindexed(feature_set, _tap(set_name, tap, feature_set.definition), metric)
 
-    async def get(self, set_name: str, name: str = "") -> IndexDescription:
+    async def get(self, set_name: SetPass, name: str = "") -> IndexDescription:
         """Describe an index, loaded into memory. `name` "" is the only one, or that of the set's first tap."""
         index = await self._find(set_name, name)
         await index.open()
         return await index.describe()
 
-    async def list(self, set_name: str = "") -> builtins.list[IndexDescription]:
-        """Describe indexes by set and name. Those that are not in memory are described as they were built."""
+    async def list(self, set_name: SetPass | None = None) -> builtins.list[IndexDescription]:
+        """Describe indexes by set and name, of one set or of all that the caller may use. Those that are not in memory are
+        described as they were built."""
         if set_name:
             await asyncio.to_thread(self._context.sets.get, set_name)
         found = []
         for key, index in sorted(self._indexes.items()):
-            if set_name in ("", key[0]):
+            if set_name in (None, key[0]) and visible_sets(key[:1]):
                 with contextlib.suppress(NotFound):  # dropped meanwhile
                     found.append(await index.describe())
         return found
@@ -135,7 +137,7 @@ class IndexManager:
             raise NotFound(f"there is no index {excerpt(set_and_name)}")
         return key in self._indexes
 
-    async def open(self, set_name: str, name: str = "", metric: Metric | None = None) -> OpenedIndex:
+    async def open(self, set_name: SetPass, name: str = "", metric: Metric | None = None) -> OpenedIndex:
         """Open the search of an index, caught up with its set; without such an index that of the set itself, by cosine or
         `metric`; its name may then be a tap's. InvalidInput where the index is of another metric."""
         self._sweeper = self._sweeper or asyncio.create_task(self._sweep())
@@ -155,22 +157,22 @@ class IndexManager:
             )
         return await found.open()
 
-    async def live(self, set_name: str, name: str = "") -> LiveIndex:
+    async def live(self, set_name: SetPass, name: str = "") -> LiveIndex:
         return (await self.open(set_name, name)).live
 
-    async def rebuild(self, set_name: str, name: str = "") -> IndexDescription:
+    async def rebuild(self, set_name: SetPass, name: str = "") -> IndexDescription:
         """Start a build from the set as it is now, unless one is under way."""
         index = await self._find(set_name, name)
         await index.build(from_scratch=True)
         return await index.describe()
 
-    async def wait_for_build(self, set_name: str, name: str = "") -> IndexDescription:
+    async def wait_for_build(self, set_name: SetPass, name: str = "") -> IndexDescription:
         """Wait until no build is under way."""
         index = await self._find(set_name, name)
         await index.wait_for_build()
         return await index.describe()
 
-    async def drop(self, set_name: str, name: str = "") -> None:
+    async def drop(self, set_name: SetPass, name: str = "") -> None:
         """Drop an index. Searches under way end on what they have."""
         async with self._set_lock(set_name):
             damaged = self._only_damaged(set_name, name)
@@ -195,12 +197,12 @@ class IndexManager:
         self._indexes.pop(key, None)
         await asyncio.to_thread(self._store.remove, *key)
 
-    async def drop_set(self, set_name: str, drop: Callable[[str], None]) -> None:
+    async def drop_set(self, set_name: SetPass, drop: Callable[[SetPass], None]) -> None:
         """Drop all indexes of a set, then the set itself: `drop` deletes it, in a thread. No index of it is made meanwhile."""
         async with self._set_lock(set_name):
             await shielded(self._drop_set(set_name, drop))
 
-    async def _drop_set(self, set_name: str, drop: Callable[[str], None]) -> None:
+    async def _drop_set(self, set_name: SetPass, drop: Callable[[SetPass], None]) -> None:
         for unindexed in [key for key in self._unindexed if key[0] == set_name]:
             del self._unindexed[unindexed]
         if set_name in await asyncio.to_thread(self._context.sets.names):
@@ -221,7 +223,7 @@ class IndexManager:
             self._sweeper.cancel()
         await asyncio.gather(*(index.stop() for index in self._indexes.values()))
 
-    async def _find(self, set_name: str, name: str) -> Index:
+    async def _find(self, set_name: SetPass, name: str) -> Index:
         """Find an index. NotFound names what there is; DataLoss where its definition is damaged."""
         if damaged := self._only_damaged(set_name, name):
             raise damaged.error()
@@ -230,7 +232,7 @@ class IndexManager:
             raise self._missing(set_name, name)
         return found
 
-    async def _lookup(self, set_name: str, name: str) -> Index | None:
+    async def _lookup(self, set_name: SetPass, name: str) -> Index | None:
         """Look up the index of that name, or the usual one. NotFound where there is no such set."""
         names = self.names(set_name)
         if len(names) == 1 and name in ("", *names):  # the way of most searches: no thread, nothing of the disk

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from topwork_server.access.passes import SetPass
 from topwork_server.errors import DataLoss
 from topwork_server.plugin_api.vector_index import Metric, VectorIndex
 from topwork_server.types import Array, FingerprintedTap
@@ -46,7 +47,7 @@ class CreateIndexParams:
     """The arguments of CreateIndex; what is left out is chosen: the set's first tap, the tap's name, "auto", cosine, 0.95.
     `queries` (q, dim) are ready to be searched: of unit length for cosine."""
 
-    set: str
+    set: SetPass
     name: str = ""
     tap: str = ""
     kind: str = ""

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from topwork._display.excerpts import excerpt, listed
 
+from topwork_server.access.passes import EncoderPass, require
 from topwork_server.blocking_calls import together
 from topwork_server.config import Config
 from topwork_server.errors import DeadlineExceeded, InvalidInput, NotFound, Overloaded, TopworkError, Unavailable
@@ -42,7 +43,7 @@ class EmbedParams:
     raising Overloaded at once; `skip_bad_items` gives a bad item no rows and a failure, instead of refusing the request. Clients,
     told apart by `client`, take turns. `role` is what the items are for, where that changes how the encoder prompts them."""
 
-    encoder: str
+    encoder: EncoderPass
     taps: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     deadline: float | None = None
@@ -51,6 +52,9 @@ class EmbedParams:
     client: Hashable = None
     priority: Priority = Priority.NORMAL
     role: Role | None = None
+
+    def __post_init__(self) -> None:
+        require(self.encoder, EncoderPass)
 
 
 @dataclass(slots=True)
@@ -114,9 +118,9 @@ class Engine:
         """The encoders in memory now."""
         return self._model_cache.loaded
 
-    def acquire(self, name: str) -> AbstractAsyncContextManager[LoadedEncoder]:
+    def acquire(self, name: EncoderPass) -> AbstractAsyncContextManager[LoadedEncoder]:
         """The encoder, loaded if need be, and kept in memory for as long as the context lasts."""
-        return self._model_cache.acquire(name)
+        return self._model_cache.acquire(require(name, EncoderPass))
 
     def unload(self, name: str) -> bool:
         """Drop an encoder from memory; False while it is in use."""

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from topwork_server.access.passes import encoder_pass
 from topwork_server.errors import TopworkError
 from topwork_server.feature_sets.set_types import SetDefinition
 from topwork_server.inference.engine import EmbedParams, Engine
@@ -75,7 +76,7 @@ class EncodeParams:
 
     def embed_params(self) -> EmbedParams:
         return EmbedParams(
-            encoder=self.definition.encoder,
+            encoder=encoder_pass(self.definition.encoder),
             taps=tuple(info.tap.name for info in self.definition.taps),
             options=self.definition.options,
             deadline=self.deadline,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from topwork_server.access.passes import encoder_pass
 from topwork_server.errors import AlreadyExists, InvalidInput, NotFound, TopworkError
 from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition, WriteResult
 from topwork_server.features import TapRows
@@ -117,7 +118,7 @@ class WriteSession:
             if incoming.features:
                 return validation.definition_from_features(settings, incoming.features)
             raise NotFound(f"there is no set {settings.set!r}", remedy="to make it, name the encoder of its items")
-        async with engine.acquire(settings.encoder) as loaded:
+        async with engine.acquire(encoder_pass(settings.encoder)) as loaded:
             taps, spec = choose_taps(loaded, settings.taps), loaded.spec
             options = validation.full_options(spec, options_of_documents(loaded, settings.options))
         dtype = settings.dtype or "float32"
@@ -174,7 +175,7 @@ class WriteSession:
         try:
             self._set, written = self._ingest.sets.create_with(self._definition, batch, numerics)
         except AlreadyExists:
-            self._set = self._ingest.sets.get(self._definition.name)
+            self._set = self._ingest.sets.get(self.settings.set)
             validation.check_same_definition(self._definition, self._set.definition)
             self._definition = self._set.definition
             return None

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from topwork_server.access.passes import SetPass
 from topwork_server.errors import InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.feature_sets.set_names import MOST_ID_BYTES
 from topwork_server.feature_sets.set_types import Column, ItemBatch, SetDefinition
@@ -24,7 +25,7 @@ DEFAULT_TAP = "vectors"
 class WriteSettings:
     """Settings of a stream of writes. An empty one is not given: of a new set it is the default, else the set's own."""
 
-    set: str
+    set: SetPass
     encoder: str = ""
     taps: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)

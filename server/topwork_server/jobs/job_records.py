@@ -32,7 +32,7 @@ class JobState(StrEnum):
 class JobRecord:
     """Long work as it stands. `fraction` is 0 to 1; times are seconds since 1970, `ended` 0 while it runs; `seconds_left` is an
     estimate, 0 where there is none; `result` is what a job that is DONE returned, `error` why one FAILED; `interrupted` says that
-    it FAILED with its server, and not by itself."""
+    it FAILED with its server, and not by itself; `owner` is the caller who started it, "" where there were no keys."""
 
     id: str
     kind: str
@@ -46,6 +46,7 @@ class JobRecord:
     error: str = ""
     result: Mapping[str, Any] = field(default_factory=dict)
     interrupted: bool = False
+    owner: str = ""
 
     @property
     def active(self) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from topwork_server.access.caller import caller_or_none
 from topwork_server.config import usable_cores
 from topwork_server.errors import DataLoss, NotFound, Unavailable
 from topwork_server.jobs.job_process import JobOutcome, JobProcess
@@ -122,7 +123,9 @@ class JobManager:
         queue = (kind, small)
         waits = sum(run.queue == queue for run in self._runs.values()) >= self._at_once
         state, message = (JobState.WAITING, WAITING) if waits else (JobState.RUNNING, STARTING)
-        job = JobRecord(self._new_id(), kind, subject, time.time(), state, message=message)
+        caller = caller_or_none()
+        owner = caller.name if caller else ""
+        job = JobRecord(self._new_id(), kind, subject, time.time(), state, message=message, owner=owner)
         scratch = self._records.scratch(job.id)
         run = self._runs[job.id] = _Run(job, queue, call, arguments, self._threads, scratch, self._telemetry)
         self._records.save(job)

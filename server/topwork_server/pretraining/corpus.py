@@ -9,6 +9,7 @@ from pathlib import Path
 
 from topwork._display.excerpts import listed
 
+from topwork_server.access.passes import set_pass, visible_sets
 from topwork_server.errors import InvalidInput, NotReady, TopworkError
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import Selection, SetDefinition
@@ -52,7 +53,7 @@ class CorpusFile(Collection[str]):
 def check_set(sets: FeatureSets, name: str) -> None:
     """Raise the error of a set that has no texts to learn from: NotFound; InvalidInput for other items; NotReady where it keeps
     none."""
-    definition = sets.get(name).definition
+    definition = sets.get(set_pass(name)).definition
     if not _of_texts(definition):
         raise InvalidInput(
             f"the set {name!r} holds {definition.modalities[0].plural} of {definition.encoder}, and no texts to learn from",
@@ -66,7 +67,7 @@ def check_set(sets: FeatureSets, name: str) -> None:
 def _what_fits(sets: FeatureSets, advice: str) -> str:
     """The advice, with the sets that have texts."""
     able = list[str]()
-    for name in sets.names():
+    for name in map(set_pass, visible_sets(sets.names())):
         with suppress(TopworkError):  # damaged ones
             found = sets.get(name)
             if found.definition.keep_inputs and found.definition.modalities == (Modality.TEXT,) and found.describe().items:
@@ -82,7 +83,7 @@ def copy_set(sets: FeatureSets, name: str, where: str, version: int, path: Path)
     """Write the texts that a set keeps into a file, those of items that match `where`, and count them. Errors as of `check_set`;
     InvalidInput where no item matches."""
     check_set(sets, name)
-    found, count = sets.get(name), 0
+    found, count = sets.get(set_pass(name)), 0
     with path.open("wb") as file:
         for batch in found.read(Selection(version=version, taps=(), columns=(), inputs=True, where=where)).batches:
             texts = [text for item in batch.inputs if isinstance(item, TextItem) for text in (item.text, item.pair) if text]

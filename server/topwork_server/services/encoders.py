@@ -12,6 +12,7 @@ from topwork._display.excerpts import excerpt
 from topwork._display.number_text import counted
 from topwork.v1 import encoders_pb2, encoders_pb2_grpc, jobs_pb2, types_pb2
 
+from topwork_server.access.passes import visible_encoders
 from topwork_server.config import Config
 from topwork_server.errors import InvalidInput, NotReady, TopworkError
 from topwork_server.features import EmbedResult
@@ -26,13 +27,11 @@ from topwork_server.pretraining.pretraining_manager import PretrainingManager
 from topwork_server.services.convert import encoder_messages, fill_messages, item_messages
 from topwork_server.services.in_threads import in_thread_if
 from topwork_server.services.jobs import job_message
-from topwork_server.services.request_checks import Context, check_item_count, check_name, check_reply_size, deadline
+from topwork_server.services.request_checks import Context, check_encoder_name, check_item_count, check_reply_size, deadline
 from topwork_server.services.streaming import RequestStream, load_of, settings_of, until_stopped
 from topwork_server.services.uploads import Upload, UploadStore
 from topwork_server.types import FingerprintedTap
 
-#: The kind of name that requests have, and the method that lists them.
-ENCODER = ("encoder", "ListEncoders")
 #: Words for each item or gap: at most, and where a request does not say.
 MOST_WORDS, NEAREST, FILLED = 1000, 10, 5
 #: More words than this are put into a reply in a thread: a million take a second.
@@ -56,7 +55,7 @@ class EmbedSettings:
         if settings.fingerprint and len(settings.taps) > 1:
             raise InvalidInput("a fingerprint belongs to one tap", remedy="ask for one tap, or leave the fingerprint out")
         params = EmbedParams(
-            encoder=check_name(settings.encoder, *ENCODER),
+            encoder=check_encoder_name(settings.encoder),
             taps=tuple(settings.taps),
             options=item_messages.options(settings.options),
             deadline=deadline,
@@ -100,7 +99,7 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
     async def GetEncoder(  # noqa: N802
         self, request: encoders_pb2.GetEncoderRequest, context: Context
     ) -> encoders_pb2.Encoder:
-        return self._describe(await asyncio.to_thread(self._catalog.entry, check_name(request.name, *ENCODER)))
+        return self._describe(await asyncio.to_thread(self._catalog.entry, check_encoder_name(request.name)))
 
     async def Embed(self, request: encoders_pb2.EmbedRequest, context: Context) -> encoders_pb2.EmbedResponse:  # noqa: N802
         check_item_count(request.items, self._max_items, "EmbedStream")
@@ -128,7 +127,7 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
         k = _checked_words(request.k) or NEAREST
         options = item_messages.options(request.options)
         params = EmbedParams(
-            check_name(request.encoder, *ENCODER), options=options, deadline=deadline(context), client=context.peer()
+            check_encoder_name(request.encoder), options=options, deadline=deadline(context), client=context.peer()
         )
         items, _, _ = item_messages.items(request.items, None, skip=False)
         found = await self._engine.nearest(params, items, k)
@@ -233,9 +232,9 @@ def _checked_words(k: int) -> int:
 
 
 def readable_entries(catalog: Catalog) -> list[CatalogEntry]:
-    """List all entries that can be read: one whose plugin was uninstalled must not hide the others."""
+    """List the entries that the caller may use. One that cannot be read, as its plugin was uninstalled, must not hide others."""
     found = []
-    for name in catalog.names():
+    for name in visible_encoders(catalog.names()):
         try:
             found.append(catalog.entry(name))
         except TopworkError as error:

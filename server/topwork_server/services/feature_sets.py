@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from topwork.v1 import sets_pb2, sets_pb2_grpc
 
+from topwork_server.access.passes import SetPass, set_pass, visible_sets
 from topwork_server.blocking_calls import BlockingCaller, Check, in_thread
 from topwork_server.errors import InvalidInput, NotFound, TooLarge, TopworkError
 from topwork_server.feature_sets.set_types import ItemBatch, ReadResult, Selection
@@ -33,7 +34,7 @@ TEXTS = 2
 log = logging.getLogger(__name__)
 
 
-DropSet: TypeAlias = Callable[[str, Callable[[str], None]], Awaitable[None]]
+DropSet: TypeAlias = Callable[[SetPass, Callable[[SetPass], None]], Awaitable[None]]
 
 
 class FeatureSetsService(sets_pb2_grpc.FeatureSetsServicer):
@@ -66,7 +67,6 @@ class FeatureSetsService(sets_pb2_grpc.FeatureSetsServicer):
 
     async def Write(self, requests: AsyncIterator[sets_pb2.WriteRequest], context: Context) -> None:  # noqa: N802
         first = await settings_of(requests, "rows", self._stopping)
-        check_set_name(first.settings.set)
         writing = await self._ingest.open(set_messages.settings(first.settings), deadline(context))
         skip = writing.settings.skip_bad_items
 
@@ -122,7 +122,7 @@ class FeatureSetsService(sets_pb2_grpc.FeatureSetsServicer):
     async def ChangeColumn(self, request: sets_pb2.ChangeColumnRequest, context: Context) -> sets_pb2.FeatureSet:  # noqa: N802
         feature_set = await self._get(request.set)
         await asyncio.to_thread(set_messages.column_change(request), feature_set)
-        return await asyncio.to_thread(self._describe, request.set)
+        return await asyncio.to_thread(self._describe, check_set_name(request.set))
 
     async def ListVersions(self, request: sets_pb2.ListVersionsRequest, context: Context) -> sets_pb2.ListVersionsResponse:  # noqa: N802
         feature_set = await self._get(request.set)
@@ -155,13 +155,13 @@ class FeatureSetsService(sets_pb2_grpc.FeatureSetsServicer):
     async def _get(self, name: str) -> FeatureSet:
         return await asyncio.to_thread(self._sets.get, check_set_name(name))
 
-    def _describe(self, name: str) -> sets_pb2.FeatureSet:
+    def _describe(self, name: SetPass) -> sets_pb2.FeatureSet:
         return set_messages.feature_set(self._sets.get(name).describe(), self._indexes_of(name))
 
     def _all(self) -> list[sets_pb2.FeatureSet]:
-        """Describe all sets; one that cannot be opened must not hide the others."""
+        """Describe all sets that the caller may use; one that cannot be opened must not hide the others."""
         found = []
-        for name in self._sets.names():
+        for name in map(set_pass, visible_sets(self._sets.names())):
             try:
                 found.append(self._describe(name))
             except NotFound:  # it was dropped meanwhile

@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator, Sequence
 import numpy as np
 from topwork.v1 import heads_pb2, heads_pb2_grpc, jobs_pb2, types_pb2
 
+from topwork_server.access.passes import HeadPass, set_pass
 from topwork_server.config import Config
 from topwork_server.errors import InvalidInput, NotFound
+from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.heads.evaluation.report_page import render_page
 from topwork_server.heads.head_manager import HeadManager
@@ -75,17 +77,17 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         return heads_pb2.ListHeadsResponse(heads=[head_messages.head(one) for one in found])
 
     async def GetHead(self, request: heads_pb2.GetHeadRequest, context: Context) -> heads_pb2.Head:  # noqa: N802
-        described = await self._heads.get(check_name(request.name, *HEAD))
+        described = await self._heads.get(await self._pass_for(request.name))
         counts = self._predictor.counts.recent(described.head) if described.head else None
         shift = None if counts is None else await asyncio.to_thread(self._heads.label_shift, described.name, counts)
         return head_messages.head(described, shift)
 
     async def DropHead(self, request: heads_pb2.DropHeadRequest, context: Context) -> heads_pb2.DropHeadResponse:  # noqa: N802
-        await self._heads.drop(check_name(request.name, *HEAD))
+        await self._heads.drop(await self._pass_for(request.name))
         return heads_pb2.DropHeadResponse()
 
     async def GetReport(self, request: heads_pb2.GetReportRequest, context: Context) -> heads_pb2.Report:  # noqa: N802
-        report = await self._heads.report(check_name(request.name, *HEAD))
+        report = await self._heads.report(await self._pass_for(request.name))
         made = await asyncio.to_thread(render_page, report) if request.page else ""
         return heads_pb2.Report(json=json.dumps(report.to_record()), page=made)
 
@@ -95,7 +97,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
     async def Predict(self, request: heads_pb2.PredictRequest, context: Context) -> heads_pb2.PredictResponse:  # noqa: N802
         started = time.monotonic()
         params = head_messages.predict_params(request.settings, deadline(context), context.peer(), wait=False)
-        names = _names(request.settings)
+        names = await self._passes_for(request.settings)
         try:
             found = await self._predicted(names, params, request)
         except NotFound:
@@ -107,7 +109,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         self, requests: AsyncIterator[heads_pb2.PredictStreamRequest], context: Context
     ) -> None:
         first = await settings_of(requests, "items", self._stopping)
-        settings, names = first.settings, _names(first.settings)
+        settings, names = first.settings, await self._passes_for(first.settings)
         params = head_messages.predict_params(settings, deadline(context), object(), wait=True)
         await self._heads.check_served(names)  # now, and not with the first items
 
@@ -119,14 +121,26 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         await stream.run(requests, context.write)
 
     async def ExportHead(self, request: heads_pb2.ExportHeadRequest, context: Context) -> None:  # noqa: N802
-        name = check_name(request.name, *HEAD)
+        name = await self._pass_for(request.name)
         data, description = await self._heads.export(name)
         for start in range(0, len(data), CHUNK_BYTES):
             chunk, about = data[start : start + CHUNK_BYTES], description if start == 0 else ""
             await context.write(heads_pb2.ExportHeadResponse(chunk=chunk, total=len(data), description=about))
 
+    async def _pass_for(self, name: str) -> HeadPass:
+        return await self._heads.pass_for(check_name(name, *HEAD))
+
+    async def _passes_for(self, settings: Settings) -> list[HeadPass]:
+        if not settings.heads:
+            raise InvalidInput("no head is named", remedy="name one or more of `ListHeads`")
+        return [await self._heads.pass_for(name) for name in settings.heads]
+
+    def _other_set(self, name: str) -> FeatureSet:
+        """Open another set that a head learned from."""
+        return self._sets.get(set_pass(name))
+
     async def _predicted(
-        self, names: Sequence[str], params: PredictParams, request: heads_pb2.PredictRequest
+        self, names: Sequence[HeadPass], params: PredictParams, request: heads_pb2.PredictRequest
     ) -> PredictionResult:
         match request.WhichOneof("input"):
             case "items":
@@ -139,7 +153,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         raise InvalidInput("nothing to predict", remedy="send items, vectors, or ids of a set")
 
     async def _of_items(
-        self, names: Sequence[str], params: PredictParams, messages: Sequence[types_pb2.Item], upload: Upload | None = None
+        self, names: Sequence[HeadPass], params: PredictParams, messages: Sequence[types_pb2.Item], upload: Upload | None = None
     ) -> PredictionResult:
         check_item_count(messages, self._max_items, "PredictStream")
         items, positions, failures = item_messages.items(messages, upload.path if upload else None, skip=params.skip_bad_items)
@@ -154,17 +168,13 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
             timings=found.timings,
         )
 
-    async def _of_stored(self, names: Sequence[str], params: PredictParams, stored: heads_pb2.StoredItems) -> PredictionResult:
+    async def _of_stored(
+        self, names: Sequence[HeadPass], params: PredictParams, stored: heads_pb2.StoredItems
+    ) -> PredictionResult:
         if not 1 <= len(stored.ids) <= MOST_STORED:
             raise InvalidInput(f"{len(stored.ids)} ids of stored items", remedy=f"send 1 to {MOST_STORED:,} at a time")
         feature_set = await asyncio.to_thread(self._sets.get, check_set_name(stored.set))
-        return await self._predictor.predict_stored(names, feature_set, list(stored.ids), params, self._sets.get)
-
-
-def _names(settings: Settings) -> list[str]:
-    if not settings.heads:
-        raise InvalidInput("no head is named", remedy="name one or more of `ListHeads`")
-    return list(settings.heads)
+        return await self._predictor.predict_stored(names, feature_set, list(stored.ids), params, self._other_set)
 
 
 async def _reply(result: PredictionResult, settings: Settings, started: float) -> Reply:

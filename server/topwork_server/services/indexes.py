@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from topwork.v1 import indexes_pb2, indexes_pb2_grpc
 
+from topwork_server.access.passes import visible_sets
 from topwork_server.blocking_calls import in_thread
 from topwork_server.config import Config
 from topwork_server.errors import InvalidInput, NotFound
@@ -85,15 +86,17 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
     async def ListIndexes(  # noqa: N802
         self, request: indexes_pb2.ListIndexesRequest, context: Context
     ) -> indexes_pb2.ListIndexesResponse:
-        found = [self._message(one) for one in await self._indexes.list(request.set)]
-        found += map(index_messages.damaged, self._indexes.damaged(request.set))
+        name = check_set_name(request.set) if request.set else None
+        found = [self._message(one) for one in await self._indexes.list(name)]
+        found += [index_messages.damaged(one) for one in self._indexes.damaged(request.set) if visible_sets([one.set])]
         found.sort(key=lambda one: (one.set, one.name))
         return indexes_pb2.ListIndexesResponse(indexes=found)
 
     async def GetIndex(self, request: indexes_pb2.GetIndexRequest, context: Context) -> indexes_pb2.Index:  # noqa: N802
-        if request.name and (damaged := self._indexes.damaged(request.set, request.name)):
+        name = check_set_name(request.set)
+        if request.name and (damaged := self._indexes.damaged(name, request.name)):
             return index_messages.damaged(damaged[0])
-        return self._message(await self._indexes.get(check_set_name(request.set), request.name))
+        return self._message(await self._indexes.get(name, request.name))
 
     async def RebuildIndex(self, request: indexes_pb2.RebuildIndexRequest, context: Context) -> indexes_pb2.Index:  # noqa: N802
         return self._message(await self._indexes.rebuild(check_set_name(request.set), request.name))

@@ -12,7 +12,7 @@ Anything else is our fault (`request_tracker.py`): INTERNAL with a short id, whi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 import grpc
@@ -86,6 +86,10 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         requests, name, full_name = self._requests, counted_as(method), method.lstrip("/")
         foreign = not method.startswith(OURS)
 
+        def headers_of(context: Context) -> Mapping[str, str]:
+            """The metadata of a call, where something reads it."""
+            return _texts(context.invocation_metadata()) if requests.reads_headers else {}
+
         async def call(request: Any, context: Context) -> Any:
             try:
                 return await requests.serve(
@@ -94,7 +98,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                     context.peer(),
                     context.add_done_callback,
                     full_name=full_name,
-                    carrier=_texts(context.invocation_metadata()) if requests.telemetry.on else None,
+                    headers=headers_of(context),
                     traced=lambda value: add_trailing_metadata(context, (TRACERESPONSE, value)),
                 )
             except TopworkError as error:

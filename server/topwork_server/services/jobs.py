@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 from topwork.v1 import jobs_pb2, jobs_pb2_grpc
 
+from topwork_server.access.caller import AccessRole, current_caller, needs_role, not_for_caller
 from topwork_server.jobs.job_records import JobRecord, JobState
 from topwork_server.jobs.manager import JobManager
 from topwork_server.services.request_checks import Context
@@ -43,19 +44,32 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     async def ListJobs(  # noqa: N802
         self, request: jobs_pb2.ListJobsRequest, context: Context
     ) -> jobs_pb2.ListJobsResponse:
-        found = self._jobs.list(request.kind, request.subject)
+        found = filter(_is_visible, self._jobs.list(request.kind, request.subject))
         return jobs_pb2.ListJobsResponse(jobs=[job_message(job) for job in found])
 
     async def GetJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
-        self._jobs.check(request.id)
-        return job_message(self._jobs.get(request.id))
+        return job_message(self._job(request.id))
 
     async def WatchJob(self, request: jobs_pb2.WatchJobRequest, context: Context) -> None:  # noqa: N802
-        self._jobs.check(request.id)
+        self._job(request.id)
         async with aclosing(self._jobs.watch(request.id)) as states:
             async for job in states:
                 await context.write(job_message(job))
 
     async def CancelJob(self, request: jobs_pb2.CancelJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
-        self._jobs.check(request.id)
+        if self._job(request.id).owner != current_caller().name:
+            needs_role(AccessRole.ADMIN, "cancelling another caller's job")
         return job_message(await self._jobs.cancel(request.id))
+
+    def _job(self, id: str) -> JobRecord:
+        """The job of a request. Refused (PERMISSION_DENIED) where it is not for the caller to see, or there is none such."""
+        if current_caller().is_scoped and id not in {job.id for job in self._jobs.list() if _is_visible(job)}:
+            raise not_for_caller("job", id)
+        self._jobs.check(id)
+        return self._jobs.get(id)
+
+
+def _is_visible(job: JobRecord) -> bool:
+    """Tell whether the caller may see a job: of those who may not use all sets and encoders, its owner alone."""
+    caller = current_caller()
+    return not caller.is_scoped or job.owner == caller.name

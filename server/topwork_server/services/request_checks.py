@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.message import Message
 from topwork.v1 import types_pb2
 
+from topwork_server.access.passes import EncoderPass, SetPass, encoder_pass, set_pass
 from topwork_server.errors import InvalidInput, TooLarge
 from topwork_server.services.message_budget import MAX_MESSAGE
 
@@ -31,14 +32,20 @@ def add_trailing_metadata(context: Context, *pairs: tuple[str, str | bytes]) -> 
 
 
 def check_name(name: str, kind: str, listed_by: str) -> str:
-    """The name of an encoder, a feature set or a head. InvalidInput where it is empty."""
+    """The name that a request has of a thing. InvalidInput where it is empty."""
     if not name:
         raise InvalidInput(f"no {kind} is named", remedy=f"name one of `{listed_by}`")
     return name
 
 
-def check_set_name(name: str) -> str:
-    return check_name(name, "feature set", "ListSets")
+def check_set_name(name: str) -> SetPass:
+    """The feature set of a request. InvalidInput where none is named; Refused where the caller may not use it."""
+    return set_pass(check_name(name, "feature set", "ListSets"))
+
+
+def check_encoder_name(name: str) -> EncoderPass:
+    """The encoder of a request. InvalidInput where none is named; Refused where the caller may not use it."""
+    return encoder_pass(check_name(name, "encoder", "ListEncoders"))
 
 
 def check_item_count(items: Sequence[types_pb2.Item], most: int, stream: str) -> None:

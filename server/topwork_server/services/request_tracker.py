@@ -14,7 +14,9 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-from topwork_server.errors import Overloaded, TopworkError, Unavailable, exhausted
+from topwork_server.access.caller import was_granted
+from topwork_server.access.gate import Gate
+from topwork_server.errors import Overloaded, Refused, TopworkError, Unavailable, exhausted
 from topwork_server.feature_sets import lance_io
 from topwork_server.histogram import SECONDS, BucketHistogram
 from topwork_server.plugin_crashes import contained
@@ -32,8 +34,8 @@ log = logging.getLogger(__name__)
 class RequestTracker:
     """Counts requests by method and status, translates their errors, and drains."""
 
-    def __init__(self, telemetry: Telemetry = OFF) -> None:
-        self.telemetry = telemetry
+    def __init__(self, gate: Gate, telemetry: Telemetry = OFF) -> None:
+        self.gate, self.telemetry = gate, telemetry
         self.counts: Counter[tuple[str, str]] = Counter()
         self.seconds: defaultdict[str, BucketHistogram] = defaultdict(lambda: BucketHistogram(SECONDS))
         #: From then on new requests are refused, and streams that are open take no more messages.
@@ -52,13 +54,13 @@ class RequestTracker:
         sent: Callable[[Sent], object],
         *,
         full_name: str = "",
-        carrier: Mapping[str, str] | None = None,
+        headers: Mapping[str, str],
         traced: Callable[[str], object] = bool,
     ) -> T:
         """The result of one request's work, in flight until it has cleaned up, and until its reply has left: `sent` is given what
         to call then. Raises nothing but TopworkError, and CancelledError where its caller left. `full_name` names it in traces,
-        `carrier` is its metadata, which may hold a trace context, and `traced` is given the
-        request's own, where there are traces."""
+        `headers` are its metadata, which say who calls and may hold a trace context, and `traced` is given the request's own,
+        where there are traces."""
         task, started, code = asyncio.current_task(), time.monotonic(), "OK"
         assert task is not None
         self._active.add(task)
@@ -66,8 +68,8 @@ class RequestTracker:
         self._idle.clear()
         sent(lambda _: self._gone(self._unsent, task))
         try:
-            with self.telemetry.call(full_name or method, carrier or {}, traced):
-                return await self._run(work)
+            with self.telemetry.call(full_name or method, headers, traced):
+                return await self._run(work, method, headers)
         except TopworkError as error:
             code = error.code.name
             raise
@@ -81,8 +83,24 @@ class RequestTracker:
             if log.isEnabledFor(logging.DEBUG):
                 log.debug("method=%s code=%s ms=%.1f peer=%s", method, code, (time.monotonic() - started) * 1e3, peer)
 
-    async def _run(self, work: Callable[[], Awaitable[T]]) -> T:
+    @property
+    def reads_headers(self) -> bool:
+        """Tell whether the headers of requests mean anything here."""
+        return self.telemetry.on or not self.gate.is_open
+
+    def let_in(self, method: str, headers: Mapping[str, str]) -> None:
+        """Let a request in, before its body is read. Refused (UNAUTHENTICATED, PERMISSION_DENIED) as the gate says, and counted.
+        `serve` does it for those that were not let in before."""
         try:
+            self.gate.let_in(method, headers)
+        except Refused as error:
+            self.counts[method, error.code.name] += 1
+            raise
+
+    async def _run(self, work: Callable[[], Awaitable[T]], method: str, headers: Mapping[str, str]) -> T:
+        try:
+            if not was_granted(method):
+                self.gate.let_in(method, headers)
             if self.stopping.is_set():
                 raise _stopping()
             return await work()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from topwork.v1 import indexes_pb2, types_pb2
 
+from topwork_server.access.passes import encoder_pass
 from topwork_server.errors import InvalidInput, NotReady, TooLarge
 from topwork_server.feature_sets.set_names import MOST_ID_BYTES
 from topwork_server.indexes.index import OpenedIndex
@@ -65,12 +66,12 @@ class QueryResolver:
 
     async def _of_items(self, request: Request, opened: OpenedIndex, deadline: float | None, client: Hashable) -> ResolvedQuery:
         tap, wanted = opened.definition.tap, opened.feature_set.definition
-        name = request.encoder or wanted.encoder
-        if not name:
+        if not (request.encoder or wanted.encoder):
             raise NotReady(
                 f"the set {wanted.name} holds ready vectors of no encoder (fingerprint {tap.fingerprint or 'not said'})",
                 remedy="search it by vectors or by stored ids, or name the encoder that made them",
             )
+        name = encoder_pass(request.encoder or wanted.encoder)
         items = [_item(message, position) for position, message in enumerate(request.items.items)]
         if name == wanted.encoder:
             whose = f"the set {wanted.name}, of {name} (fingerprint {tap.fingerprint}),"

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
+from topwork_server.access.passes import EncoderPass, server_pass
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.features import EmbedResult, TapRows, rows_of
 from topwork_server.inference.engine import EmbedParams, Engine
@@ -54,7 +55,7 @@ class EncoderBench:
         return self.runner.run(coroutine)
 
     def embed(self, items: Sequence[Item], *taps: str, **options: Any) -> EmbedResult:
-        return self.run(self.engine.embed(EmbedParams(self.name, taps, options), items))
+        return self.run(self.engine.embed(EmbedParams(server_pass(EncoderPass, self.name), taps, options), items))
 
     def prepare(self, item: Item) -> list[Sample]:
         """Return the first samples of an item."""

@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from topwork_server.access.passes import EncoderPass, server_pass
 from topwork_server.config import Config, default_home
 from topwork_server.errors import InvalidInput, NotFound
 from topwork_server.features import EmbedResult, TapRows
@@ -241,7 +242,11 @@ class EncoderContract:
 
     def test_concurrent_callers_get_their_own_rows(self, bench: EncoderBench) -> None:
         async def crowd() -> list[EmbedResult]:
-            asks = [bench.engine.embed(EmbedParams(bench.name), [item]) for item in bench.items for _ in range(3)]
+            asks = [
+                bench.engine.embed(EmbedParams(server_pass(EncoderPass, bench.name)), [item])
+                for item in bench.items
+                for _ in range(3)
+            ]
             return await asyncio.gather(*asks)
 
         alone = [bench.embed([item]).taps[0].rows for item in bench.items for _ in range(3)]
@@ -251,8 +256,8 @@ class EncoderContract:
 
     def test_a_caller_that_leaves_harms_nobody(self, bench: EncoderBench) -> None:
         async def leave_one() -> EmbedResult:
-            leaver = asyncio.ensure_future(bench.engine.embed(EmbedParams(bench.name), bench.items))
-            stayer = asyncio.ensure_future(bench.engine.embed(EmbedParams(bench.name), bench.items[:1]))
+            leaver = asyncio.ensure_future(bench.engine.embed(EmbedParams(server_pass(EncoderPass, bench.name)), bench.items))
+            stayer = asyncio.ensure_future(bench.engine.embed(EmbedParams(server_pass(EncoderPass, bench.name)), bench.items[:1]))
             await asyncio.sleep(0)
             leaver.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -268,7 +273,7 @@ class EncoderContract:
 
     def test_a_bad_item_may_be_skipped(self, bench: EncoderBench) -> None:
         wrong = bench.wrong
-        ask = EmbedParams(bench.name, skip_bad_items=True)
+        ask = EmbedParams(server_pass(EncoderPass, bench.name), skip_bad_items=True)
         found = bench.run(bench.engine.embed(ask, [wrong, bench.items[0]]))
         assert set(found.failures) == {0}, f"failures are of items {sorted(found.failures)}, and the wrong one is item 0"
         assert found.taps[0].counts[0] == 0

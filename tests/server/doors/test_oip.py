@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from http_calls import get, post
 from oip_calls import asked, called, raw_texts, rows_of, streamed
+from passes import of_encoder
 from topwork_server import errors
 from topwork_server.doors.protocols import oip_pb2
 from topwork_server.inference.embed_statistics import EmbedStatistics
@@ -225,11 +226,11 @@ async def test_the_repository_lists_loads_and_unloads_on_both_wires(tmp_path):
 
 async def test_statistics_are_those_of_the_engine(tmp_path):
     async with served(tmp_path) as server:
-        result = await server.engine.embed(EmbedParams("ready"), [TextItem("a"), TextItem("b")])
+        result = await server.engine.embed(EmbedParams(of_encoder("ready")), [TextItem("a"), TextItem("b")])
         statistics = server.engine.statistics["ready"] = EmbedStatistics()
         statistics.add(result, 2, 1.0)
         statistics.failures["INTERNAL"] += 3
-        async with server.engine.acquire("ready"):
+        async with server.engine.acquire(of_encoder("ready")):
             (one,) = (await get(server.ready.http, "/v2/models/ready/stats")).json["model_stats"]
         assert (one["inference_count"], one["execution_count"]) == (2, 2)
         assert one["inference_stats"]["queue"] == {"count": 1, "ns": 500_000_000}

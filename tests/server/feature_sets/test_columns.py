@@ -8,6 +8,7 @@ from threading import Event
 from typing import Any
 
 import pytest
+from passes import of_set
 from sample_batches import POOLED, rows, wanted
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.feature_sets.column_changes import TEMPORARY_PREFIX
@@ -52,7 +53,7 @@ def test_a_cast_that_ends_halfway_leaves_one_of_the_two_columns(
         birds.cast_column("n", ColumnType.FLOAT)
     monkeypatch.undo()
     birds.close()
-    again = FeatureSets(tmp_path).get("birds")
+    again = FeatureSets(tmp_path).get(of_set("birds"))
     expected = ColumnType.FLOAT if step == "dropping" else ColumnType.INT
     assert again.describe().columns == {"n": expected}
     assert values(again) == [1, 2, None] * 2

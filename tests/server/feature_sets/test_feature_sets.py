@@ -9,6 +9,7 @@ from pathlib import Path
 
 import lance
 import pytest
+from passes import of_set
 from sample_batches import CELLS, POOLED, TOKENS, WINDOWS, block, everything, wanted
 from topwork_server.errors import AlreadyExists, DataLoss, DiskFull, InvalidInput, NotFound, NotReady
 from topwork_server.feature_sets import lance_io
@@ -34,7 +35,7 @@ def test_a_set_says_after_a_restart_what_it_was_made_with(sets: FeatureSets) -> 
     )
     described = sets.create(made).describe()
     sets.close()
-    again = FeatureSets(sets.folder).get("a.b-c_d").describe()
+    again = FeatureSets(sets.folder).get(of_set("a.b-c_d")).describe()
     assert again == described
     assert again.definition == made
     assert again.tap_columns == {
@@ -56,9 +57,9 @@ def test_bad_names_are_refused(sets: FeatureSets, name: str) -> None:
     with pytest.raises(InvalidInput, match="cannot name a feature set"):
         sets.create(wanted(name))
     with pytest.raises(NotFound):
-        sets.get(name)
+        sets.get(of_set(name))
     with pytest.raises(NotFound):
-        sets.drop(name)
+        sets.drop(of_set(name))
 
 
 def test_what_cannot_be_stored_is_refused(sets: FeatureSets) -> None:
@@ -71,21 +72,21 @@ def test_what_cannot_be_stored_is_refused(sets: FeatureSets) -> None:
 
 def test_a_name_is_taken_once_and_near_names_are_told(sets: FeatureSets) -> None:
     birds = sets.create(wanted("birds"))
-    assert sets.get("birds") is birds
+    assert sets.get(of_set("birds")) is birds
     with pytest.raises(AlreadyExists, match="'birds'"):
         sets.create(wanted("birds"))
     with pytest.raises(NotFound, match=r"'brids' .did you mean birds"):
-        sets.get("brids")
+        sets.get(of_set("brids"))
 
 
 def test_a_dropped_set_is_gone_and_its_name_is_free(sets: FeatureSets) -> None:
     birds = sets.create(wanted("birds"))
     birds.write(block(["a"])).result()
-    sets.drop("birds")
+    sets.drop(of_set("birds"))
     assert sets.names() == []
     assert list(sets.folder.iterdir()) == []
     with pytest.raises(NotFound):
-        sets.get("birds")
+        sets.get(of_set("birds"))
     with pytest.raises(NotFound):
         birds.write(block(["b"]))
     again = sets.create(wanted("birds", TOKENS))
@@ -104,11 +105,11 @@ def test_a_broken_set_troubles_no_other(sets: FeatureSets) -> None:
     assert opened.names() == ["birds", "broken", "empty", "foreign"]
     for name, kind in (("broken", DataLoss), ("empty", DataLoss), ("foreign", NotReady)):
         with pytest.raises(kind, match=f"{name}.*") as caught:
-            opened.get(name)
+            opened.get(of_set(name))
         assert "drop the set" in str(caught.value) or kind is NotReady
         assert ".rs:" not in str(caught.value)
-    assert list(everything(opened.get("birds"))) == ["a"]
-    opened.drop("broken")
+    assert list(everything(opened.get(of_set("birds")))) == ["a"]
+    opened.drop(of_set("broken"))
     assert opened.names() == ["birds", "empty", "foreign"]
 
 

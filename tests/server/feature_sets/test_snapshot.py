@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from passes import of_set
 from sample_batches import block, everything, names, wanted
 from topwork_server.errors import InvalidInput, NotFound, NotReady
 from topwork_server.feature_sets.feature_set import FeatureSet
@@ -98,7 +99,7 @@ def test_a_set_that_is_dropped_under_another_process_is_told_so(
     path, version, created = birds.path, birds.version, birds.created
     taken = open_snapshot(path, "birds", version, created)
     reading = open_snapshot(path, "birds", version, created).read(Selection())
-    sets.drop("birds")
+    sets.drop(of_set("birds"))
     if again:
         sets.create(wanted()).write(rows).result()
     for call in (

@@ -8,6 +8,7 @@ from pathlib import Path
 import lance
 import numpy as np
 import pytest
+from passes import of_set
 from sample_batches import CELLS, DIM, POOLED, TOKENS, WINDOWS, block, everything, names, rows, wanted
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.feature_sets.feature_set import FeatureSet
@@ -276,4 +277,4 @@ def test_notes_what_computed_the_rows(sets: FeatureSets, birds: FeatureSet) -> N
         birds.write(block(["a"]), numerics).result()
     assert birds.describe().numerics == (cpu, amx)
     sets.close()
-    assert FeatureSets(sets.folder).get("birds").describe().numerics == (cpu, amx)
+    assert FeatureSets(sets.folder).get(of_set("birds")).describe().numerics == (cpu, amx)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from killed_writer import IN_FLIGHT, state
+from passes import of_set
 from sample_batches import DIM, everything, wanted
 from topwork_server.feature_sets.set_registry import FeatureSets
 
@@ -41,7 +42,7 @@ def write_until_killed(folder: Path, start: int, count: int) -> int:
 def check(folder: Path, acknowledged: int) -> int:
     """Operations are committed in their order, so the set is as some whole number of them left it: how many."""
     sets = FeatureSets(folder)
-    birds = sets.get("birds")
+    birds = sets.get(of_set("birds"))
     found = everything(birds)
     numbers = {id: item["number"] for id, item in found.items()}
     possible = [count for count in range(acknowledged, acknowledged + IN_FLIGHT + 1) if state(range(count)) == numbers]

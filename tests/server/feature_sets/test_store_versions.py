@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from passes import of_set
 from sample_batches import block, everything, names
 from topwork_server.errors import AlreadyExists, InvalidInput, NotFound
 from topwork_server.feature_sets import maintenance
@@ -157,7 +158,7 @@ def test_small_fragments_are_joined_by_themselves_and_nothing_is_lost(sets: Feat
     }
     check_by_key(birds, keys)
     sets.close()
-    again = FeatureSets(sets.folder).get("birds")
+    again = FeatureSets(sets.folder).get(of_set("birds"))
     np.testing.assert_array_equal(again.keys()[1], keys)
     check_by_key(again, keys)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import toys_trainers
 from heads_harness import open_heads, words
+from passes import of_encoder, of_head, of_set
 from topwork_server import Target, TextItem, blocking_calls
 from topwork_server.errors import AlreadyExists, InvalidInput, NotFound, NotReady, Unavailable
 from topwork_server.feature_sets.set_types import SetDefinition
@@ -41,7 +42,7 @@ class Anything(toys_trainers.NearestMean):
 
 async def trained(w, **more):
     made = await w.heads.train(replace(BIRDS, **more))
-    return await w.heads.wait_until_trained(made.name)
+    return await w.heads.wait_until_trained(of_head(made.name))
 
 
 async def test_looking_for_labels_ends_when_the_caller_leaves(home, monkeypatch):
@@ -75,7 +76,7 @@ async def test_a_wish_becomes_a_job_then_a_head(home):
         assert (begun.job.kind, begun.job.subject, begun.job.state) == ("train", "birds-label", JobState.RUNNING)
         assert w.pins() == {"training-birds-label": feature_set.version}
         with pytest.raises(NotReady, match=r"it is in training .wait for its job.$"):
-            await w.heads.report("birds-label")
+            await w.heads.report(of_head("birds-label"))
         [(call, arguments)] = w.jobs.started
         assert call == TRAIN
         assert (arguments["home"], arguments["threads"]) == (str(home), 1)
@@ -85,13 +86,13 @@ async def test_a_wish_becomes_a_job_then_a_head(home):
         assert (definition.views, definition.path) == (((w.taps("mean")[0], Pooling.ROW),), str(feature_set.path))
         assert (definition.encoder, definition.version) == ("letters", feature_set.version)
         w.jobs.gate.set()
-        done = await w.heads.wait_until_trained("birds-label")
+        done = await w.heads.wait_until_trained(of_head("birds-label"))
         assert (done.state, done.detail, done.job.state) == (HeadState.READY, "", JobState.DONE)
         assert done.head.names == ("others", "plosives", "vowels")
         assert done.head.labeled == 30
         assert done.bytes > 0
         assert w.pins() == {"head-birds-label": feature_set.version}
-        assert (await w.heads.report("birds-label")).estimate == "5-fold cross-validation over 30 items"
+        assert (await w.heads.report(of_head("birds-label"))).estimate == "5-fold cross-validation over 30 items"
         assert [one.name for one in await w.heads.list()] == ["birds-label"]
         assert [one.name for one in await w.heads.list("letters")] == ["birds-label"]
         assert await w.heads.list("second") == []
@@ -214,7 +215,7 @@ async def test_a_name_is_trained_once_at_a_time(home):
         other = await w.heads.train(replace(BIRDS, name="other"))
         assert other.state is HeadState.TRAINING
         w.jobs.gate.set()
-        assert (await w.heads.wait_until_trained("birds-label")).state is HeadState.READY
+        assert (await w.heads.wait_until_trained(of_head("birds-label"))).state is HeadState.READY
         with pytest.raises(AlreadyExists, match="there is a head named 'birds-label'"):
             await w.heads.train(BIRDS)
         assert len(w.jobs.started) == 2
@@ -230,7 +231,7 @@ async def test_after_a_training_has_ended_another_may_begin_at_once(home, monkey
         again = asyncio.create_task(w.heads.train(replace(BIRDS, replace=True)))
         asyncio.get_running_loop().call_later(0.02, settling.set)
         assert (await again).job.id != begun.job.id
-        assert (await w.heads.wait_until_trained("birds-label")).state is HeadState.READY
+        assert (await w.heads.wait_until_trained(of_head("birds-label"))).state is HeadState.READY
 
 
 async def test_a_head_that_is_replaced_serves_until_the_new_one_is_ready(home):
@@ -244,14 +245,14 @@ async def test_a_head_that_is_replaced_serves_until_the_new_one_is_ready(home):
         assert (again.state, again.head, again.job.state) == (HeadState.READY, old.head, JobState.RUNNING)
         assert w.pins() == {"head-birds-label": first, "training-birds-label": feature_set.version}
         w.jobs.gate.set()
-        new = await w.heads.wait_until_trained("birds-label")
+        new = await w.heads.wait_until_trained(of_head("birds-label"))
         assert (new.head.labeled, new.definition.version) == (31, feature_set.version)
         assert w.pins() == {"head-birds-label": feature_set.version}
         # of another set
         await w.fill("others")
         other = await w.heads.train(replace(BIRDS, set="others", name="birds-label", replace=True))
-        assert (await w.heads.wait_until_trained(other.name)).definition.set == "others"
-        assert w.pins() == {"head-birds-label": w.sets.get("others").version}
+        assert (await w.heads.wait_until_trained(of_head(other.name))).definition.set == "others"
+        assert w.pins() == {"head-birds-label": w.sets.get(of_set("others")).version}
         assert not w.sets.pins()["birds"]
 
 
@@ -264,7 +265,7 @@ async def test_a_training_that_fails_is_said_and_an_older_head_serves(home):
         assert (failed.definition.target, failed.head) == ("label", None)
         assert w.pins() == {}
         with pytest.raises(NotReady, match=r"it was too much .train it again with replace, or drop it.$"):
-            await w.heads.report("birds-label")
+            await w.heads.report(of_head("birds-label"))
         w.jobs.fail = ""
         done = await trained(w)  # a failed one is in no other's way
         assert (done.state, done.detail) == (HeadState.READY, "")
@@ -282,7 +283,7 @@ async def test_a_training_that_is_cancelled(home):
         w.jobs.gate.clear()
         begun = await w.heads.train(BIRDS)
         await w.jobs.cancel(begun.job.id)
-        ended = await w.heads.wait_until_trained("birds-label")
+        ended = await w.heads.wait_until_trained(of_head("birds-label"))
         assert (ended.state, ended.detail) == (HeadState.FAILED, "the last training was cancelled")
         assert w.pins() == {}
 
@@ -301,9 +302,9 @@ async def test_after_a_restart_records_tell_the_truth(home):
         assert "left nothing that serves" in late.detail
         assert second.state is HeadState.READY
         assert sorted(w.pins()) == ["head-birds-label", "head-second"]
-        await w.heads.drop("late")
+        await w.heads.drop(of_head("late"))
         with pytest.raises(NotFound, match=r"'late'.*birds-label"):
-            await w.heads.get("late")
+            await w.heads.get(of_head("late"))
     async with open_heads(home) as w:
         assert [one.name for one in await w.heads.list()] == ["birds-label", "second"]
 
@@ -340,14 +341,14 @@ async def test_a_dropped_head_is_gone_with_its_training(home):
         await trained(w)
         w.jobs.gate.clear()
         again = await w.heads.train(replace(BIRDS, replace=True))
-        await w.heads.drop("birds-label")
+        await w.heads.drop(of_head("birds-label"))
         assert w.jobs.get(again.job.id).state is JobState.CANCELLED
         assert await w.heads.list() == []
         assert w.pins() == {}
         with pytest.raises(NotFound):
-            await w.heads.drop("birds-label")
+            await w.heads.drop(of_head("birds-label"))
         with pytest.raises(NotFound):
-            await w.heads.report("birds-label")
+            await w.heads.report(of_head("birds-label"))
     async with open_heads(home) as w:
         assert await w.heads.list() == []
 
@@ -356,10 +357,10 @@ async def test_a_head_outlives_its_set(home):
     async with open_heads(home) as w:
         await w.fill()
         await trained(w)
-        w.sets.drop("birds")
-        found = await w.heads.get("birds-label")
+        w.sets.drop(of_set("birds"))
+        found = await w.heads.get(of_head("birds-label"))
         assert (found.state, found.definition.set) == (HeadState.READY, "birds")
-        await w.heads.drop("birds-label")
+        await w.heads.drop(of_head("birds-label"))
 
 
 async def test_a_damaged_head_is_said_and_can_be_dropped_or_trained_again(home):
@@ -370,11 +371,11 @@ async def test_a_damaged_head_is_said_and_can_be_dropped_or_trained_again(home):
             [record] = (home / "heads" / name).glob("*/head.json")
             record.write_text("{")
         assert [(one.name, one.state) for one in await w.heads.list()] == [("one", HeadState.FAILED), ("two", HeadState.FAILED)]
-        assert "damaged" in (await w.heads.get("one")).detail
+        assert "damaged" in (await w.heads.get(of_head("one"))).detail
         with pytest.raises(NotReady, match=r"damaged: head\.json") as caught:
-            await w.heads.report("one")
+            await w.heads.report(of_head("one"))
         assert str(caught.value).count("train it again") == 1
-        await w.heads.drop("one")
+        await w.heads.drop(of_head("one"))
         assert (await trained(w, name="two", replace=True)).state is HeadState.READY
 
 
@@ -394,19 +395,19 @@ async def test_a_tuned_encoder_goes_with_its_head_unless_something_stands_on_it(
         assert w.catalog.fine_tuned() == [encoder]
         w.sets.create(SetDefinition("later", w.taps("mean"), encoder))
         with pytest.raises(NotReady, match="stand the set later"):
-            await w.heads.drop("birds-label")
+            await w.heads.drop(of_head("birds-label"))
         await w.write_vectors("later", 6, label=["a", "b"] * 3)
         await trained(w, set="later")
-        w.sets.drop("later")
+        w.sets.drop(of_set("later"))
         with pytest.raises(NotReady, match="stand the head later-label"):
-            await w.heads.drop("birds-label")
-        await w.heads.drop("later-label")
+            await w.heads.drop(of_head("birds-label"))
+        await w.heads.drop(of_head("later-label"))
         further = tuned(w, home, "further-0123abcd", encoder)
         with pytest.raises(NotReady, match=f"stand the encoder {further}"):
-            await w.heads.drop("birds-label")
-        assert (await w.heads.get("birds-label")).state is HeadState.READY
+            await w.heads.drop(of_head("birds-label"))
+        assert (await w.heads.get(of_head("birds-label"))).state is HeadState.READY
         w.catalog.delete_fine_tuned(further)
-        await w.heads.drop("birds-label")
+        await w.heads.drop(of_head("birds-label"))
         assert w.catalog.fine_tuned() == []
 
 
@@ -437,7 +438,7 @@ async def test_a_tuned_encoder_goes_when_its_head_is_replaced_or_was_never_ready
         w.sets.create(SetDefinition("kept", w.taps("mean"), old))
         await trained(w, options={"tuned": new}, replace=True)
         assert w.catalog.fine_tuned() == [other, old, new]
-        w.sets.drop("kept")
+        w.sets.drop(of_set("kept"))
     async with open_heads(home) as w:
         assert w.catalog.fine_tuned() == [new]
 
@@ -461,7 +462,7 @@ async def test_inputs_and_descriptions_reach_kinds_that_need_them(home, monkeypa
         )
         definition = definition_of(await described(w, request))
         inputs = [TextItem(text) for text in descriptions.values()]
-        rows = (await w.engine.embed(EmbedParams("letters", ("mean",)), inputs)).taps[0].rows
+        rows = (await w.engine.embed(EmbedParams(of_encoder("letters"), ("mean",)), inputs)).taps[0].rows
         assert list(definition.descriptions) == list(descriptions)
         for view in definition.described:  # the mean of the letters is what the tap "mean" is
             np.testing.assert_allclose(np.array(view), rows, rtol=1e-5, atol=1e-6)

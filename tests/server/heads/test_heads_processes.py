@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from heads_harness import open_heads, words
+from passes import of_head
 from topwork_server import TextItem
 from topwork_server.heads.head_status import HeadState
 from topwork_server.heads.head_types import TrainRequest
@@ -45,7 +46,7 @@ async def test_a_training_whose_server_was_killed_as_it_published_is_done(home, 
         await w.fill(count=60)
         begun = await w.heads.train(TrainRequest("birds", "label", kind="prototype"))
         done = await w.jobs.wait(begun.job.id)
-        await w.heads.wait_until_trained(begun.name)
+        await w.heads.wait_until_trained(of_head(begun.name))
     JobRecords(home / "jobs").save(replace(done, state=JobState.RUNNING, fraction=0.97, ended=0.0, result={}))
     if moment == "publishing":
         [version] = (home / "heads" / begun.name).iterdir()
@@ -78,9 +79,9 @@ async def test_other_tasks(home, task):
         assert begun.definition.task == task
         job = await w.jobs.wait(begun.job.id)
         assert job.state is JobState.DONE, job.error
-        head = (await w.heads.wait_until_trained(begun.name)).head
+        head = (await w.heads.wait_until_trained(of_head(begun.name))).head
         predictor = Predictor(w.engine, w.catalog, w.heads.store, 1)
-        [output] = (await predictor.predict([begun.name], PredictParams(), [TextItem("aabbe"), TextItem("bcd")])).outputs
+        [output] = (await predictor.predict([of_head(begun.name)], PredictParams(), [TextItem("aabbe"), TextItem("bcd")])).outputs
         match task:
             case "multi-label":
                 assert output.probabilities.shape == (2, 4)

@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 import sample_heads
 import sets_harness
+from passes import of_head
 from topwork_server import TextItem
 from topwork_server.config import Config
 from topwork_server.errors import InvalidInput
@@ -86,7 +87,7 @@ async def both(tmp_path, catalog, home, made, items):
     store.publish(made, sample_heads.graph(made), None)
     engine = Engine(catalog, Config(home=home, provider="cpu"))
     try:
-        (output,) = (await Predictor(engine, catalog, store).predict([made.name], PredictParams(), items)).outputs
+        (output,) = (await Predictor(engine, catalog, store).predict([of_head(made.name)], PredictParams(), items)).outputs
     finally:
         await engine.close()
     data, _ = await asyncio.to_thread(merge_onnx, catalog.entry(made.encoder).folder / MODEL, store.graph(made.name), made)
@@ -123,9 +124,9 @@ async def test_what_is_no_pair_is_named_or_skipped(tmp_path, home):
     predictor, items = Predictor(engine, catalog, store), [PAIRS[0], TextItem("alone"), PAIRS[1]]
     try:
         with pytest.raises(InvalidInput, match="no pair") as caught:
-            await predictor.predict([made.name], PredictParams(), items)
-        found = await predictor.predict([made.name], PredictParams(skip_bad_items=True), items)
-        whole = await predictor.predict([made.name], PredictParams(), PAIRS)
+            await predictor.predict([of_head(made.name)], PredictParams(), items)
+        found = await predictor.predict([of_head(made.name)], PredictParams(skip_bad_items=True), items)
+        whole = await predictor.predict([of_head(made.name)], PredictParams(), PAIRS)
     finally:
         await engine.close()
     assert caught.value.item == 1

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import sets_harness
 from heads_harness import open_heads, words
+from passes import of_encoder, of_head
 from topwork_plugins.linear.plugin import LinearTrainer
 from topwork_server import TextItem, TrainerSpec
 from topwork_server.errors import InvalidInput, NotReady
@@ -47,7 +48,7 @@ def pairs():
 
 async def write(w, items, name="pairs", taps=("mean",), **more):
     feature_set = w.make(name, taps, **{"keep_inputs": True} | more)
-    features = await w.engine.embed(EmbedParams("letters", tuple(taps)), [TextItem(item.text) for item in items])
+    features = await w.engine.embed(EmbedParams(of_encoder("letters"), tuple(taps)), [TextItem(item.text) for item in items])
     column = Column("label", ColumnType.STRING, SAME[: len(items)])
     inputs = items if feature_set.definition.keep_inputs else []
     block = ItemBatch([f"p{i:02}" for i in range(len(items))], features.taps, (column,), inputs=inputs)
@@ -77,9 +78,9 @@ async def test_validation_chooses_how_pairs_are_read_and_what_serves_reads_them_
         assert head.pooling in pooling.TOWERS
         assert head.metrics[0].low > 0.6
         predictor = Predictor(w.engine, w.catalog, w.heads.store)
-        found = (await predictor.predict([head.name], PredictParams(), items)).outputs[0]
+        found = (await predictor.predict([of_head(head.name)], PredictParams(), items)).outputs[0]
         assert np.mean([head.names[i] == same for i, same in zip(found.probabilities.argmax(1), SAME, strict=True)]) > 0.8
-        stored = (await predictor.predict_stored([head.name], feature_set, ["p07", "p03", "p07"])).outputs[0]
+        stored = (await predictor.predict_stored([of_head(head.name)], feature_set, ["p07", "p03", "p07"])).outputs[0]
         np.testing.assert_allclose(stored.probabilities, found.probabilities[[7, 3, 7]], atol=1e-6)
 
 

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 from heads_harness import open_heads
+from passes import of_head
 from topwork_server.errors import AlreadyExists
 from topwork_server.heads.head_status import HeadState
 from topwork_server.heads.head_types import TrainRequest
@@ -20,7 +21,7 @@ async def test_a_caller_that_leaves_keeps_the_lock_until_its_work_is_done(home, 
     async with open_heads(home) as w:
         await w.fill()
         if work == "move_to_head":
-            await w.heads.wait_until_trained((await w.heads.train(BIRDS)).name)
+            await w.heads.wait_until_trained(of_head((await w.heads.train(BIRDS)).name))
         held, go, plain = threading.Event(), threading.Event(), getattr(w.heads._pins, work)
 
         def slow(*arguments):
@@ -30,7 +31,7 @@ async def test_a_caller_that_leaves_keeps_the_lock_until_its_work_is_done(home, 
 
         monkeypatch.setattr(w.heads._pins, work, slow)
         w.jobs.gate.clear()
-        first = asyncio.create_task(w.heads.train(BIRDS) if work == "pin_training" else w.heads.drop("birds-label"))
+        first = asyncio.create_task(w.heads.train(BIRDS) if work == "pin_training" else w.heads.drop(of_head("birds-label")))
         await asyncio.to_thread(held.wait, 10)
         first.cancel()
         second = asyncio.create_task(w.heads.train(BIRDS))
@@ -46,5 +47,5 @@ async def test_a_caller_that_leaves_keeps_the_lock_until_its_work_is_done(home, 
                 await second
         else:
             await second
-        assert (await w.heads.wait_until_trained("birds-label")).state is HeadState.READY
+        assert (await w.heads.wait_until_trained(of_head("birds-label"))).state is HeadState.READY
         assert list(w.pins()) == ["head-birds-label"]

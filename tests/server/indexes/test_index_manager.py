@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from indexes_harness import POOLED, Kinds, birds, block, builds, found_ids, nearest_ids, open_indexes
 from lance_rows import clustered
+from passes import of_set
 from topwork_server.errors import NotFound
 from topwork_server.indexes import build_schedule, index
 from topwork_server.indexes.index_types import CreateIndexParams, IndexState
@@ -31,8 +32,8 @@ def filled(sets, count=300, **more):
 async def indexed(w, **params):
     """The set, once its index is built."""
     feature_set = filled(w.sets)
-    await w.indexes.create(CreateIndexParams("birds", **params))
-    await w.indexes.wait_for_build("birds")
+    await w.indexes.create(CreateIndexParams(of_set("birds"), **params))
+    await w.indexes.wait_for_build(of_set("birds"))
     return feature_set
 
 
@@ -49,13 +50,13 @@ async def test_searches_are_right_before_while_and_after_it_is_built(tmp_path, m
     async with open_indexes(tmp_path) as w:
         feature_set = filled(w.sets)
         w.jobs.gate.clear()
-        begun = await w.indexes.create(CreateIndexParams("birds", metric=metric))
+        begun = await w.indexes.create(CreateIndexParams(of_set("birds"), metric=metric))
         assert (begun.state, begun.definition.name, begun.definition.kind) == (IndexState.BUILDING, "pooled", "auto")
         assert (begun.definition.target_recall, begun.alive_rows) == (0.95, 300)
         assert w.jobs.get(begun.job).subject == "birds/pooled"
         assert (await right(w, feature_set, metric)).how == "exact"
         w.jobs.gate.set()
-        done = await w.indexes.wait_for_build("birds")
+        done = await w.indexes.wait_for_build(of_set("birds"))
         assert (done.state, done.detail, done.facts.recall, done.facts.rows) == (IndexState.READY, "", 1.0, 300)
         assert (done.alive_rows, done.fresh_rows, done.dead_rows) == (300, 0, 0)
         assert done.version == feature_set.version
@@ -72,7 +73,7 @@ async def test_what_is_acknowledged_is_found_at_once(tmp_path):
         feature_set.delete(names(0, 40)).result()
         hits = await right(w, feature_set)
         assert not {key for key in hits.keys if feature_set.ids_of(np.array([key])) == [None]}
-        described = await w.indexes.get("birds")
+        described = await w.indexes.get(of_set("birds"))
         assert (described.alive_rows, described.fresh_rows, described.dead_rows) == (310, 100, 90)
         assert described.version == feature_set.version
 
@@ -81,11 +82,11 @@ async def test_writes_while_it_is_built_are_not_lost(tmp_path):
     async with open_indexes(tmp_path) as w:
         feature_set = filled(w.sets)
         w.jobs.gate.clear()
-        await w.indexes.create(CreateIndexParams("birds"))
+        await w.indexes.create(CreateIndexParams(of_set("birds")))
         feature_set.write(block(names(280, 400), clustered(120, seed=5))).result()
         feature_set.delete(names(0, 10)).result()
         w.jobs.gate.set()
-        described = await w.indexes.wait_for_build("birds")
+        described = await w.indexes.wait_for_build(of_set("birds"))
         assert (described.facts.rows, described.fresh_rows, described.dead_rows) == (300, 120, 30)
         await right(w, feature_set)
 
@@ -93,15 +94,15 @@ async def test_writes_while_it_is_built_are_not_lost(tmp_path):
 async def test_after_a_restart_it_catches_up(tmp_path):
     async with open_indexes(tmp_path) as w:
         await indexed(w)
-        first = w.sets.get("birds")
+        first = w.sets.get(of_set("birds"))
         first.write(block(names(290, 330), clustered(40, seed=5))).result()
     async with open_indexes(tmp_path) as w:
-        feature_set = w.sets.get("birds")
+        feature_set = w.sets.get(of_set("birds"))
         feature_set.delete(names(0, 20)).result()  # no index follows yet
         [listed] = await w.indexes.list()
         assert (listed.state, listed.memory, listed.version) == (IndexState.READY, 0, listed.facts.version)
         await right(w, feature_set)
-        described = await w.indexes.get("birds")
+        described = await w.indexes.get(of_set("birds"))
         assert (described.state, described.fresh_rows, described.dead_rows) == (IndexState.READY, 40, 30)
         assert w.jobs.started == []
 
@@ -133,30 +134,30 @@ async def test_a_lost_or_corrupt_file_is_built_again_and_searches_are_right_mean
     DAMAGES[damage](tmp_path / "indexes" / "birds" / "pooled" / "builds" / "1")
     async with open_indexes(tmp_path) as w:
         w.jobs.gate.clear()
-        await right(w, w.sets.get("birds"))
-        assert (await w.indexes.get("birds")).state is IndexState.BUILDING
+        await right(w, w.sets.get(of_set("birds")))
+        assert (await w.indexes.get(of_set("birds"))).state is IndexState.BUILDING
         w.jobs.gate.set()
-        assert (await w.indexes.wait_for_build("birds")).state is IndexState.READY
+        assert (await w.indexes.wait_for_build(of_set("birds"))).state is IndexState.READY
         assert len(w.jobs.started) == 1
-        await right(w, w.sets.get("birds"))
+        await right(w, w.sets.get(of_set("birds")))
 
 
 async def test_a_first_build_that_the_end_of_the_server_cut_off_begins_again(tmp_path):
     async with open_indexes(tmp_path) as w:
         filled(w.sets)
         w.jobs.gate.clear()
-        await w.indexes.create(CreateIndexParams("birds"))
+        await w.indexes.create(CreateIndexParams(of_set("birds")))
     async with open_indexes(tmp_path) as w:
-        await right(w, w.sets.get("birds"))
-        assert (await w.indexes.wait_for_build("birds")).state is IndexState.READY
+        await right(w, w.sets.get(of_set("birds")))
+        assert (await w.indexes.wait_for_build(of_set("birds"))).state is IndexState.READY
 
 
 async def test_builds_of_few_numbers_stand_in_a_line_of_their_own(tmp_path, monkeypatch):
     async with open_indexes(tmp_path) as w:
         filled(w.sets)
-        await w.indexes.create(CreateIndexParams("birds", "one"))
+        await w.indexes.create(CreateIndexParams(of_set("birds"), "one"))
         monkeypatch.setattr(index, "SMALL", 300 * 8 - 1)
-        await w.indexes.create(CreateIndexParams("birds", "two"))
+        await w.indexes.create(CreateIndexParams(of_set("birds"), "two"))
         assert w.jobs.small == [True, False]
 
 
@@ -165,20 +166,20 @@ async def test_a_failed_build_does_not_begin_again_until_it_is_asked_for(tmp_pat
     async with open_indexes(tmp_path) as w:
         filled(w.sets)
         w.jobs.fail = "it was too much"
-        await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.wait_for_build("birds")
-        w.sets.get("birds").write(block(["new"], clustered(1, seed=5))).result()
-        await right(w, w.sets.get("birds"))
+        await w.indexes.create(CreateIndexParams(of_set("birds")))
+        await w.indexes.wait_for_build(of_set("birds"))
+        w.sets.get(of_set("birds")).write(block(["new"], clustered(1, seed=5))).result()
+        await right(w, w.sets.get(of_set("birds")))
         assert len(w.jobs.started) == 1
     async with open_indexes(tmp_path) as w:  # nor when the server is started again
-        await right(w, w.sets.get("birds"))
-        failed = await w.indexes.wait_for_build("birds")
+        await right(w, w.sets.get(of_set("birds")))
+        failed = await w.indexes.wait_for_build(of_set("birds"))
         assert (failed.state, "it was too much" in failed.detail) == (IndexState.FAILED, True)
         assert w.jobs.started == []
-        await w.indexes.rebuild("birds")
-        assert (await w.indexes.wait_for_build("birds")).state is IndexState.READY
+        await w.indexes.rebuild(of_set("birds"))
+        assert (await w.indexes.wait_for_build(of_set("birds"))).state is IndexState.READY
     async with open_indexes(tmp_path) as w:
-        assert (await w.indexes.get("birds")).detail == ""
+        assert (await w.indexes.get(of_set("birds"))).detail == ""
 
 
 async def test_a_failed_rebuild_is_tried_again_after_a_while(tmp_path, monkeypatch):
@@ -187,14 +188,14 @@ async def test_a_failed_rebuild_is_tried_again_after_a_while(tmp_path, monkeypat
     monkeypatch.setattr(build_schedule, "DEAD_SHARE", 0.0)
     async with open_indexes(tmp_path) as w:
         feature_set = filled(w.sets)
-        await w.indexes.create(CreateIndexParams("birds"))
-        built = await w.indexes.wait_for_build("birds")
+        await w.indexes.create(CreateIndexParams(of_set("birds")))
+        built = await w.indexes.wait_for_build(of_set("birds"))
         w.jobs.fail = "it was too much"
         feature_set.delete(names(0, 10)).result()
         while len(w.jobs.started) < 3:
             await asyncio.sleep(0.001)
         w.jobs.fail = ""
-        while (await w.indexes.wait_for_build("birds")).facts.version == built.facts.version:
+        while (await w.indexes.wait_for_build(of_set("birds"))).facts.version == built.facts.version:
             await asyncio.sleep(0.001)
         await right(w, feature_set)
 
@@ -204,9 +205,9 @@ async def test_a_failed_rebuild_leaves_the_one_before(tmp_path):
         feature_set = await indexed(w)
         w.jobs.fail = "it was too much"
         w.jobs.gate.clear()
-        assert (await w.indexes.rebuild("birds")).state is IndexState.REBUILDING
+        assert (await w.indexes.rebuild(of_set("birds"))).state is IndexState.REBUILDING
         w.jobs.gate.set()
-        described = await w.indexes.wait_for_build("birds")
+        described = await w.indexes.wait_for_build(of_set("birds"))
         assert described.state is IndexState.READY
         assert "it was too much" in described.detail
         assert described.facts.rows == 300
@@ -217,19 +218,19 @@ async def test_a_cancelled_build(tmp_path):
     async with open_indexes(tmp_path) as w:
         feature_set = filled(w.sets)
         w.jobs.gate.clear()
-        await w.indexes.create(CreateIndexParams("birds"))
+        await w.indexes.create(CreateIndexParams(of_set("birds")))
         await w.jobs.cancel(w.jobs.list()[0].id)
-        described = await w.indexes.get("birds")  # a caller that watched the job to its end sees the result
+        described = await w.indexes.get(of_set("birds"))  # a caller that watched the job to its end sees the result
         assert described.state is IndexState.FAILED
         assert "cancelled" in described.detail
         await right(w, feature_set)
         w.jobs.gate.set()
-        await w.indexes.rebuild("birds")
-        assert (await w.indexes.wait_for_build("birds")).state is IndexState.READY
+        await w.indexes.rebuild(of_set("birds"))
+        assert (await w.indexes.wait_for_build(of_set("birds"))).state is IndexState.READY
         w.jobs.gate.clear()
-        await w.indexes.rebuild("birds")
+        await w.indexes.rebuild(of_set("birds"))
         await w.jobs.cancel(w.jobs.list()[0].id)
-        assert (await w.indexes.get("birds")).state is IndexState.READY
+        assert (await w.indexes.get(of_set("birds"))).state is IndexState.READY
         await right(w, feature_set)
 
 
@@ -249,8 +250,8 @@ async def test_a_rebuild_swaps_while_searches_run(tmp_path):
             group.create_task(searcher())
             for _ in range(3):
                 before = searches
-                await w.indexes.rebuild("birds")
-                described = await w.indexes.wait_for_build("birds")
+                await w.indexes.rebuild(of_set("birds"))
+                described = await w.indexes.wait_for_build(of_set("birds"))
                 assert (described.facts.rows, described.dead_rows) == (250, 0)
                 while searches == before:
                     await asyncio.sleep(0)
@@ -269,7 +270,7 @@ async def test_many_fresh_rows_are_absorbed_by_itself(tmp_path, monkeypatch):
         feature_set.write(block(names(400, 420), clustered(20, seed=6))).result()
         while len(w.jobs.started) < 2:
             await asyncio.sleep(0)
-        described = await w.indexes.wait_for_build("birds")
+        described = await w.indexes.wait_for_build(of_set("birds"))
         assert w.jobs.started[1][1]["from_scratch"] is False
         assert (described.facts.rows, described.facts.scratch_rows, described.fresh_rows) == (420, 300, 0)
         await right(w, feature_set)
@@ -282,7 +283,7 @@ async def test_many_dead_rows_are_left_out_by_itself(tmp_path, monkeypatch):
         feature_set.delete(names(0, 100)).result()
         while len(w.jobs.started) < 2:
             await asyncio.sleep(0)
-        described = await w.indexes.wait_for_build("birds")
+        described = await w.indexes.wait_for_build(of_set("birds"))
         assert (described.facts.rows, described.dead_rows) == (200, 0)
         await right(w, feature_set)
 
@@ -290,8 +291,8 @@ async def test_many_dead_rows_are_left_out_by_itself(tmp_path, monkeypatch):
 async def test_an_index_of_an_empty_set(tmp_path):
     async with open_indexes(tmp_path) as w:
         feature_set = birds(w.sets)
-        await w.indexes.create(CreateIndexParams("birds"))
-        described = await w.indexes.wait_for_build("birds")
+        await w.indexes.create(CreateIndexParams(of_set("birds")))
+        described = await w.indexes.wait_for_build(of_set("birds"))
         assert (described.state, described.alive_rows) == (IndexState.READY, 0)
         assert (await w.search(QUERIES)).counts.tolist() == [0] * len(QUERIES)
         feature_set.write(block(names(0, 30), clustered(30))).result()
@@ -301,8 +302,8 @@ async def test_an_index_of_an_empty_set(tmp_path):
 async def test_a_target_that_is_not_reached_is_said(tmp_path):
     async with open_indexes(tmp_path) as w:
         filled(w.sets, 1200)
-        await w.indexes.create(CreateIndexParams("birds", kind="half"))
-        described = await w.indexes.wait_for_build("birds")
+        await w.indexes.create(CreateIndexParams(of_set("birds"), kind="half"))
+        described = await w.indexes.wait_for_build(of_set("birds"))
         assert described.state is IndexState.READY
         assert 0.3 < described.facts.recall < 0.7
         assert described.detail == f"recall is {described.facts.recall:.2f} at most; the target was 0.95"
@@ -313,74 +314,74 @@ async def test_which_index_is_meant(tmp_path):
     async with open_indexes(tmp_path) as w:
         birds(w.sets, POOLED, other)
         with pytest.raises(NotFound, match="has no index") as caught:
-            await w.indexes.get("birds")
+            await w.indexes.get(of_set("birds"))
         assert "CreateIndex(birds)" in caught.value.remedy
-        await w.indexes.create(CreateIndexParams("birds", tap="hidden.6"))
-        assert (await w.indexes.get("birds")).definition.name == "hidden.6"  # the only one
-        await w.indexes.create(CreateIndexParams("birds", "flat"))
-        assert (await w.indexes.get("birds")).definition.name == "flat"  # the one of the first tap
-        await w.indexes.create(CreateIndexParams("birds"))
-        assert (await w.indexes.get("birds")).definition.name == "pooled"  # named as the first tap
+        await w.indexes.create(CreateIndexParams(of_set("birds"), tap="hidden.6"))
+        assert (await w.indexes.get(of_set("birds"))).definition.name == "hidden.6"  # the only one
+        await w.indexes.create(CreateIndexParams(of_set("birds"), "flat"))
+        assert (await w.indexes.get(of_set("birds"))).definition.name == "flat"  # the one of the first tap
+        await w.indexes.create(CreateIndexParams(of_set("birds")))
+        assert (await w.indexes.get(of_set("birds"))).definition.name == "pooled"  # named as the first tap
         assert w.indexes.names("birds") == ["flat", "hidden.6", "pooled"]
-        assert [d.definition.name for d in await w.indexes.list("birds")] == ["flat", "hidden.6", "pooled"]
+        assert [d.definition.name for d in await w.indexes.list(of_set("birds"))] == ["flat", "hidden.6", "pooled"]
         with pytest.raises(NotFound, match="no index named 'poled'") as caught:
-            await w.indexes.get("birds", "poled")
+            await w.indexes.get(of_set("birds"), "poled")
         assert caught.value.remedy == "did you mean pooled?"
         with pytest.raises(NotFound, match="no feature set"):
-            await w.indexes.list("nobody")
+            await w.indexes.list(of_set("nobody"))
 
 
 async def test_a_dropped_index_is_gone_and_its_job_with_it(tmp_path):
     async with open_indexes(tmp_path) as w:
         feature_set = await indexed(w)
-        live = await w.indexes.live("birds")
+        live = await w.indexes.live(of_set("birds"))
         w.jobs.gate.clear()
-        await w.indexes.rebuild("birds")
-        await w.indexes.drop("birds")
+        await w.indexes.rebuild(of_set("birds"))
+        await w.indexes.drop(of_set("birds"))
         assert w.jobs.list()[0].state == "cancelled"
         with pytest.raises(NotFound):
-            await w.indexes.get("birds")
-        assert not (await w.indexes.open("birds")).indexed
+            await w.indexes.get(of_set("birds"))
+        assert not (await w.indexes.open(of_set("birds"))).indexed
         assert list((tmp_path / "indexes" / "birds").iterdir()) == []
         feature_set.write(block(names(0, 1), clustered(1))).result()
         assert live.version < feature_set.version  # it follows no more
-        await w.indexes.create(CreateIndexParams("birds"))
+        await w.indexes.create(CreateIndexParams(of_set("birds")))
         w.jobs.gate.set()
-        assert (await w.indexes.wait_for_build("birds")).state is IndexState.READY
+        assert (await w.indexes.wait_for_build(of_set("birds"))).state is IndexState.READY
         await right(w, feature_set)
 
 
 async def test_the_indexes_of_a_dropped_set_go_with_it(tmp_path):
     async with open_indexes(tmp_path) as w:
         filled(w.sets)
-        await w.indexes.create(CreateIndexParams("birds", "one"))
-        await w.indexes.create(CreateIndexParams("birds", "two"))
-        await w.indexes.wait_for_build("birds", "one")
-        await w.indexes.drop_set("birds", w.sets.drop)
+        await w.indexes.create(CreateIndexParams(of_set("birds"), "one"))
+        await w.indexes.create(CreateIndexParams(of_set("birds"), "two"))
+        await w.indexes.wait_for_build(of_set("birds"), "one")
+        await w.indexes.drop_set(of_set("birds"), w.sets.drop)
         assert await w.indexes.list() == []
         assert list((tmp_path / "indexes").iterdir()) == []
         feature_set = filled(w.sets, 50)
-        await w.indexes.create(CreateIndexParams("birds", "one"))
-        await w.indexes.wait_for_build("birds")
+        await w.indexes.create(CreateIndexParams(of_set("birds"), "one"))
+        await w.indexes.wait_for_build(of_set("birds"))
         await right(w, feature_set)
 
 
 async def test_an_index_never_answers_for_another_set_of_that_name(tmp_path):
     async with open_indexes(tmp_path) as w:
         await indexed(w)
-        w.sets.drop("birds")  # and the server ended before its indexes went
+        w.sets.drop(of_set("birds"))  # and the server ended before its indexes went
     async with open_indexes(tmp_path) as w:
         assert await w.indexes.list() == []
         assert not (tmp_path / "indexes" / "birds").exists()
         await indexed(w)
     async with open_indexes(tmp_path) as w:
-        w.sets.drop("birds")
+        w.sets.drop(of_set("birds"))
         filled(w.sets, 10)
         with pytest.raises(NotFound, match="another set of that name"):
-            await w.indexes.live("birds")
-        await w.indexes.drop("birds")
-        await w.indexes.create(CreateIndexParams("birds"))
-        assert (await w.indexes.wait_for_build("birds")).facts.rows == 10
+            await w.indexes.live(of_set("birds"))
+        await w.indexes.drop(of_set("birds"))
+        await w.indexes.create(CreateIndexParams(of_set("birds")))
+        assert (await w.indexes.wait_for_build(of_set("birds"))).facts.rows == 10
 
 
 async def test_a_server_without_searches_takes_no_memory(tmp_path):
@@ -398,8 +399,8 @@ async def test_leftovers_of_killed_jobs_are_swept(tmp_path):
         await indexed(w)
         builds = tmp_path / "indexes" / "birds" / "pooled" / "builds"
         (builds / ".dead.part").mkdir()
-        await w.indexes.rebuild("birds")
-        await w.indexes.wait_for_build("birds")
+        await w.indexes.rebuild(of_set("birds"))
+        await w.indexes.wait_for_build(of_set("birds"))
         assert [path.name for path in builds.iterdir()] == ["2"]
         (builds / ".dead.part").mkdir()
     async with open_indexes(tmp_path) as w:
@@ -410,22 +411,22 @@ async def test_one_build_at_a_time(tmp_path):
     async with open_indexes(tmp_path) as w:
         filled(w.sets)
         w.jobs.gate.clear()
-        first = await w.indexes.create(CreateIndexParams("birds"))
-        again = await asyncio.gather(w.indexes.rebuild("birds"), w.indexes.rebuild("birds"))
+        first = await w.indexes.create(CreateIndexParams(of_set("birds")))
+        again = await asyncio.gather(w.indexes.rebuild(of_set("birds")), w.indexes.rebuild(of_set("birds")))
         assert {described.job for described in again} == {first.job}
         w.jobs.gate.set()
-        await w.indexes.wait_for_build("birds")
+        await w.indexes.wait_for_build(of_set("birds"))
         assert len(w.jobs.started) == 1
 
 
 async def test_a_definition_whose_kind_is_gone_is_served_all_the_same(tmp_path):
     async with open_indexes(tmp_path) as w:
         filled(w.sets)
-        await w.indexes.create(CreateIndexParams("birds", kind="rows"))
-        await w.indexes.wait_for_build("birds")
+        await w.indexes.create(CreateIndexParams(of_set("birds"), kind="rows"))
+        await w.indexes.wait_for_build(of_set("birds"))
     fewer = Kinds([replace(Kinds().specs[1])])
     async with open_indexes(tmp_path, fewer, builds(fewer)) as w:
-        await right(w, w.sets.get("birds"))
-        described = await w.indexes.wait_for_build("birds")
+        await right(w, w.sets.get(of_set("birds")))
+        described = await w.indexes.wait_for_build(of_set("birds"))
         assert described.state is IndexState.FAILED
         assert "no kind of index named 'rows'" in described.detail

@@ -12,6 +12,7 @@ import psutil
 import pytest
 from indexes_harness import birds, block, found_ids, nearest_ids, open_indexes
 from lance_rows import clustered
+from passes import of_set
 from topwork_server.indexes.index_types import CreateIndexParams, IndexState
 from topwork_server.jobs.job_records import JobRecords, JobState
 from topwork_server.jobs.manager import JobManager
@@ -47,8 +48,8 @@ async def child():
 async def test_the_recall_that_is_said_is_the_recall_that_there_is(tmp_path, kind):
     async with served(tmp_path) as w:
         feature_set = filled(w.sets)
-        await w.indexes.create(CreateIndexParams("birds", kind=kind))
-        described = await w.indexes.wait_for_build("birds")
+        await w.indexes.create(CreateIndexParams(of_set("birds"), kind=kind))
+        described = await w.indexes.wait_for_build(of_set("birds"))
         assert described.state is IndexState.READY, described.detail
         facts = described.facts
         assert (facts.rows, facts.held_out) == (COUNT, 200)
@@ -69,8 +70,8 @@ async def test_the_recall_that_is_said_is_the_recall_that_there_is(tmp_path, kin
 async def test_a_build_whose_server_was_killed_as_it_published_is_done(tmp_path):
     async with served(tmp_path) as w:
         filled(w.sets)
-        begun = await w.indexes.create(CreateIndexParams("birds", kind="flat"))
-        await w.indexes.wait_for_build("birds")
+        begun = await w.indexes.create(CreateIndexParams(of_set("birds"), kind="flat"))
+        await w.indexes.wait_for_build(of_set("birds"))
         done = w.jobs.get(begun.job)
         await w.jobs.close()
     records, later = JobRecords(tmp_path / "jobs"), replace(done, id="zzzzzzzz", created=done.created + 1000)
@@ -87,21 +88,21 @@ async def test_a_build_whose_server_was_killed_as_it_published_is_done(tmp_path)
 async def test_a_killed_build_is_said_with_its_cause_and_searches_go_on(tmp_path):
     async with served(tmp_path) as w:
         feature_set = filled(w.sets)
-        begun = await w.indexes.create(CreateIndexParams("birds"))
+        begun = await w.indexes.create(CreateIndexParams(of_set("birds")))
         os.kill(await child(), signal.SIGKILL)
         assert (await w.jobs.wait(begun.job)).state is JobState.FAILED
-        failed = await w.indexes.get("birds")
+        failed = await w.indexes.get(of_set("birds"))
         assert failed.state is IndexState.FAILED
         assert "signal 9" in failed.detail
         queries = clustered(5, seed=9)
         assert found_ids(feature_set, await w.search(queries)) == nearest_ids(feature_set, queries)
-        await w.indexes.rebuild("birds")
-        mended = await w.indexes.wait_for_build("birds")
+        await w.indexes.rebuild(of_set("birds"))
+        mended = await w.indexes.wait_for_build(of_set("birds"))
         assert (mended.state, mended.facts.built) == (IndexState.READY, "Flat")
         assert found_ids(feature_set, await w.search(queries)) == nearest_ids(feature_set, queries)
-        await w.indexes.rebuild("birds")
+        await w.indexes.rebuild(of_set("birds"))
         os.kill(await child(), signal.SIGKILL)
-        kept = await w.indexes.wait_for_build("birds")
+        kept = await w.indexes.wait_for_build(of_set("birds"))
         assert kept.state is IndexState.READY
         assert "signal 9" in kept.detail
         assert found_ids(feature_set, await w.search(queries)) == nearest_ids(feature_set, queries)
@@ -111,11 +112,11 @@ async def test_a_killed_build_is_said_with_its_cause_and_searches_go_on(tmp_path
 async def test_a_cancelled_build_ends_its_process(tmp_path):
     async with served(tmp_path) as w:
         filled(w.sets)
-        begun = await w.indexes.create(CreateIndexParams("birds"))
+        begun = await w.indexes.create(CreateIndexParams(of_set("birds")))
         pid = await child()
         assert (await w.jobs.cancel(begun.job)).state is JobState.CANCELLED
         assert not psutil.pid_exists(pid)
-        described = await w.indexes.get("birds")
+        described = await w.indexes.get(of_set("birds"))
         assert (described.state, "cancelled" in described.detail) == (IndexState.FAILED, True)
         builds = tmp_path / "indexes" / "birds" / "pooled" / "builds"
         assert not builds.exists() or list(builds.iterdir()) == []

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 from indexes_harness import DIM, Half, Kinds, birds, block, open_indexes
+from passes import of_set
 from topwork_server.indexes.executor import SearchExecutor
 from topwork_server.indexes.index_types import CreateIndexParams, SearchQuery
 from topwork_server.indexes.live_recall import LiveRecallSampler
@@ -38,9 +39,9 @@ async def test_live_recall_is_that_of_the_searches(tmp_path):
     async with open_indexes(tmp_path, kinds) as w:
         there = birds(w.sets)
         there.write(block([f"b{i}" for i in range(400)], ROWS)).result()
-        await w.indexes.create(CreateIndexParams("birds", kind="half"))
-        facts = (await w.indexes.wait_for_build("birds")).facts
-        live = await w.indexes.live("birds")
+        await w.indexes.create(CreateIndexParams(of_set("birds"), kind="half"))
+        facts = (await w.indexes.wait_for_build(of_set("birds"))).facts
+        live = await w.indexes.live(of_set("birds"))
         executor = SearchExecutor(2, lambda: False)
         recall = LiveRecallSampler(executor, every=2)
         recall._task = asyncio.create_task(asyncio.sleep(0))  # repeated below, one by one
@@ -85,9 +86,9 @@ async def test_samples_wait_until_the_server_is_idle_and_are_repeated_then(tmp_p
     monkeypatch.setattr("topwork_server.indexes.live_recall.PAUSE", 0.01)
     async with open_indexes(tmp_path) as w:
         birds(w.sets).write(block([f"b{i}" for i in range(400)], ROWS)).result()
-        await w.indexes.create(CreateIndexParams("birds", kind="half"))
-        facts = (await w.indexes.wait_for_build("birds")).facts
-        live, busy = await w.indexes.live("birds"), True
+        await w.indexes.create(CreateIndexParams(of_set("birds"), kind="half"))
+        facts = (await w.indexes.wait_for_build(of_set("birds"))).facts
+        live, busy = await w.indexes.live(of_set("birds")), True
         executor = Watched(2, lambda: busy)
         executor.asked = asyncio.Event()
         recall = LiveRecallSampler(executor, every=1)

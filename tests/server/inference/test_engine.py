@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_berts
+from passes import of_encoder
 from topwork_server import EncoderSpec, Granularity, Item, Modality, Sample, Tap, TextItem
 from topwork_server.config import Config
 from topwork_server.errors import ExportFailed, InvalidInput, NotFound, NotReady, Overloaded, TooLarge, TopworkError
@@ -111,7 +112,7 @@ def texts(*given: str) -> list[Item]:
 
 
 def test_rows_notes_spans_and_counts(ready: Engine, runner: asyncio.Runner) -> None:
-    found = runner.run(ready.embed(EmbedParams("letters", ("letters", "mean")), texts("a b", "hello")))
+    found = runner.run(ready.embed(EmbedParams(of_encoder("letters"), ("letters", "mean")), texts("a b", "hello")))
     tokens, mean = found.taps
     assert tokens.counts.tolist() == [3, 5]
     assert tokens.rows.shape == (8, DIM)
@@ -125,21 +126,21 @@ def test_rows_notes_spans_and_counts(ready: Engine, runner: asyncio.Runner) -> N
 
 def test_many_items_come_back_in_order(ready: Engine, runner: asyncio.Runner) -> None:
     given = [chr(97 + i % 26) * (1 + i % 7) for i in range(300)]
-    together = runner.run(ready.embed(EmbedParams("letters"), texts(*given))).taps[0].rows
+    together = runner.run(ready.embed(EmbedParams(of_encoder("letters")), texts(*given))).taps[0].rows
     for i in (0, 31, 32, 150, 299):
-        alone = runner.run(ready.embed(EmbedParams("letters"), texts(given[i]))).taps[0].rows
+        alone = runner.run(ready.embed(EmbedParams(of_encoder("letters")), texts(given[i]))).taps[0].rows
         np.testing.assert_allclose(together[i], alone[0], rtol=1e-5)
 
 
 def test_no_items_give_no_rows(ready: Engine, runner: asyncio.Runner) -> None:
-    found = runner.run(ready.embed(EmbedParams("letters"), [])).taps[0]
+    found = runner.run(ready.embed(EmbedParams(of_encoder("letters")), [])).taps[0]
     assert found.rows.shape == (0, DIM)
     assert found.counts.tolist() == []
 
 
 def test_options_reach_the_encoder(ready: Engine, runner: asyncio.Runner) -> None:
-    upper = runner.run(ready.embed(EmbedParams("letters", options={"case": "lower"}), texts("ABC"))).taps[0].rows
-    lower = runner.run(ready.embed(EmbedParams("letters"), texts("abc"))).taps[0].rows
+    upper = runner.run(ready.embed(EmbedParams(of_encoder("letters"), options={"case": "lower"}), texts("ABC"))).taps[0].rows
+    lower = runner.run(ready.embed(EmbedParams(of_encoder("letters")), texts("abc"))).taps[0].rows
     np.testing.assert_array_equal(upper, lower)
 
 
@@ -149,19 +150,19 @@ def test_options_reach_the_encoder(ready: Engine, runner: asyncio.Runner) -> Non
 )
 def test_wrong_options_are_named(ready: Engine, runner: asyncio.Runner, options: dict[str, Any], pattern: str) -> None:
     with pytest.raises(InvalidInput, match=pattern) as caught:
-        runner.run(ready.embed(EmbedParams("letters", options=options), texts("a")))
+        runner.run(ready.embed(EmbedParams(of_encoder("letters"), options=options), texts("a")))
     assert caught.value.remedy
 
 
 def test_a_bad_item_is_named_by_its_position_in_the_whole_request(ready: Engine, runner: asyncio.Runner) -> None:
     with pytest.raises(InvalidInput, match="the text is empty") as caught:
-        runner.run(ready.embed(EmbedParams("letters"), texts(*["ok"] * 70, "", "ok")))
+        runner.run(ready.embed(EmbedParams(of_encoder("letters")), texts(*["ok"] * 70, "", "ok")))
     assert caught.value.item == 70
 
 
 def test_an_encoders_own_bug_is_an_internal_error_of_that_item(ready: Engine, runner: asyncio.Runner) -> None:
     with pytest.raises(TopworkError, match="a bug of the author's") as caught:
-        runner.run(ready.embed(EmbedParams("broken"), texts("a")))
+        runner.run(ready.embed(EmbedParams(of_encoder("broken")), texts("a")))
     assert (type(caught.value), caught.value.item) == (TopworkError, 0)
 
 
@@ -169,7 +170,7 @@ def test_an_encoders_own_bug_is_an_internal_error_of_that_item(ready: Engine, ru
 def test_an_item_is_not_blamed_for_what_the_server_ran_out_of(ready: Engine, runner: asyncio.Runner, text: str) -> None:
     for skip in (False, True):
         with pytest.raises(Overloaded, match="no room left") as caught:
-            runner.run(ready.embed(EmbedParams("broken", skip_bad_items=skip), texts("ok", text)))
+            runner.run(ready.embed(EmbedParams(of_encoder("broken"), skip_bad_items=skip), texts("ok", text)))
         assert caught.value.item is None
 
 
@@ -178,14 +179,14 @@ def test_an_encoder_that_would_end_the_process_costs_its_item(
     ready: Engine, runner: asyncio.Runner, encoder: str, text: str
 ) -> None:
     with pytest.raises(TopworkError, match="would have ended the process") as caught:
-        runner.run(ready.embed(EmbedParams(encoder), texts(text)))
+        runner.run(ready.embed(EmbedParams(of_encoder(encoder)), texts(text)))
     assert caught.value.item == 0
-    assert runner.run(ready.embed(EmbedParams(encoder), texts("ok"))).taps[0].counts.size
+    assert runner.run(ready.embed(EmbedParams(of_encoder(encoder)), texts("ok"))).taps[0].counts.size
 
 
 def test_a_long_item_streams_in_bounded_memory(ready: Engine, runner: asyncio.Runner) -> None:
     Film.alive = Film.most = 0
-    found = runner.run(ready.embed(EmbedParams("film"), texts("ab" * 200))).taps[0]
+    found = runner.run(ready.embed(EmbedParams(of_encoder("film")), texts("ab" * 200))).taps[0]
     assert found.counts.tolist() == [400]
     np.testing.assert_array_equal(found.rows[0], found.rows[398])
     assert Film.most <= 3 * AHEAD
@@ -193,9 +194,9 @@ def test_a_long_item_streams_in_bounded_memory(ready: Engine, runner: asyncio.Ru
 
 def test_a_long_item_that_breaks_midway_is_named(ready: Engine, runner: asyncio.Runner) -> None:
     with pytest.raises(InvalidInput, match="the film is torn") as caught:
-        runner.run(ready.embed(EmbedParams("film"), texts("ab", "abababababab!")))
+        runner.run(ready.embed(EmbedParams(of_encoder("film")), texts("ab", "abababababab!")))
     assert caught.value.item == 1
-    found = runner.run(ready.embed(EmbedParams("film", skip_bad_items=True), texts("abababababab!", "ab")))
+    found = runner.run(ready.embed(EmbedParams(of_encoder("film"), skip_bad_items=True), texts("abababababab!", "ab")))
     assert found.taps[0].counts.tolist() == [0, 2]
     assert set(found.failures) == {0}
 
@@ -203,14 +204,14 @@ def test_a_long_item_that_breaks_midway_is_named(ready: Engine, runner: asyncio.
 def test_past_its_bound_the_queue_refuses_at_once_and_streams_wait(home: Path, runner: asyncio.Runner) -> None:
     async def go() -> None:
         small = engine(home, queue=4)
-        await small.embed(EmbedParams("gated"), texts("warm"))
+        await small.embed(EmbedParams(of_encoder("gated")), texts("warm"))
         GATE.open.clear()
         GATE.reached.clear()
-        held = asyncio.create_task(small.embed(EmbedParams("gated"), texts("wait", "b", "c")))
+        held = asyncio.create_task(small.embed(EmbedParams(of_encoder("gated")), texts("wait", "b", "c")))
         await asyncio.to_thread(GATE.reached.wait, 30)
         with pytest.raises(Overloaded, match="3 of 4"):
-            await small.embed(EmbedParams("gated"), texts("d", "e"))
-        patient = asyncio.create_task(small.embed(EmbedParams("gated", wait=True), texts("d", "e")))
+            await small.embed(EmbedParams(of_encoder("gated")), texts("d", "e"))
+        patient = asyncio.create_task(small.embed(EmbedParams(of_encoder("gated"), wait=True), texts("d", "e")))
         await asyncio.sleep(0)
         GATE.open.set()
         assert len((await held).taps[0].rows) == 3
@@ -223,13 +224,13 @@ def test_past_its_bound_the_queue_refuses_at_once_and_streams_wait(home: Path, r
 def test_a_waiting_stream_that_is_cancelled_gives_its_place_back(home: Path, runner: asyncio.Runner) -> None:
     async def go() -> None:
         small = engine(home, queue=1)
-        await small.embed(EmbedParams("gated"), texts("warm"))
+        await small.embed(EmbedParams(of_encoder("gated")), texts("warm"))
         GATE.open.clear()
         GATE.reached.clear()
-        held = asyncio.create_task(small.embed(EmbedParams("gated"), texts("wait")))
+        held = asyncio.create_task(small.embed(EmbedParams(of_encoder("gated")), texts("wait")))
         await asyncio.to_thread(GATE.reached.wait, 30)
-        leaver = asyncio.create_task(small.embed(EmbedParams("gated", wait=True), texts("d")))
-        patient = asyncio.create_task(small.embed(EmbedParams("gated", wait=True), texts("e")))
+        leaver = asyncio.create_task(small.embed(EmbedParams(of_encoder("gated"), wait=True), texts("d")))
+        patient = asyncio.create_task(small.embed(EmbedParams(of_encoder("gated"), wait=True), texts("e")))
         await asyncio.sleep(0)
         leaver.cancel()
         GATE.open.set()
@@ -242,12 +243,12 @@ def test_a_waiting_stream_that_is_cancelled_gives_its_place_back(home: Path, run
 
 def test_a_passed_deadline_is_counted_and_computes_nothing(ready: Engine, runner: asyncio.Runner) -> None:
     async def go() -> None:
-        await ready.embed(EmbedParams("letters"), texts("warm"))
+        await ready.embed(EmbedParams(of_encoder("letters")), texts("warm"))
         loaded = ready.loaded_encoder("letters")
         assert loaded is not None
         before = loaded.counters["samples"]
         with pytest.raises(TopworkError, match="deadline"):
-            await ready.embed(EmbedParams("letters", deadline=time.monotonic() - 1), texts("late"))
+            await ready.embed(EmbedParams(of_encoder("letters"), deadline=time.monotonic() - 1), texts("late"))
         assert loaded.counters["samples"] == before
         assert loaded.counters["expired"] == 1
 
@@ -257,11 +258,11 @@ def test_a_passed_deadline_is_counted_and_computes_nothing(ready: Engine, runner
 def test_idle_encoders_are_unloaded_and_come_back(home: Path, runner: asyncio.Runner) -> None:
     async def go() -> None:
         brief = engine(home, idle_seconds=0.02)
-        first = await brief.embed(EmbedParams("letters"), texts("a"))
+        first = await brief.embed(EmbedParams(of_encoder("letters")), texts("a"))
         async with asyncio.timeout(10):
             while brief.loaded_encoder("letters"):
                 await asyncio.sleep(0.005)
-        again = await brief.embed(EmbedParams("letters"), texts("a"))
+        again = await brief.embed(EmbedParams(of_encoder("letters")), texts("a"))
         np.testing.assert_array_equal(first.taps[0].rows, again.taps[0].rows)
         await brief.close()
 
@@ -272,12 +273,12 @@ def test_the_longest_idle_makes_room(home: Path, runner: asyncio.Runner) -> None
     async def go() -> None:
         size = Catalog(FakePlugins(SPECS), home).entry("letters").manifest.bytes  # type: ignore[arg-type, union-attr]
         tight = engine(home, memory_budget=int(size * 1.5))
-        await tight.embed(EmbedParams("letters"), texts("a"))
-        await tight.embed(EmbedParams("second"), texts("a"))
+        await tight.embed(EmbedParams(of_encoder("letters")), texts("a"))
+        await tight.embed(EmbedParams(of_encoder("second")), texts("a"))
         assert tight.loaded_encoder("letters") is None
         assert tight.loaded_encoder("second") is not None
         with pytest.raises(TooLarge, match="all encoders together may take 0"):
-            await engine(home, memory_budget=10).embed(EmbedParams("letters"), texts("a"))
+            await engine(home, memory_budget=10).embed(EmbedParams(of_encoder("letters")), texts("a"))
         await tight.close()
 
     runner.run(go())
@@ -285,11 +286,11 @@ def test_the_longest_idle_makes_room(home: Path, runner: asyncio.Runner) -> None
 
 def test_unknown_and_absent_encoders(ready: Engine, runner: asyncio.Runner) -> None:
     with pytest.raises(NotFound, match="did you mean letters"):
-        runner.run(ready.embed(EmbedParams("leters"), texts("a")))
+        runner.run(ready.embed(EmbedParams(of_encoder("leters")), texts("a")))
     with pytest.raises(NotReady, match="topwork pull absent"):
-        runner.run(ready.embed(EmbedParams("absent"), texts("a")))
+        runner.run(ready.embed(EmbedParams(of_encoder("absent")), texts("a")))
     with pytest.raises(NotFound, match="its taps are mean, letters"):
-        runner.run(ready.embed(EmbedParams("letters", ("pooled",)), texts("a")))
+        runner.run(ready.embed(EmbedParams(of_encoder("letters"), ("pooled",)), texts("a")))
 
 
 def test_a_damaged_artifact_is_refused(home: Path, runner: asyncio.Runner, tmp_path: Path) -> None:
@@ -300,7 +301,7 @@ def test_a_damaged_artifact_is_refused(home: Path, runner: asyncio.Runner, tmp_p
     model.write_bytes(model.read_bytes()[:-1] + b"x")
     broken = engine(tmp_path / "copy")
     with pytest.raises(NotReady, match="topwork export letters --force"):
-        runner.run(broken.embed(EmbedParams("letters"), texts("a")))
+        runner.run(broken.embed(EmbedParams(of_encoder("letters")), texts("a")))
     runner.run(broken.close())
 
 
@@ -311,16 +312,16 @@ def test_weights_that_cannot_be_exported_are_not_the_requests_fault(runner: asyn
     catalog.add(f"file:{weights.parent}")
     broken = Engine(catalog, Config(home=tmp_path / "home", provider="cpu"))
     with pytest.raises(ExportFailed, match=r"cut cannot be exported: .*model.safetensors is cut off"):
-        runner.run(broken.embed(EmbedParams("cut"), texts("a")))
+        runner.run(broken.embed(EmbedParams(of_encoder("cut")), texts("a")))
     runner.run(broken.close())
 
 
 def test_a_caller_that_leaves_does_not_stop_the_load(ready: Engine, runner: asyncio.Runner) -> None:
     async def go() -> None:
-        first = asyncio.create_task(ready.embed(EmbedParams("second"), texts("a")))
+        first = asyncio.create_task(ready.embed(EmbedParams(of_encoder("second")), texts("a")))
         await asyncio.sleep(0)
         first.cancel()
-        assert len((await ready.embed(EmbedParams("second"), texts("a"))).taps[0].rows) == 1
+        assert len((await ready.embed(EmbedParams(of_encoder("second")), texts("a"))).taps[0].rows) == 1
 
     runner.run(go())
 
@@ -343,6 +344,7 @@ import asyncio, sys
 sys.path[:0] = {[str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]!r}
 from pathlib import Path
 import toys
+from passes import of_encoder
 from topwork_server import TextItem
 from topwork_server.config import Config
 from topwork_server.inference.engine import EmbedParams, Engine
@@ -350,7 +352,7 @@ from topwork_server.models.catalog import Catalog
 async def go():
     home = Path({str(home)!r})
     engine = Engine(Catalog(toys.FakePlugins([toys.letters_spec()]), home), Config(home=home, provider="cpu"))
-    print(len((await engine.embed(EmbedParams("letters"), [TextItem("a")])).taps[0].rows))
+    print(len((await engine.embed(EmbedParams(of_encoder("letters")), [TextItem("a")])).taps[0].rows))
     await engine.close()
 asyncio.run(go())
 print([name for name in ("torch", "transformers", "timm", "onnx") if name in sys.modules])

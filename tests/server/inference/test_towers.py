@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from passes import of_encoder
 from topwork_server import EncoderSpec, ImageItem, Modality, TextItem, Trunk
 from topwork_server.config import Config
 from topwork_server.errors import ExportFailed, InvalidInput, NotFound, TopworkError
@@ -55,7 +56,7 @@ def engine(home: Path) -> Iterator[Engine]:
     catalog = export(home, colors_spec())
     with asyncio.Runner() as runner:
         made = Engine(catalog, Config(home=home, provider="cpu"))
-        made.call = lambda *items, **more: runner.run(made.embed(EmbedParams("colors", **more), items))  # type: ignore[attr-defined]
+        made.call = lambda *items, **more: runner.run(made.embed(EmbedParams(of_encoder("colors"), **more), items))  # type: ignore[attr-defined]
         yield made
         runner.run(made.close())
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ingest_writes import LETTERS, counts, rows, stored, texts, write, years
+from passes import of_set
 from sets_harness import composed
 from topwork_server import TextItem
 from topwork_server.errors import InvalidInput
@@ -19,7 +20,7 @@ async def test_a_set_is_made_of_what_the_encoder_gives(home):
         (outcome,) = await write(harness, texts("owl", "wren"))
         assert counts(outcome) == (2, 0, 0, 2)
         assert await stored(harness) == await rows(harness, "owl", "wren")
-        described = harness.sets.get("birds").describe()
+        described = harness.sets.get(of_set("birds")).describe()
         assert described.definition.encoder == "letters"
         assert [info.tap.name for info in described.definition.taps] == ["mean"]
         assert all(len(info.fingerprint) == 64 for info in described.definition.taps)
@@ -57,10 +58,10 @@ async def test_missing_metadata_is_taken_for_what_it_is(home):
 
 
 async def test_rows_with_spans_are_rewritten_as_they_were(home):
-    settings = WriteSettings("birds", "letters", taps=("letters", "mean"), keep_inputs=True)
+    settings = WriteSettings(of_set("birds"), "letters", taps=("letters", "mean"), keep_inputs=True)
     async with composed(home, feature_cache=0) as harness:
         await write(harness, texts("owl", "wren", year=[1, 2]), settings=settings)
-        feature_set = harness.sets.get("birds")
+        feature_set = harness.sets.get(of_set("birds"))
         before = feature_set.fetch(feature_set.keys()[1], taps=["letters", "mean"], inputs=True)
         await write(harness, texts("wren", "owl", year=[2, 9]), settings=settings)
         keys = feature_set.keys(ids=["owl"])[1]
@@ -85,24 +86,24 @@ async def test_content_that_comes_twice_is_encoded_once(home):
 async def test_sets_of_one_encoder_share_features_through_the_cache(home):
     async with composed(home) as harness:
         await write(harness, texts("owl", "wren"))
-        (outcome,) = await write(harness, texts("wren", "kite"), settings=WriteSettings("more", "letters"))
+        (outcome,) = await write(harness, texts("wren", "kite"), settings=WriteSettings(of_set("more"), "letters"))
         assert counts(outcome) == (2, 0, 0, 1)
         assert harness.engine.encoded == ["owl", "wren", "kite"]
         assert (await stored(harness, "more"))["wren"] == (await stored(harness))["wren"]
-        assert [n.provider for n in harness.sets.get("more").describe().numerics] == ["cpu"]
+        assert [n.provider for n in harness.sets.get(of_set("more")).describe().numerics] == ["cpu"]
 
 
 async def test_the_cache_outlives_the_server_and_tells_encoders_taps_and_options_apart(home):
     async with composed(home) as harness:
         await write(harness, texts("owl", "wren"))
     async with composed(home) as harness:
-        await write(harness, texts("owl"), settings=WriteSettings("a", "letters", options={"repeat": 1}))
+        await write(harness, texts("owl"), settings=WriteSettings(of_set("a"), "letters", options={"repeat": 1}))
         assert harness.engine.encoded == []
-        await write(harness, texts("owl"), settings=WriteSettings("b", "second"))
-        await write(harness, texts("owl"), settings=WriteSettings("c", "letters", options={"repeat": 2}))
-        await write(harness, texts("owl"), settings=WriteSettings("d", "letters", taps=("mean", "letters")))
+        await write(harness, texts("owl"), settings=WriteSettings(of_set("b"), "second"))
+        await write(harness, texts("owl"), settings=WriteSettings(of_set("c"), "letters", options={"repeat": 2}))
+        await write(harness, texts("owl"), settings=WriteSettings(of_set("d"), "letters", taps=("mean", "letters")))
         assert harness.engine.asked == [["owl"]] * 3
-        await write(harness, texts("owl"), settings=WriteSettings("e", "letters", taps=("letters",)))
+        await write(harness, texts("owl"), settings=WriteSettings(of_set("e"), "letters", taps=("letters",)))
         assert harness.engine.asked == [["owl"]] * 3
         assert await stored(harness, "b") == await rows(harness, "owl", encoder="second")
         assert await stored(harness, "c") == await rows(harness, "owl", repeat=2)
@@ -111,7 +112,7 @@ async def test_the_cache_outlives_the_server_and_tells_encoders_taps_and_options
 async def test_without_a_cache_sets_do_not_share(home):
     async with composed(home, feature_cache=0) as harness:
         await write(harness, texts("owl"))
-        await write(harness, texts("owl"), settings=WriteSettings("more", "letters"))
+        await write(harness, texts("owl"), settings=WriteSettings(of_set("more"), "letters"))
         assert harness.engine.asked == [["owl"], ["owl"]]
         assert not (home / "cache").exists()
 
@@ -120,7 +121,9 @@ async def test_streams_that_bring_the_same_at_once_encode_it_once(home):
     async with composed(home, feature_cache=0) as harness:
         first = asyncio.create_task(write(harness, texts("wait", "owl")))
         await harness.engine.until_asked(1)
-        second = asyncio.create_task(write(harness, texts("kite", "owl", "wait"), settings=WriteSettings("more", "letters")))
+        second = asyncio.create_task(
+            write(harness, texts("kite", "owl", "wait"), settings=WriteSettings(of_set("more"), "letters"))
+        )
         await harness.engine.until_asked(2)
         harness.engine.gate.set()
         outcomes = [*await first, *await second]
@@ -134,7 +137,7 @@ async def test_a_write_that_waits_for_one_that_gives_up_encodes_it_itself(home, 
         words = ("wait", "owl") if end == "cancelled" else ("wait", "owl", "")  # an empty text is refused
         first = asyncio.create_task(write(harness, texts(*words, ids=list("abc")[: len(words)])))
         await harness.engine.until_asked(1)
-        second = asyncio.create_task(write(harness, texts("owl", "kite"), settings=WriteSettings("more", "letters")))
+        second = asyncio.create_task(write(harness, texts("owl", "kite"), settings=WriteSettings(of_set("more"), "letters")))
         await harness.engine.until_asked(2)  # for kite; it waits for owl
         if end == "cancelled":
             first.cancel()
@@ -278,4 +281,4 @@ async def test_many_small_writers(home):
         assert sum(o.written.inserted for stream in outcomes for o in stream) == 121
         assert len(await stored(harness)) == 121
         assert sorted(set(harness.engine.encoded)) == sorted(harness.engine.encoded)
-        assert harness.sets.get("birds").version < 121  # they share commits
+        assert harness.sets.get(of_set("birds")).version < 121  # they share commits

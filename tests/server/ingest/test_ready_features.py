@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ingest_writes import VECTORS, counts, features, stored, texts, vectors, write
+from passes import of_encoder, of_set
 from sets_harness import composed
 from topwork_server import Granularity, TextItem
 from topwork_server.errors import InvalidInput, NotReady
@@ -21,7 +22,7 @@ async def test_vectors_of_no_encoder_make_a_set(home):
         )
         assert [counts(outcome) for outcome in outcomes] == [(2, 0, 0, 0), (1, 1, 0, 0)]
         assert await stored(harness, "vectors") == {"a": [1, 2], "b": [5, 6], "c": [7, 8]}
-        wanted = harness.sets.get("vectors").definition
+        wanted = harness.sets.get(of_set("vectors")).definition
         assert (wanted.encoder, wanted.modalities, wanted.taps[0].fingerprint) == ("", (), "")
         with pytest.raises(InvalidInput, match="ready vectors"):
             await write(harness, texts("owl"), settings=VECTORS)
@@ -34,7 +35,7 @@ async def test_several_taps_with_spans(home):
     async with composed(home) as harness:
         await write(harness, features("ab", windows, whole), settings=VECTORS)
         await write(harness, features("cd", whole, windows), settings=VECTORS)  # in any order
-        found = harness.sets.get("vectors")
+        found = harness.sets.get(of_set("vectors"))
         block = found.fetch(found.keys()[1], taps=["windows"])
         assert block.taps[0].counts.tolist() == [2, 1, 2, 1]
         assert block.taps[0].spans.values.tolist() == spans.values.tolist() * 2
@@ -62,25 +63,27 @@ async def test_of_ready_features_the_later_message_wins_too(home):
 async def test_features_that_are_not_the_sets_are_refused(home, bad, error, complaint):
     async with composed(home) as harness:
         await write(harness, texts("owl"))
-        fingerprint = harness.sets.get("birds").definition.taps[0].fingerprint
+        fingerprint = harness.sets.get(of_set("birds")).definition.taps[0].fingerprint
         with pytest.raises(error) as caught:
-            await write(harness, features("a", bad(fingerprint)), settings=WriteSettings("birds"))
+            await write(harness, features("a", bad(fingerprint)), settings=WriteSettings(of_set("birds")))
         assert complaint in caught.value.message
         assert fingerprint in str(caught.value) or "fingerprint" not in caught.value.message  # what is right is said too
-        (outcome,) = await write(harness, features("a", vectors([[1] * 8], fingerprint)), settings=WriteSettings("birds"))
+        (outcome,) = await write(harness, features("a", vectors([[1] * 8], fingerprint)), settings=WriteSettings(of_set("birds")))
         assert outcome.written.inserted == 1
         assert set(await stored(harness)) == {"owl", "a"}
 
 
 async def test_features_of_an_encoder_make_its_set(home):
     async with composed(home) as harness:
-        embedded = await harness.engine.embed(EmbedParams("letters"), [TextItem("owl"), TextItem("wren")])
+        embedded = await harness.engine.embed(EmbedParams(of_encoder("letters")), [TextItem("owl"), TextItem("wren")])
         message = features(["owl", "wren"], embedded.taps[0], numerics=embedded.numerics)
         await write(harness, message)
-        assert harness.sets.get("birds").definition.encoder == "letters"
-        assert harness.sets.get("birds").describe().numerics == (embedded.numerics,)
+        assert harness.sets.get(of_set("birds")).definition.encoder == "letters"
+        assert harness.sets.get(of_set("birds")).describe().numerics == (embedded.numerics,)
         with pytest.raises(NotReady):
-            await write(harness, features("a", vectors([[1] * 8], "0" * 64, "mean")), settings=WriteSettings("other", "letters"))
+            await write(
+                harness, features("a", vectors([[1] * 8], "0" * 64, "mean")), settings=WriteSettings(of_set("other"), "letters")
+            )
         assert harness.sets.names() == ["birds"]
 
 
@@ -104,7 +107,7 @@ async def test_numbers_that_are_not_finite(home, bad):
 
 
 async def test_a_number_beyond_float16_is_said_of_its_item(home):
-    settings = WriteSettings("vectors", dtype="float16", skip_bad_items=True)
+    settings = WriteSettings(of_set("vectors"), dtype="float16", skip_bad_items=True)
     async with composed(home) as harness:
         features = vectors([[np.nan, 0.0], [1.0, 2.0], [1e6, 0.0]])
         with pytest.raises(InvalidInput, match="float16") as caught:

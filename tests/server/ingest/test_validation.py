@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from ingest_writes import LETTERS, counts, stored, texts, write, years
+from passes import of_encoder, of_set
 from sets_harness import composed, export
 from topwork_server import TextItem
 from topwork_server.errors import DiskFull, InvalidInput, NotFound, NotReady
@@ -20,11 +21,14 @@ from toys import letters_spec
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        (WriteSettings("birds", "second"), "has encoder letters, not second"),
-        (WriteSettings("birds", taps=("letters",)), "has taps mean, not letters"),
-        (WriteSettings("birds", options={"case": "lower"}), "has options case='keep', repeat=1, not case='lower', repeat=1"),
-        (WriteSettings("birds", dtype="float16"), "has dtype float32, not float16"),
-        (WriteSettings("birds", keep_inputs=True), "has keep_inputs False, not True"),
+        (WriteSettings(of_set("birds"), "second"), "has encoder letters, not second"),
+        (WriteSettings(of_set("birds"), taps=("letters",)), "has taps mean, not letters"),
+        (
+            WriteSettings(of_set("birds"), options={"case": "lower"}),
+            "has options case='keep', repeat=1, not case='lower', repeat=1",
+        ),
+        (WriteSettings(of_set("birds"), dtype="float16"), "has dtype float32, not float16"),
+        (WriteSettings(of_set("birds"), keep_inputs=True), "has keep_inputs False, not True"),
     ],
 )
 async def test_settings_that_disagree_with_the_set_are_refused(home, settings, complaint):
@@ -39,9 +43,9 @@ async def test_settings_that_disagree_with_the_set_are_refused(home, settings, c
 @pytest.mark.parametrize(
     "settings",
     [
-        WriteSettings("birds"),
-        WriteSettings("birds", "letters", ("mean",), {"repeat": 1}, "float32"),
-        WriteSettings("birds", options={"case": "keep"}),
+        WriteSettings(of_set("birds")),
+        WriteSettings(of_set("birds"), "letters", ("mean",), {"repeat": 1}, "float32"),
+        WriteSettings(of_set("birds"), options={"case": "keep"}),
     ],
 )
 async def test_settings_that_agree_are_taken(home, settings):
@@ -54,12 +58,12 @@ async def test_settings_that_agree_are_taken(home, settings):
 @pytest.mark.parametrize(
     ("settings", "error", "complaint"),
     [
-        (WriteSettings("birds"), NotFound, "there is no set 'birds'"),
-        (WriteSettings("birds", "leters"), NotFound, "'leters'"),
-        (WriteSettings("birds", "letters", taps=("means",)), NotFound, "no tap 'means'"),
-        (WriteSettings("birds", "letters", options={"casing": 1}), InvalidInput, "'casing'"),
-        (WriteSettings("No Name", "letters"), InvalidInput, "'No Name'"),
-        (WriteSettings("birds", "letters", dtype="float64"), InvalidInput, "float64"),
+        (WriteSettings(of_set("birds")), NotFound, "there is no set 'birds'"),
+        (WriteSettings(of_set("birds"), "leters"), NotFound, "'leters'"),
+        (WriteSettings(of_set("birds"), "letters", taps=("means",)), NotFound, "no tap 'means'"),
+        (WriteSettings(of_set("birds"), "letters", options={"casing": 1}), InvalidInput, "'casing'"),
+        (WriteSettings(of_set("No Name"), "letters"), InvalidInput, "'No Name'"),
+        (WriteSettings(of_set("birds"), "letters", dtype="float64"), InvalidInput, "float64"),
     ],
 )
 async def test_what_no_set_can_be_made_with_is_refused(home, settings, error, complaint):
@@ -73,14 +77,14 @@ async def test_what_no_set_can_be_made_with_is_refused(home, settings, error, co
 async def test_an_encoder_that_changed_is_refused_with_both_fingerprints(home):
     async with composed(home) as harness:
         await write(harness, texts("owl"))
-        mine = harness.sets.get("birds").definition.taps[0].fingerprint
+        mine = harness.sets.get(of_set("birds")).definition.taps[0].fingerprint
     changed = letters_spec(seed=7)
     (home / "artifacts").unlink()
     export(home, [changed])
     async with composed(home, [changed]) as harness:
         with pytest.raises(NotReady) as caught:
             await write(harness, texts("wren"))
-        theirs = (await harness.engine.embed(EmbedParams("letters"), [TextItem("a")])).taps[0].tap.fingerprint
+        theirs = (await harness.engine.embed(EmbedParams(of_encoder("letters")), [TextItem("a")])).taps[0].tap.fingerprint
         assert mine != theirs
         assert mine in caught.value.message
         assert theirs in caught.value.message

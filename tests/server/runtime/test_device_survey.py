@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from passes import of_encoder
 from topwork_server import TextItem
 from topwork_server.config import Config
 from topwork_server.errors import NotReady, Unavailable
@@ -210,7 +211,7 @@ async def test_a_server_computes_on_what_was_chosen_and_knows_it_after_a_restart
     engine = Engine(catalog, Config(home=home, threads=1))
     assert engine.provider_names == "openvino or cpu"
     assert engine.plans_of(entry) is None, "nothing is measured yet"
-    found = await engine.embed(EmbedParams("letters"), [TextItem("abc")])
+    found = await engine.embed(EmbedParams(of_encoder("letters")), [TextItem("abc")])
     assert (found.numerics.provider, found.numerics.precision) == ("openvino", "bf16")
     assert opened == [BF16]
     await engine.close()

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from passes import of_encoder
 from topwork_server import AudioItem, ImageItem, Item, Sample, TextItem, VideoItem
 from topwork_server.config import Config
 from topwork_server.errors import NotReady
@@ -44,7 +45,7 @@ def embed(home: Path) -> Any:
     async def once() -> Any:
         engine = Engine(Catalog(FakePlugins([letters_spec("salted", Salted)]), home), Config(home=home, provider="cpu"))
         try:
-            return await engine.embed(EmbedParams("salted"), [TextItem("owl")])
+            return await engine.embed(EmbedParams(of_encoder("salted")), [TextItem("owl")])
         finally:
             await engine.close()
 

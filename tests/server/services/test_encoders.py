@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from fake_engine import DIM, NUMERICS, TAPS, refusal, served
 from google.protobuf.struct_pb2 import Struct
+from passes import of_encoder
 from topwork.v1 import encoders_pb2 as pb
 from topwork.v1 import types_pb2 as t
 from topwork_server.inference.engine import EmbedParams
@@ -136,7 +137,7 @@ async def test_every_kind_of_item_reaches_the_engine(tmp_path):
 async def test_no_deadline_is_no_deadline(tmp_path):
     async with served(tmp_path) as server:
         await server.encoders.Embed(ask("a"))
-        assert replace(server.engine.asked[0][0], client=None) == EmbedParams("ready")
+        assert replace(server.engine.asked[0][0], client=None) == EmbedParams(of_encoder("ready"))
 
 
 async def test_a_connection_is_one_flow_a_stream_is_one_of_its_own_and_priority_is_passed_on(tmp_path):

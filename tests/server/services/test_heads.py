@@ -21,9 +21,11 @@ from fake_engine import refusal
 from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode as Code
 from heads_harness import words
+from passes import of_head
 from topwork.v1 import heads_pb2 as pb
 from topwork.v1 import heads_pb2_grpc, types_pb2
 from topwork.v1.encoders_pb2 import Items
+from topwork_server.access.gate import Gate
 from topwork_server.app import OPTIONS
 from topwork_server.heads.head_status import HeadState
 from topwork_server.heads.head_types import Task
@@ -46,7 +48,7 @@ class ServedHeads:
 
     async def train(self, **fields: Any) -> pb.Head:
         made = await self.stub.Train(pb.TrainRequest(**{"set": "birds", "target": "label", **fields}))
-        await self.parts.heads.wait_until_trained(made.name)
+        await self.parts.heads.wait_until_trained(of_head(made.name))
         return await self.stub.GetHead(pb.GetHeadRequest(name=made.name))
 
     async def predict(self, *heads: str, **fields: Any) -> pb.PredictResponse:
@@ -58,7 +60,7 @@ class ServedHeads:
 @asynccontextmanager
 async def served(home: Path, **settings: Any) -> AsyncIterator[ServedHeads]:
     async with heads_harness.open_heads(home, **settings) as parts:
-        requests = RequestTracker()
+        requests = RequestTracker(Gate(home))
         server = grpc.aio.server(interceptors=[RequestInterceptor(requests)], options=OPTIONS)
         spool = UploadStore(home / "spool", parts.config.max_video_bytes)
         service = HeadsService(
@@ -131,7 +133,7 @@ async def test_a_head_is_trained_described_and_dropped(home):
         code, message, _ = await refusal(w.predict(items=items("aeiou")))
         assert (code, "in training" in message) == (Code.FAILED_PRECONDITION, True)
         w.parts.jobs.gate.set()
-        await w.parts.heads.wait_until_trained("birds-label")
+        await w.parts.heads.wait_until_trained(of_head("birds-label"))
         head = await w.stub.GetHead(pb.GetHeadRequest(name="birds-label"))
         assert (head.state, head.detail, list(head.names)) == (pb.HEAD_STATE_READY, "", NAMES)
         assert (head.estimate, head.labeled, head.server_version) == ("5-fold cross-validation over 30 items", 30, "1.2.3")

@@ -17,10 +17,12 @@ from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode as Code
 from indexes_harness import Kinds, builds
 from local_jobs import LocalJobs
+from passes import of_encoder, of_set
 from topwork.v1 import indexes_pb2 as pb
 from topwork.v1 import indexes_pb2_grpc, types_pb2
 from topwork.v1.encoders_pb2 import Items
 from topwork.v1.sets_pb2 import Strings
+from topwork_server.access.gate import Gate
 from topwork_server.app import OPTIONS
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, SetDefinition
 from topwork_server.features import Spans, TapRows
@@ -49,11 +51,11 @@ class ServedIndexes:
     requests: RequestTracker
 
     async def embed(self, *words: str, tap: str = "mean", encoder: str = "letters", **options: Any) -> TapRows:
-        features = await self.engine.embed(EmbedParams(encoder, (tap,), options), [TextItem(word) for word in words])
+        features = await self.engine.embed(EmbedParams(of_encoder(encoder), (tap,), options), [TextItem(word) for word in words])
         return features.taps[0]
 
     async def write(self, *words: str, tap: str = "mean", set: str = "birds", **columns: list[Any]) -> None:
-        feature_set = self.sets.get(set)
+        feature_set = self.sets.get(of_set(set))
         rows = await self.embed(*words, tap=tap, **feature_set.definition.options)
         metadata = tuple(Column(n, ColumnType.INT if isinstance(v[0], int) else ColumnType.STRING, v) for n, v in columns.items())
         feature_set.write(ItemBatch(list(words), (rows,), metadata)).result()
@@ -63,7 +65,7 @@ class ServedIndexes:
 
     async def index(self, **fields: Any) -> pb.Index:
         made = await self.stub.CreateIndex(pb.CreateIndexRequest(**{"set": "birds", **fields}))
-        await self.indexes.wait_for_build(made.set, made.name)
+        await self.indexes.wait_for_build(of_set(made.set), made.name)
         return await self.stub.GetIndex(pb.GetIndexRequest(set=made.set, name=made.name))
 
 
@@ -71,7 +73,7 @@ class ServedIndexes:
 async def served(home: Path, **settings: Any) -> AsyncIterator[ServedIndexes]:
     async with sets_harness.composed(home, **settings) as parts:
         kinds = Kinds()
-        jobs, requests = builds(kinds), RequestTracker()
+        jobs, requests = builds(kinds), RequestTracker(Gate(home))
         indexes = IndexManager(home / "indexes", parts.sets, jobs, kinds, 1, lambda: False)  # type: ignore[arg-type]
         executor = SearchExecutor(2, lambda: False)
         server = grpc.aio.server(interceptors=[RequestInterceptor(requests)], options=OPTIONS)
@@ -134,7 +136,7 @@ async def test_items_vectors_and_stored_ids_find_the_same(home):
         assert scores_of(by_items)[0] == pytest.approx(1)
         np.testing.assert_allclose(scores_of(by_items)[:3], np.sort(rows @ rows[6])[::-1][:3], rtol=1e-5)
         assert by_items.metric == pb.METRIC_COSINE
-        assert by_items.version == w.sets.get("birds").version
+        assert by_items.version == w.sets.get(of_set("birds")).version
         assert by_items.timings.compute > 0
         assert by_items.timings.total >= by_items.search_seconds > 0
         by_vectors = await w.search(vectors=tensor(7 * rows[[6, 3]]), k=3, fingerprint=w.taps["mean"].fingerprint)
@@ -152,7 +154,7 @@ async def test_items_vectors_and_stored_ids_find_the_same(home):
 async def test_what_was_acknowledged_before_is_found(home):
     async with served(home) as w:
         await filled(w)
-        feature_set = w.sets.get("birds")
+        feature_set = w.sets.get(of_set("birds"))
         for round in range(20):
             word = "xyz" * (round + 1)
             await w.write(word, year=[3000])
@@ -271,7 +273,7 @@ async def test_weights_that_were_exchanged_are_noticed(home):
         was = FingerprintedTap(w.taps["mean"].tap, "0" * 64)
         w.sets.create(SetDefinition("birds", (was,), "letters", modalities=(Modality.TEXT,)))
         rows = (await w.embed(*WORDS)).rows
-        w.sets.get("birds").write(ItemBatch(WORDS, (TapRows(was, rows, np.ones(8, np.int64)),))).result()
+        w.sets.get(of_set("birds")).write(ItemBatch(WORDS, (TapRows(was, rows, np.ones(8, np.int64)),))).result()
         await w.index()
         code, message, _ = await refusal(w.search(items=items("a bird")))
         assert code is Code.FAILED_PRECONDITION
@@ -284,7 +286,7 @@ async def test_a_set_of_ready_vectors_is_searched_by_vectors(home):
     async with served(home) as w:
         w.sets.create(SetDefinition("birds", (w.taps["mean"],)))
         rows = (await w.embed(*WORDS)).rows
-        w.sets.get("birds").write(ItemBatch(WORDS, (TapRows(w.taps["mean"], rows, np.ones(8, np.int64)),))).result()
+        w.sets.get(of_set("birds")).write(ItemBatch(WORDS, (TapRows(w.taps["mean"], rows, np.ones(8, np.int64)),))).result()
         await w.index()
         code, message, info = await refusal(w.search(items=items("a bird")))
         assert code is Code.FAILED_PRECONDITION
@@ -362,12 +364,12 @@ async def test_indexes_are_described_listed_rebuilt_and_dropped(home):
         rows = await w.embed(*WORDS)
         letters = await w.embed(*WORDS, tap="letters")
         assert isinstance(letters.spans, Spans)
-        w.sets.get("birds").write(ItemBatch(WORDS, (rows, letters))).result()
+        w.sets.get(of_set("birds")).write(ItemBatch(WORDS, (rows, letters))).result()
         made = await w.stub.CreateIndex(pb.CreateIndexRequest(set="birds", metric=pb.METRIC_L2, kind="rows", target_recall=0.9))
         assert (made.name, made.kind, made.metric, made.dim) == ("mean", "rows", pb.METRIC_L2, 8)
         assert made.job.subject == "birds/mean"
         assert made.target_recall == 0.9
-        await w.indexes.wait_for_build("birds")
+        await w.indexes.wait_for_build(of_set("birds"))
         found = await w.stub.GetIndex(pb.GetIndexRequest(set="birds"))
         assert (found.state, found.built, found.rows, found.recall) == (pb.INDEX_STATE_READY, "Rows", 8, 1.0)
         assert (found.fingerprint, found.tap) == (w.taps["mean"].fingerprint, "mean")
@@ -432,7 +434,7 @@ async def test_searches_are_right_while_it_is_built_and_after_it_failed(home):
         assert (list(found.ids), found.strategy) == (["a bird"], "exact")
         w.jobs.fail = "out of luck"
         w.jobs.gate.set()
-        await w.indexes.wait_for_build("birds")
+        await w.indexes.wait_for_build(of_set("birds"))
         failed = await w.stub.GetIndex(pb.GetIndexRequest(set="birds"))
         assert failed.state == pb.INDEX_STATE_FAILED
         assert "out of luck" in failed.detail

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import grpc
 import pytest
 from fake_engine import refusal
+from topwork_server.access.gate import Gate
 from topwork_server.errors import InvalidInput
 from topwork_server.services.interceptor import RequestInterceptor
 from topwork_server.services.request_tracker import RequestTracker
@@ -52,7 +54,7 @@ class Made:
 
 @asynccontextmanager
 async def serving():
-    made, requests = Made(), RequestTracker()
+    made, requests = Made(), RequestTracker(Gate(Path("no such home")))
     server = grpc.aio.server(interceptors=[RequestInterceptor(requests)])
     handlers = {
         "One": grpc.unary_unary_rpc_method_handler(made.one),

@@ -12,6 +12,7 @@ import grpc
 from fake_engine import refusal
 from topwork.v1 import jobs_pb2 as pb
 from topwork.v1 import jobs_pb2_grpc
+from topwork_server.access.gate import Gate
 from topwork_server.jobs.job_records import JobRecord, JobState
 from topwork_server.jobs.manager import JobManager
 from topwork_server.services.interceptor import RequestInterceptor
@@ -31,7 +32,7 @@ class ServedJobs:
 
 @asynccontextmanager
 async def served(tmp_path) -> AsyncIterator[ServedJobs]:
-    jobs, requests = JobManager(tmp_path / "jobs"), RequestTracker()
+    jobs, requests = JobManager(tmp_path / "jobs"), RequestTracker(Gate(tmp_path))
     server = grpc.aio.server(interceptors=[RequestInterceptor(requests)])
     jobs_pb2_grpc.add_JobsServicer_to_server(JobsService(jobs), server)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import pytest
 from fake_engine import refusal
+from passes import of_set
 from sets_harness import served, settings, texts
 from topwork.v1 import sets_pb2 as pb
 from topwork.v1 import types_pb2 as t
@@ -352,7 +353,7 @@ async def test_a_reader_that_leaves_ends_the_scan(home, monkeypatch, caplog):
         asyncio.get_running_loop().call_later(0.2, gate.set)  # by then the call was ended, in the middle of a block
         await server.requests.idle()
         assert len(made) < 40  # of some 400: the message under way was finished, and no more
-        birds = server.harness.sets.get("birds")
+        birds = server.harness.sets.get(of_set("birds"))
         await asyncio.to_thread(birds.delete(["0"]).result)
         await asyncio.to_thread(birds.prune, 0)
         assert len(birds.versions()) == 1, "the version that was read is held no more"

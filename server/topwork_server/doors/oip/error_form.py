@@ -25,6 +25,8 @@ CODES: Mapping[grpc.StatusCode, grpc.StatusCode] = {
 OF_REQUESTS = (OtherFingerprint, TooLarge)
 #: Triton's statuses by its codes; all others are 400.
 STATUSES: Mapping[grpc.StatusCode, int] = {
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
     grpc.StatusCode.NOT_FOUND: 404,
     grpc.StatusCode.INTERNAL: 500,
     grpc.StatusCode.UNIMPLEMENTED: 501,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from topwork_server import __version__
+from topwork_server.access.passes import encoder_pass
 from topwork_server.doors.oip.head_outputs import TensorSpec
 from topwork_server.doors.oip.inference import VERSION, check_version
 from topwork_server.doors.oip.models import ModelDescription, encoder_model, head_model
@@ -109,7 +110,7 @@ class ModelRepository:
             )
         head = await self._heads.of_model(model)
         for encoder in head.encoders if head else (model,):
-            async with self._engine.acquire(encoder):
+            async with self._engine.acquire(encoder_pass(encoder)):
                 pass
         if head:
             await self._heads.load(head)

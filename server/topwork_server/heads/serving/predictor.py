@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from topwork_server.access.passes import HeadPass, encoder_pass, require
 from topwork_server.errors import InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_types import Selection
@@ -99,7 +100,7 @@ class Predictor:
         #: By the name of the head: requests with items.
         self.statistics: defaultdict[str, EmbedStatistics] = defaultdict(EmbedStatistics)
 
-    async def predict(self, names: Sequence[str], ask: PredictParams, items: Sequence[Item]) -> PredictionResult:
+    async def predict(self, names: Sequence[HeadPass], ask: PredictParams, items: Sequence[Item]) -> PredictionResult:
         """Predict for items. NotReady where a trunk has changed since training; InvalidInput names a bad item."""
         began = time.monotonic()
         opened = await asyncio.to_thread(self._opened_for, names, items, ask.caution)
@@ -131,14 +132,14 @@ class Predictor:
         )
 
     async def predict_vectors(
-        self, names: Sequence[str], rows: Array, fingerprint: str = "", ask: PredictParams = USUAL
+        self, names: Sequence[HeadPass], rows: Array, fingerprint: str = "", ask: PredictParams = USUAL
     ) -> PredictionResult:
         """Predict for pooled (n, dim) rows of the heads' tap; each row is an item."""
         return await asyncio.to_thread(self._predict_vectors, names, np.asarray(rows), fingerprint, ask)
 
     async def predict_stored(
         self,
-        names: Sequence[str],
+        names: Sequence[HeadPass],
         feature_set: FeatureSet,
         ids: Sequence[str],
         ask: PredictParams = USUAL,
@@ -147,7 +148,7 @@ class Predictor:
         """Predict for items of a set, which must have the heads' taps. Of a head on several encoders, what the set has not is
         read from those that it learned from, by `find`. NotFound names an unknown id."""
         opened = await asyncio.to_thread(self._opened, names, ask.caution)
-        towers = [one.head.name for one in opened if one.head.pooling in TOWERS]
+        towers = [name for name, one in zip(names, opened, strict=True) if one.head.pooling in TOWERS]
         others = [one for one in opened if one.head.pooling not in TOWERS]
         sets = SetsOfHeads(feature_set, find)
         found = await asyncio.to_thread(_predict_stored, others, sets, ids, ask) if others else ()
@@ -156,7 +157,7 @@ class Predictor:
         return PredictionResult(tuple(by_name[name] for name in names), failures=_failures((), (*found, *pairs)))
 
     async def _predict_stored_pairs(
-        self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str], ask: PredictParams
+        self, names: Sequence[HeadPass], feature_set: FeatureSet, ids: Sequence[str], ask: PredictParams
     ) -> Sequence[HeadOutput]:
         """Predict for stored pairs; their texts are encoded now, each separately."""
         parts, ask = [], PredictParams(wait=True, caution=ask.caution, skip_bad_items=ask.skip_bad_items)
@@ -169,11 +170,12 @@ class Predictor:
                 raise error if error.item is None else error.at(start + error.item) from None
         return [concat_outputs(of_one) for of_one in zip(*parts, strict=True)]
 
-    def find(self, name: str) -> StoredHead:
+    def find(self, name: HeadPass) -> StoredHead:
         """Find a trained head, or ENCODER/NAME."""
+        require(name, HeadPass)
         return pretrained_head(self._catalog, name) if "/" in name else self._store.find(name)
 
-    def find_predicting(self, name: str) -> StoredHead:
+    def find_predicting(self, name: HeadPass) -> StoredHead:
         """`find` a head that predicts something of items. InvalidInput where it does not."""
         stored = self.find(name)
         if stored.head.task is Task.FILL:
@@ -188,7 +190,7 @@ class Predictor:
             )
         return stored
 
-    def _opened(self, names: Sequence[str], caution: Caution) -> list[OpenedHead]:
+    def _opened(self, names: Sequence[HeadPass], caution: Caution) -> list[OpenedHead]:
         if not names:
             raise InvalidInput("no head is named", remedy="name one or more")
         if len(set(names)) != len(names):
@@ -197,7 +199,7 @@ class Predictor:
         caution.check([one.stored for one in opened])
         return opened
 
-    def _opened_for(self, names: Sequence[str], items: Sequence[Item], caution: Caution) -> list[OpenedHead]:
+    def _opened_for(self, names: Sequence[HeadPass], items: Sequence[Item], caution: Caution) -> list[OpenedHead]:
         """Open heads, and check as far as possible before computing that they read such items."""
         opened = self._opened(names, caution)
         for head in (one.head for one in opened):
@@ -212,7 +214,7 @@ class Predictor:
                 check_modality(items, self._catalog.spec(encoder).modalities, whose, remedy)
         return opened
 
-    def _predict_vectors(self, names: Sequence[str], rows: Array, fingerprint: str, ask: PredictParams) -> PredictionResult:
+    def _predict_vectors(self, names: Sequence[HeadPass], rows: Array, fingerprint: str, ask: PredictParams) -> PredictionResult:
         opened, skip = self._opened(names, ask.caution), ask.skip_bad_items
         for head in (one.head for one in opened):
             _check_vectors(head, rows, fingerprint)
@@ -265,7 +267,10 @@ def _passes(opened: Sequence[OpenedHead], ask: PredictParams) -> dict[TrunkPass,
         for key, views in passes_of(one.head, ask.options):
             taps.setdefault(key, []).extend(info.tap.name for info, _ in views)
     settings = (ask.deadline, ask.wait, ask.skip_bad_items, ask.client, ask.priority)
-    return {key: EmbedParams(key.encoder, tuple(dict.fromkeys(names)), key.settings, *settings) for key, names in taps.items()}
+    return {
+        key: EmbedParams(encoder_pass(key.encoder), tuple(dict.fromkeys(names)), key.settings, *settings)
+        for key, names in taps.items()
+    }
 
 
 def _outputs_of(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from topwork_server.access.passes import encoder_pass
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.features import TapRows
 from topwork_server.heads.head_types import HeadDefinition, TextSide
@@ -44,7 +45,7 @@ def check_descriptions(descriptions: Mapping[str, str]) -> None:
 async def text_side(encoder: str, engine: Engine) -> TextSide:
     """Find the text encoder of an alignment, and its default tap. NotFound, InvalidInput where it embeds no texts, or not to one
     row. No text of our own is embedded: its vocabulary may have none of our words."""
-    async with engine.acquire(encoder) as loaded:
+    async with engine.acquire(encoder_pass(encoder)) as loaded:
         [tap] = choose_taps(loaded, ())
         reads = [tower.manifest for tower in loaded.towers if tower.encoder.spec.modality is Modality.TEXT]
     if not any(manifest.tap(tap.tap.name) for manifest in reads):
@@ -61,7 +62,7 @@ async def embed_descriptions(definition: HeadDefinition, engine: Engine) -> Desc
     """Embed the descriptions with the options of the set. InvalidInput where the trunk does not embed texts, NotReady where it
     is not the set's."""
     taps = tuple(dict.fromkeys(info.tap.name for info, _ in definition.views))
-    ask = EmbedParams(definition.encoder, taps, definition.encoder_options)
+    ask = EmbedParams(encoder_pass(definition.encoder), taps, definition.encoder_options)
     try:
         features = await engine.embed(ask, [TextItem(text) for text in definition.descriptions.values()])
     except InvalidInput as error:

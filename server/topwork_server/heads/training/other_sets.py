@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from topwork_server.access.passes import set_pass
 from topwork_server.blocking_calls import Check
 from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.feature_set import FeatureSet
@@ -44,7 +45,7 @@ def other_sets(
     _check_side_by_side(request, elsewhere, task)
     where = both(request.where, f"`{request.target}` IS NOT NULL") if request.target else request.where
     ids = _ids(own, request.version, where, caller)
-    return tuple(_set_views(sets.get(name), taps, request, task, ids, caller) for name, taps in elsewhere.items())
+    return tuple(_set_views(sets.get(set_pass(name)), taps, request, task, ids, caller) for name, taps in elsewhere.items())
 
 
 def _check_side_by_side(request: TrainRequest, elsewhere: Elsewhere, task: Task) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from topwork_server.access.passes import set_pass
 from topwork_server.errors import InvalidInput, NotFound
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.heads.head_types import HeadDefinition, Task, TrainRequest
@@ -80,7 +81,7 @@ def _train_request(request: ProbeRequest, name: str, taps: Sequence[str]) -> Tra
 
 def _taps(request: ProbeRequest, sets: FeatureSets) -> dict[str, list[str]]:
     """Select the taps of each set. NotFound for a tap that none of them has, and for a set that has none of the taps."""
-    there = {name: [info.tap.name for info in sets.get(name).definition.taps] for name in request.sets}
+    there = {name: [info.tap.name for info in sets.get(set_pass(name)).definition.taps] for name in request.sets}
     for tap in request.taps:
         if not any(tap in taps for taps in there.values()):
             known = "; ".join(f"{name} has {', '.join(taps)}" for name, taps in there.items())

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
+from topwork_server.access.passes import set_pass
 from topwork_server.blocking_calls import Check, in_thread
 from topwork_server.errors import InvalidInput, NotReady, TopworkError
 from topwork_server.feature_sets.feature_set import FeatureSet
@@ -77,7 +78,7 @@ class TrainRequests:
 
     def _resolve(self, request: TrainRequest, spec: TrainerSpec, any_tap: bool, caller: Check) -> HeadDefinition:
         """Check and resolve a request, in a thread; `caller` raises once the caller has left."""
-        feature_set = self._sets.get(request.set)
+        feature_set = self._sets.get(set_pass(request.set))
         described, read = feature_set.describe(), partial(feature_set.read, check=caller)
         request = replace(request, version=request.version or described.version)
         check_settings(request, spec)

@@ -17,6 +17,7 @@ from topwork_server.inference.output_format import OutputFormat, RowType
 from topwork_server.ingest.pipeline import IngestOutcome
 from topwork_server.ingest.validation import WriteSettings
 from topwork_server.services.convert import encoder_messages, item_messages
+from topwork_server.services.request_checks import check_set_name
 from topwork_server.types import Array, FingerprintedTap, Granularity, Numerics, Tap
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def settings(message: sets_pb2.WriteSettings) -> WriteSettings:
             f"features are not stored as {item_messages.dtype_name(message.dtype)}", remedy="ask for FLOAT32 or FLOAT16"
         )
     return WriteSettings(
-        set=message.set,
+        set=check_set_name(message.set),
         encoder=message.encoder,
         taps=tuple(message.taps),
         options=item_messages.options(message.options),
