@@ -211,7 +211,7 @@ def demo(arguments: SimpleNamespace) -> int:
 
 @click.group()
 def keys() -> None:
-    """keys of callers: add, list and revoke them, while servers run; and a certificate for a first try of TLS"""
+    """keys of callers, and a certificate for a first try of TLS"""
 
 
 @verb()

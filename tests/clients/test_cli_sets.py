@@ -246,7 +246,7 @@ def test_the_help_of_all_fits_a_screen(topwork: StubCommand, monkeypatch: pytest
     monkeypatch.setenv("COLUMNS", "100")
     assert topwork("--help") == 0
     lines = topwork.stdout.splitlines()
-    assert len(lines) <= 33
+    assert len(lines) <= 34
     of_sets = ("write", "sets", "read", "delete", "drop", "versions")
     of_heads = ("train", "predict", "heads", "report", "probe", "trainers")
     for verb in (*of_sets, "index", "indexes", "search", "jobs", *of_heads, "serve"):

@@ -29,6 +29,7 @@ REASONS: dict[str, type[TopworkError]] = {
         errors.Unavailable,
         errors.Cancelled,
         errors.Unsupported,
+        errors.Refused,
         errors.PluginFault,
         errors.ExportFailed,
     )

@@ -10,7 +10,7 @@ import grpc
 from topwork._display.excerpts import excerpt
 
 from topwork_server.doors.calls import Call, call_of
-from topwork_server.doors.oip.error_form import with_code
+from topwork_server.doors.oip.error_codes import with_code
 from topwork_server.doors.oip.inference import BRIEF, VERSION, Inference, InferRequest
 from topwork_server.doors.oip.repository import ModelRepository
 from topwork_server.doors.oip.shared_memory import OFFSET, REGION, SIZE, SharedMemory, check_sole_place, place_of
