@@ -18,7 +18,7 @@ from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 COUNT = 24
-TUNING = {"epochs": 1, "learning_rate": 1e-3, "head_learning_rate": 0.02}
+TUNING = {"epochs": 8, "learning_rate": 1e-3, "head_learning_rate": 0.02}
 DETECTION = {"epochs": 300, "width": 16, "layers": 1}
 
 
