@@ -126,7 +126,7 @@ class OpenAiDoor:
         return json_reply({"object": "list", "data": [_model(entry) for entry in entries if entry.manifest]})
 
     async def model(self, call: Call[None]) -> Response:
-        return json_reply(_model(await asyncio.to_thread(self._catalog.entry, call.path["name"])))
+        return json_reply(_model(await self._embedder.entry(call.path["name"])))
 
 
 def error_form(error: TopworkError) -> Response:

@@ -11,6 +11,7 @@ from typing import Any
 
 from topwork._display.excerpts import excerpt
 
+from topwork_server.access.passes import visible_encoders
 from topwork_server.atomic_store import delete_if_possible, file_sha256, make_folder, publish, sync
 from topwork_server.errors import DataLoss, InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.jobs.child_processes import ChildProcesses
@@ -300,7 +301,7 @@ class Catalog:
         if record is None and name in found.damaged:
             raise found.damaged[name]
         if record is None:
-            remedy = instead(name, self.names(), "install a plugin, or `topwork pull` one")
+            remedy = instead(name, visible_encoders(self.names()), "install a plugin, or `topwork pull` one")
             raise NotFound(f"there is no encoder {excerpt(name)}", remedy=remedy)
         return self._loader.load(name, record)
 

@@ -25,6 +25,7 @@ from topwork_server.services.encoders import LARGE
 from topwork_server.services.jobs import job_message
 from topwork_server.services.request_checks import (
     Context,
+    check_encoder_name,
     check_item_count,
     check_name,
     check_reply_size,
@@ -73,7 +74,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
     async def ListHeads(  # noqa: N802
         self, request: heads_pb2.ListHeadsRequest, context: Context
     ) -> heads_pb2.ListHeadsResponse:
-        found = await self._heads.list(request.encoder)
+        found = await self._heads.list(check_encoder_name(request.encoder) if request.encoder else "")
         return heads_pb2.ListHeadsResponse(heads=[head_messages.head(one) for one in found])
 
     async def GetHead(self, request: heads_pb2.GetHeadRequest, context: Context) -> heads_pb2.Head:  # noqa: N802

@@ -54,7 +54,7 @@ class QueryResolver:
         k += request.offset
         _check_count(request, k, self._most_items)
         if kind != "items" and request.encoder:
-            await self._check_encoder(request.encoder, opened)
+            await self._check_encoder(encoder_pass(request.encoder), opened)
         if kind == "items":
             resolved = await self._of_items(request, opened, deadline, client)
         elif kind == "vectors":

@@ -21,7 +21,18 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from passes import of_encoder
-from topwork.v1 import encoders_pb2, jobs_pb2, jobs_pb2_grpc, sets_pb2, sets_pb2_grpc, types_pb2
+from topwork.v1 import (
+    encoders_pb2,
+    heads_pb2,
+    heads_pb2_grpc,
+    indexes_pb2,
+    indexes_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
+    sets_pb2,
+    sets_pb2_grpc,
+    types_pb2,
+)
 from topwork_server.access.caller import AccessRole
 from topwork_server.access.key_file import LOOK, NAME, KeyFile
 from topwork_server.access.operations import OPERATIONS, role_for
@@ -162,6 +173,19 @@ async def test_callers_see_and_use_only_what_their_patterns_match(tmp_path: Path
 
         encoders = await server.encoders.ListEncoders(encoders_pb2.ListEncodersRequest(), metadata=bearer(scoped))
         assert {one.name for one in encoders.encoders} == {"ready"}
+        heads = heads_pb2_grpc.HeadsStub(server.channel)  # type: ignore[no-untyped-call]
+        of_other = heads_pb2.ListHeadsRequest(encoder="ranker")
+        assert await code_of(heads.ListHeads(of_other, metadata=bearer(scoped))) is grpc.StatusCode.PERMISSION_DENIED
+        indexes = indexes_pb2_grpc.IndexesStub(server.channel)  # type: ignore[no-untyped-call]
+        search = indexes_pb2.SearchRequest(set="pets-dogs", encoder="ranker", stored={"values": ["a"]})
+        assert await code_of(indexes.Search(search, metadata=bearer(scoped))) is grpc.StatusCode.PERMISSION_DENIED
+        further = encoders_pb2.PretrainRequest(settings=encoders_pb2.PretrainSettings(kind="mlm", name="rea", encoder="ranker"))
+        trainer, _ = KeyFile(tmp_path).add("trains", AccessRole.TRAINER, encoders=["rea*"])
+        await seen()
+        assert (
+            await code_of(server.encoders.Pretrain(iter([further]), metadata=bearer(trainer)))
+            is grpc.StatusCode.PERMISSION_DENIED
+        )
         embed = encoders_pb2.EmbedRequest(settings=encoders_pb2.EmbedSettings(encoder="ranker"), items=[types_pb2.Item(text="a")])
         assert await code_of(server.encoders.Embed(embed, metadata=bearer(scoped))) is grpc.StatusCode.PERMISSION_DENIED
         async with httpx.AsyncClient(base_url=f"http://{server.ready.http}", headers=dict(bearer(scoped))) as client:
@@ -174,7 +198,9 @@ async def test_callers_see_and_use_only_what_their_patterns_match(tmp_path: Path
             ):
                 reply = await client.post(path, json=body, headers={"x-model": "ranker"})
                 assert reply.status_code == 403, (path, reply.text)
-            assert (await client.get("/v2/models/ranker")).status_code == 403
+            for path in ("/v2/models/ranker", "/v2/models/ranker/config", "/v1/models/ranker", "/v1/models/no-such"):
+                assert (await client.get(path)).status_code == 403, path
+            assert "ranker" not in (await client.get("/v1/models/ready2")).text  # no name near it that is not for the caller
             assert (await client.get("/metrics")).status_code == 403
 
 

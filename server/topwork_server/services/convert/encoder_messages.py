@@ -21,6 +21,7 @@ from topwork_server.runtime import device_selection
 from topwork_server.runtime.device_records import DeviceRecord
 from topwork_server.runtime.device_selection import PlanSet
 from topwork_server.services.convert import item_messages
+from topwork_server.services.request_checks import check_encoder_name
 from topwork_server.types import Prompt, Tap
 
 
@@ -122,7 +123,7 @@ def pretrain_request(settings: encoders_pb2.PretrainSettings) -> PretrainRequest
     return PretrainRequest(
         kind=settings.kind,
         name=settings.name,
-        encoder=settings.encoder,
+        encoder=check_encoder_name(settings.encoder) if settings.encoder else "",
         options=item_messages.options(settings.options),
         seed=settings.seed,
         set=settings.set,
