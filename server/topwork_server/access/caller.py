@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from fnmatch import fnmatchcase
 
@@ -18,7 +18,7 @@ EVERY = ("*",)
 
 
 class AccessRole(IntEnum):
-    """What a caller may do; each role may do all that those before it may. ANYONE needs no key."""
+    """Roles of callers, each of which may do all that those before it may. ANYONE needs no key."""
 
     ANYONE = 0
     READER = 1
@@ -52,14 +52,12 @@ class Caller:
 OWNER = Caller("", AccessRole.ADMIN)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Grant:
-    """What one request was let in with. `sets` and `encoders` gather the names that it used."""
+    """A request that was let in: its operation, and who calls."""
 
     operation: str
     caller: Caller
-    sets: set[str] = field(default_factory=set)
-    encoders: set[str] = field(default_factory=set)
 
 
 _CURRENT: ContextVar[Grant | None] = ContextVar("grant", default=None)
@@ -76,29 +74,23 @@ def was_granted(operation: str) -> bool:
     return grant is not None and grant.operation == operation
 
 
-def current_grant() -> Grant:
-    """The grant of the request that runs now. Refused (PERMISSION_DENIED) where none was made, so that what forgot to ask for one
-    does nothing."""
-    grant = _CURRENT.get()
-    if grant is None:
-        raise Refused("the request was not let in by the server", remedy="this is a fault of the server: please report it")
-    return grant
-
-
-def current_caller() -> Caller:
-    """The caller of the request that runs now. Refused as `current_grant`."""
-    return current_grant().caller
-
-
 def caller_or_none() -> Caller | None:
     """The caller of the request that runs now; None for what the server does by itself."""
     grant = _CURRENT.get()
     return grant.caller if grant else None
 
 
-def needs_role(role: AccessRole, doing: str) -> None:
-    """Raise Refused (PERMISSION_DENIED) where the current caller has not this role; `doing` says what for."""
-    caller = current_caller()
+def current_caller() -> Caller:
+    """The caller of the request that runs now. Refused (PERMISSION_DENIED) where none was let in, so that what forgot to ask does
+    nothing."""
+    caller = caller_or_none()
+    if caller is None:
+        raise Refused("the request was not let in by the server", remedy="this is a fault of the server: please report it")
+    return caller
+
+
+def check_role(caller: Caller, role: AccessRole, doing: str) -> None:
+    """Raise Refused (PERMISSION_DENIED) where a caller has not this role; `doing` says what for."""
     if caller.role < role:
         raise not_allowed(f"{doing} needs the role {role.name.lower()}, and {caller.name!r} has {caller.role.name.lower()}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from topwork_server.access.caller import caller_or_none, current_caller, current_grant, not_for_caller
+from topwork_server.access.caller import caller_or_none, current_caller, not_for_caller
 from topwork_server.errors import NotFound
 
 
@@ -36,19 +36,15 @@ Pass = TypeVar("Pass", SetPass, EncoderPass, HeadPass)
 
 def set_pass(name: str) -> SetPass:
     """Check that the current caller may use a feature set. Refused (PERMISSION_DENIED), whether there is such a set or not."""
-    grant = current_grant()
-    if not grant.caller.may_use_set(name):
+    if not current_caller().may_use_set(name):
         raise not_for_caller("set", name)
-    grant.sets.add(name)
     return SetPass(name)
 
 
 def encoder_pass(name: str) -> EncoderPass:
     """Check that the current caller may use an encoder. Refused (PERMISSION_DENIED), whether there is such an encoder or not."""
-    grant = current_grant()
-    if not grant.caller.may_use_encoder(name):
+    if not current_caller().may_use_encoder(name):
         raise not_for_caller("encoder", name)
-    grant.encoders.add(name)
     return EncoderPass(name)
 
 

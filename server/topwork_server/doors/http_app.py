@@ -97,9 +97,7 @@ class HttpApplication:
         try:
             self._requests.let_in(method.name, headers)
         except Refused as error:
-            await _refusal(http_errors.status(error), error.code.name.lower(), str(error), **http_errors.headers(error))(
-                scope, body.receive, send
-            )
+            await http_errors.error_form(error)(scope, body.receive, send)
             return
         if method.streams_requests:
             await self._connect(scope, body.receive, send)

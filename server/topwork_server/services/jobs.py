@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from topwork.v1 import jobs_pb2, jobs_pb2_grpc
 
-from topwork_server.access.caller import AccessRole, current_caller, needs_role, not_for_caller
+from topwork_server.access.caller import AccessRole, check_role, current_caller, not_for_caller
 from topwork_server.jobs.job_records import JobRecord, JobState
 from topwork_server.jobs.manager import JobManager
 from topwork_server.services.request_checks import Context
@@ -57,8 +57,9 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
                 await context.write(job_message(job))
 
     async def CancelJob(self, request: jobs_pb2.CancelJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
-        if self._job(request.id).owner != current_caller().name:
-            needs_role(AccessRole.ADMIN, "cancelling another caller's job")
+        caller = current_caller()
+        if self._job(request.id).owner != caller.name:
+            check_role(caller, AccessRole.ADMIN, "cancelling another caller's job")
         return job_message(await self._jobs.cancel(request.id))
 
     def _job(self, id: str) -> JobRecord:
