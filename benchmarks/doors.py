@@ -158,7 +158,7 @@ def _clients(home: Path, stack: ExitStack) -> list[Client]:
 
 
 def _measured(worker: Worker, process: psutil.Process, callers: int, seconds: float, name: str) -> Figures:
-    """What a door's callers see, and CPU milliseconds of the server a request."""
+    """Measure what a door's callers see, and CPU milliseconds of the server a request."""
     loop, whole = _loop_seconds(process), cpu_seconds([process.pid])
     found: Figures = worker.ask("measure", patience=seconds + 120, name=name, callers=callers, seconds=seconds)
     spent = {"loop_ms": _loop_seconds(process) - loop, "cpu_ms": cpu_seconds([process.pid]) - whole}

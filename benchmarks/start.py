@@ -1,5 +1,5 @@
-"""What HTTP costs a server that nobody asks: seconds until it is ready, and resident MiB then, with HTTP off and with all doors,
-in turns.
+"""Measures what HTTP costs a server that nobody asks: seconds until it is ready, and resident MiB then, with HTTP off and
+with all doors, in turns.
 
 python -m benchmarks.start [--rounds 5]
 """

@@ -1,4 +1,4 @@
-"""What TLS costs beside plaintext, in turns: single requests and batches over gRPC and HTTP, and new connections.
+"""Measures what TLS costs beside plaintext, in turns: single requests and batches over gRPC and HTTP, and new connections.
 
     python -m benchmarks.tls [--rounds 5] [--seconds 2]
 

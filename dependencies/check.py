@@ -53,7 +53,7 @@ def pins(root: Path) -> dict[NormalizedName, Version]:
 
 
 def requirements(root: Path, only_runtime: bool = False) -> list[Requirement]:
-    """What our own packages require of others, with the extras that `make install` installs unless `only_runtime`."""
+    """List what our own packages require of others, with the extras that `make install` installs unless `only_runtime`."""
     found: list[str] = []
     for file, extras in OWN.items():
         project: Mapping[str, Any] = tomllib.loads((root / file).read_text("utf-8"))["project"]

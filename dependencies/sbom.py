@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
 
 
 def environment() -> dict[str, Any]:
-    """What cyclonedx-py says of all that is installed here."""
+    """Return what cyclonedx-py says of all that is installed here."""
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / "all.json"
         # Its own validation takes most of a minute for the licenses of 200 packages.

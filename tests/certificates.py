@@ -27,13 +27,13 @@ class Pair:
         return {"tls_cert": self.cert, "tls_key": self.key}
 
     def credentials(self, client: Issued | None = None) -> grpc.ChannelCredentials:
-        """Of a channel that trusts the authority."""
+        """Credentials of a channel that trusts the authority."""
         return grpc.ssl_channel_credentials(
             self.authority.certificate, client.key if client else None, client.certificate if client else None
         )
 
     def context(self) -> ssl.SSLContext:
-        """Of a client of HTTP that trusts the authority."""
+        """A TLS context of a client of HTTP that trusts the authority."""
         return ssl.create_default_context(cadata=self.authority.certificate.decode())
 
     def replace(self, issued: Issued) -> None:

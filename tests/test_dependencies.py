@@ -39,7 +39,7 @@ def test_the_lock_names_no_registry_and_hashes_all() -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """What the check reads, in a folder that a test may change."""
+    """A copy of what the check reads, in a folder that a test may change."""
     for file in (*check.OWN, str(check.LOCK)):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)

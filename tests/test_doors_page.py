@@ -31,7 +31,7 @@ Start = Callable[[str], ReadyMessage]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the snippets run, with two pictures."""
+    """A folder where the snippets run, with two pictures."""
     folder = tmp_path_factory.mktemp("page")
     for name, picture in (("cat", "chelsea"), ("dog", "coffee")):
         shutil.copy(example_inputs.FOLDER / f"{picture}.jpg", folder / f"{name}.jpg")

@@ -93,7 +93,7 @@ def _patterns(content: Any) -> Iterator[str]:
 
 
 def _units(patterns: list[str]) -> list[str]:
-    """What is repeated: characters of each kind and those that patterns name, alone and two in turn."""
+    """List what is repeated: characters of each kind and those that patterns name, alone and two in turn."""
     named = dict.fromkeys(re.sub(r"\\[pP]\{\^?\w+\}|\\.", "", "".join(patterns)))
     characters = dict.fromkeys([*KINDS, *(c for c in named if c not in _SIGNS)][: len(KINDS) + MOST_CHARACTERS])
     return [*characters, "a ", "a1", "ab", "a'"]

@@ -150,7 +150,7 @@ class App:
         add_reflection(server, SERVICES)
 
     def _links(self, allowed: FetchPolicy) -> LinkReader:
-        """What fetches items by URL. Its library is imported where fetching is on."""
+        """Make the reader of items by URL. Its library is imported where fetching is on."""
         if not allowed.rules or self.config.http == OFF:
             return LinkReader(None, self._spool, self.budget)
         from topwork_server.access.url_fetcher import UrlFetcher

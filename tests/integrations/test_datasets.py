@@ -85,7 +85,7 @@ def test_recordings_are_samples_or_files() -> None:
     assert item_of({"path": "a.wav", "bytes": None}) == Path("a.wav")
 
     class Decoder:
-        """As torchcodec's, which needs FFmpeg."""
+        """A decoder as torchcodec's, which needs FFmpeg."""
 
         class Samples:
             data, sample_rate = np.float32([[0, 1], [1, 0]]), 8000

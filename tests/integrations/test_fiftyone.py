@@ -139,7 +139,7 @@ def test_a_model_takes_gray_pictures_prompts_and_goes_to_other_processes(client:
     assert (found.media_type, found.can_embed_prompts, model("patches").can_embed_prompts) == ("image", True, False)
 
     class Reader:
-        """As ETA's of videos, which needs FFmpeg."""
+        """A reader as ETA's of videos, which needs FFmpeg."""
 
         inpath = "clip.mp4"
 

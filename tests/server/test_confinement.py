@@ -1,4 +1,4 @@
-"""What child processes have of this machine: which variables, how much memory, no network, how long."""
+"""Tests what child processes have of this machine: which variables, how much memory, no network, how long."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What callers may do, and what the server may do for them."""
+"""Decides what callers may do, and what the server may do for them."""

@@ -1,4 +1,4 @@
-"""Which URLs the server may fetch for its callers: hosts that its operator named, at addresses of the public internet.
+"""Rules of which URLs the server may fetch for its callers: hosts that its operator named, at addresses of the public internet.
 
 A URL is parsed once, strictly, and what was parsed is what is connected to: no other reader of it may take it for another place.
 """
@@ -60,11 +60,11 @@ class RemoteUrl:
 
     @property
     def place(self) -> str:
-        """Where it is, without what it asks for there, which may be a secret."""
+        """The place where it is, without what it asks for there, which may be a secret."""
         return f"{self.scheme}://{self.authority}"
 
     def joined(self, location: str) -> str:
-        """Where a redirect leads, relative to this URL."""
+        """Resolve where a redirect leads, relative to this URL."""
         return urljoin(self.place + self.target, location)
 
 
@@ -90,7 +90,7 @@ class FetchPolicy:
 
     @property
     def open_to_all(self) -> bool:
-        """Whether a host need not be named."""
+        """Tell whether a host need not be named."""
         return any(rule.host == ANY_HOST for rule in self.rules)
 
     def check(self, text: str) -> RemoteUrl:

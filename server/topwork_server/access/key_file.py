@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """What is kept of a key. `sha256` is that of the whole key, in hexadecimal; times are seconds since 1970, 0 for never."""
+    """The record of a key. `sha256` is that of the whole key, in hexadecimal; times are seconds since 1970, 0 for never."""
 
     id: str
     name: str

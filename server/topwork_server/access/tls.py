@@ -75,11 +75,11 @@ class ServerTls:
         self._now = self._of_grpc = _load(files)
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
-        """What the port of gRPC is opened with. A connection that begins is given the newest files."""
+        """Credentials for the port of gRPC. A connection that begins is given the newest files."""
         return grpc.dynamic_ssl_server_credentials(self._now.for_grpc, self._changed, bool(self._files.client_ca))
 
     def http_context(self) -> ssl.SSLContext:
-        """What the port of HTTP is opened with; the context of a connection is exchanged for that of the newest files."""
+        """A TLS context for the port of HTTP; the context of a connection is exchanged for that of the newest files."""
         context = self._now.context
         context.sni_callback = lambda connection, name, _: setattr(connection, "context", self._newest().context)
         return context

@@ -183,7 +183,7 @@ class _SystemResolver:
 
 
 def _location(response: httpcore2.Response) -> str | None:
-    """Where an answer redirects to; None where it does not."""
+    """Return where an answer redirects to; None where it does not."""
     if response.status not in REDIRECTS:
         return None
     return next((value.decode("utf-8", "replace") for name, value in response.headers if name.lower() == b"location"), None)

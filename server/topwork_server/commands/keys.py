@@ -51,7 +51,7 @@ def revoke(arguments: SimpleNamespace) -> int:
 
 
 def _shown(key: KeyRecord) -> dict[str, Any]:
-    """What may be told of a key."""
+    """Return what may be told of a key."""
     record = {**asdict(key), "state": key.state}
     del record["sha256"]
     return record

@@ -19,7 +19,7 @@ Pair = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class PairScores:
     """A score for each pair, (pairs,) float64, and what it was made of."""
 
     scores: Array
@@ -46,7 +46,7 @@ class Ranker:
         tap: str = "",
         raw: bool = False,
         wait: bool = False,
-    ) -> Scored:
+    ) -> PairScores:
         """A score for each pair: the sigmoid of what the cross-encoder's head gives (0 to 1), or that itself where `raw`. `wait`
         waits for room in the encoder's queue. NotReady where the tap gives no single number."""
         items = [TextItem(query, document) for query, document in pairs]
@@ -59,7 +59,7 @@ class Ranker:
                 remedy="name a cross-encoder with one score as the model, or compare rows of /v1/embeddings",
             )
         logits = rows.rows[:, 0].astype(np.float64)
-        return Scored(logits if raw else np.exp(-np.logaddexp(0, -logits)), result)
+        return PairScores(logits if raw else np.exp(-np.logaddexp(0, -logits)), result)
 
 
 def ranked(scores: Array, most: int | None) -> list[int]:

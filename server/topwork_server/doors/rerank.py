@@ -20,7 +20,7 @@ from topwork_server.doors.calls import FINGERPRINT, Call
 from topwork_server.doors.embedding import Embedder
 from topwork_server.doors.json_calls import ErrorForm, Operation
 from topwork_server.doors.json_reply import json_reply
-from topwork_server.doors.ranking import Pair, Ranker, Scored, ranked
+from topwork_server.doors.ranking import Pair, PairScores, Ranker, ranked
 from topwork_server.errors import InvalidInput
 
 #: Pairs of one request.
@@ -40,7 +40,7 @@ class Document(msgspec.Struct):
     text: str
 
 
-class RerankRequest(tei_messages.RerankRequest, kw_only=True):
+class RankingRequest(tei_messages.RerankRequest, kw_only=True):
     """`documents` are ranked, or `texts` in the form of TEI, whose reply is a list. Texts that are too long are cut, in TEI's
     form only where `truncate` is true. `raw_scores`, `top_n`, `tap` and `options` may be set in either form."""
 
@@ -73,7 +73,7 @@ class RerankDoor:
 
     def operations(self) -> list[Operation]:
         ranks = [
-            Operation(path, "Rerank.Rerank", "Rank documents by a query", self.rerank, RerankRequest, error_form_of=form)
+            Operation(path, "Rerank.Rerank", "Rank documents by a query", self.rerank, RankingRequest, error_form_of=form)
             for path, form in ((SHARED_PATH, _shared_form), ("/v1/rerank", _own_form), ("/v2/rerank", _own_form))
         ]
         scores = [
@@ -81,7 +81,7 @@ class RerankDoor:
         ]
         return [*ranks, *scores]
 
-    async def rerank(self, call: Call[RerankRequest]) -> Response:
+    async def rerank(self, call: Call[RankingRequest]) -> Response:
         body = call.body
         documents = _documents(body)
         if documents is None:
@@ -105,7 +105,7 @@ class RerankDoor:
 
     async def _scored(
         self, call: Call[Any], pairs: Sequence[Pair], *, truncate: bool, options: Mapping[str, Any] | None = None
-    ) -> tuple[str, Scored]:
+    ) -> tuple[str, PairScores]:
         """The encoder's name, and a score for each pair. `options` are set beside those of the body."""
         body = call.body
         encoder = self._embedder.name(call, body.model)
@@ -131,7 +131,7 @@ def _first_key(body: bytes) -> bytes:
     return found[1] if found else b""
 
 
-def _documents(body: RerankRequest) -> list[str] | None:
+def _documents(body: RankingRequest) -> list[str] | None:
     """What is to be ranked in Cohere's form, None where the body is TEI's. InvalidInput where it has no meaning."""
     if (body.documents is None) == (body.texts is None):
         what = "there are no documents" if body.documents is None else "documents and texts are both set"
@@ -165,5 +165,5 @@ def _either(name: str, given: str | list[str] | None, other_name: str, other: st
     return [found] if isinstance(found, str) else list(found or ())
 
 
-def _usage(scored: Scored) -> dict[str, int]:
+def _usage(scored: PairScores) -> dict[str, int]:
     return {"prompt_tokens": scored.result.cost, "total_tokens": scored.result.cost}

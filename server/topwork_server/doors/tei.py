@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from topwork_server.config import Config
 from topwork_server.doors.calls import Call
 from topwork_server.doors.embedding import Embedder, one_row_each
-from topwork_server.doors.ranking import Pair, Ranker, Scored, ranked
+from topwork_server.doors.ranking import Pair, PairScores, Ranker, ranked
 from topwork_server.doors.tei_messages import (
     Cost,
     DecodeRequest,
@@ -97,7 +97,7 @@ class TeiCalls:
         cost = cost_of(scored.result, characters, began)
         return ranks(scored.scores, body.top_n, texts if body.return_text else None), cost
 
-    async def score(self, call: Call[Any], pairs: Sequence[Pair], body: RerankRequest, *, wait: bool = False) -> Scored:
+    async def score(self, call: Call[Any], pairs: Sequence[Pair], body: RerankRequest, *, wait: bool = False) -> PairScores:
         """A score for each pair. `wait` waits for room in the encoder's queue."""
         encoder = self._embedder.name(call)
         options = {**await self.options(encoder, body), **body.options}

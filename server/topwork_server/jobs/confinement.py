@@ -1,5 +1,5 @@
-"""What child processes may have of this machine: the variables that an allow-list names, and, where they read files that others
-made, bounded memory and no network.
+"""Bounds what child processes may have of this machine: the variables that an allow-list names, and, where they read files that
+others made, bounded memory and no network.
 
 A child confines itself before it imports anything of the work (`jobs.parent_watch`): what it has given up it cannot take back,
 nor can the processes that it starts.

@@ -18,7 +18,7 @@ RECORD = "archive.json"
 
 @dataclass(frozen=True)
 class ArchiveRecord:
-    """Where an archive came from, its size and its SHA-256. `files` has the SHA-256 of each file that was unpacked of it,
+    """The source of an archive, its size and its SHA-256. `files` has the SHA-256 of each file that was unpacked of it,
     by path. `stamp` is the size and the time of an archive that lies on this machine."""
 
     source: str

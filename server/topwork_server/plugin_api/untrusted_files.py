@@ -115,7 +115,8 @@ def _is_in(path: Path, roots: tuple[str, ...]) -> bool:
 
 
 class Unpacking:
-    """What an archive unpacks to, entry by entry, before any is written. `what` it is begins the errors, `size` is its own."""
+    """Checks what an archive unpacks to, entry by entry, before any is written. `what` it is begins the errors; `size` is its
+    own."""
 
     def __init__(self, what: str, size: int) -> None:
         self._what, self._size = what, size

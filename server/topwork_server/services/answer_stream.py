@@ -136,7 +136,7 @@ class AnswerStream(Generic[Q, R]):
 
 
 def done_with(requests: AsyncIterator[Any]) -> Callable[[Any], None]:
-    """What is called with each message of a stream that is answered, or needs no answer, so that its bytes count no longer."""
+    """Return what to call with each message that is answered, or needs no answer, so that its bytes count no longer."""
     return requests.done if isinstance(requests, IncomingMessages) else lambda message: None
 
 

@@ -1,4 +1,4 @@
-"""Which URLs may be fetched, and how they are read: what other readers take for another host is refused."""
+"""Tests which URLs may be fetched, and how they are read: what other readers take for another host is refused."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def failure(details: str, target: str) -> tuple[str, str] | None:
 
 
 def _probe(target: str) -> tuple[bool, bool]:
-    """Whether a server speaks TLS, and whether it ends the connection of a client without a certificate."""
+    """Tell whether a server speaks TLS, and whether it ends the connection of a client without a certificate."""
     host, _, port = target.rpartition(":")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

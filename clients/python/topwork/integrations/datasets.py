@@ -71,7 +71,7 @@ class TopworkEmbedder(ColumnEmbedder):
 
     @property
     def fingerprint(self) -> str:
-        """Of all rows that this makes."""
+        """The fingerprint of all rows that this makes."""
         return self._remote.fingerprint or ""
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, Array | list[Array | None]]:

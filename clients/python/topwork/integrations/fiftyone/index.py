@@ -218,7 +218,7 @@ class TopworkSimilarityIndex(SimilarityIndex, DuplicatesMixin):
         return self._as_asked(self._nearest(np.atleast_2d(vectors), None, within=thresh), vectors.ndim == 1, return_dists)
 
     def _neighbors_of_all(self, k: int | None, within: float | None, return_dists: bool) -> Any:
-        """Of each item of the view, its neighbors' positions in it, without its own; and their distances."""
+        """Find for each item of the view its neighbors' positions in it, without its own, and their distances."""
         ids = self._current_ids()
         position = {one: i for i, one in enumerate(ids)}
         inds, dists = [], []
@@ -244,7 +244,7 @@ class TopworkSimilarityIndex(SimilarityIndex, DuplicatesMixin):
     def _nearest(
         self, vectors: Array, k: int | None, reverse: bool = False, *, within: float | None = None
     ) -> list[list[Neighbor]]:
-        """Of each vector the nearest items of the view, or the farthest."""
+        """Find for each vector the nearest items of the view, or the farthest."""
         view = set(self._current_ids()) if self.has_view else None
         if k == 0 or view == set() or not self.total_index_size:
             return [[] for _ in vectors]

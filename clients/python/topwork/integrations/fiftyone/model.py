@@ -131,7 +131,7 @@ class TopworkModel(EmbeddingsMixin, PromptMixin, Model):
 
 
 def item_of(arg: Any) -> Any:
-    """What the SDK sends: the file of a video that a reader of ETA has open, or a picture as RGB."""
+    """Return what the SDK sends: the file of a video that a reader of ETA has open, or a picture as RGB."""
     if hasattr(arg, "inpath"):
         return Path(arg.inpath)
     if isinstance(arg, np.ndarray) and arg.ndim == 2:

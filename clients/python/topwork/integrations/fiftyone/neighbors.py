@@ -41,7 +41,7 @@ class NeighborSearch:
     view: Collection[str] | None
 
     def nearest(self, vectors: Array, k: int | None, within: float | None = None) -> list[list[Neighbor]]:
-        """Of each vector (dim,) of (n, dim) the nearest k items, or all, that are within a distance."""
+        """Find for each vector (dim,) of (n, dim) the nearest k items, or all, that are within a distance."""
         settings = self._settings(k, within)
         first = self._hits(vectors, 0, settings)
         return [
@@ -49,7 +49,7 @@ class NeighborSearch:
         ]
 
     def farthest(self, vectors: Array, k: int | None) -> list[list[Neighbor]]:
-        """Of each vector the farthest k items, or all: those nearest to its opposite. Not by Euclidean distances."""
+        """Find for each vector the farthest k items, or all: those nearest to its opposite. Not by Euclidean distances."""
         return [[one._replace(distance=self._opposite(one.distance)) for one in found] for found in self.nearest(-vectors, k)]
 
     def _settings(self, k: int | None, within: float | None) -> dict[str, Any]:
