@@ -21,7 +21,7 @@ from topwork_server.access.fetch_policy import FetchPolicy
 from topwork_server.access.gate import Gate
 from topwork_server.access.tls import ServerTls, server_tls
 from topwork_server.addresses import bind, first_free_socket
-from topwork_server.atomic_store import use_temporary_folder
+from topwork_server.atomic_store import temporary_files_of
 from topwork_server.config import ANY_ORIGIN, OFF, USUAL_HTTP, Config
 from topwork_server.doors.links import LinkReader
 from topwork_server.doors.protocol_calls import SERVICES as OTHERS
@@ -244,8 +244,8 @@ async def serve(config: Config, announce: Callable[[ReadyMessage], None] = lambd
         app = App(Catalog(plugins, config.home), config, plugins=plugins, telemetry=telemetry)
     except (FileExistsError, NotADirectoryError) as error:
         raise StartError(f"{error.filename} is no folder, and the server keeps files in it", remedy="move it away") from error
-    use_temporary_folder(config.home)
-    return await run(app, announce, watch)
+    with temporary_files_of(config.home):
+        return await run(app, announce, watch)
 
 
 async def run(app: App, announce: Callable[[ReadyMessage], None], watch: ShutdownWatchdog | None = None) -> int:

@@ -207,20 +207,6 @@ def room_for(what: str, again: str) -> Iterator[None]:
         raise DiskFull(f"the disk is full: {what} was not written", remedy=f"free some room, and {again}") from error
 
 
-def use_temporary_folder(home: Path) -> None:
-    """Make a folder of the home, emptied, that of all temporary files of this process and of its children.
-
-    The caller holds the home's lock: what lies there is of a server that was killed.
-    """
-    folder = home / TEMPORARY
-    if folder.is_dir():
-        shutil.rmtree(folder, ignore_errors=True)  # not by a link, which leads to another disk
-    else:
-        delete_if_possible(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
-
-
 @contextmanager
 def temporary_files_in(folder: Path) -> Iterator[None]:
     """Keep temporary files of this process and of its children in a folder, which the caller deletes."""
@@ -233,3 +219,19 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
         os.environ.pop("TMPDIR")
         if variable is not None:
             os.environ["TMPDIR"] = variable
+
+
+@contextmanager
+def temporary_files_of(home: Path) -> Iterator[None]:
+    """Keep temporary files of this process and of its children in a folder of the home, emptied first.
+
+    The caller holds the home's lock: what lies there is of a server that was killed.
+    """
+    folder = home / TEMPORARY
+    if folder.is_dir():
+        shutil.rmtree(folder, ignore_errors=True)  # not by a link, which leads to another disk
+    else:
+        delete_if_possible(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with temporary_files_in(folder):
+        yield

@@ -43,11 +43,13 @@ def test_what_a_killed_server_left_goes_when_the_next_one_starts(tmp_path: Path)
 def test_temporary_files_of_children_lie_there_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setenv("TMPDIR", os.environ.get("TMPDIR", "/tmp"))
-    atomic_store.use_temporary_folder(tmp_path)
-    assert Path(tempfile.gettempdir()) == tmp_path / atomic_store.TEMPORARY
-    ask = [sys.executable, "-c", "import tempfile; print(tempfile.gettempdir())"]
-    done = subprocess.run(ask, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(tmp_path / atomic_store.TEMPORARY)
+    before = os.environ["TMPDIR"]
+    with atomic_store.temporary_files_of(tmp_path):
+        assert Path(tempfile.gettempdir()) == tmp_path / atomic_store.TEMPORARY
+        ask = [sys.executable, "-c", "import tempfile; print(tempfile.gettempdir())"]
+        done = subprocess.run(ask, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == str(tmp_path / atomic_store.TEMPORARY)
+    assert (tempfile.gettempdir(), os.environ["TMPDIR"]) == (before, before)
 
 
 def test_temporary_files_of_an_export_go_with_it(tmp_path: Path) -> None:
@@ -97,8 +99,8 @@ def test_a_pipe_or_a_file_in_the_place_of_a_folder_is_not_waited_for(
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setenv("TMPDIR", os.environ.get("TMPDIR", "/tmp"))
     in_the_way(tmp_path / atomic_store.TEMPORARY)
-    atomic_store.use_temporary_folder(tmp_path)
-    assert (tmp_path / atomic_store.TEMPORARY).is_dir()
+    with atomic_store.temporary_files_of(tmp_path):
+        assert (tmp_path / atomic_store.TEMPORARY).is_dir()
     in_the_way(tmp_path / "place")
     atomic_store.remove(tmp_path / "place")
     assert [path.name for path in tmp_path.iterdir()] == [atomic_store.TEMPORARY]
